@@ -1,0 +1,33 @@
+# make demo [VIDEO=clip.mp4]: from nothing to explained videos. make test: the tests. Both set up .venv first if it is missing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+SEED ?= 0
+
+.PHONY: demo test lint lock setup
+
+demo: $(VENV)/ready
+	@$(BIN)/python tools/demo.py --out=$(DEMO) --seed=$(SEED) $(if $(VIDEO),--video="$(VIDEO)")
+
+test: $(VENV)/ready
+	@$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/ready
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+setup: $(VENV)/ready
+
+# The marker is touched last, so that an interrupted installation is done again.
+$(VENV)/ready: requirements/cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit("error: Python %d.%d is too old; expected 3.11 or newer; give PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@echo "installing into $(VENV) (about a minute, 1 GB) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/cpu.txt
+	@touch $@
+
+# The lock: every version and hash, for Python 3.11 and newer, made from setup.cfg.
+lock:
+	$(PYTHON) -m pip install --quiet uv
+	$(PYTHON) -m uv pip compile setup.cfg --extra test --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/cpu.txt

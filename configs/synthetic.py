@@ -1,0 +1,20 @@
+"""The synthetic set, whose truth is known: the demo, and the test of every claim.
+
+  python -m data_prep.synthetic --out=DATA                      # 1 minute
+  python -m stattn_jax.main --config=configs/synthetic.py --workdir=RUN --config.data.dir=DATA
+
+Variants: `configs/synthetic.py:lopsided` for the hard set (`python -m data_prep.synthetic --variant=lopsided --train=3000 --out=DATA`).
+Hardware: 2 CPU cores. Minutes and numbers: docs/results.md.
+"""
+
+from configs import common
+
+
+def get_config(arg: str = ''):
+    config = common.tiny(common.get_config())
+    if arg not in ('', 'lopsided'):
+        raise ValueError(f'configs/synthetic.py:{arg}: the variants are "" (easy) and lopsided')
+    config.augment.update({'mel_bands': 0, 'mel_frames': 0})
+    if arg == 'lopsided':
+        config.train.steps = 1200
+    return config

@@ -1,0 +1,185 @@
+"""Pointing games: is the strongest cell on the object, the strongest segment in the event? With chance rates and n.
+
+A map points at its maximum; where several cells tie, the score is the expected hit of a fair draw among them, so that a
+constant map scores exactly the random rate. NaN and -inf cells are never chosen; signed maps are welcome. Rates are
+means over clips. A rate over no clips at all is left out of the result, and its `_n` is 0. Definitions and the traps of
+other implementations: the pointing game of Zhang et al., arXiv 1608.00507, with our tie rule in place of "first in row
+order".
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# The usual 15 pixels of a 224 pixel frame (arXiv 1608.00507), as a share of the side.
+TOLERANCE = 15 / 224
+
+
+def chance_corrected(accuracy: float, chance: float) -> float:
+    """(accuracy - chance) / (1 - chance): 0 at chance, 1 when perfect, negative below chance; NaN where chance is 1."""
+    return (accuracy - chance) / (1 - chance) if chance < 1 else float('nan')
+
+
+def expected_hit(scores: np.ndarray, target: np.ndarray) -> float:
+    """|argmax set and target| / |argmax set| of a map and a boolean target; NaN where no cell can be chosen."""
+    scores = np.where(np.isnan(scores), -np.inf, scores)
+    chosen = (scores == scores.max()) & (scores > -np.inf)
+    return float(target[chosen].mean()) if chosen.any() else float('nan')
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Space
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def cell_centres(grid: tuple[int, int], affine: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Centres of the grid's cells as x [w] and y [h] in 0..1 of the source frame.
+
+    `affine` is (x_scale, x_offset, y_scale, y_offset), model frame 0..1 to source frame 0..1 (data/pipeline.py:
+    frame_affine).
+    """
+    (h, w), (x_scale, x_offset, y_scale, y_offset) = grid, affine
+    return x_offset + x_scale * (np.arange(w) + 0.5) / w, y_offset + y_scale * (np.arange(h) + 0.5) / h
+
+
+def cells_in_boxes(
+    grid: tuple[int, int], boxes_k4: np.ndarray, affine: Sequence[float], tau: float = 0.0
+) -> np.ndarray:
+    """bool [h w]: the cells whose centre lies in any box, or nearer than `tau` to one (as a share of the frame's side).
+
+    A cell counts by its centre: overlap would make a hit of every cell that a box merely brushes, and coarse grids
+    would win by coarseness; the centre scores a grid as the pixel at which its up-sampled map peaks. So an object
+    between centres cannot be hit: its clip stays in as a miss, and `_ceiling` reports what a perfect map reaches. Boxes
+    x0 y0 x1 y1 are half-open, like events.
+    """
+    x, y = cell_centres(grid, affine)
+    x0, y0, x1, y1 = np.asarray(boxes_k4, float).reshape(-1, 4).T[:, :, None]
+    inside = ((x0 <= x) & (x < x1))[:, None, :] & ((y0 <= y) & (y < y1))[:, :, None]
+    dx = np.maximum(np.maximum(x0 - x, x - x1), 0)[:, None, :]
+    dy = np.maximum(np.maximum(y0 - y, y - y1), 0)[:, :, None]
+    return (inside | (np.hypot(dx, dy) < tau)).any(axis=0)
+
+
+def point_in_boxes(map_hw: np.ndarray, boxes_k4: np.ndarray, affine: Sequence[float], tau: float = 0.0) -> float:
+    """Expected hit of one frame's map on its boxes (as in `cells_in_boxes`); NaN where no cell can be chosen."""
+    return expected_hit(map_hw, cells_in_boxes(map_hw.shape, boxes_k4, affine, tau))
+
+
+def spatial_pointing(
+    maps_nthw: np.ndarray,
+    boxes: Sequence[np.ndarray],
+    affines: Sequence[Sequence[float]],
+    segment_seconds: float,
+    *,
+    prefix: str = 'pointing/space',
+    tau: float = 0.0,
+) -> dict[str, float | int]:
+    """The spatial pointing game: mean over a clip's annotated frames, then over clips.
+
+    `boxes[i]` is [k 5] (time in seconds, x0, y0, x1, y1) of the label in question; a box belongs to segment floor(time
+    / segment_seconds). Frames without a box, or where the map is all masked, do not count; clips left with no frame are
+    counted in `_skipped`.
+
+    Keys under `prefix`: the rate itself; `_random` a cell drawn blindly; `_centre` the cell(s) nearest to the middle of
+    the source frame; `_prior` the single best cell of the scored split (the maximum of mean box occupancy: it has seen
+    the answers, hence the hardest of the three); `_chance` the best of these; `_ceiling` a perfect map; `_n`,
+    `_skipped`.
+    """
+    rows = {'': [], '_random': [], '_centre': [], '_ceiling': []}
+    occupancy = []
+    for map_thw, boxes_k5, affine in zip(maps_nthw, boxes, affines, strict=True):
+        frames = _annotated(map_thw, boxes_k5, affine, segment_seconds, tau)
+        if not frames:
+            continue
+        centre = _centre_cells(map_thw.shape[1:], affine)
+        rows[''].append(np.mean([expected_hit(scores, target) for scores, target in frames]))
+        rows['_random'].append(np.mean([target[scores > -np.inf].mean() for scores, target in frames]))
+        rows['_centre'].append(np.mean([target[centre].mean() for _, target in frames]))
+        rows['_ceiling'].append(np.mean([target.any() for _, target in frames]))
+        occupancy.append(np.mean([target for _, target in frames], axis=0))
+    counts = {f'{prefix}_n': len(occupancy), f'{prefix}_skipped': len(maps_nthw) - len(occupancy)}
+    if not occupancy:
+        return counts
+    rates = {f'{prefix}{name}': float(np.mean(values)) for name, values in rows.items()}
+    rates[f'{prefix}_prior'] = float(np.mean(occupancy, axis=0).max())
+    rates[f'{prefix}_chance'] = max(rates[f'{prefix}_{name}'] for name in ('random', 'centre', 'prior'))
+    return rates | counts
+
+
+def _annotated(map_thw, boxes_k5, affine, segment_seconds, tau):
+    """(map, target) of every segment that has a box and a cell to choose."""
+    boxes_k5 = np.asarray(boxes_k5, float).reshape(-1, 5)
+    segment_k = segments_of(boxes_k5[:, 0], segment_seconds)
+    frames = []
+    for t in np.unique(segment_k):
+        if 0 <= t < len(map_thw) and (map_thw[t] > -np.inf).any():
+            frames.append((map_thw[t], cells_in_boxes(map_thw.shape[1:], boxes_k5[segment_k == t, 1:], affine, tau)))
+    return frames
+
+
+def _centre_cells(grid, affine):
+    x, y = cell_centres(grid, affine)
+    distance = np.hypot(x[None] - 0.5, y[:, None] - 0.5)
+    return distance <= distance.min() + 1e-9
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Time
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def segments_of(times: np.ndarray, segment_seconds: float) -> np.ndarray:
+    """The segment of each time: floor(time / segment_seconds), mindful of decimal times (0.3 / 0.1 is segment 3)."""
+    return np.floor(np.asarray(times) / segment_seconds + 1e-6).astype(int)
+
+
+def segments_in_events(segments: int, events_e2: np.ndarray, segment_seconds: float) -> np.ndarray:
+    """bool [t]: the segments whose centre lies in any [onset, offset), in seconds from the clip's start."""
+    centre = (np.arange(segments) + 0.5) * segment_seconds
+    onset, offset = np.asarray(events_e2, float).reshape(-1, 2).T[:, :, None]
+    return ((onset <= centre) & (centre < offset)).any(axis=0)
+
+
+def temporal_pointing(
+    scores_nt: np.ndarray,
+    valid_nt: np.ndarray,
+    events: Sequence[np.ndarray],
+    segment_seconds: float,
+    *,
+    prefix: str = 'pointing/time',
+) -> dict[str, float | int]:
+    """The temporal pointing game: is the best valid segment inside an event of the label? Mean over clips.
+
+    `events[i]` is [e 2] (onset, offset) of the label in question. Clips without an event, or without a segment to
+    choose, are counted in `_skipped`. Events that fill a whole clip cannot be missed; `_partial` is the game on the
+    others, the number to read.
+
+    Keys under `prefix` and under `prefix_partial`: the rate itself; `_random` a valid segment drawn blindly; `_fixed`
+    the single best segment number of these clips; `_chance` the better of the two; `_ceiling` a perfect map; `_n`. And
+    `_skipped`, once.
+    """
+    choosable_nt = valid_nt & (scores_nt > -np.inf)
+    target_nt = valid_nt & np.stack([segments_in_events(valid_nt.shape[1], e, segment_seconds) for e in events])
+    scored_n = choosable_nt.any(axis=1) & np.array([len(e) > 0 for e in events])
+    scores_nt = np.where(valid_nt, scores_nt, -np.inf)
+    partial_n = scored_n & (target_nt != valid_nt).any(axis=1)
+    return {
+        **_temporal_rates(scores_nt[scored_n], valid_nt[scored_n], target_nt[scored_n], prefix),
+        **_temporal_rates(scores_nt[partial_n], valid_nt[partial_n], target_nt[partial_n], f'{prefix}_partial'),
+        f'{prefix}_skipped': int((~scored_n).sum()),
+    }
+
+
+def _temporal_rates(scores_nt, valid_nt, target_nt, prefix):
+    if not len(scores_nt):
+        return {f'{prefix}_n': 0}
+    random = float((target_nt.sum(axis=1) / valid_nt.sum(axis=1)).mean())
+    fixed = float(target_nt.mean(axis=0).max())
+    return {
+        prefix: float(np.mean([expected_hit(s, target) for s, target in zip(scores_nt, target_nt, strict=True)])),
+        f'{prefix}_random': random,
+        f'{prefix}_fixed': fixed,
+        f'{prefix}_chance': max(random, fixed),
+        f'{prefix}_ceiling': float(target_nt.any(axis=1).mean()),
+        f'{prefix}_n': len(scores_nt),
+    }

@@ -1,0 +1,45 @@
+"""Log-mel trunks: log_mel [b f k] (one segment a row) -> [b d]. Read next: models/attention.py."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from stattn_jax.models.resnet import ResNet, make_norm
+
+
+class TinyAudio(nnx.Module):
+    """Three strided convolutions, then the mean and the maximum over the patch: [b f k] -> [b 192]."""
+
+    width = 192
+
+    def __init__(self, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
+        norm = make_norm(axis_name, dtype)
+        sizes = [(1, 24, (7, 5), (4, 2)), (24, 48, (3, 3), (2, 2)), (48, 96, (3, 3), (2, 2))]
+        self.convs = nnx.List(
+            [nnx.Conv(i, o, k, strides=s, use_bias=False, dtype=dtype, rngs=rngs) for i, o, k, s in sizes]
+        )
+        self.bns = nnx.List([norm(o, rngs=rngs) for _, o, _, _ in sizes])
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = x[..., None]
+        for conv, bn in zip(self.convs, self.bns):
+            x = nnx.relu(bn(conv(x), use_running_average=not train))
+        return jnp.concatenate([x.mean((1, 2)), x.max((1, 2))], axis=-1)
+
+
+class ResNetAudio(nnx.Module):
+    """A ResNet on the log-mel patch as a one-channel picture, averaged over the patch: [b f k] -> [b width]."""
+
+    def __init__(self, name: str, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
+        self.net = ResNet(name, inputs=1, axis_name=axis_name, dtype=dtype, rngs=rngs)
+        self.width = self.net.width
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return self.net(x[..., None], train=train).mean((1, 2))
+
+
+def make_audio(name: str, *, axis_name: str | None, dtype, rngs: nnx.Rngs) -> nnx.Module:
+    """The log-mel trunk called `name`: 'tiny' or 'resnet18'."""
+    if name == 'tiny':
+        return TinyAudio(axis_name=axis_name, dtype=dtype, rngs=rngs)
+    return ResNetAudio(name, axis_name=axis_name, dtype=dtype, rngs=rngs)

@@ -1,0 +1,76 @@
+"""ResNet-18 and -50 (He et al., arXiv 1512.03385) without their pooling and classifier, as frame or log-mel trunks.
+
+Layers carry the names and shapes of the standard ImageNet layout (conv1, bn1, layer1.0.conv1, downsample), so that published
+weights can be mapped onto them by name. Read next: models/visual.py, models/audio.py.
+"""
+
+import functools
+
+import jax
+from flax import nnx
+
+STAGES = {'resnet18': ((2, 2, 2, 2), 1), 'resnet50': ((3, 4, 6, 3), 4)}
+
+
+def make_norm(axis_name: str | None, dtype):
+    """Batch normalisation over all devices of `axis_name`; two-pass variance, since log-mel has mean >> deviation."""
+    return functools.partial(
+        nnx.BatchNorm, momentum=0.9, epsilon=1e-5, use_fast_variance=False, axis_name=axis_name, dtype=dtype
+    )
+
+
+class Block(nnx.Module):
+    """A basic (expansion 1) or bottleneck (expansion 4) residual block: [b h w i] -> [b h/stride w/stride width*expansion]."""
+
+    def __init__(self, inputs: int, width: int, *, stride: int, expansion: int, norm, dtype, rngs: nnx.Rngs):
+        conv = functools.partial(nnx.Conv, use_bias=False, dtype=dtype, rngs=rngs)
+        outputs = width * expansion
+        sizes = [(inputs, width, 3, stride), (width, outputs, 3, 1)]
+        if expansion > 1:
+            sizes = [(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)]
+        self.convs = nnx.List([conv(i, o, (k, k), strides=s, padding=k // 2) for i, o, k, s in sizes])
+        self.bns = nnx.List([norm(o, rngs=rngs) for _, o, _, _ in sizes])
+        self.downsample = None
+        if stride > 1 or inputs != outputs:
+            self.downsample = nnx.List([conv(inputs, outputs, (1, 1), strides=stride), norm(outputs, rngs=rngs)])
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = x
+        for i, (conv, bn) in enumerate(zip(self.convs, self.bns)):
+            y = bn(conv(y), use_running_average=not train)
+            y = nnx.relu(y) if i < len(self.convs) - 1 else y
+        if self.downsample is not None:
+            x = self.downsample[1](self.downsample[0](x), use_running_average=not train)
+        return nnx.relu(x + y)
+
+
+class ResNet(nnx.Module):
+    """The convolutional part of a ResNet: [b h w i] -> [b h/32 w/32 width], width 512 (resnet18) or 2048 (resnet50)."""
+
+    stride = 32
+
+    def __init__(self, name: str, *, inputs: int, axis_name: str | None, dtype, rngs: nnx.Rngs):
+        depths, expansion = STAGES[name]
+        norm = make_norm(axis_name, dtype)
+        self.conv1 = nnx.Conv(inputs, 64, (7, 7), strides=2, padding=3, use_bias=False, dtype=dtype, rngs=rngs)
+        self.bn1 = norm(64, rngs=rngs)
+        self.width = 64
+        stages = []
+        for stage, depth in enumerate(depths):
+            blocks = []
+            for i in range(depth):
+                stride = 2 if i == 0 and stage > 0 else 1
+                blocks.append(
+                    Block(self.width, 64 * 2**stage, stride=stride, expansion=expansion, norm=norm, dtype=dtype, rngs=rngs)
+                )
+                self.width = 64 * 2**stage * expansion
+            stages.append(nnx.List(blocks))
+        self.layers = nnx.List(stages)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = nnx.relu(self.bn1(self.conv1(x), use_running_average=not train))
+        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for blocks in self.layers:
+            for block in blocks:
+                x = block(x, train=train)
+        return x

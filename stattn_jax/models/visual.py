@@ -1,0 +1,44 @@
+"""Frame trunks: frames [b t H W 3] -> cells [b t h w d]. Read next: models/attention.py."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from stattn_jax.models.resnet import ResNet, make_norm
+
+# ImageNet statistics, the convention of published weights.
+RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class TinyVisual(nnx.Module):
+    """Four convolutions of stride 8 in all, for small frames on a CPU: [b H W 3] -> [b H/8 W/8 64].
+
+    The receptive field is 43 pixels, so that a cell's evidence stays near the cell.
+    """
+
+    width, stride = 64, 8
+
+    def __init__(self, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
+        norm = make_norm(axis_name, dtype)
+        sizes = [(3, 16, 5, 2), (16, 32, 3, 2), (32, 64, 3, 2), (64, 64, 3, 1)]
+        self.convs = nnx.List(
+            [nnx.Conv(i, o, (k, k), strides=s, use_bias=False, dtype=dtype, rngs=rngs) for i, o, k, s in sizes]
+        )
+        self.bns = nnx.List([norm(o, rngs=rngs) for _, o, _, _ in sizes])
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        for conv, bn in zip(self.convs, self.bns):
+            x = nnx.relu(bn(conv(x), use_running_average=not train))
+        return x
+
+
+def make_visual(name: str, *, axis_name: str | None, dtype, rngs: nnx.Rngs) -> nnx.Module:
+    """The frame trunk called `name`: 'tiny', 'resnet18' or 'resnet50'."""
+    if name == 'tiny':
+        return TinyVisual(axis_name=axis_name, dtype=dtype, rngs=rngs)
+    return ResNet(name, inputs=3, axis_name=axis_name, dtype=dtype, rngs=rngs)
+
+
+def normalise(frames: jax.Array) -> jax.Array:
+    """Frames in 0..1 to zero mean and unit deviation by ImageNet's statistics: [... 3] -> [... 3]."""
+    return (frames - jnp.asarray(RGB_MEAN)) / jnp.asarray(RGB_STD)

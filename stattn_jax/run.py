@@ -1,0 +1,200 @@
+"""What a run is made of: its config, its data set's facts, the model with its state; from a config or from a workdir.
+
+A workdir holds config.json, run.json, metrics.jsonl, checkpoints/ and eval_SPLIT.json. Read next: train.py.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from flax import nnx
+
+from stattn_jax import models
+from stattn_jax.data import media, source
+from stattn_jax.runtime import checkpoint, parallel
+from stattn_jax.training import optim, step
+
+CONFIG_FILE, RUN_FILE, CHECKPOINTS = 'config.json', 'run.json', 'checkpoints'
+# Fields that may differ between a run and its continuation, because they cannot change its numbers.
+FREE_FIELDS = ('parallel', 'compile_cache', 'data.dir', 'data.threads', 'train.log_every_steps', 'train.keep', 'eval.')
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'tensorflow-datasets', 'librosa', 'av')
+
+
+class RunError(Exception):
+    """A run cannot start or go on; the message is one line with the fix. `code` is the exit code: 2 wrong use, 1 a failure."""
+
+    def __init__(self, message: str, code: int = 2):
+        super().__init__(message)
+        self.code = code
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFacts:
+    """What the model and its explanations need to know of the data it was trained on."""
+
+    classes: tuple[str, ...]
+    multi_label: bool
+    spec: media.ClipSpec
+    fingerprint: str
+
+    @classmethod
+    def of(cls, info: source.DatasetInfo) -> 'DataFacts':
+        return cls(info.classes, info.multi_label, info.spec, info.fingerprint)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> 'DataFacts':
+        return cls(
+            tuple(record['classes']), record['multi_label'], media.ClipSpec.from_json(record['spec']), record['fingerprint']
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            'classes': list(self.classes),
+            'multi_label': self.multi_label,
+            'spec': self.spec.to_json(),
+            'fingerprint': self.fingerprint,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model restored from a workdir, on the devices of `strategy`."""
+
+    config: ml_collections.ConfigDict
+    facts: DataFacts
+    graphdef: nnx.GraphDef
+    state: step.State
+    step: int
+    strategy: Any
+
+
+def make_optimiser(config: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimiser and its learning-rate schedule from cfg.optim and cfg.train.steps."""
+    options = config.optim.to_dict()
+    schedule = optim.make_schedule(
+        lr=options.pop('lr'), warmup_steps=options.pop('warmup_steps'), total_steps=config.train.steps
+    )
+    return optim.make_optimiser(schedule, **options), schedule
+
+
+def make_state(
+    config: ml_collections.ConfigDict, facts: DataFacts, axis: str | None
+) -> tuple[nnx.GraphDef, step.State, optax.GradientTransformation, optax.Schedule]:
+    """The model's static part, its state at step 0, the optimiser and its schedule."""
+    optimiser, schedule = make_optimiser(config)
+    options = config.model.to_dict()
+    options.pop('frame_size')
+    model = models.build(len(facts.classes), axis_name=axis, rngs=nnx.Rngs(config.seed), **options)
+    return *step.init_state(model, optimiser, len(facts.classes)), optimiser, schedule
+
+
+def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Trained:
+    """Restores the best checkpoint by the selection metric, the latest if there is none; raises RunError without a checkpoint."""
+    directory = pathlib.Path(workdir) / CHECKPOINTS
+    if not directory.is_dir():
+        raise RunError(f'{workdir} holds no {CHECKPOINTS}/; expected the --workdir of a finished or stopped training run')
+    saved = json.loads((pathlib.Path(workdir) / CONFIG_FILE).read_text())
+    config = ml_collections.ConfigDict(saved)
+    checkpointer = checkpoint.Checkpointer(str(directory), keep=config.train.keep, best_metric=config.train.best_metric)
+    try:
+        number = checkpointer.best()
+        number = checkpointer.latest() if number is None else number
+        if number is None:
+            raise RunError(f'{directory} holds no complete checkpoint; train first: --mode=train --workdir={workdir}')
+        facts = DataFacts.from_json(checkpointer.load_meta(number)['data'])
+        strategy = parallel.make_strategy(parallel_kind or config.parallel, devices)
+        graphdef, state, *_ = make_state(config, facts, strategy.axis)
+        state, _ = checkpointer.restore(number, strategy.abstract(strategy.place_state(state)))
+        return Trained(config, facts, graphdef, strategy.place_state(state), number, strategy)
+    finally:
+        checkpointer.close()
+
+
+def record(config: ml_collections.ConfigDict, facts: DataFacts, strategy, workdir: pathlib.Path) -> dict[str, Any]:
+    """What run.json and every checkpoint say about the run: versions, devices, git commit, seed, data."""
+    return {
+        'command': ' '.join(sys.argv),
+        'seed': config.seed,
+        'git_commit': git_commit(),
+        'python': sys.version.split()[0],
+        'versions': versions(),
+        'devices': strategy.describe(),
+        'config_hash': config_hash(config),
+        'data': facts.to_json(),
+    }
+
+
+def versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def config_hash(config: ml_collections.ConfigDict) -> str:
+    """A short hash of every field of the config."""
+    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def parameter_hash(state: step.State) -> str:
+    """A short hash of all parameters and statistics, bit by bit."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((state['params'], state['rest'])):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:12]
+
+
+def git_commit() -> str | None:
+    """The commit of the source tree, '+' if it has changes, None where it is no checkout."""
+    root = pathlib.Path(__file__).parent
+
+    def git(*words):
+        return subprocess.run(['git', '-C', root, *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git('rev-parse', '--short=12', 'HEAD') + ('+' if git('status', '--porcelain') else '')
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict, write: bool) -> None:
+    """Writes config.json, or refuses a workdir that was begun with another config; raises RunError with the fields."""
+    path = workdir / CONFIG_FILE
+    now = json.loads(json.dumps(config.to_dict()))
+    if path.exists():
+        begun, current = flatten(json.loads(path.read_text())), flatten(now)
+        differing = [
+            f'{name} is {current.get(name)!r}, was {begun.get(name)!r}'
+            for name in sorted(begun.keys() | current.keys())
+            if begun.get(name) != current.get(name) and not name.startswith(FREE_FIELDS)
+        ]
+        if differing:
+            raise RunError(
+                f'--workdir={workdir} was begun with another config ({"; ".join(differing)}); '
+                'give the same values to continue, or another --workdir'
+            )
+    if write:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(path, now)
+
+
+def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+    """Writes JSON under its final name only when whole."""
+    part = path.with_name(path.name + '.part')
+    part.write_text(json.dumps(content, indent=1, sort_keys=True) + '\n', encoding='utf-8')
+    os.replace(part, path)
+
+
+def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+    """{'a': {'b': 1}} to {'a.b': 1}."""
+    flat = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+    return flat

@@ -1,0 +1,183 @@
+"""Checkpoints through Orbax's v1 API, and the signal that asks a run to save and stop.
+
+Every folder `directory/STEP` holds one complete checkpoint: the state's arrays, the metrics it was saved with and a
+JSON record (config, seed, versions). Read next: `parallel.py`, whose `abstract` and `to_global` give what is restored
+and saved.
+"""
+
+import math
+import os
+import signal
+from typing import Any, Self
+
+import jax
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1
+
+STATE = 'state'
+META = 'meta'
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be read or does not fit; one line that says which, why and what to do."""
+
+
+class Checkpointer:
+    """Saves and restores a state; keeps the last `keep` checkpoints and the best one by the metric `best_metric`.
+
+    Saving is asynchronous and atomic: a folder gets its final name when whole, and what a killed run left half written
+    is removed here. All processes make the same calls. Close it in a `finally`: a process that ends while a save is
+    under way loses that save.
+    """
+
+    def __init__(self, directory: str, keep: int = 3, best_metric: str | None = None, best_mode: str = 'max'):
+        if keep < 1 or best_mode not in ('max', 'min'):
+            raise ValueError(
+                f'keep={keep}, best_mode={best_mode!r}; expected keep >= 1 and best_mode max or min; fix the config'
+            )
+        self._best_metric, self._sign = best_metric, 1.0 if best_mode == 'max' else -1.0
+        preserve = [v1.training.preservation_policies.LatestN(keep)]
+        if best_metric is not None:
+            preserve.append(
+                v1.training.preservation_policies.BestN(
+                    get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False
+                )
+            )
+        self._orbax = v1.training.Checkpointer(
+            # Orbax refuses relative paths, but only once it writes; a bucket's URL stays as it is.
+            directory if '://' in str(directory) else os.path.abspath(directory),
+            # The caller decides when; Orbax's own default saves as often as it can.
+            save_decision_policy=v1.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=v1.training.preservation_policies.AnyPreservationPolicy(preserve),
+            cleanup_tmp_directories=True,
+        )
+
+    def save(self, step: int, state: Any, meta: dict[str, Any], metrics: dict[str, float] | None = None) -> None:
+        """Starts to save; the state may be donated or changed as soon as this returns.
+
+        `state`: a pytree of arrays over all processes (`strategy.to_global`), none of size zero. `meta`: JSON types.
+        Waits for the save before it. Raises FileExistsError if `step` is there already.
+        """
+        self._orbax.save_checkpointables_async(
+            step, {STATE: state}, metrics=metrics, custom_metadata={META: meta}
+        )
+
+    def steps(self) -> list[int]:
+        """The steps of the complete checkpoints, ascending."""
+        return [checkpoint.step for checkpoint in self._orbax.checkpoints]
+
+    def latest(self) -> int | None:
+        """The last step saved, None if there is none."""
+        return max(self.steps(), default=None)
+
+    def best(self) -> int | None:
+        """The step with the best `best_metric`, the later one of equals, None if none was saved with a finite one."""
+        scores = {checkpoint.step: self._score(checkpoint.metrics) for checkpoint in self._orbax.checkpoints}
+        best = max(scores, key=lambda step: (scores[step], step), default=None)
+        return best if best is not None and scores[best] > -math.inf else None
+
+    def load_meta(self, step: int) -> dict[str, Any]:
+        """The JSON record saved with a step; raises CheckpointError if it cannot be read."""
+        return self._read_metadata(step)[1]
+
+    def restore(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
+        """The state and the JSON record of a step.
+
+        `abstract_state`: the state as ShapeDtypeStructs with the shardings wanted, on any devices
+        (`strategy.abstract`). Raises CheckpointError if the checkpoint is missing or damaged, or if its arrays are not
+        those of `abstract_state`.
+        """
+        stored, meta = self._read_metadata(step)
+        self._check_tree(step, _leaves(stored), _leaves(abstract_state))
+        try:
+            return self._orbax.load_checkpointables(step, {STATE: abstract_state})[STATE], meta
+        except Exception as error:
+            raise self._damaged(step, _first_line(error)) from error
+
+    def wait(self) -> None:
+        """Returns when the save under way is complete; raises what went wrong in it."""
+        self._orbax.wait()
+
+    def close(self) -> None:
+        """Waits, then lets go of the directory."""
+        self._orbax.close()
+
+    def _score(self, metrics: dict[str, float] | None) -> float:
+        """The metric, larger being better; -inf where it is missing or not finite, so that NaN never ranks first."""
+        value = (metrics or {}).get(self._best_metric, math.nan)
+        return self._sign * value if math.isfinite(value) else -math.inf
+
+    def _read_metadata(self, step: int) -> tuple[Any, dict[str, Any]]:
+        if step not in self.steps():
+            have = ', '.join(map(str, self.steps())) or 'none'
+            raise CheckpointError(f'no checkpoint of step {step} in {self._orbax.directory}; steps there: {have}')
+        try:
+            found = self._orbax.checkpointables_metadata(step)
+        except Exception as error:
+            raise self._damaged(step, _first_line(error)) from error
+        if META not in (found.custom_metadata or {}):
+            raise self._damaged(step, 'its _CHECKPOINT_METADATA is missing or incomplete')
+        if found.metadata.get(STATE) is None:
+            raise self._damaged(step, f'the index of its folder {STATE!r} is missing or damaged')
+        return found.metadata[STATE], found.custom_metadata[META]
+
+    def _check_tree(self, step, stored, wanted):
+        for path in sorted(stored.keys() | wanted.keys()):
+            have, want = stored.get(path, 'no such array'), wanted.get(path, 'no such array')
+            if have != want:
+                raise CheckpointError(
+                    f'checkpoint {self._orbax.directory / str(step)} does not fit this run: {path}: the checkpoint has '
+                    f'{have}, the run wants {want}; use the config it was trained with, or another workdir'
+                )
+
+    def _damaged(self, step, reason):
+        others = [other for other in self.steps() if other < step]
+        then = f'to continue from step {others[-1]}' if others else 'to start again'
+        return CheckpointError(
+            f'checkpoint {self._orbax.directory / str(step)} is damaged: {reason}; remove that folder {then}'
+        )
+
+
+class StopSignal:
+    """Whether the run was asked to stop: a context manager around the training loop.
+
+    One process: SIGTERM or SIGINT sets a flag; a second SIGINT interrupts at once. Several processes: no handler is
+    installed, because JAX's own hears SIGTERM and agrees with the others on the step after which all of them stop; a
+    Python handler would silence it.
+    """
+
+    def __enter__(self) -> Self:
+        self._asked = False
+        self._alone = jax.process_count() == 1
+        self._previous = {}
+        if self._alone:
+            self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def should_stop(self, step: int) -> bool:
+        """True when the run must save and end after `step`; every process calls it at every step."""
+        return self._asked if self._alone else multihost_utils.reached_preemption_sync_point(step)
+
+    def _ask(self, number, frame):
+        self._asked = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
+
+
+def _leaves(tree: Any) -> dict[str, str]:
+    """Path -> 'dtype[shape]' of every array, typed keys as the integers that are stored for them."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.eval_shape(jax.random.key_data, leaf)
+        found[jax.tree_util.keystr(path, simple=True, separator='/')] = f'{leaf.dtype}{list(leaf.shape)}'
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f'{type(error).__name__}: {text[0][:200] if text else ""}'

@@ -1,0 +1,75 @@
+"""What a step costs: its FLOPs as XLA counts them, the peak of the device, and the cache of compiled programs.
+
+Read next: `summaries.py`, where these numbers become the log line.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+# Peak dense bfloat16 FLOP/s of one JAX device by `device_kind`; exact names, for a MIG slice is not the whole card and
+# an L40 no L4. NVIDIA data sheets (half of the figure with sparsity), Google Cloud TPU documentation, per chip; TPU v2
+# and v3 show each of a chip's two cores as a device, hence half of 45 and 123 TFLOP/s. V100 and T4 have no bfloat16
+# units and are left out: a share of what they cannot do says nothing.
+PEAK_BF16 = {
+    'NVIDIA B200': 2250e12,
+    'NVIDIA GH200 480GB': 989.5e12,
+    'NVIDIA H200': 989.5e12,
+    'NVIDIA H200 NVL': 835.5e12,
+    'NVIDIA H100 80GB HBM3': 989.5e12,
+    'NVIDIA H100 NVL': 835.5e12,
+    'NVIDIA H100 PCIe': 756.5e12,
+    'NVIDIA A100-SXM4-40GB': 312e12,
+    'NVIDIA A100-SXM4-80GB': 312e12,
+    'NVIDIA A100-PCIE-40GB': 312e12,
+    'NVIDIA A100 80GB PCIe': 312e12,
+    'NVIDIA L40S': 362e12,
+    'NVIDIA L4': 121e12,
+    'TPU v6 lite': 918e12,
+    'TPU v6e': 918e12,
+    'TPU v5p': 459e12,
+    'TPU v5': 459e12,  # how v5p calls itself
+    'TPU v5 lite': 197e12,
+    'TPU v5e': 197e12,
+    'TPU v4': 275e12,
+    'TPU v3': 61.5e12,
+    'TPU v2': 22.5e12,
+}
+
+
+def lowered_flops(lowered: Any) -> float | None:
+    """FLOPs of a lowered (not yet compiled) function, None where the backend does not say.
+
+    For `jax.jit` the count is of all devices together, for `jax.pmap` of one (measured, jax 0.10.2); a scan counts as
+    one of its steps, and a recomputed (remat) block counts each time.
+    """
+    flops = (lowered.cost_analysis() or {}).get('flops')
+    return float(flops) if flops and flops > 0 else None
+
+
+def peak_flops(device: jax.Device) -> float | None:
+    """Peak dense bfloat16 FLOP/s of a device, None when its kind is not in the table."""
+    return PEAK_BF16.get(device.device_kind)
+
+
+def mfu(flops_per_step: float | None, seconds_per_step: float, devices: Sequence[jax.Device]) -> float | None:
+    """Model FLOPs utilisation (0..1): FLOPs of a step on all devices over what they could do in that time.
+
+    None when the FLOPs or the peak of the devices are unknown. Source: PaLM, arXiv 2204.02311, appendix B.
+    """
+    peak = peak_flops(devices[0])
+    if flops_per_step is None or peak is None:
+        return None
+    return flops_per_step / (seconds_per_step * len(devices) * peak)
+
+
+def enable_compile_cache(directory: str) -> None:
+    """Keeps every compiled program in `directory`, to be found by later runs; call it before the first compilation.
+
+    Never a folder that others can write to: who can write there can run code here (JAX documentation).
+    """
+    jax.config.update('jax_compilation_cache_dir', str(directory))
+    # The defaults keep only what took a second to compile; the small programs of a start add up too.
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)

@@ -1,0 +1,155 @@
+"""What a run says about itself: metrics.jsonl (the record), TensorBoard events, and one console line.
+
+Read next: `perf.py`, which gives the FLOPs behind the utilisation.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+from tensorboardX import SummaryWriter
+
+from stattn_jax.runtime import perf
+
+METRICS_FILE = 'metrics.jsonl'
+# tensorboardX writes from a thread, and its flush() does not wait for that thread's queue (2.6.5).
+EVENTS_FLUSH_SECONDS = 2
+
+
+class Writer:
+    """Writes a run's scalars under `workdir`: metrics.jsonl, TensorBoard events in tensorboard/, lines on the console.
+
+    Only process 0 writes; elsewhere every method does nothing, so that callers need not ask.
+    """
+
+    def __init__(self, workdir: str, process_index: int = 0):
+        self._active = process_index == 0
+        self._workdir = Path(workdir)
+        self._path = self._workdir / METRICS_FILE
+        self._file = self._events = None
+        self._purge_step = None
+        if self._active:
+            self._workdir.mkdir(parents=True, exist_ok=True)
+
+    def truncate(self, step: int) -> int:
+        """Drops what a killed run wrote after `step`, before the first write of a resumed one; returns how many lines.
+
+        A last line torn by the kill counts among them. In TensorBoard the same steps disappear. Raises ValueError, with
+        file and line number, for any other line that cannot be read.
+        """
+        # TensorBoard hides every earlier event from purge_step on.
+        self._purge_step = step + 1
+        if not self._active or not self._path.exists():
+            return 0
+        lines = self._path.read_text(encoding='utf-8').splitlines()
+        kept = [line for number, line in enumerate(lines, 1) if self._step_of(line, number, len(lines)) <= step]
+        part = self._path.with_name(METRICS_FILE + '.part')
+        part.write_text(''.join(line + '\n' for line in kept), encoding='utf-8')
+        os.replace(part, self._path)
+        return len(lines) - len(kept)
+
+    def write(self, step: int, scalars: Mapping[str, float | None], console: str | None = None) -> None:
+        """Appends {'step': step, **scalars} to the record and to TensorBoard; prints `console` if given.
+
+        The record is flushed before this returns, the events by a thread within seconds. None means not known (null in
+        the record); values that are not finite become the strings 'nan', 'inf', '-inf', for JSON has no such numbers
+        and `float` reads them back. TensorBoard gets neither.
+        """
+        if not self._active:
+            return
+        if self._file is None:
+            self._file = self._path.open('a', encoding='utf-8')
+            self._events = SummaryWriter(
+                str(self._workdir / 'tensorboard'), purge_step=self._purge_step, flush_secs=EVENTS_FLUSH_SECONDS
+            )
+        values = {name: None if value is None else float(value) for name, value in scalars.items()}
+        self._file.write(json.dumps({'step': int(step), **{name: _json(x) for name, x in values.items()}}) + '\n')
+        self._file.flush()
+        for name, value in values.items():
+            if value is not None and math.isfinite(value):
+                self._events.add_scalar(name, value, step)
+        if console is not None:
+            print(console, flush=True)
+
+    def close(self) -> None:
+        """Closes both files; may be repeated."""
+        if self._file is not None:
+            self._file.close()
+            self._events.close()
+            self._file = self._events = None
+
+    def _step_of(self, line, number, last):
+        try:
+            return json.loads(line)['step']
+        except (ValueError, KeyError, TypeError) as error:
+            if number == last:
+                return math.inf
+            raise ValueError(
+                f'{self._path} line {number} is {line[:60]!r}; expected a JSON object with a step; '
+                'remove that line or choose another workdir'
+            ) from error
+
+
+class Progress:
+    """Speed of the training loop between two log lines: clips/s, data-wait share, utilisation, time left."""
+
+    def __init__(self, total_steps: int, global_batch: int, devices: Sequence[jax.Device]):
+        self._total_steps, self._global_batch, self._devices = total_steps, global_batch, devices
+
+    def start(self, step: int, waited: float = 0.0) -> None:
+        """Starts the clock after `step`; call it again after compiling, evaluating or saving, which are not training.
+
+        `waited`: seconds spent waiting for data so far (`prefetch(...).waited`).
+        """
+        self._step, self._waited, self._time = step, waited, time.perf_counter()
+
+    def measure(self, step: int, waited: float, flops: float | None) -> dict[str, float | None]:
+        """Scalars of the steps since `start` or the last call; call it once the results of `step` are on the host.
+
+        `flops`: of one step over all devices (`compiled.flops`). Returns perf/clips_per_second, perf/step_ms,
+        perf/wait_percent, perf/mfu_percent (None if unknown) and perf/eta_seconds.
+        """
+        seconds = time.perf_counter() - self._time
+        per_step = seconds / (step - self._step)
+        share = perf.mfu(flops, per_step, self._devices)
+        scalars = {
+            'perf/clips_per_second': self._global_batch / per_step,
+            'perf/step_ms': 1e3 * per_step,
+            'perf/wait_percent': 100 * (waited - self._waited) / seconds,
+            'perf/mfu_percent': None if share is None else 100 * share,
+            'perf/eta_seconds': (self._total_steps - step) * per_step,
+        }
+        self.start(step, waited)
+        return scalars
+
+    def line(self, step: int, scalars: Mapping[str, float | None]) -> str:
+        """The console line of a step, from what `measure` gave and 'train/loss' and 'train/lr'."""
+        width = len(str(self._total_steps))
+        mfu = scalars['perf/mfu_percent']
+        return '  '.join((
+            f'step {step:>{width}}/{self._total_steps}',
+            f'loss {scalars["train/loss"]:.4f}',
+            f'lr {scalars["train/lr"]:.2e}',
+            f'{scalars["perf/clips_per_second"]:.1f} clips/s',
+            f'wait {scalars["perf/wait_percent"]:.0f}%',
+            'mfu n/a' if mfu is None else f'mfu {mfu:.1f}%',
+            f'eta {format_seconds(scalars["perf/eta_seconds"])}',
+        ))
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration in seconds as '0:07', '12:34', '3:25:09' or '2d 01:00:00'."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f'{days}d {hour:02d}:{minute:02d}:{second:02d}'
+    return f'{hour}:{minute:02d}:{second:02d}' if hour else f'{minute}:{second:02d}'
+
+
+def _json(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(value)

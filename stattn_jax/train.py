@@ -1,0 +1,161 @@
+"""The one training loop, in banners: record, data, model, restore, loop. `train(config, workdir)` is all there is.
+
+How a run goes on: (1) the workdir's latest checkpoint is restored if there is one; (2) the data continue at the step it was saved
+after, since a batch is a function of (seed, step); (3) randomness continues too, since it is folded from (seed, step); (4) metrics
+written after that step by a run that was killed are dropped. So a resumed run ends with the parameters of an uninterrupted one.
+"""
+
+import contextlib
+import math
+import pathlib
+
+import jax
+import ml_collections
+
+from stattn_jax import evaluate, run
+from stattn_jax.data import pipeline, source
+from stattn_jax.runtime import checkpoint, parallel, perf, summaries
+from stattn_jax.training import augment, step
+
+
+def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str, float]]:
+    """Trains until cfg.train.steps or a stop signal; returns the evaluated numbers of each split, empty when stopped.
+
+    Raises RunError for a workdir or data that do not fit the config and for a loss that is not finite.
+    """
+    # ------------------------------------------------------------------------------------------------------------------
+    # Data
+    # ------------------------------------------------------------------------------------------------------------------
+    data_source = source.RecordSource(config.data.dir, config.data.split)
+    facts = run.DataFacts.of(data_source.info)
+    eval_splits = evaluate.splits_of(config, data_source.info)
+    # ------------------------------------------------------------------------------------------------------------------
+    # The run record
+    # ------------------------------------------------------------------------------------------------------------------
+    if config.compile_cache:
+        perf.enable_compile_cache(config.compile_cache)
+    workdir = pathlib.Path(workdir)
+    first_process = jax.process_index() == 0
+    run.claim_workdir(workdir, config, write=first_process)
+    strategy = parallel.make_strategy(config.parallel)
+    strategy.check_batch(config.train.batch)
+    record = run.record(config, facts, strategy, workdir)
+    if first_process:
+        run.write_json(workdir / run.RUN_FILE, record)
+    # ------------------------------------------------------------------------------------------------------------------
+    # Model, optimiser, compiled step
+    # ------------------------------------------------------------------------------------------------------------------
+    graphdef, state, optimiser, schedule = run.make_state(config, facts, strategy.axis)
+    state = strategy.place_state(state)
+
+    def pure_step(state, batch):
+        return step.train_step(
+            graphdef,
+            state,
+            batch,
+            optimiser=optimiser,
+            loss=step.Loss(multi_label=facts.multi_label, **config.loss),
+            augment=augment.Augment(**config.augment),
+            drop=step.Drop(**config.drop),
+            frame_size=config.model.frame_size,
+            seed=config.seed,
+            axis=strategy.axis,
+        )
+
+    compiled = strategy.compile(pure_step)
+    evaluator = evaluate.Evaluator(graphdef, strategy, config)
+    with contextlib.ExitStack() as stack:
+        # --------------------------------------------------------------------------------------------------------------
+        # Restore
+        # --------------------------------------------------------------------------------------------------------------
+        select = config.eval.select_split in data_source.info.splits
+        checkpointer = checkpoint.Checkpointer(
+            str(workdir / run.CHECKPOINTS), keep=config.train.keep, best_metric=config.train.best_metric if select else None
+        )
+        stack.callback(checkpointer.close)
+        start = checkpointer.latest() or 0
+        if start:
+            state, saved = checkpointer.restore(start, strategy.abstract(state))
+            state = strategy.place_state(state)
+            if saved['data']['fingerprint'] != facts.fingerprint:
+                raise run.RunError(
+                    f'config.data.dir={config.data.dir} is not the data that {workdir} was trained on '
+                    f'(fingerprint {facts.fingerprint[:12]}, was {saved["data"]["fingerprint"][:12]}); give that data or another --workdir'
+                )
+        writer = summaries.Writer(str(workdir), jax.process_index())
+        stack.callback(writer.close)
+        writer.truncate(start)
+        if first_process:
+            size = sum(x.size for x in jax.tree.leaves(state['params']))
+            print(
+                f'{"resuming at" if start else "starting from"} step {start} of {config.train.steps}: {len(data_source)} clips, '
+                f'{len(facts.classes)} classes, {size / 1e6:.2f} M parameters, {strategy.describe()}', flush=True,
+            )
+        # --------------------------------------------------------------------------------------------------------------
+        # Loop
+        # --------------------------------------------------------------------------------------------------------------
+        batches = pipeline.train_batches(
+            data_source,
+            global_batch=config.train.batch,
+            seed=config.seed,
+            start_step=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            threads=config.data.threads,
+            frame_size=config.data.frame_size,
+            fit=config.data.fit,
+        )
+        feed = stack.enter_context(contextlib.closing(parallel.prefetch(map(evaluate.device_part, batches), strategy.place_batch)))
+        stack.callback(batches.close)
+        stop = stack.enter_context(checkpoint.StopSignal())
+        progress = summaries.Progress(config.train.steps, config.train.batch, strategy.devices)
+        progress.start(start)
+        pending, numbers, stopped = [], {}, False
+        for number in range(start + 1, config.train.steps + 1):
+            with jax.profiler.StepTraceAnnotation('train', step_num=number):
+                state, metrics = compiled(state, next(feed))
+            pending.append((number, metrics))
+            last, stopped = number == config.train.steps, stop.should_stop(number)
+            saving = last or stopped or number % config.train.save_every_steps == 0
+            evaluating = select and not stopped and (last or number % config.train.eval_every_steps == 0)
+            if saving or evaluating or number % config.train.log_every_steps == 0 or number == start + 1:
+                scalars = _fetch(pending, checkpointer)
+                scalars['train/lr'] = float(schedule(number - 1))
+                scalars |= progress.measure(number, feed.waited, compiled.flops)
+                writer.write(number, scalars, progress.line(number, scalars))
+                pending = []
+            if evaluating:
+                selected = evaluator.split(state, config.eval.select_split, leaks=False)
+                writer.write(number, {f'{config.eval.select_split}/{name}': value for name, value in selected.items()})
+                numbers = selected
+            if saving or evaluating:
+                checkpointer.save(number, strategy.to_global(state), record, metrics=numbers if evaluating else None)
+            if evaluating or saving or number == start + 1:
+                progress.start(number, feed.waited)
+            if stopped:
+                break
+        checkpointer.wait()
+        if stopped and not last:
+            if first_process:
+                print(f'stopped after step {number}, saved in {workdir}; run the same command again to continue', flush=True)
+            return {}
+        best = checkpointer.best() if select else None
+        if best is not None and best != config.train.steps:
+            state = strategy.place_state(checkpointer.restore(best, strategy.abstract(state))[0])
+    return {split: evaluator.write(state, split, best or config.train.steps, workdir) for split in eval_splits}
+
+
+def _fetch(pending, checkpointer) -> dict[str, float]:
+    """The mean scalars of the steps since the last line; raises RunError at the first step whose loss is not finite."""
+    fetched = jax.device_get([metrics for _, metrics in pending])
+    for (number, _), metrics in zip(pending, fetched):
+        if not math.isfinite(metrics['train/loss']):
+            checkpointer.wait()
+            good = checkpointer.latest()
+            raise run.RunError(
+                f'the loss of step {number} is {metrics["train/loss"]}; '
+                + (f'the last good checkpoint is step {good}' if good else 'no checkpoint was saved before')
+                + '; lower config.optim.lr or config.optim.clip_norm in a new --workdir, or continue from that checkpoint',
+                code=1,
+            )
+    return {name: float(sum(m[name] for m in fetched) / len(fetched)) for name in fetched[0]}

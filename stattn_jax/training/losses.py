@@ -1,0 +1,75 @@
+"""Losses on the network's logits and on its parts, all in float32; the weights come from cfg.loss.
+
+What each part is for (docs/log.md has the numbers): `audio` and `picture` train each path alone, so that neither can hide behind
+the other; `cells` trains what a cell says without letting the sound choose the cell; `match` trains the null cell. Read next: training/step.py.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def classification(logits_bc: jax.Array, labels_bc: jax.Array, *, multi_label: bool, smoothing: float = 0.0) -> jax.Array:
+    """Cross-entropy against labels summing to 1, or the sum of binary cross-entropies against multi-hot labels: [b]."""
+    classes = labels_bc.shape[-1]
+    if multi_label:
+        targets = labels_bc * (1 - smoothing) + 0.5 * smoothing
+        return optax.sigmoid_binary_cross_entropy(logits_bc, targets).sum(-1)
+    targets = labels_bc * (1 - smoothing) + smoothing / classes
+    return optax.softmax_cross_entropy(logits_bc, targets)
+
+
+def path_logits(out: dict[str, jax.Array], modality: int) -> jax.Array:
+    """Logits of one modality alone: its segment scores under the temporal attention renormalised within it: [b c]."""
+    beta, scores = out['beta'][:, modality], out['segment_scores'][:, modality]
+    weights = beta / jnp.maximum(beta.sum(1, keepdims=True), 1e-6)
+    return out['bias'] + jnp.sum(weights * scores, axis=1)
+
+
+def cell_evidence(out: dict[str, jax.Array]) -> jax.Array:
+    """What each cell says for each class, whatever the sound: sum over heads of values . head, [b t s c]."""
+    return jnp.einsum('btnse,cne->btsc', out['cell_values'], out['visual_head'], precision='highest')
+
+
+def heard(out: dict[str, jax.Array], valid_bt: jax.Array) -> jax.Array:
+    """When each class is heard, as the sound alone says: softmax over segments of its segment scores, [b t c], no gradient.
+
+    It says at which seconds a label's object should be in the picture, so that a loss on the picture asks few frames and not the
+    whole clip. The weights of a label serve all classes alike: which seconds are chosen cannot tell the class.
+    """
+    scores = jnp.where(valid_bt[..., None], out['segment_scores'][:, 1], -jnp.inf)
+    return jax.lax.stop_gradient(jax.nn.softmax(scores, axis=1))
+
+
+def cells(
+    evidence_btsc: jax.Array, heard_btc: jax.Array, labels_bc: jax.Array, valid_bt: jax.Array, *, multi_label: bool, sharpness: float
+) -> jax.Array:
+    """Classification of single frames by their cells' evidence, whatever the sound, at the seconds when the label is heard: [b].
+
+    A frame's logit is the log-mean-exp of its cells at `sharpness` r, (1/r) log mean exp(r x). A frame with several labels, or
+    none, is classified per class, the absent ones at all valid seconds.
+    """
+    frame_btc = (jax.nn.logsumexp(evidence_btsc * sharpness, axis=2) - jnp.log(evidence_btsc.shape[2])) / sharpness
+    shares_bc = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
+    if not multi_label:
+        return -jnp.einsum('btc,btc,bc->b', heard_btc, jax.nn.log_softmax(frame_btc), shares_bc)
+    present = jnp.einsum('btc,btc,bc->b', heard_btc, jax.nn.softplus(-frame_btc), labels_bc)
+    everywhere = valid_bt / jnp.maximum(valid_bt.sum(1, keepdims=True), 1)
+    return present + jnp.einsum('bt,btc,bc->b', everywhere, jax.nn.softplus(frame_btc), 1 - labels_bc)
+
+
+def match(odds_bt: jax.Array, heard_bt: jax.Array, matched: bool) -> jax.Array:
+    """-log P(the sound has, or has not, a visible source) from the match's log-odds, over the seconds when the label is heard: [b]."""
+    return jnp.sum(jax.nn.softplus(-odds_bt if matched else odds_bt) * heard_bt, axis=1)
+
+
+def other_clips(arrays, shift: int, axis: str | None):
+    """Row i becomes row i - shift of the global batch, cyclically; under pmap the rows come from all devices of `axis`."""
+    if axis is None:
+        return jax.tree.map(lambda x: jnp.roll(x, shift, axis=0), arrays)
+
+    def roll(x):
+        everyone = jnp.roll(jax.lax.all_gather(x, axis, tiled=True), shift, axis=0)
+        return jax.lax.dynamic_slice_in_dim(everyone, jax.lax.axis_index(axis) * x.shape[0], x.shape[0])
+
+    return jax.tree.map(roll, arrays)

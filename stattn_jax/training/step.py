@@ -1,0 +1,184 @@
+"""One pure training step and one pure evaluation step; the strategy in runtime/parallel.py compiles them.
+
+The state is a dict of arrays {params, rest, opt_state, score_mean, step}. Everything random comes from fold_in(key(seed), step).
+`axis` is the name of the pmap axis, or None under jit, where the arrays are global. Read next: training/losses.py.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from stattn_jax.training import losses
+from stattn_jax.training.augment import Augment, augment_frames, augment_mel, mix, resize_frames
+
+State = dict[str, Any]
+Batch = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """Weights of the parts of the loss, beside the main one of weight 1; what each is for stands in training/losses.py.
+
+    smoothing: of the labels. audio, picture: each path alone. cells: class evidence of single frames, pooled over cells at `cells_sharpness`.
+    match: sound against its own picture and against `negatives` other clips' pictures.
+    """
+
+    multi_label: bool = False
+    smoothing: float = 0.0
+    audio: float = 0.5
+    picture: float = 1.0
+    cells: float = 1.0
+    cells_sharpness: float = 1.0
+    match: float = 1.0
+    negatives: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Drop:
+    """Rates at which training removes cells, (modality, segment) units and whole modalities from the attention."""
+
+    cell: float = 0.0
+    segment: float = 0.0
+    modality: float = 0.0
+
+
+def init_state(model: nnx.Module, optimiser: optax.GradientTransformation, classes: int) -> tuple[nnx.GraphDef, State]:
+    """The static part of the model and the state at step 0."""
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    params, rest = nnx.as_pure(params), nnx.as_pure(rest)
+    return graphdef, {
+        'params': params,
+        'rest': rest,
+        'opt_state': optimiser.init(params),
+        'score_mean': jnp.zeros((2, classes)),
+        'step': jnp.zeros((), jnp.int32),
+    }
+
+
+def train_step(
+    graphdef: nnx.GraphDef,
+    state: State,
+    batch: Batch,
+    *,
+    optimiser: optax.GradientTransformation,
+    loss: Loss,
+    augment: Augment,
+    drop: Drop,
+    frame_size: int,
+    seed: int,
+    axis: str | None = None,
+) -> tuple[State, dict[str, jax.Array]]:
+    """One update; returns the new state and replicated scalars `train/...`."""
+    key = jax.random.fold_in(jax.random.key(seed), state['step'])
+    if axis:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+    k_frames, k_mel, k_mix, k_drop = jax.random.split(key, 4)
+    inputs = {
+        'frames': augment_frames(k_frames, batch['frames'].astype(jnp.float32) / 255, frame_size, augment),
+        'log_mel': augment_mel(k_mel, batch['log_mel'].astype(jnp.float32), augment),
+        'labels': batch['labels'],
+    }
+    if augment.mixup:
+        inputs = mix(k_mix, inputs, augment.mixup)
+
+    def loss_fn(params):
+        model = nnx.merge(graphdef, params, state['rest'])
+        masks = drop_masks(k_drop, batch['valid'], model.grid(frame_size, frame_size), drop)
+        logits, out = model(inputs['frames'], inputs['log_mel'], batch['valid'], train=True, **masks)
+        parts = loss_parts(model, logits, out, inputs['labels'], batch['valid'], loss, axis)
+        total = parts['main'] + sum(getattr(loss, name) * parts[name] for name in parts if name != 'main')
+        top1 = jnp.take_along_axis(batch['labels'], logits.argmax(-1, keepdims=True), axis=-1)
+        parts = {'loss': total, **{f'loss_{name}': part for name, part in parts.items()}, 'top1': top1.mean()}
+        return total, (parts, mean_scores(out, batch['valid']), nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param))))
+
+    grads, (parts, scores, rest) = jax.grad(loss_fn, has_aux=True)(state['params'])
+    if axis:
+        grads, parts, scores = jax.lax.pmean((grads, parts, scores), axis)
+    updates, opt_state = optimiser.update(grads, state['opt_state'], state['params'])
+    params = optax.apply_updates(state['params'], updates)
+    # An average over the last few hundred steps; from the first step on it is a mean of what was seen.
+    rate = jnp.maximum(0.01, 1.0 / (state['step'] + 1))
+    new_state = {
+        'params': params,
+        'rest': rest,
+        'opt_state': opt_state,
+        'score_mean': state['score_mean'] + rate * (scores - state['score_mean']),
+        'step': state['step'] + 1,
+    }
+    norms = {'l2_grads': optax.tree.norm(grads), 'l2_params': optax.tree.norm(params), 'l2_updates': optax.tree.norm(updates)}
+    return new_state, {f'train/{name}': value for name, value in (parts | norms).items()}
+
+
+def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | None) -> dict[str, jax.Array]:
+    """Each part of the loss that has a weight, averaged over the clips at hand."""
+
+    def classify(logits_bc):
+        targets = labels_bc if loss.multi_label else labels_bc / labels_bc.sum(-1, keepdims=True)
+        return losses.classification(
+            logits_bc, targets, multi_label=loss.multi_label, smoothing=loss.smoothing
+        ).mean()
+
+    parts = {'main': classify(logits)}
+    if loss.audio:
+        parts['audio'] = classify(losses.path_logits(out, 1))
+    if loss.picture:
+        parts['picture'] = classify(losses.path_logits(out, 0))
+    heard_btc = losses.heard(out, valid_bt)
+    if loss.cells:
+        parts['cells'] = losses.cells(
+            losses.cell_evidence(out),
+            heard_btc,
+            labels_bc,
+            valid_bt,
+            multi_label=loss.multi_label,
+            sharpness=loss.cells_sharpness,
+        ).mean()
+    if loss.match:
+        shares = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
+        heard_bt = jnp.einsum('btc,bc->bt', heard_btc, shares)
+        total = losses.match(model.match(out['cells'], out['audio']), heard_bt, True)
+        for shift in range(1, loss.negatives + 1):
+            audio, labels, heard = losses.other_clips((out['audio'], labels_bc, heard_bt), shift, axis)
+            foreign = 1.0 - jnp.clip((labels * labels_bc).sum(-1), 0, 1)
+            total += foreign * losses.match(model.match(out['cells'], audio), heard, False) / loss.negatives
+        parts['match'] = total.mean()
+    return parts
+
+
+def mean_scores(out: dict[str, jax.Array], valid_bt: jax.Array) -> jax.Array:
+    """The batch's mean score of a cell (under attention, null left out) and of a sound segment, per class: [m c]."""
+    valid = valid_bt.astype(jnp.float32)
+    sums = jnp.einsum('bmtc,bt->mc', out['segment_scores'], valid)
+    on_cells = jnp.sum(valid * out['alpha'].sum(-1).mean(-1))
+    return jax.lax.stop_gradient(sums / jnp.maximum(jnp.stack([on_cells, valid.sum()]), 1e-6)[:, None])
+
+
+def drop_masks(key: jax.Array, valid_bt: jax.Array, grid: tuple[int, int], drop: Drop) -> dict[str, jax.Array]:
+    """What stays: cell_mask [b t s], unit_mask [b m t]; a clip that would lose every unit keeps all of them."""
+    masks = {}
+    b, t = valid_bt.shape
+    k_cell, k_segment, k_modality, k_which = jax.random.split(key, 4)
+    if drop.cell:
+        masks['cell_mask'] = jax.random.bernoulli(k_cell, 1 - drop.cell, (b, t, grid[0] * grid[1]))
+    if drop.segment or drop.modality:
+        keep = jax.random.bernoulli(k_segment, 1 - drop.segment, (b, 2, t))
+        lost = jax.random.bernoulli(k_modality, drop.modality, (b, 1)) & (
+            jax.random.bernoulli(k_which, 0.5, (b, 1)) == jnp.arange(2)
+        )
+        keep &= ~lost[:, :, None]
+        alive = (keep & valid_bt[:, None]).any((1, 2), keepdims=True)
+        masks['unit_mask'] = keep | ~alive
+    return masks
+
+
+def forward(
+    graphdef: nnx.GraphDef, state: State, batch: Batch, *, frame_size: int
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The model as it is used, without augmentation or dropout: batch -> (logits [b c], out); rows do not depend on each other."""
+    model = nnx.merge(graphdef, state['params'], state['rest'])
+    frames = resize_frames(batch['frames'].astype(jnp.float32) / 255, frame_size)
+    return model(frames, batch['log_mel'].astype(jnp.float32), batch['valid'], train=False)

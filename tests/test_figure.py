@@ -1,0 +1,148 @@
+"""The picture: its size, its one colour scale, its choice of frames, and text that cannot break it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from stattn_jax.explain import explanation as explain
+from stattn_jax.explain import figure
+
+# No text, edge or colour map comes near this green.
+FRAME = (20, 140, 90)
+
+
+def make(
+    t=4, grid=(3, 4), *, height=48, width=64, affine=(1.0, 0.0, 1.0, 0.0), valid=None, media=None, classes=('a', 'b')
+):
+    rng = np.random.default_rng(0)
+    visual = rng.normal(size=(2, t, *grid)).astype(np.float32) * 0.1
+    jpeg = simplejpeg.encode_jpeg(np.full((height, width, 3), FRAME, np.uint8))
+    audio, both = rng.normal(size=(2, t)).astype(np.float32), np.zeros((2, t, 2), np.float32)
+    return explain.Explanation(
+        media={'file': 'clip.mp4', 'start': 0.0, 'duration': float(t), 'height': height, 'width': width}
+        | (media or {}),
+        geometry=explain.make_geometry((t, *grid), 1.0, affine, height, width),
+        model={},
+        classes=classes,
+        multi_label=False,
+        logits=np.array([1, 0], np.float32),
+        probabilities=np.array([0.7, 0.3], np.float32),
+        bias=np.zeros(2, np.float32),
+        reference=np.zeros(2, np.float32),
+        mean_scores=np.zeros((2, 2), np.float32),
+        visual=visual,
+        audio=audio,
+        alpha=np.abs(visual[0]),
+        null=np.full(t, 0.1, np.float32),
+        beta=both,
+        segment_scores=both,
+        valid=np.ones(t, bool) if valid is None else valid,
+        log_mel=rng.normal(size=(t, 8, 6)).astype(np.float16),
+        frames=(jpeg,) * t,
+    )
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert('RGB')).astype(int)
+
+
+def test_the_png_is_1600_wide_and_shows_all_its_parts(tmp_path):
+    truth = explain.Truth(intervals=[(1.0, 3.0)], boxes=[(1.5, 0.2, 0.2, 0.6, 0.8)])
+    make().save_png(tmp_path / 'plain.png')
+    make().save_png(tmp_path / 'truth.png', label='b', truth=truth)
+    plain, with_truth = pixels(tmp_path / 'plain.png'), pixels(tmp_path / 'truth.png')
+    assert plain.shape == with_truth.shape and plain.shape[1] == 1600 and 600 < plain.shape[0] < 1000
+    for colour in (figure.PICTURE, figure.SOUND, figure.STRONGEST):
+        assert count(plain, colour) > 50, colour
+    assert count(plain, figure.TRUE) == 0 < count(with_truth, figure.TRUE)
+
+
+def count(image, colour):
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((np.abs(image - rgb).max(axis=-1) <= 2).sum())
+
+
+def test_the_outline_of_the_strongest_cell_is_where_the_geometry_says(tmp_path):
+    """A centre crop in the frame's middle half: its top left cell begins at a quarter of the frame's width."""
+    record = make(t=1, grid=(2, 2), height=64, width=64, affine=(0.5, 0.25, 1.0, 0.0))
+    visual = np.zeros_like(record.visual)
+    visual[0, 0, 0, 0] = 1
+    dataclasses.replace(record, visual=visual).save_png(tmp_path / 'a.png')
+    image = pixels(tmp_path / 'a.png')[:440]
+    frame = np.argwhere(np.abs(image - FRAME).max(axis=-1) <= 3)
+    (top, left), (bottom, right) = frame.min(axis=0), frame.max(axis=0)
+    side = right - left
+    assert side == pytest.approx(bottom - top, abs=3) and side > 100
+    rgb = [int(figure.STRONGEST[i : i + 2], 16) for i in (1, 3, 5)]
+    rows, columns = np.where(np.abs(image - rgb).max(axis=-1) <= 2)
+    middle = columns[rows < top + 0.6 * side]
+    assert (middle.min() - left) / side == pytest.approx(0.25, abs=0.03)
+    assert (middle.max() - left) / side == pytest.approx(0.5, abs=0.03)
+
+
+def test_one_colour_scale_for_the_clip():
+    visual = np.array([[[0.1, -0.2]], [[0.4, 0.2]]])
+    rgba, scale = figure.overlay(visual)
+    assert scale == 0.4
+    opacity = rgba[..., 3]
+    assert opacity[1, 0, 0] == opacity.max() and opacity[0, 0, 1] == 0
+    assert np.array_equal(np.argsort(opacity.ravel()), np.argsort(np.maximum(visual, 0).ravel()))
+    # Alone, the first frame would be its own maximum: here it stays a quarter of the way up the scale.
+    lightness = rgba[..., :3].sum(axis=-1)
+    assert lightness[0, 0, 0] < lightness[1, 0, 1] < lightness[1, 0, 0]
+
+
+def test_faint_support_stays_faint_beside_strong_objection():
+    rgba, scale = figure.overlay(np.array([[[0.01, -1.0]]]))
+    assert scale == 1.0 and 0 < rgba[0, 0, 0, 3] < 0.1
+
+
+def test_a_picture_without_support_has_no_heat_and_no_strongest_cell(tmp_path):
+    visual = -np.ones((2, 2, 2))
+    assert not figure.overlay(visual)[0][..., 3].any() and figure.overlay(np.zeros((1, 2, 2)))[1] == 0
+    assert figure.strongest_cell(visual) is None
+    record = make()
+    dataclasses.replace(record, visual=-np.abs(record.visual)).save_png(tmp_path / 'a.png')
+    assert count(pixels(tmp_path / 'a.png'), figure.STRONGEST) == 0
+
+
+def test_strongest_cell_is_the_argmax():
+    visual = np.random.default_rng(1).normal(size=(5, 3, 4))
+    visual[3, 2, 1] = 9
+    assert figure.strongest_cell(visual) == (3, 2, 1)
+
+
+@pytest.mark.parametrize('t', [1, 4, 10, 11, 30, 61])
+def test_shown_segments_are_spread_evenly_and_hold_the_strongest(t):
+    for strongest in range(t):
+        visual = np.zeros((t, 2, 2))
+        visual[strongest, 1, 1] = 1
+        shown = figure.shown_segments(visual)
+        assert strongest in shown and shown == sorted(set(shown)) and len(shown) == min(t, 10)
+        assert np.diff([-1, *shown, t]).max() <= 2 * -(-t // 9)
+
+
+def test_text_that_the_font_or_the_layout_cannot_take():
+    assert figure.plain('a.mp4', 10) == 'a.mp4'
+    assert figure.plain('長い.mp4', 10) == '□□.mp4'
+    assert figure.plain('a\nb\tc', 10) == 'a□b□c'
+    assert figure.plain('0123456789abcdef.mp4', 11) == '01234…f.mp4'
+    assert len(figure.plain('x' * 500, 52)) == 52
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'media': {'file': '$x_1$ \\frac{長} ' * 40}, 'classes': ('長' * 100, '$b^$')},
+        {'t': 1},
+        {'t': 23},
+        {'height': 120, 'width': 40, 'valid': np.array([True, True, False, False])},
+    ],
+)
+def test_odd_clips_are_drawn_without_a_warning(tmp_path, change):
+    make(**change).save_png(tmp_path / 'a.png')
+    assert pixels(tmp_path / 'a.png').shape[1] == 1600

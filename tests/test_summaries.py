@@ -1,0 +1,140 @@
+"""The record of a run, its TensorBoard events and its console line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from tensorboardX.proto import event_pb2
+
+from stattn_jax.runtime import summaries
+
+
+def record(workdir):
+    return [json.loads(line) for line in (workdir / summaries.METRICS_FILE).read_text().splitlines()]
+
+
+def events(workdir):
+    """(step, tag, value) of every scalar, and the steps at which a resumed run hides what came before."""
+    scalars, purges = [], []
+    for path in sorted((workdir / 'tensorboard').iterdir()):
+        data, offset = path.read_bytes(), 0
+        while offset < len(data):
+            length = int.from_bytes(data[offset : offset + 8], 'little')
+            event = event_pb2.Event.FromString(data[offset + 12 : offset + 12 + length])
+            offset += length + 16
+            scalars += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+            if event.HasField('session_log') and event.session_log.status == event_pb2.SessionLog.START:
+                purges.append(event.step)
+    return scalars, purges
+
+
+def test_the_record_is_on_disk_after_each_write_and_the_events_after_close(tmp_path, capsys):
+    writer = summaries.Writer(tmp_path)
+    try:
+        writer.write(1, {'train/loss': 0.5, 'train/lr': 1e-3}, console='step 1')
+        assert record(tmp_path) == [{'step': 1, 'train/loss': 0.5, 'train/lr': 1e-3}]
+        writer.write(2, {'train/loss': 0.25})
+        assert record(tmp_path)[1] == {'step': 2, 'train/loss': 0.25}
+    finally:
+        writer.close()
+    writer.close()
+    scalars, purges = events(tmp_path)
+    assert [(step, tag) for step, tag, _ in scalars] == [(1, 'train/loss'), (1, 'train/lr'), (2, 'train/loss')]
+    assert [value for *_, value in scalars] == pytest.approx([0.5, 1e-3, 0.25])
+    assert purges == []
+    assert capsys.readouterr().out == 'step 1\n'
+
+
+def test_values_that_json_lacks_can_be_read_back(tmp_path):
+    writer = summaries.Writer(tmp_path)
+    writer.write(3, {'a': float('nan'), 'b': float('inf'), 'c': -float('inf'), 'd': None, 'e': 1})
+    writer.close()
+
+    def strict(name):
+        raise AssertionError(f'{name} is not JSON')
+
+    line = json.loads((tmp_path / summaries.METRICS_FILE).read_text(), parse_constant=strict)
+    assert line == {'step': 3, 'a': 'nan', 'b': 'inf', 'c': '-inf', 'd': None, 'e': 1.0}
+    assert float(line['b']) == float('inf')
+    assert events(tmp_path)[0] == [(3, 'e', 1.0)]
+
+
+@pytest.mark.parametrize(('torn', 'dropped'), [('', 2), ('{"step": 5, "lo', 3), ('{"step": 5}', 3), ('{"step": 3}', 2)])
+def test_resuming_drops_the_steps_that_will_be_done_again(tmp_path, torn, dropped):
+    writer = summaries.Writer(tmp_path)
+    for step in (1, 2, 3, 4, 4):
+        writer.write(step, {'loss': step / 10})
+    writer.close()
+    with (tmp_path / summaries.METRICS_FILE).open('a') as file:
+        file.write(torn)
+    writer = summaries.Writer(tmp_path)
+    assert writer.truncate(3) == dropped
+    writer.write(4, {'loss': 9.0})
+    writer.close()
+    assert [line['step'] for line in record(tmp_path)] == [1, 2, 3] + [3] * (torn == '{"step": 3}') + [4]
+    assert record(tmp_path)[-1]['loss'] == 9.0
+    assert events(tmp_path)[1] == [4]
+    assert not list(tmp_path.glob('*.part'))
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path):
+    (tmp_path / summaries.METRICS_FILE).write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl line 2 is 'nonsense'; expected a JSON object.*remove"):
+        summaries.Writer(tmp_path).truncate(1)
+
+
+def test_other_processes_write_nothing(tmp_path, capsys):
+    writer = summaries.Writer(tmp_path / 'run', process_index=1)
+    assert writer.truncate(0) == 0
+    writer.write(1, {'loss': 1.0}, console='line')
+    writer.close()
+    assert not (tmp_path / 'run').exists()
+    assert capsys.readouterr().out == ''
+
+
+def test_progress_is_the_hand_count(monkeypatch):
+    clock = iter([100.0, 110.0, 110.0, 130.0, 131.0])
+    monkeypatch.setattr(summaries.time, 'perf_counter', lambda: next(clock))
+    monkeypatch.setitem(summaries.perf.PEAK_BF16, jax.devices()[0].device_kind, 1e12)
+    progress = summaries.Progress(total_steps=100, global_batch=32, devices=jax.devices()[:2])
+    progress.start(10, waited=3.0)
+    # 20 steps in 10 s, of which 2.5 s were spent waiting; 70 steps are left.
+    scalars = progress.measure(30, waited=5.5, flops=2e11)
+    assert scalars == pytest.approx({
+        'perf/clips_per_second': 64.0,
+        'perf/step_ms': 500.0,
+        'perf/wait_percent': 25.0,
+        'perf/mfu_percent': 20.0,
+        'perf/eta_seconds': 35.0,
+    })
+    line = progress.line(30, {'train/loss': 1.23456, 'train/lr': 3e-4, **scalars})
+    assert line == 'step  30/100  loss 1.2346  lr 3.00e-04  64.0 clips/s  wait 25%  mfu 20.0%  eta 0:35'
+    # The next window starts where the last one ended.
+    scalars = progress.measure(50, waited=5.5, flops=None)
+    assert (scalars['perf/step_ms'], scalars['perf/wait_percent']) == pytest.approx((1000.0, 0.0))
+    assert 'mfu n/a' in progress.line(50, {'train/loss': float('nan'), 'train/lr': 0.0, **scalars})
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'text'),
+    [(0.4, '0:00'), (59.6, '1:00'), (754, '12:34'), (12309, '3:25:09'), (176400, '2d 01:00:00')],
+)
+def test_durations(seconds, text):
+    assert summaries.format_seconds(seconds) == text
+
+
+def test_imports_neither_tensorflow_nor_torch_and_warns_of_nothing(tmp_path):
+    program = (
+        'import sys\nfrom stattn_jax.runtime import checkpoint, parallel, perf, summaries\n'
+        'writer = summaries.Writer(sys.argv[1])\nwriter.write(1, {"a": 1.0})\nwriter.close()\n'
+        'print(sorted(m for m in ("tensorflow", "torch", "tensorboard") if m in sys.modules))'
+    )
+    done = subprocess.run(
+        [sys.executable, '-W', 'error', '-c', program, str(tmp_path)],
+        check=True, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[1],
+    )
+    assert done.stdout == '[]\n'
+    assert done.stderr == ''
