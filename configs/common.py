@@ -43,6 +43,7 @@ def get_config() -> ConfigDict:
             'cells': 1.0,
             'cells_sharpness': 1.0,
             'match': 1.0,
+            'swap': 1.0,
             'negatives': 2,
         }
     )

@@ -110,7 +110,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
         stop = stack.enter_context(checkpoint.StopSignal())
         progress = summaries.Progress(config.train.steps, config.train.batch, strategy.devices)
         progress.start(start)
-        pending, numbers, stopped = [], {}, False
+        pending, stopped = [], False
         for number in range(start + 1, config.train.steps + 1):
             with jax.profiler.StepTraceAnnotation('train', step_num=number):
                 state, metrics = compiled(state, next(feed))
@@ -118,19 +118,22 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
             last, stopped = number == config.train.steps, stop.should_stop(number)
             saving = last or stopped or number % config.train.save_every_steps == 0
             evaluating = select and not stopped and (last or number % config.train.eval_every_steps == 0)
-            if saving or evaluating or number % config.train.log_every_steps == 0 or number == start + 1:
-                scalars = _fetch(pending, checkpointer)
-                scalars['train/lr'] = float(schedule(number - 1))
-                scalars |= progress.measure(number, feed.waited, compiled.flops)
-                writer.write(number, scalars, progress.line(number, scalars))
-                pending = []
+            if not (saving or evaluating or number % config.train.log_every_steps == 0):
+                if number == start + 1:
+                    # Compiling is not training: the clock starts after it.
+                    jax.block_until_ready(metrics)
+                    progress.start(number, feed.waited)
+                continue
+            scalars = _fetch(pending, checkpointer)
+            scalars['train/lr'] = float(schedule(number - 1))
+            scalars |= progress.measure(number, feed.waited, compiled.flops)
+            writer.write(number, scalars, progress.line(number, scalars))
+            pending = []
             if evaluating:
                 selected = evaluator.split(state, config.eval.select_split, leaks=False)
                 writer.write(number, {f'{config.eval.select_split}/{name}': value for name, value in selected.items()})
-                numbers = selected
             if saving or evaluating:
-                checkpointer.save(number, strategy.to_global(state), record, metrics=numbers if evaluating else None)
-            if evaluating or saving or number == start + 1:
+                checkpointer.save(number, strategy.to_global(state), record, metrics=selected if evaluating else None)
                 progress.start(number, feed.waited)
             if stopped:
                 break

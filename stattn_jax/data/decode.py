@@ -1,7 +1,7 @@
 """A media file's pictures and sound on one clock, by PyAV. `media.py` makes clips of them; read that first.
 
-The clock: second 0 is the container's start, and every frame and sample is placed by its own presentation time stamp, so that variable
-frame rate, late streams and gaps in the sound fall where a player would put them.
+The clock: second 0 is the container's start, and every frame and sample is placed by its own presentation time stamp,
+so that variable frame rate, late streams and gaps in the sound fall where a player would put them.
 """
 
 import dataclasses
@@ -26,18 +26,20 @@ REASONS = {
   'undecodable': 'encode the file anew, as H.264 and AAC for instance',
 }
 
-# How early a stream may end against what its container declares: the two are rounded, and the last frame's duration is a guess in some formats.
+# Time stamps are rounded, in Matroska to milliseconds.
+ROUNDING = 1e-3
+# How early a stream may end against what its container declares: the last frame's duration is a guess in some formats.
 _END_SLACK = 0.5
 # A seek lands this much earlier: sound decoders need some frames before their first good sample.
 _PREROLL = 0.5
-# Sound frames that follow each other within this are taken as seamless: Matroska rounds time stamps to milliseconds.
+# Sound frames that follow each other within this are taken as seamless.
 _SEAM = 0.02
-# Beginnings of containers (ISO media after the size field, Matroska, AVI, Flash): a file that has one but cannot be opened is a damaged video.
+# Beginnings of ISO media (after a size), Matroska, AVI, Flash: a file that has one but cannot be opened is cut.
 _SIGNATURES = ((4, (b'ftyp', b'moov', b'mdat', b'wide')), (0, (b'\x1a\x45\xdf\xa3', b'RIFF', b'FLV\x01')))
 
 
 class MediaError(Exception):
-  """A file that cannot become a clip: `reason` is a key of REASONS, `detail` says more, `path` is the file; str() is one line with the fix."""
+  """A file that cannot become a clip: `reason` is a key of REASONS, `detail` says more; str() adds file and fix."""
 
   def __init__(self, reason: str, detail: str, path: str | os.PathLike = ''):
     super().__init__(reason, detail, path)
@@ -50,10 +52,10 @@ class MediaError(Exception):
 
 @dataclasses.dataclass
 class Track:
-  """What was read of one stream: the stretch (s) that decoded frames cover, and how many packets or frames were damaged.
+  """What was read of one stream: the stretch (s) that decoded frames cover, and how many packets or frames were bad.
 
-  `declared` is the end (s) that the container promises for the stream (infinity: no promise), `reached` the end of the last packet read,
-  `stopped` whether reading ended because enough had been read.
+  `declared` is the end (s) that the container promises for the stream (infinity: no promise), `reached` the end of the
+  last packet read, `stopped` whether reading ended because enough had been read.
   """
 
   start: float = np.inf
@@ -78,7 +80,8 @@ class Pictures:
 
 
 class MediaFile:
-  """A file with a picture and a sound stream; raises MediaError (missing, unreadable, not_a_video, no_picture, no_sound, truncated).
+  """A file with a picture and a sound stream; raises MediaError (missing, unreadable, not_a_video, no_picture,
+  no_sound, truncated).
 
   `duration` is what the container declares (s; infinity where it does not).
   """
@@ -105,25 +108,27 @@ class MediaFile:
     return MediaError(reason, detail, self.path)
 
   def pictures(self, times: Sequence[float], start: float, stop: float, short_side: int) -> Pictures:
-    """The frame shown at each of `times` (ascending, within start..stop): the last whose time stamp is not later, or else the first.
+    """The frame shown at each of `times` (ascending, within start..stop): the last whose time stamp is not later, or
+    else the first.
 
-    Upright and in square pixels, the shorter side at most `short_side` pixels. Raises MediaError (no_picture, truncated, undecodable).
+    Upright and in square pixels, the shorter side at most `short_side` pixels. Raises MediaError (no_picture,
+    truncated, undecodable).
     """
     track, frames = self._frames('picture', start, stop)
     shown, held, size = [], None, (0, 0)
     for time, frame in frames:
-      while held is not None and len(shown) < len(times) and times[len(shown)] < time:
+      while held is not None and len(shown) < len(times) and times[len(shown)] + ROUNDING < time:
         shown.append(held)
       size = size if held is not None else upright_size(frame, self._pixel_aspect)
       held = frame
-      track.cover(time, time + (float(frame.duration * frame.time_base) if frame.duration else self._frame_seconds))
+      track.cover(time, time + self._length(frame))
     self._check(track, 'picture', start, stop)
     shown += [held] * (len(times) - len(shown))
     images = {id(frame): upright_rgb(frame, size, short_side) for frame in shown}
     return Pictures([images[id(frame)] for frame in shown], *size, track)
 
   def sound(self, start: float, stop: float, rate: int, samples: int) -> tuple[np.ndarray, Track]:
-    """Mono sound (mean of the channels) at `rate`: float32 [samples], sample 0 at `start`, zeros where the stream has none.
+    """Mono sound (mean of the channels) from `start`: float32 [samples] at `rate`, zeros after `stop` and in gaps.
 
     Raises MediaError (no_sound, truncated, undecodable).
     """
@@ -133,15 +138,16 @@ class MediaFile:
       if run is None or not run.continues(time, frame):
         if run is not None:
           run.write(None, waveform)
-        run = _SoundRun(time, frame, start, rate)
+        run = SoundRun(time, frame, start, rate)
       run.write(frame, waveform)
       track.cover(time, run.end)
     self._check(track, 'sound', start, stop)
     run.write(None, waveform)
+    waveform[round((stop - start) * rate) :] = 0
     return waveform, track
 
   def check_whole(self, tracks: Sequence[Track], stop: float) -> None:
-    """Raises MediaError (truncated) where both streams end before the container does: Matroska declares no end for a single stream."""
+    """Raises MediaError (truncated) where both streams end early: Matroska declares an end for all, not for each."""
     reached = max(track.reached for track in tracks)
     cut = np.isfinite(self.duration) and reached < min(stop, self.duration) - _END_SLACK
     if cut and not any(track.stopped for track in tracks):
@@ -165,7 +171,7 @@ class MediaFile:
       raise self.error('not_a_video', 'its content is of no known media format') from error
 
   def _frames(self, kind: str, start: float, stop: float) -> tuple[Track, Iterator[tuple[float, av.frame.Frame]]]:
-    """The frames up to `stop` with their times, from one at or before `start` where there is one; the track grows as they are read."""
+    """The frames up to `stop` with their times, from one at or before `start`; the track grows as they are read."""
     if start > _PREROLL:
       track = Track()
       frames = self._decode(track, kind, start, stop, start - _PREROLL)
@@ -181,10 +187,12 @@ class MediaFile:
       stream = container.streams[self._streams[kind]]
       if stream.codec_context is None:
         raise self.error('undecodable', f'its {kind} is in an unknown codec')
-      if stream.duration:
+      # Only a container that counts a stream's frames (ISO media, AVI) knows its end; FFmpeg may guess it elsewhere.
+      if stream.duration and stream.frames:
         track.declared = self._seconds((stream.start_time or 0) + stream.duration, stream)
       if seek is not None:
         container.seek(int((seek + self._origin) / stream.time_base), stream=stream)
+      following = 0.0 if seek is None else None
       for packet in self._packets(container, stream, track):
         try:
           frames = packet.decode()
@@ -192,7 +200,11 @@ class MediaFile:
           frames = []
           track.damaged += packet.pts is not None and self._seconds(packet.pts, stream) >= start
         for frame in frames:
-          time = self._seconds(frame.pts, frame)
+          # Some decoders (Windows Media) stamp only the first frame of a packet: the others follow it.
+          time = following if frame.pts is None else self._seconds(frame.pts, frame)
+          if time is None:
+            continue
+          following = time + self._length(frame)
           if time >= stop:
             track.stopped = True
             return
@@ -211,9 +223,14 @@ class MediaFile:
   def _seconds(self, stamp: int, timed) -> float:
     return float(stamp * timed.time_base) - self._origin
 
+  def _length(self, frame: av.VideoFrame | av.AudioFrame) -> float:
+    if isinstance(frame, av.AudioFrame):
+      return frame.samples / frame.sample_rate
+    return float(frame.duration * frame.time_base) if frame.duration else self._frame_seconds
+
   def _check(self, track: Track, kind: str, start: float, stop: float) -> None:
-    whole = min(stop, track.declared)
-    if not track.stopped and np.isfinite(track.declared) and track.reached < whole - _END_SLACK:
+    cut = np.isfinite(track.declared) and track.reached < min(stop, track.declared) - _END_SLACK
+    if cut and not track.stopped:
       raise self.error('truncated', f'its {kind} ends at {max(track.reached, 0):.2f} s of {track.declared:.2f} s')
     if track.end <= start:
       if track.damaged:
@@ -221,7 +238,7 @@ class MediaFile:
       raise self.error(f'no_{kind}', f'its {kind} stream holds nothing between {start:.2f} s and {stop:.2f} s')
 
 
-class _SoundRun:
+class SoundRun:
   """Sound frames that follow each other without a gap, resampled into their place in a waveform."""
 
   def __init__(self, time: float, frame: av.AudioFrame, start: float, rate: int):
@@ -237,28 +254,13 @@ class _SoundRun:
     """Writes what the resampler gives for this frame; None is the end of the run."""
     self.end += frame.samples / frame.sample_rate if frame is not None else 0
     for piece in self._resampler.resample(frame):
-      # The mean of the channels, as VGGish takes it; the resampler's own mix to mono makes two equal channels louder by 3 dB.
+      # The mean of the channels, as VGGish takes it; the resampler's own mix to mono makes two equal channels louder by
+      # 3 dB.
       mono = piece.to_ndarray().mean(0)
       low, high = max(self._at, 0), min(self._at + len(mono), len(waveform))
       if low < high:
         waveform[low:high] = mono[low - self._at : high - self._at]
       self._at += len(mono)
-
-
-def audio_frame(waveform: np.ndarray, rate: int) -> av.AudioFrame:
-  """Mono sound, float32 [n], as a frame."""
-  frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform, np.float32)[None], format='fltp', layout='mono')
-  frame.sample_rate = rate
-  return frame
-
-
-def resample(waveform: np.ndarray, rate: int, new_rate: int, samples: int) -> np.ndarray:
-  """Mono sound, float32 [n] at `rate`, at another rate: float32 [samples]."""
-  resampled, frame = np.zeros(samples, np.float32), audio_frame(waveform, rate)
-  run = _SoundRun(0.0, frame, 0.0, new_rate)
-  run.write(frame, resampled)
-  run.write(None, resampled)
-  return resampled
 
 
 def _sound_form(frame: av.AudioFrame) -> tuple[str, str, int]:
@@ -272,7 +274,8 @@ def upright_size(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> tuple[int, 
 
 
 def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], short_side: int) -> np.ndarray:
-  """The frame uint8 [h w 3], upright, its pixels averaged down from `size` to a shorter side of `short_side`; never enlarged."""
+  """The frame uint8 [h w 3], upright, its pixels averaged down from `size` to a shorter side of `short_side`; never
+  enlarged."""
   transpose, flip_rows, flip_columns = _orientation(frame)
   scale = min(1.0, short_side / min(size))
   height, width = (max(1, round(side * scale)) for side in size)

@@ -1,7 +1,7 @@
-"""A video file, or arrays, becomes a `Clip`: a frame at the centre of each segment and a log-mel patch for each segment.
+"""A video file, or arrays, becomes a `Clip`: for each segment the frame at its centre and a log-mel patch.
 
-Data preparation and explaining read video through `read_clip` alone. `decode.py` holds the work with streams and time stamps, `mel.py` the
-sound front-end, `records.py` how a clip is stored.
+Data preparation and explaining read video through `read_clip` alone. `decode.py` holds the work with streams and time
+stamps, `mel.py` the sound front-end, `records.py` how a clip is stored.
 """
 
 import dataclasses
@@ -14,20 +14,29 @@ import av
 import numpy as np
 import simplejpeg
 
-from stattn_jax.data.decode import REASONS, MediaError, MediaFile, audio_frame, resample, upright_rgb, upright_size
+from stattn_jax.data.decode import REASONS, ROUNDING, MediaError, MediaFile, SoundRun, upright_rgb, upright_size
 from stattn_jax.data.mel import MEL_PRESETS, MelSpec, log_mel
 
-__all__ = ['MEL_PRESETS', 'REASONS', 'Clip', 'ClipSpec', 'MediaError', 'MelSpec', 'clip_from_arrays', 'log_mel', 'read_clip', 'write_video']  # fmt: skip
-
-# Time stamps are rounded, in Matroska to milliseconds: so much may lack from half a segment.
-_ROUNDING = 1e-3
+__all__ = [
+  'MEL_PRESETS',
+  'REASONS',
+  'Clip',
+  'ClipSpec',
+  'MediaError',
+  'MelSpec',
+  'clip_from_arrays',
+  'log_mel',
+  'read_clip',
+  'write_video',
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipSpec:
-  """How a clip is cut: number and length (s) of its segments, shorter side (pixels) of its frames, JPEG quality, name of a MEL_PRESETS.
+  """How a clip is cut: its segments and their length (s), the shorter side (pixels) of its frames, their JPEG quality.
 
-  A frame whose shorter side is below `short_side` keeps its size. Raises ValueError for a value out of range.
+  A frame whose shorter side is below `short_side` keeps its size; `mel` is a name of MEL_PRESETS. Raises ValueError
+  for a value out of range.
   """
 
   segments: int = 10
@@ -41,7 +50,7 @@ class ClipSpec:
       value = getattr(self, name)
       if not isinstance(value, int) or not least <= value <= most:
         raise ValueError(f'{name}={value!r}: give a whole number from {least} to {most}')
-    # Below a tenth of a second hardly a frame of the front-end is left.
+    # In less than a tenth of a second hardly a frame of the front-end is left.
     if not isinstance(self.segment_seconds, int | float) or not 0.1 <= self.segment_seconds <= 60:
       raise ValueError(f'segment_seconds={self.segment_seconds!r}: give seconds from 0.1 to 60')
     if self.mel not in MEL_PRESETS:
@@ -77,11 +86,12 @@ class Clip:
 
   frames: t JPEGs, all of one size, upright, square pixels; black where not valid.
   log_mel: float16 [t f k]; the logarithm of silence where not valid.
-  valid: bool [t]; a segment is valid where at least half of it lies inside the picture, the sound and the interval asked for.
+  valid: bool [t]; a segment is valid where at least half of it lies inside the picture, the sound and the interval
+    asked for.
   height, width: pixels of the upright source frame, before it was made smaller.
   duration: seconds of the source that were used.
-  notes: of 'short' (some segments are not valid), 'long' (half a segment or more was left over) and 'damaged' (some packets or frames
-    could not be decoded; the picture before stands in, or silence).
+  notes: of 'short' (some segments are not valid), 'long' (half a segment or more was left over) and 'damaged' (some
+    packets or frames could not be decoded; the picture before stands in, or silence).
   """
 
   frames: list[bytes]
@@ -96,35 +106,38 @@ class Clip:
 def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = None, end: float | None = None) -> Clip:
   """Reads a clip from the seconds [start, end) of a video file; None is the file's beginning and its end.
 
-  Segment t is [start + t * segment_seconds, start + (t + 1) * segment_seconds); its frame is the one shown at its centre.
-  Raises MediaError, with a reason of REASONS.
+  Segment t is [start + t * segment_seconds, start + (t + 1) * segment_seconds); its frame is the one shown at its
+  centre. Raises MediaError, with a reason of REASONS.
   """
   file = MediaFile(path)
   start = 0.0 if start is None else float(start)
   end = math.inf if end is None else float(end)
+  asked = f'{start:g} s to {"its end" if end == math.inf else f"{end:g} s"}'
   if not 0 <= start < min(end, file.duration):
-    raise file.error('empty_interval', f'{start:g} s to {end:g} s holds nothing of its {file.duration:.2f} s')
+    raise file.error('empty_interval', f'{asked} holds nothing of its {file.duration:.2f} s')
   stop = min(end, start + spec.seconds)
   rate = MEL_PRESETS[spec.mel].rate
   starts_t = start + np.arange(spec.segments) * spec.segment_seconds
   ends_t = starts_t + spec.segment_seconds
 
-  centres = [centre for centre in (starts_t + ends_t) / 2 if centre <= stop + _ROUNDING]
+  centres = [centre for centre in (starts_t + ends_t) / 2 if centre <= stop + ROUNDING]
   if not centres:
-    raise file.error('empty_interval', f'{start:g} s to {end:g} s is less than half a segment')
+    raise file.error('empty_interval', f'{asked} is less than half a segment')
   pictures = file.pictures(centres, start, stop, spec.short_side)
   waveform, sound = file.sound(start, stop, rate, _samples(spec, rate))
   file.check_whole((pictures.track, sound), stop)
 
   low, high = max(pictures.track.start, sound.start, start), min(pictures.track.end, sound.end, stop)
-  valid = np.minimum(ends_t, high) - np.maximum(starts_t, low) >= spec.segment_seconds / 2 - _ROUNDING
+  valid = np.minimum(ends_t, high) - np.maximum(starts_t, low) >= spec.segment_seconds / 2 - ROUNDING
+  damaged = pictures.track.damaged + sound.damaged
   if not valid.any():
-    raise file.error('empty_interval', f'{start:g} s to {stop:g} s holds picture and sound for no half segment')
+    reason = 'undecodable' if damaged else 'empty_interval'
+    raise file.error(reason, f'{asked} holds no half segment with picture and sound ({damaged} damaged packets)')
   last = min(end, file.duration)
   notes = {
     'short': not valid.all(),
     'long': math.isfinite(last) and last - stop >= spec.segment_seconds / 2,
-    'damaged': pictures.track.damaged + sound.damaged > 0,
+    'damaged': damaged > 0,
   }
   # A shorter interval leaves segments without a time to show: black, like all that are not valid.
   images = pictures.images + [pictures.images[-1]] * (spec.segments - len(centres))
@@ -148,17 +161,18 @@ def clip_from_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, spec: ClipSp
   """
   if frames_thwc.dtype != np.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[::3] != (spec.segments, 3):
     raise ValueError(
-      f'frames {frames_thwc.dtype} {frames_thwc.shape}: give uint8 ({spec.segments}, height, width, 3), one for each segment'
+      f'frames {frames_thwc.dtype} {frames_thwc.shape}: give uint8 ({spec.segments}, height, width, 3), one a segment'
     )
-  if waveform.shape != (_samples(spec, rate),):
-    raise ValueError(f'waveform {waveform.shape}: give ({_samples(spec, rate)},), {spec.seconds:g} s of mono at {rate} Hz')
+  samples = _samples(spec, rate)
+  if waveform.shape != (samples,):
+    raise ValueError(f'waveform {waveform.shape}: give ({samples},), {spec.seconds:g} s of mono at {rate} Hz')
   images = [av.VideoFrame.from_ndarray(frame, format='rgb24') for frame in frames_thwc]
   size = upright_size(images[0])
   valid = np.ones(spec.segments, bool)
   mel_rate = MEL_PRESETS[spec.mel].rate
   return Clip(
     frames=_jpegs([upright_rgb(image, size, spec.short_side) for image in images], valid, spec),
-    log_mel=_log_mel(resample(waveform, rate, mel_rate, _samples(spec, mel_rate)), valid, spec),
+    log_mel=_log_mel(_resample(waveform, rate, mel_rate, _samples(spec, mel_rate)), valid, spec),
     valid=valid,
     height=size[0],
     width=size[1],
@@ -183,13 +197,14 @@ def write_video(
     video.height, video.width, video.pix_fmt = *frames_thwc.shape[1:3], 'yuv420p'
     audio = container.add_stream('aac', rate=rate, layout='mono') if waveform is not None else None
     # Each frame with the sound that goes with it, so that the two streams lie side by side in the file.
-    edges = [round(i * rate / fps) for i in range(len(frames_thwc))] + [0 if waveform is None else len(waveform)]
+    samples = len(waveform) if waveform is not None else 0
+    edges = [min(samples, round(i * rate / fps)) for i in range(len(frames_thwc))] + [samples]
     for i, pixels in enumerate(frames_thwc):
       frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
       frame.pts = i
       container.mux(video.encode(frame))
-      if audio is not None and edges[i] < edges[i + 1]:
-        sound = audio_frame(waveform[edges[i] : edges[i + 1]], rate)
+      if edges[i] < edges[i + 1]:
+        sound = _audio_frame(waveform[edges[i] : edges[i + 1]], rate)
         sound.pts = edges[i]
         container.mux(audio.encode(sound))
     for stream in [video] + [audio] * (audio is not None):
@@ -199,6 +214,22 @@ def write_video(
 
 def _samples(spec: ClipSpec, rate: int) -> int:
   return round(spec.seconds * rate)
+
+
+def _audio_frame(waveform: np.ndarray, rate: int) -> av.AudioFrame:
+  """Mono sound, float32 [n], as a frame."""
+  frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform, np.float32)[None], format='fltp', layout='mono')
+  frame.sample_rate = rate
+  return frame
+
+
+def _resample(waveform: np.ndarray, rate: int, new_rate: int, samples: int) -> np.ndarray:
+  """Mono sound, float32 [n] at `rate`, at another rate: float32 [samples]."""
+  resampled, frame = np.zeros(samples, np.float32), _audio_frame(waveform, rate)
+  run = SoundRun(0.0, frame, 0.0, new_rate)
+  run.write(frame, resampled)
+  run.write(None, resampled)
+  return resampled
 
 
 def _jpegs(images: Sequence[np.ndarray], valid: np.ndarray, spec: ClipSpec) -> list[bytes]:

@@ -1,8 +1,8 @@
 """Waveform to log-mel patches, one per segment, each aligned to its segment's first sample. `media.py` feeds it.
 
-The numbers of a front-end are a named `MelSpec`; `tests/test_mel.py` pins the values it gives. librosa makes the filter bank, once per
-machine: its first import compiles for seconds (measured with librosa 0.11: 13 s on a fresh machine, 1.3 s in each later process), so
-the bank is kept in the user's cache folder and librosa is imported only where that has none yet.
+The numbers of a front-end are a named `MelSpec`; `tests/test_mel.py` pins the values it gives. librosa makes the filter
+bank, once per machine: its first call compiles for seconds (measured with librosa 0.11: 13 s on a fresh machine, 1.3 s
+in each later process), so the bank is kept in the user's cache folder and librosa imported only where that has none.
 """
 
 import dataclasses
@@ -34,14 +34,15 @@ class MelSpec:
   offset: float
 
   def frames_in(self, segment_seconds: float) -> int:
-    """Frames of a segment: `frames` for each second of it, but never so many that a window reaches into the next segment."""
+    """Frames of a segment: `frames` for each second of it, but no window reaches into the next segment."""
     whole_windows = 1 + (int(segment_seconds * self.rate) - self.window) // self.hop
     return min(round(self.frames * segment_seconds), whole_windows)
 
 
-# Hershey et al., "CNN Architectures for Large-Scale Audio Classification", and the released VGGish: 96 frames of 10 ms in a patch. VGGish
-# lays its patches end to end, 0.96 s apart, which drifts 0.4 s from the seconds of a label by the end of ten; here patch t starts at segment t.
-# Its triangles are straight in mel, librosa's in Hz: the bands are the same, the weights inside one differ slightly.
+# Hershey et al., "CNN Architectures for Large-Scale Audio Classification", and the released VGGish: 96 frames of 10 ms
+# in a patch. VGGish lays its patches end to end, 0.96 s apart, which drifts 0.4 s from the seconds of a label by the
+# end of ten; here patch t starts at segment t. Its triangles are straight in mel, librosa's in Hz: the bands are the
+# same, the weights inside one differ slightly.
 MEL_PRESETS = {
   'vggish': MelSpec(
     rate=16000, window=400, hop=160, fft=512, frames=96, bands=64, fmin=125.0, fmax=7500.0, offset=0.01
@@ -53,7 +54,8 @@ def log_mel(waveform: np.ndarray, mel: MelSpec, segments: int, segment_seconds: 
   """log(mel magnitude + offset) of each segment, float32 [t f k].
 
   Args:
-    waveform: float32 [n], mono, at `mel.rate`, full scale 1. Silence follows where it is shorter than the segments; what is longer is unused.
+    waveform: float32 [n], mono, at `mel.rate`, full scale 1. Silence follows where it is shorter than the segments;
+      what is longer is unused.
     mel: the front-end.
     segments: t; segment i starts exactly at sample round(i * segment_seconds * rate).
     segment_seconds: length of a segment; it gives f by `MelSpec.frames_in`.
@@ -69,11 +71,11 @@ def log_mel(waveform: np.ndarray, mel: MelSpec, segments: int, segment_seconds: 
 
 @functools.cache
 def mel_bank(mel: MelSpec) -> np.ndarray:
-  """librosa's HTK triangles of peak 1, float32 [k fft/2+1]; read from the user's cache folder ($XDG_CACHE_HOME) when it is there."""
+  """librosa's HTK triangles of peak 1, float32 [k fft/2+1], from the user's cache ($XDG_CACHE_HOME) if it is there."""
   path = _cache_path(mel)
   try:
     return np.load(path, allow_pickle=False)
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     pass
   except (OSError, EOFError, ValueError) as error:
     warnings.warn(f'{path}: the cached mel filter bank cannot be read ({error}); it is made anew', stacklevel=2)
@@ -86,7 +88,8 @@ def mel_bank(mel: MelSpec) -> np.ndarray:
     _write_whole(path, bank)
   except OSError as error:
     warnings.warn(
-      f'{path}: the mel filter bank cannot be cached ({error}); each start takes seconds until $XDG_CACHE_HOME names a writable folder',
+      f'{path}: the mel filter bank cannot be cached ({error}); each start takes seconds until $XDG_CACHE_HOME names a '
+      'writable folder',
       stacklevel=2,
     )
   return bank

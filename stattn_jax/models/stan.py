@@ -73,40 +73,45 @@ class Stan(nnx.Module):
         with jax.named_scope('audio'):
             a_btd = self._sound(log_mel, train)
         value = self.value(v_btsd.astype(jnp.float32))
-        head, evidence, seen = self.visual_head[...], value, v_btsd
-        if self.detach_evidence:
-            head, evidence, seen = jax.tree.map(jax.lax.stop_gradient, (head, evidence, seen))
-        with jax.named_scope('space'):
-            alpha, null = self.space(seen, a_btd, cell_mask)
-            b, t, s, d = value.shape
-            pooled = jnp.einsum('btns,btsne->btne', alpha, evidence.reshape(b, t, s, self.heads, -1), precision='highest')
-            pooled = pooled.reshape(b, t, d)
-        with jax.named_scope('time'):
-            valid_bmt = jnp.broadcast_to(valid[:, None], (b, 2, t))
-            valid_bmt = valid_bmt if unit_mask is None else valid_bmt & unit_mask
-            beta = self.time(pooled, a_btd, valid_bmt)
-        with jax.named_scope('head'):
-            scores = jnp.stack(
-                [
-                    jnp.einsum('btd,dc->btc', pooled, head, precision='highest'),
-                    jnp.einsum('btd,dc->btc', a_btd, self.audio_head[...], precision='highest'),
-                ],
-                axis=1,
-            )
-            logits = self.bias[...] + jnp.sum(beta * scores, axis=(1, 2))
-        out = {
-            'alpha': alpha,
-            'null': null,
-            'beta': beta,
-            'segment_scores': scores,
+        b, t, s, d = value.shape
+        out = self.attend(v_btsd, value, a_btd, valid, cell_mask=cell_mask, unit_mask=unit_mask)
+        logits = self.bias[...] + jnp.sum(out['beta'] * out['segment_scores'], axis=(1, 2))
+        out |= {
             'cell_values': value.reshape(b, t, s, self.heads, -1).transpose(0, 1, 3, 2, 4),
             'audio': a_btd,
             'cells': v_btsd,
+            'values': value,
             'visual_head': self.visual_head[...].T.reshape(-1, self.heads, d // self.heads),
             'audio_head': self.audio_head[...].T,
             'bias': self.bias[...],
         }
         return logits, out
+
+    def attend(
+        self,
+        v_btsd: jax.Array,
+        value_btsd: jax.Array,
+        a_btd: jax.Array,
+        valid: jax.Array,
+        *,
+        cell_mask: jax.Array | None = None,
+        unit_mask: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """Where and when, from cells, their values and the sound of one clip or of two: alpha, null, beta, segment_scores."""
+        head = self.visual_head[...]
+        if self.detach_evidence:
+            head, v_btsd, value_btsd = jax.tree.map(jax.lax.stop_gradient, (head, v_btsd, value_btsd))
+        b, t, s, d = value_btsd.shape
+        with jax.named_scope('space'):
+            alpha, null = self.space(v_btsd, a_btd, cell_mask)
+            value_btsne = value_btsd.reshape(b, t, s, self.heads, -1)
+            pooled = jnp.einsum('btns,btsne->btne', alpha, value_btsne, precision='highest').reshape(b, t, d)
+        with jax.named_scope('time'):
+            valid_bmt = jnp.broadcast_to(valid[:, None], (b, 2, t))
+            beta = self.time(pooled, a_btd, valid_bmt if unit_mask is None else valid_bmt & unit_mask)
+        visual = jnp.einsum('btd,dc->btc', pooled, head, precision='highest')
+        audio = jnp.einsum('btd,dc->btc', a_btd, self.audio_head[...], precision='highest')
+        return {'alpha': alpha, 'null': null, 'beta': beta, 'segment_scores': jnp.stack([visual, audio], axis=1)}
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of cells that frames of this size give."""

@@ -19,11 +19,14 @@ def classification(logits_bc: jax.Array, labels_bc: jax.Array, *, multi_label: b
     return optax.softmax_cross_entropy(logits_bc, targets)
 
 
-def path_logits(out: dict[str, jax.Array], modality: int) -> jax.Array:
-    """Logits of one modality alone: its segment scores under the temporal attention renormalised within it: [b c]."""
-    beta, scores = out['beta'][:, modality], out['segment_scores'][:, modality]
-    weights = beta / jnp.maximum(beta.sum(1, keepdims=True), 1e-6)
-    return out['bias'] + jnp.sum(weights * scores, axis=1)
+def path(out: dict[str, jax.Array], modality: int) -> jax.Array:
+    """What one modality contributes to each logit, the sum of its terms: [b c]."""
+    return jnp.sum(out['beta'][:, modality] * out['segment_scores'][:, modality], axis=1)
+
+
+def undecided(logits_bc: jax.Array) -> jax.Array:
+    """How far the classes are from equal, KL(uniform || softmax): [b]. For what a picture says to another clip's sound."""
+    return -jax.nn.log_softmax(logits_bc).mean(-1) - jnp.log(logits_bc.shape[-1])
 
 
 def cell_evidence(out: dict[str, jax.Array]) -> jax.Array:

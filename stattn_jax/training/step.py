@@ -24,7 +24,8 @@ class Loss:
     """Weights of the parts of the loss, beside the main one of weight 1; what each is for stands in training/losses.py.
 
     smoothing: of the labels. audio, picture: each path alone. cells: class evidence of single frames, pooled over cells at `cells_sharpness`.
-    match: sound against its own picture and against `negatives` other clips' pictures.
+    match: sound against its own picture and against `negatives` other clips' pictures. swap: with another clip's sound, the picture's
+    contribution must not decide.
     """
 
     multi_label: bool = False
@@ -34,6 +35,7 @@ class Loss:
     cells: float = 1.0
     cells_sharpness: float = 1.0
     match: float = 1.0
+    swap: float = 1.0
     negatives: int = 2
 
 
@@ -124,9 +126,9 @@ def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | 
 
     parts = {'main': classify(logits)}
     if loss.audio:
-        parts['audio'] = classify(losses.path_logits(out, 1))
+        parts['audio'] = classify(losses.path(out, 1))
     if loss.picture:
-        parts['picture'] = classify(losses.path_logits(out, 0))
+        parts['picture'] = classify(losses.path(out, 0))
     heard_btc = losses.heard(out, valid_bt)
     if loss.cells:
         parts['cells'] = losses.cells(
@@ -137,15 +139,18 @@ def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | 
             multi_label=loss.multi_label,
             sharpness=loss.cells_sharpness,
         ).mean()
+    shares = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
+    heard_bt = jnp.einsum('btc,bc->bt', heard_btc, shares)
     if loss.match:
-        shares = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
-        heard_bt = jnp.einsum('btc,bc->bt', heard_btc, shares)
-        total = losses.match(model.match(out['cells'], out['audio']), heard_bt, True)
-        for shift in range(1, loss.negatives + 1):
-            audio, labels, heard = losses.other_clips((out['audio'], labels_bc, heard_bt), shift, axis)
-            foreign = 1.0 - jnp.clip((labels * labels_bc).sum(-1), 0, 1)
-            total += foreign * losses.match(model.match(out['cells'], audio), heard, False) / loss.negatives
-        parts['match'] = total.mean()
+        parts['match'] = losses.match(model.match(out['cells'], out['audio']), heard_bt, True).mean()
+    for shift in range(1, loss.negatives + 1 if loss.match or loss.swap else 0):
+        audio, labels, heard = losses.other_clips((out['audio'], labels_bc, heard_bt), shift, axis)
+        foreign = (1.0 - jnp.clip((labels * labels_bc).sum(-1), 0, 1)) / loss.negatives
+        if loss.match:
+            parts['match'] += (foreign * losses.match(model.match(out['cells'], audio), heard, False)).mean()
+        if loss.swap:
+            said = losses.path(model.attend(out['cells'], out['values'], audio, valid_bt), 0)
+            parts['swap'] = parts.get('swap', 0.0) + (foreign * losses.undecided(said)).mean()
     return parts
 
 

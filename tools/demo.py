@@ -1,0 +1,60 @@
+"""The demo: the README's commands one after the other, then a table of what came out. `make demo [VIDEO=clip.mp4] [SEED=0]`."""
+
+import argparse
+import json
+import pathlib
+import resource
+import shlex
+import subprocess
+import sys
+import time
+
+ROWS = (
+    ('accuracy', 'classification/top1', None),
+    ('where: attention on the object', 'pointing/space', 'pointing/space_chance'),
+    ('where: strongest evidence', 'pointing/space_contribution', 'pointing/space_contribution_chance'),
+    ('when: strongest second (partial events)', 'pointing/time_partial', 'pointing/time_partial_chance'),
+    ('sound swapped: picture follows the sound', 'leak/swap_sound_follows_sound', 'leak/swap_sound_chance'),
+    ('black frames: accuracy from sound alone', 'leak/audio_only', None),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--out', default='demo')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--video', help='your own video file, explained too')
+    args = parser.parse_args()
+    if args.video and not pathlib.Path(args.video).is_file():
+        print(f'error: VIDEO={args.video} is not a file; expected the path of a video', file=sys.stderr)
+        return 2
+    data, workdir = f'{args.out}/data-{args.seed}', f'{args.out}/run-{args.seed}'
+    videos = [f'{data}/videos/test_{i:06d}.mp4' for i in range(2)]
+    start = time.perf_counter()
+    commands = [
+        f'-m data_prep.synthetic --out={data} --seed={args.seed} --train=2000 --test=400 --videos=2',
+        f'-m stattn_jax.main --config=configs/synthetic.py --workdir={workdir} --config.data.dir={data} --config.seed={args.seed}',
+        f'-m stattn_jax.explain --workdir={workdir} --out={workdir}/explained --truth={data}/videos '
+        + ' '.join(f'--video={shlex.quote(v)}' for v in videos + ([args.video] if args.video else [])),
+    ]
+    for command in commands:
+        print(f'\n$ python {command}', flush=True)
+        code = subprocess.run([sys.executable, *shlex.split(command)]).returncode
+        if code:
+            print(f'error: the command above failed with exit code {code}; mend that and run make demo again to go on', file=sys.stderr)
+            return code
+    numbers = json.loads((pathlib.Path(workdir) / 'eval_test.json').read_text())
+    print(f'\n{"on " + str(numbers["classification/n"]) + " test clips":<44}{"":>9}{"chance":>9}')
+    for name, key, chance in ROWS:
+        beside = f'{numbers[chance]:>9.1%}' if chance else f'{"":>9}'
+        print(f'{name:<44}{numbers[key]:>9.1%}{beside}')
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    print(f'{"wall time":<44}{time.perf_counter() - start:>8.0f}s     peak memory of a process {peak:.1f} GB')
+    print('\npictures:')
+    for video in videos + ([args.video] if args.video else []):
+        print(f'  {workdir}/explained/{pathlib.Path(video).stem}/explanation.png')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
