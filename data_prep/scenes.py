@@ -104,29 +104,29 @@ def make_scene(variant: str, segments: int, seed: tuple[int, ...]) -> Scene:
     n_distractors = int(rng.integers(spec.distractors[0], spec.distractors[1] + 1))
     label, offscreen_label, *distractor_labels = rng.permutation(len(CLASSES))[: 2 + n_distractors].tolist()
     event, offscreen = _intervals(rng, spec, segments)
-    things = [_thing(rng, spec, other, _visible_around(rng, _run(rng, spec, segments), segments)) for other in distractor_labels]
+    # Distractors are seen by the same law as events, so that how long an object is seen does not tell which one sounds.
+    seen = [_visible_around(rng, _intervals(rng, spec, segments)[0], segments) for _ in distractor_labels]
+    things = [_thing(rng, spec, *pair) for pair in zip(distractor_labels, seen)]
     things.append(_thing(rng, spec, label, _visible_around(rng, event, segments)))
     return Scene(label, event, offscreen_label, offscreen, tuple(things), segments, spec.clutter, tuple(seed) + (1,))
 
 
-def _run(rng, spec, segments):
-    length = int(rng.integers(spec.event_lengths[0], min(spec.event_lengths[1], segments - 1) + 1))
+def _run(rng, lengths, segments):
+    length = int(rng.integers(lengths[0], min(lengths[1], segments - 1) + 1))
     first = int(rng.integers(0, segments - length + 1))
     return first, first + length
 
 
 def _intervals(rng, spec, segments):
-    # Rejection keeps the pair of lengths exchangeable where both ranges are equal: no cue to the class from duration.
+    # Both drawn by one law and rejected together: where the ranges are equal, the two lengths are exchangeable, and
+    # duration is no cue to the class.
     while True:
-        event = _run(rng, spec, segments)
-        length = int(rng.integers(spec.offscreen_lengths[0], spec.offscreen_lengths[1] + 1))
-        first = int(rng.integers(0, segments))
-        if first + length <= segments and (first + length <= event[0] or first >= event[1]):
-            return event, (first, first + length)
+        event, offscreen = _run(rng, spec.event_lengths, segments), _run(rng, spec.offscreen_lengths, segments)
+        if offscreen[1] <= event[0] or offscreen[0] >= event[1]:
+            return event, offscreen
 
 
 def _visible_around(rng, interval, segments):
-    # Distractors draw theirs from the same law, so that how long an object is seen does not tell which one sounds.
     return max(0.0, interval[0] - rng.uniform(0, 2)), min(float(segments), interval[1] + rng.uniform(0, 2))
 
 

@@ -178,10 +178,11 @@ def _pointing_space(rows, truth, clip, place, label, info, fit) -> dict[str, Any
     side = int(np.sqrt(rows['alpha'].shape[-1]))
     boxes = [np.array([b[1:] for b in truth[i].boxes if b[0] == c], float).reshape(-1, 5) for i, c in zip(clip, label)]
     affines = [pipeline.frame_affine(truth[i].height, truth[i].width, fit) for i in clip]
+    valid_nt = np.array([truth[i].valid for i in clip])
     maps = {'pointing/space': rows['alpha'][clip], 'pointing/space_contribution': rows['visual'][clip, place]}
     numbers = {}
     for prefix, map_nts in maps.items():
-        map_nthw = map_nts.reshape(*map_nts.shape[:2], side, side)
+        map_nthw = np.where(valid_nt[..., None], map_nts, -np.inf).reshape(*map_nts.shape[:2], side, side)
         numbers |= localization.spatial_pointing(map_nthw, boxes, affines, info.spec.segment_seconds, prefix=prefix)
     return numbers
 

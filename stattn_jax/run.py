@@ -20,13 +20,25 @@ import optax
 from flax import nnx
 
 from stattn_jax import models
-from stattn_jax.data import media, source
+from stattn_jax.data import media, pipeline, source
+from stattn_jax.models import resnet
 from stattn_jax.runtime import checkpoint, parallel
 from stattn_jax.training import optim, step
 
 CONFIG_FILE, RUN_FILE, CHECKPOINTS = 'config.json', 'run.json', 'checkpoints'
 # Fields that may differ between a run and its continuation, because they cannot change its numbers.
 FREE_FIELDS = ('parallel', 'compile_cache', 'data.dir', 'data.threads', 'train.log_every_steps', 'train.keep', 'eval.')
+POSITIVE_FIELDS = ('data.threads', 'data.frame_size', 'model.frame_size', 'model.width', 'model.heads', 'model.hidden')
+POSITIVE_FIELDS += ('train.steps', 'train.batch', 'train.log_every_steps', 'train.eval_every_steps')
+POSITIVE_FIELDS += ('train.save_every_steps', 'train.keep', 'eval.batch', 'eval.leak_clips')
+CHOICES = {
+    'parallel': parallel.KINDS,
+    'data.fit': pipeline.FITS,
+    'model.visual': ('tiny', *resnet.STAGES),
+    'model.audio': ('tiny', 'resnet18'),
+    'model.dtype': ('float32', 'bfloat16'),
+    'optim.name': ('adamw', 'sgd'),
+}
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'tensorflow-datasets', 'librosa', 'av')
 
 
@@ -78,6 +90,30 @@ class Trained:
     strategy: Any
 
 
+def make_strategy(config: ml_collections.ConfigDict, *batches: int):
+    """The strategy of cfg.parallel over all devices; raises RunError where one of `batches` does not split over them."""
+    try:
+        strategy = parallel.make_strategy(config.parallel)
+        for batch in batches:
+            strategy.check_batch(batch)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+    return strategy
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises RunError for a field whose value no run can have, before anything is read or written."""
+    values = flatten(config.to_dict())
+    for name in POSITIVE_FIELDS:
+        if values[name] < 1:
+            raise RunError(f'config.{name} is {values[name]}; expected 1 or more')
+    for name, known in CHOICES.items():
+        if values[name] not in known:
+            raise RunError(f'config.{name} is {values[name]!r}; expected one of {", ".join(known)}')
+    if config.model.width % config.model.heads:
+        raise RunError(f'config.model.width is {config.model.width}; expected a multiple of config.model.heads, {config.model.heads}')
+
+
 def make_optimiser(config: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimiser and its learning-rate schedule from cfg.optim and cfg.train.steps."""
     options = config.optim.to_dict()
@@ -105,7 +141,7 @@ def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Tra
         raise RunError(f'{workdir} holds no {CHECKPOINTS}/; expected the --workdir of a finished or stopped training run')
     saved = json.loads((pathlib.Path(workdir) / CONFIG_FILE).read_text())
     config = ml_collections.ConfigDict(saved)
-    checkpointer = checkpoint.Checkpointer(str(directory), keep=config.train.keep, best_metric=config.train.best_metric)
+    checkpointer = checkpoint.Checkpointer(str(directory), best_metric=config.train.best_metric, read_only=True)
     try:
         number = checkpointer.best()
         number = checkpointer.latest() if number is None else number
@@ -120,7 +156,7 @@ def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Tra
         checkpointer.close()
 
 
-def record(config: ml_collections.ConfigDict, facts: DataFacts, strategy, workdir: pathlib.Path) -> dict[str, Any]:
+def record(config: ml_collections.ConfigDict, facts: DataFacts, strategy) -> dict[str, Any]:
     """What run.json and every checkpoint say about the run: versions, devices, git commit, seed, data."""
     return {
         'command': ' '.join(sys.argv),
@@ -164,12 +200,11 @@ def git_commit() -> str | None:
         return None
 
 
-def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict, write: bool) -> None:
-    """Writes config.json, or refuses a workdir that was begun with another config; raises RunError with the fields."""
+def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Raises RunError, with the fields, where a workdir was begun with another config."""
     path = workdir / CONFIG_FILE
-    now = json.loads(json.dumps(config.to_dict()))
     if path.exists():
-        begun, current = flatten(json.loads(path.read_text())), flatten(now)
+        begun, current = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(config.to_dict())))
         differing = [
             f'{name} is {current.get(name)!r}, was {begun.get(name)!r}'
             for name in sorted(begun.keys() | current.keys())
@@ -180,9 +215,6 @@ def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict, writ
                 f'--workdir={workdir} was begun with another config ({"; ".join(differing)}); '
                 'give the same values to continue, or another --workdir'
             )
-    if write:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, now)
 
 
 def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
     # ------------------------------------------------------------------------------------------------------------------
     # Data
     # ------------------------------------------------------------------------------------------------------------------
+    run.check(config)
     data_source = source.RecordSource(config.data.dir, config.data.split)
     facts = run.DataFacts.of(data_source.info)
     eval_splits = evaluate.splits_of(config, data_source.info)
@@ -35,13 +36,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
     if config.compile_cache:
         perf.enable_compile_cache(config.compile_cache)
     workdir = pathlib.Path(workdir)
-    first_process = jax.process_index() == 0
-    run.claim_workdir(workdir, config, write=first_process)
-    strategy = parallel.make_strategy(config.parallel)
-    strategy.check_batch(config.train.batch)
-    record = run.record(config, facts, strategy, workdir)
-    if first_process:
-        run.write_json(workdir / run.RUN_FILE, record)
+    run.check_workdir(workdir, config)
+    strategy = run.make_strategy(config, config.train.batch, config.eval.batch)
+    record = run.record(config, facts, strategy)
     # ------------------------------------------------------------------------------------------------------------------
     # Model, optimiser, compiled step
     # ------------------------------------------------------------------------------------------------------------------
@@ -82,6 +79,11 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
                     f'config.data.dir={config.data.dir} is not the data that {workdir} was trained on '
                     f'(fingerprint {facts.fingerprint[:12]}, was {saved["data"]["fingerprint"][:12]}); give that data or another --workdir'
                 )
+        first_process = jax.process_index() == 0
+        if first_process:
+            # Only now, so that a start that failed leaves nothing that the mended command would have to agree with.
+            run.write_json(workdir / run.CONFIG_FILE, config.to_dict())
+            run.write_json(workdir / run.RUN_FILE, record)
         writer = summaries.Writer(str(workdir), jax.process_index())
         stack.callback(writer.close)
         writer.truncate(start)
@@ -149,14 +151,18 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
 
 
 def _fetch(pending, checkpointer) -> dict[str, float]:
-    """The mean scalars of the steps since the last line; raises RunError at the first step whose loss is not finite."""
+    """The mean scalars of the steps since the last line; raises RunError at the first step that is not finite.
+
+    The parameters count too: a finite loss may give a gradient that is not, and such a state must never be saved.
+    """
     fetched = jax.device_get([metrics for _, metrics in pending])
     for (number, _), metrics in zip(pending, fetched):
-        if not math.isfinite(metrics['train/loss']):
+        broken = [name for name in ('train/loss', 'train/l2_params') if not math.isfinite(metrics[name])]
+        if broken:
             checkpointer.wait()
             good = checkpointer.latest()
             raise run.RunError(
-                f'the loss of step {number} is {metrics["train/loss"]}; '
+                f'{broken[0]} of step {number} is {metrics[broken[0]]}; '
                 + (f'the last good checkpoint is step {good}' if good else 'no checkpoint was saved before')
                 + '; lower config.optim.lr or config.optim.clip_norm in a new --workdir, or continue from that checkpoint',
                 code=1,

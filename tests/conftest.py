@@ -1,5 +1,43 @@
-"""Eight simulated CPU devices for the whole suite; set before any backend is made."""
+"""Eight simulated CPU devices for the whole suite, set before any backend is made; a tiny data set and a tiny run of it."""
 
 import jax
+import pytest
+
+import runs
 
 jax.config.update('jax_num_cpu_devices', 8)
+
+
+@pytest.fixture(scope='session')
+def tiny_data(tmp_path_factory):
+    """A data set of 16 training clips; never written to."""
+    return runs.make_data(tmp_path_factory.mktemp('data') / 'easy', train=16)
+
+
+@pytest.fixture(scope='session')
+def compiled(tmp_path_factory):
+    """Where processes of the same run find each other's compiled programs."""
+    return tmp_path_factory.mktemp('compiled')
+
+
+@pytest.fixture(scope='session')
+def stand_ins(tmp_path_factory):
+    """See runs.stand_ins."""
+    return runs.stand_ins(tmp_path_factory.mktemp('stand_ins'))
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory, tiny_data, compiled, stand_ins):
+    """The workdir of ten uninterrupted steps on one device, augmented; never written to."""
+    workdir = tmp_path_factory.mktemp('runs') / 'trained'
+    flags = runs.make_flags(workdir, tiny_data, compile_cache=compiled)
+    runs.finish(runs.start('stattn_jax.main', *flags, path=stand_ins))
+    return workdir
+
+
+@pytest.fixture
+def quick_compile():
+    """Compiles in a third of the time in this process; rounding may differ, the collectives do not."""
+    jax.config.update('jax_disable_most_optimizations', True)
+    yield
+    jax.config.update('jax_disable_most_optimizations', False)

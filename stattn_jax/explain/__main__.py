@@ -15,6 +15,7 @@ from stattn_jax.explain.explanation import Truth
 from stattn_jax.explain.model import load
 from stattn_jax.runtime import checkpoint, perf
 
+_EVENT, _BOX = ('onset', 'offset'), ('time', 'x0', 'y0', 'x1', 'y1')
 FLAGS = flags.FlagValues()
 flags.DEFINE_string('workdir', None, 'A trained workdir.', required=True, flag_values=FLAGS)
 flags.DEFINE_multi_string('video', None, 'A video file; may be given several times.', required=True, flag_values=FLAGS)
@@ -28,17 +29,18 @@ flags.DEFINE_string('compile_cache', None, 'Folder of your own that keeps compil
 
 def main(argv: list[str] | None = None) -> int:
     """Explains every video; returns the exit code."""
+    argv = sys.argv if argv is None else argv
     logging.set_verbosity('warning')
+    if '--help' in argv or '-h' in argv:
+        print(f'{__doc__}\n{FLAGS.get_help()}')
+        return 0
     try:
-        rest = FLAGS(sys.argv if argv is None else argv)
-        if len(rest) > 1:
-            raise run.RunError(f'{rest[1:]} on the command line is not a flag; expected --NAME=VALUE')
-        if FLAGS.compile_cache:
-            perf.enable_compile_cache(FLAGS.compile_cache)
+        folders = _parse(argv)
         model = load(FLAGS.workdir)
         known = model.trained.facts.classes
         if FLAGS.label is not None and FLAGS.label not in known:
             raise run.RunError(f'--label={FLAGS.label} is not a class of the model; expected one of {", ".join(known)}')
+        truths = {video: _truth(video.stem) for video in folders}
     except flags.Error as error:
         return _fail(f'{error}; see `python -m stattn_jax.explain --help`', 2)
     except run.RunError as error:
@@ -46,23 +48,37 @@ def main(argv: list[str] | None = None) -> int:
     except checkpoint.CheckpointError as error:
         return _fail(error, 1)
     failed = 0
-    for video in FLAGS.video:
-        out = pathlib.Path(FLAGS.out)
+    for video, out in folders.items():
         try:
-            _explain(model, pathlib.Path(video), out / pathlib.Path(video).stem if len(FLAGS.video) > 1 else out)
+            _explain(model, video, out, truths[video])
         except media.MediaError as error:
             failed += 1
             _fail(error, 1)
     return 1 if failed else 0
 
 
-def _explain(model, video: pathlib.Path, out: pathlib.Path) -> None:
+def _parse(argv) -> dict[pathlib.Path, pathlib.Path]:
+    """Parses the flags; the folder of each video."""
+    FLAGS.unparse_flags()
+    rest = FLAGS(argv)
+    if len(rest) > 1:
+        raise run.RunError(f'{rest[1:]} on the command line is not a flag; expected --NAME=VALUE')
+    if FLAGS.compile_cache:
+        perf.enable_compile_cache(FLAGS.compile_cache)
+    videos, out = [pathlib.Path(video) for video in FLAGS.video], pathlib.Path(FLAGS.out)
+    folders = {video: out / video.stem if len(videos) > 1 else out for video in videos}
+    if len(set(folders.values())) < len(videos):
+        raise run.RunError(f'--video={" --video=".join(FLAGS.video)}: two have the same name and would share a folder of --out={out}')
+    return folders
+
+
+def _explain(model, video: pathlib.Path, out: pathlib.Path, truth: dict[str, Truth]) -> None:
     explanation = model.explain(video, FLAGS.start, FLAGS.end)
     out.mkdir(parents=True, exist_ok=True)
     label = FLAGS.label or explanation.top(1)[0]['label']
     explanation.save_json(out / 'explanation.json')
     explanation.save_npz(out / 'explanation.npz')
-    explanation.save_png(out / 'explanation.png', label=label, truth=_truth(video.stem, label))
+    explanation.save_png(out / 'explanation.png', label=label, truth=truth.get(label))
     print(f'{video}: ' + ', '.join(f'{row["label"]} {row["probability"]:.1%}' for row in explanation.top(3)))
     for note in explanation.media['notes']:
         print(f'  note: the clip is {note}')
@@ -70,22 +86,26 @@ def _explain(model, video: pathlib.Path, out: pathlib.Path) -> None:
     print(f'  {out}/explanation.png, explanation.json, explanation.npz', flush=True)
 
 
-def _truth(clip_id: str, label: str) -> Truth:
-    """What the tables in --truth say about a clip and a label; nothing without the flag."""
-    if not FLAGS.truth:
-        return Truth()
-
-    def rows(name):
-        path = pathlib.Path(FLAGS.truth) / name
-        if not path.exists():
-            return []
+def _truth(clip_id: str) -> dict[str, Truth]:
+    """What the tables in --truth say about a clip, by label; nothing without the flag. Raises RunError for tables that cannot be read."""
+    if FLAGS.truth is None:
+        return {}
+    folder = pathlib.Path(FLAGS.truth)
+    paths = [path for path in (folder / 'events.csv', folder / 'boxes.csv') if path.exists()]
+    if not paths:
+        raise run.RunError(f'--truth={folder} holds neither events.csv nor boxes.csv; expected a folder with at least one of them')
+    found: dict[str, dict[str, list]] = {}
+    for path in paths:
+        kind, columns = ('intervals', _EVENT) if path.name == 'events.csv' else ('boxes', _BOX)
         with open(path, newline='', encoding='utf-8') as file:
-            return [row for row in csv.DictReader(file) if row['clip_id'] == clip_id and row['label'] == label]
-
-    return Truth(
-        intervals=[(float(r['onset']), float(r['offset'])) for r in rows('events.csv')],
-        boxes=[tuple(float(r[k]) for k in ('time', 'x0', 'y0', 'x1', 'y1')) for r in rows('boxes.csv')],
-    )
+            try:
+                for row in csv.DictReader(file):
+                    if row['clip_id'] == clip_id:
+                        values = tuple(float(row[name]) for name in columns)
+                        found.setdefault(row['label'], {}).setdefault(kind, []).append(values)
+            except (KeyError, ValueError) as error:
+                raise run.RunError(f'{path}: {error}; expected the columns clip_id, label, {", ".join(columns)}') from None
+    return {label: Truth(**rows) for label, rows in found.items()}
 
 
 def _fail(error, code: int) -> int:

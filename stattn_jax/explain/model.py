@@ -1,6 +1,7 @@
 """From a trained workdir and a video file to an `Explanation`. Read next: explanation.py."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
@@ -26,7 +27,7 @@ class Model:
         clip = media.read_clip(video, trained.facts.spec, start, end)
         config = trained.config
         arrays = pipeline.clip_arrays(clip, config.data.frame_size, config.data.fit)
-        logits, out = self._forward({name: array[None] for name, array in arrays.items()})
+        logits, out = self._forward(trained.state, {name: array[None] for name, array in arrays.items()})
         side = int(np.sqrt(out['alpha'].shape[-1]))
         grid = (trained.facts.spec.segments, side, side)
         affine = pipeline.frame_affine(clip.height, clip.width, config.data.fit)
@@ -44,10 +45,11 @@ class Model:
             frames=tuple(clip.frames),
         )
 
-    def _forward(self, batch):
-        trained = self.trained
-        forward = jax.jit(lambda state, batch: step.forward(trained.graphdef, state, batch, frame_size=trained.config.model.frame_size))
-        return forward(trained.state, batch)
+    @functools.cached_property
+    def _forward(self):
+        """The network as a compiled function of (state, batch); made once, so that only the first video waits for it."""
+        graphdef, frame_size = self.trained.graphdef, self.trained.config.model.frame_size
+        return jax.jit(lambda state, batch: step.forward(graphdef, state, batch, frame_size=frame_size))
 
     def _media(self, video, start, clip):
         with open(video, 'rb') as file:

@@ -24,7 +24,11 @@ class TinyAudio(nnx.Module):
         x = x[..., None]
         for conv, bn in zip(self.convs, self.bns):
             x = nnx.relu(bn(conv(x), use_running_average=not train))
-        return jnp.concatenate([x.mean((1, 2)), x.max((1, 2))], axis=-1)
+        # Not x.max: its gradient looks for the maximum by equality, finds none where XLA computes x twice and rounds
+        # differently, and divides by that count of zero (seen on CPU with few optimisations, jax 0.10.2).
+        x = x.reshape(len(x), -1, x.shape[-1])
+        loudest = jnp.take_along_axis(x, x.argmax(1, keepdims=True), axis=1)[:, 0]
+        return jnp.concatenate([x.mean(1), loudest], axis=-1)
 
 
 class ResNetAudio(nnx.Module):

@@ -30,9 +30,10 @@ class Block(nnx.Module):
             sizes = [(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)]
         self.convs = nnx.List([conv(i, o, (k, k), strides=s, padding=k // 2) for i, o, k, s in sizes])
         self.bns = nnx.List([norm(o, rngs=rngs) for _, o, _, _ in sizes])
-        self.downsample = None
-        if stride > 1 or inputs != outputs:
-            self.downsample = nnx.List([conv(inputs, outputs, (1, 1), strides=stride), norm(outputs, rngs=rngs)])
+        shortcut = stride > 1 or inputs != outputs
+        self.downsample = (
+            nnx.List([conv(inputs, outputs, (1, 1), strides=stride), norm(outputs, rngs=rngs)]) if shortcut else None
+        )
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         y = x

@@ -11,16 +11,17 @@ RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class TinyVisual(nnx.Module):
-    """Four convolutions of stride 8 in all, for small frames on a CPU: [b H W 3] -> [b H/8 W/8 64].
+    """Three convolutions of stride 8 in all, for small frames on a CPU: [b H W 3] -> [b H/8 W/8 64].
 
-    The receptive field is 43 pixels, so that a cell's evidence stays near the cell.
+    The receptive field is 31 pixels, so that a cell's evidence stays near the cell. A first stride of 4 halves the time of a
+    training step against two of 2, at the same width (measured on a CPU).
     """
 
     width, stride = 64, 8
 
     def __init__(self, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
         norm = make_norm(axis_name, dtype)
-        sizes = [(3, 16, 5, 2), (16, 32, 3, 2), (32, 64, 3, 2), (64, 64, 3, 1)]
+        sizes = [(3, 32, 7, 4), (32, 64, 3, 2), (64, 64, 3, 1)]
         self.convs = nnx.List(
             [nnx.Conv(i, o, (k, k), strides=s, use_bias=False, dtype=dtype, rngs=rngs) for i, o, k, s in sizes]
         )

@@ -26,11 +26,19 @@ class Checkpointer:
     """Saves and restores a state; keeps the last `keep` checkpoints and the best one by the metric `best_metric`.
 
     Saving is asynchronous and atomic: a folder gets its final name when whole, and what a killed run left half written
-    is removed here. All processes make the same calls. Close it in a `finally`: a process that ends while a save is
-    under way loses that save.
+    is removed here, unless `read_only`: a reader must not take a live run's save in progress for a killed one's. All
+    processes make the same calls. Close it in a `finally`: a process that ends while a save is under way loses that
+    save.
     """
 
-    def __init__(self, directory: str, keep: int = 3, best_metric: str | None = None, best_mode: str = 'max'):
+    def __init__(
+        self,
+        directory: str,
+        keep: int = 3,
+        best_metric: str | None = None,
+        best_mode: str = 'max',
+        read_only: bool = False,
+    ):
         if keep < 1 or best_mode not in ('max', 'min'):
             raise ValueError(
                 f'keep={keep}, best_mode={best_mode!r}; expected keep >= 1 and best_mode max or min; fix the config'
@@ -49,7 +57,7 @@ class Checkpointer:
             # The caller decides when; Orbax's own default saves as often as it can.
             save_decision_policy=v1.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=v1.training.preservation_policies.AnyPreservationPolicy(preserve),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
         )
 
     def save(self, step: int, state: Any, meta: dict[str, Any], metrics: dict[str, float] | None = None) -> None:

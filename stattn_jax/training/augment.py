@@ -66,16 +66,16 @@ def augment_mel(key: jax.Array, log_mel: jax.Array, aug: Augment) -> jax.Array:
     return jnp.where(keep, log_mel, log_mel.mean((1, 2, 3), keepdims=True))
 
 
-def mix(key: jax.Array, arrays: dict[str, jax.Array], alpha: float) -> dict[str, jax.Array]:
-    """Mixup: every array [b ...] with its neighbour in the batch by one share a clip."""
+def mix(key: jax.Array, arrays: dict[str, jax.Array], others: dict[str, jax.Array], alpha: float) -> dict[str, jax.Array]:
+    """Mixup: every array [b ...] with the same array of other clips by one share a clip."""
     b = next(iter(arrays.values())).shape[0]
     share = jax.random.beta(key, alpha, alpha, (b,))
 
-    def blend(x):
+    def blend(x, other):
         share_x = share.reshape((b,) + (1,) * (x.ndim - 1))
-        return share_x * x + (1 - share_x) * jnp.roll(x, 1, axis=0)
+        return share_x * x + (1 - share_x) * other
 
-    return {name: blend(x) for name, x in arrays.items()}
+    return jax.tree.map(blend, arrays, others)
 
 
 def _stripe(key, shape, size, widest):

@@ -85,7 +85,7 @@ def train_step(
         'labels': batch['labels'],
     }
     if augment.mixup:
-        inputs = mix(k_mix, inputs, augment.mixup)
+        inputs = mix(k_mix, inputs, losses.other_clips(inputs, 1, axis), augment.mixup)
 
     def loss_fn(params):
         model = nnx.merge(graphdef, params, state['rest'])
@@ -95,11 +95,11 @@ def train_step(
         total = parts['main'] + sum(getattr(loss, name) * parts[name] for name in parts if name != 'main')
         top1 = jnp.take_along_axis(batch['labels'], logits.argmax(-1, keepdims=True), axis=-1)
         parts = {'loss': total, **{f'loss_{name}': part for name, part in parts.items()}, 'top1': top1.mean()}
-        return total, (parts, mean_scores(out, batch['valid']), nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param))))
+        return total, (parts, mean_scores(out, batch['valid'], axis), nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param))))
 
     grads, (parts, scores, rest) = jax.grad(loss_fn, has_aux=True)(state['params'])
     if axis:
-        grads, parts, scores = jax.lax.pmean((grads, parts, scores), axis)
+        grads, parts = jax.lax.pmean((grads, parts), axis)
     updates, opt_state = optimiser.update(grads, state['opt_state'], state['params'])
     params = optax.apply_updates(state['params'], updates)
     # An average over the last few hundred steps; from the first step on it is a mean of what was seen.
@@ -154,12 +154,14 @@ def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | 
     return parts
 
 
-def mean_scores(out: dict[str, jax.Array], valid_bt: jax.Array) -> jax.Array:
+def mean_scores(out: dict[str, jax.Array], valid_bt: jax.Array, axis: str | None) -> jax.Array:
     """The batch's mean score of a cell (under attention, null left out) and of a sound segment, per class: [m c]."""
     valid = valid_bt.astype(jnp.float32)
     sums = jnp.einsum('bmtc,bt->mc', out['segment_scores'], valid)
-    on_cells = jnp.sum(valid * out['alpha'].sum(-1).mean(-1))
-    return jax.lax.stop_gradient(sums / jnp.maximum(jnp.stack([on_cells, valid.sum()]), 1e-6)[:, None])
+    counts = jnp.stack([jnp.sum(valid * out['alpha'].sum(-1).mean(-1)), valid.sum()])
+    if axis:
+        sums, counts = jax.lax.psum((sums, counts), axis)
+    return jax.lax.stop_gradient(sums / jnp.maximum(counts, 1e-6)[:, None])
 
 
 def drop_masks(key: jax.Array, valid_bt: jax.Array, grid: tuple[int, int], drop: Drop) -> dict[str, jax.Array]:

@@ -1,0 +1,95 @@
+"""The programs at toy size: a tiny synthetic data set, the flags of a tiny run, and its process; for the tests of the commands."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from data_prep import prepare, scenes, synthetic
+from stattn_jax.data import media
+
+ROOT = pathlib.Path(__file__).parents[1]
+SEGMENTS, SIDE = 6, 16
+SMALL = {
+    'data.frame_size': SIDE,
+    'data.threads': 1,
+    'model.frame_size': SIDE,
+    'model.width': 16,
+    'model.hidden': 8,
+    'loss.negatives': 1,
+    'optim.warmup_steps': 2,
+    'train.steps': 10,
+    'train.batch': 8,
+    'train.log_every_steps': 1,
+    'train.eval_every_steps': 5,
+    'train.save_every_steps': 2,
+    'eval.batch': 8,
+    'eval.leak_clips': 4,
+}
+# A heavy library is looked for by several packages: what a run would load, were it installed, is noted by a stand-in.
+HEAVY = ('tensorflow', 'torch')
+STAND_IN = 'import pathlib\npathlib.Path(__file__ + ".imported").touch()\nraise ImportError("a stand-in")\n'
+
+
+def make_data(out: pathlib.Path, train: int, seed: int = 0) -> pathlib.Path:
+    """`train` easy clips of six seconds and 16 pixels, and six each for val and test."""
+    counts = {'train': train, 'val': 6, 'test': 6}
+    prepare.prepare(
+        out,
+        'synthetic_easy',
+        [synthetic.job('easy', SEGMENTS, seed, split, i) for split, n in counts.items() for i in range(n)],
+        functools.partial(synthetic.make_record, 'easy'),
+        classes=scenes.CLASSES,
+        spec=media.ClipSpec(segments=SEGMENTS, short_side=SIDE),
+        multi_label=False,
+        workers=1,
+    )
+    return out
+
+
+def make_flags(workdir, data, config='configs/synthetic.py', **fields) -> list[str]:
+    """The command line of a tiny run; `fields` as train__steps=3."""
+    values = SMALL | {'data.dir': data} | {name.replace('__', '.'): value for name, value in fields.items()}
+    return [f'--config={ROOT / config}', f'--workdir={workdir}', *(f'--config.{name}={x}' for name, x in values.items())]
+
+
+def start(module: str, *arguments: str, path: str = '', devices: int = 1) -> subprocess.Popen:
+    """`python -m MODULE ARGUMENTS` on CPU devices, with hardly optimised programs, since compiling is most of a tiny run."""
+    environment = {
+        'JAX_PLATFORMS': 'cpu',
+        'JAX_NUM_CPU_DEVICES': str(devices),
+        'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+        'PYTHONPATH': os.pathsep.join(filter(None, [str(path), str(ROOT)])),
+    }
+    return subprocess.Popen(
+        [sys.executable, '-m', module, *map(str, arguments)],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    """What a process that must end well prints."""
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    return output
+
+
+def metrics(workdir: pathlib.Path, name: str = 'train/loss') -> dict[int, float]:
+    """Step -> value of the record, every step once."""
+    rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    values = [(row['step'], row[name]) for row in rows if name in row]
+    assert len(dict(values)) == len(values)
+    return dict(values)
+
+
+def stand_ins(folder: pathlib.Path) -> pathlib.Path:
+    """A folder for PYTHONPATH whose modules HEAVY cannot be imported and note that somebody tried."""
+    folder.mkdir(exist_ok=True)
+    for name in HEAVY:
+        (folder / f'{name}.py').write_text(STAND_IN)
+    return folder

@@ -1,0 +1,116 @@
+"""Where and when against NumPy loops, and the invariants of a softmax over cells, a null cell and units."""
+
+import numpy as np
+import pytest
+import tiny
+from flax import nnx
+from tiny import quick_compile  # noqa: F401  autouse
+
+from stattn_jax.models.attention import SpatialAttention, TemporalAttention
+
+B, T, S, HEADS, WIDTH, CLASSES = 2, 3, 5, 2, 4, 3
+RNG = np.random.default_rng(0)
+CELLS = RNG.normal(size=(B, T, S, 6)).astype(np.float32)
+SOUND = RNG.normal(size=(B, T, 7)).astype(np.float32)
+MASK = RNG.random((B, T, S)) < 0.5
+MASK[0, 0] = False
+VALID = np.ones((B, 2, T), bool)
+VALID[0, :, -1], VALID[1, 0] = False, False
+
+
+def make_space(uniform):
+    return tiny.filled(lambda: SpatialAttention(6, 7, heads=HEADS, head_width=WIDTH, uniform=uniform, rngs=nnx.Rngs(0)))
+
+
+def make_time(uniform):
+    return tiny.filled(lambda: TemporalAttention(6, 7, CLASSES, hidden=5, uniform=uniform, rngs=nnx.Rngs(0)))
+
+
+@pytest.fixture(scope='module')
+def space():
+    return make_space(False)
+
+
+def linear(module, x):
+    return x @ np.asarray(module.kernel[...], np.float64) + np.asarray(module.bias[...], np.float64)
+
+
+def cosine(q, k):
+    return q @ k / np.sqrt((q @ q + 1e-6) * (k @ k + 1e-6))
+
+
+def space_by_loop(module, cells, sound, mask):
+    """[b t n s + 1], the null cell last."""
+    weights = np.zeros((B, T, HEADS, S + 1))
+    for b, t, n in np.ndindex(B, T, HEADS):
+        part = slice(n * WIDTH, (n + 1) * WIDTH)
+        q = linear(module.query, sound[b, t])[part]
+        keys = [linear(module.key, cells[b, t, s])[part] for s in range(S)] + [np.asarray(module.null_key[n])]
+        odds = np.exp(np.exp(float(module.log_scale[n])) * np.array([cosine(q, k) for k in keys]))
+        odds[:S] *= mask[b, t]
+        weights[b, t, n] = odds / odds.sum()
+    return weights
+
+
+@pytest.mark.parametrize('mask', [None, MASK], ids=['all cells', 'some cells'])
+def test_space_is_the_loop(space, mask):
+    alpha, null = space(CELLS, SOUND, mask)
+    expected = space_by_loop(space, CELLS, SOUND, np.ones_like(MASK) if mask is None else mask)
+    np.testing.assert_allclose(alpha, expected[..., :-1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(null, expected[..., -1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(alpha).sum(-1) + null, 1, atol=1e-6)
+    assert np.ptp(alpha, axis=2).max() > 0.05
+
+
+def test_removed_cells_get_nothing_and_the_null_cell_all_that_is_left(space):
+    alpha, null = map(np.asarray, space(CELLS, SOUND, MASK))
+    assert not alpha.transpose(0, 1, 3, 2)[~MASK].any()
+    assert (alpha.transpose(0, 1, 3, 2)[MASK] > 0).all()
+    np.testing.assert_array_equal(null[0, 0], 1)
+
+
+def test_permuted_cells_permute_alpha_alone(space):
+    order = np.random.default_rng(2).permutation(S)
+    alpha, null = space(CELLS, SOUND, MASK)
+    moved, moved_null = space(CELLS[:, :, order], SOUND, MASK[:, :, order])
+    np.testing.assert_allclose(moved, np.asarray(alpha)[..., order], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(moved_null, null, rtol=1e-5, atol=1e-7)
+
+
+def test_uniform_space_ignores_what_is_seen_and_heard():
+    module = make_space(True)
+    alpha, null = module(CELLS, SOUND, None)
+    np.testing.assert_allclose(alpha, 1 / (S + 1), rtol=1e-6)
+    np.testing.assert_allclose(null, 1 / (S + 1), rtol=1e-6)
+    alpha, null = module(CELLS, SOUND, MASK)
+    share = 1 / (MASK.sum(-1) + 1)[:, :, None]
+    np.testing.assert_allclose(alpha, np.broadcast_to((share * MASK)[:, :, None], alpha.shape), rtol=1e-6)
+    np.testing.assert_allclose(null, np.broadcast_to(share, null.shape), rtol=1e-6)
+
+
+def time_by_loop(module, picture, sound):
+    """[b m t c]; the layer norm of flax has epsilon 1e-6, its gelu is the one with tanh."""
+    odds = np.zeros((B, 2, T, CLASSES))
+    for b, t in np.ndindex(B, T):
+        x = np.concatenate([picture[b, t], sound[b, t]]).astype(np.float64)
+        x = (x - x.mean()) / np.sqrt(x.var() + 1e-6) * np.asarray(module.norm.scale[...]) + np.asarray(module.norm.bias[...])
+        x = linear(module.hidden, x)
+        x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        odds[b, :, t] = np.exp(linear(module.score, x)).reshape(2, CLASSES) * VALID[b, :, t, None]
+    return odds / odds.sum((1, 2), keepdims=True)
+
+
+def test_time_is_the_loop():
+    module = make_time(False)
+    beta = np.asarray(module(CELLS[:, :, 0], SOUND, VALID))
+    np.testing.assert_allclose(beta, time_by_loop(module, CELLS[:, :, 0], SOUND), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(beta.sum((1, 2)), 1, rtol=1e-6)
+    assert not beta[~VALID].any()
+    assert (beta[VALID] > 0).all()
+
+
+def test_uniform_time_shares_among_valid_units():
+    module = make_time(True)
+    beta = module(CELLS[:, :, 0], SOUND, VALID)
+    expected = VALID / VALID.sum((1, 2), keepdims=True)
+    np.testing.assert_allclose(beta, np.broadcast_to(expected[..., None], beta.shape), rtol=1e-6)

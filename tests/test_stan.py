@@ -1,0 +1,130 @@
+"""The whole network: the identity that explanations stand on, padding, masks, and which way gradients may go."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from flax import nnx
+from tiny import quick_compile  # noqa: F401  autouse
+
+CLIPS = 4
+BATCH = tiny.make_batch(0, CLIPS)
+ALL_CELLS = np.ones((CLIPS, tiny.SEGMENTS, 4), bool)
+ALL_UNITS = np.ones((CLIPS, 2, tiny.SEGMENTS), bool)
+VARIANTS = {
+    'one head': {'heads': 1},
+    'two heads': {},
+    'bfloat16': {'dtype': 'bfloat16'},
+}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def call(graphdef, state, frames, log_mel, valid, cell_mask, unit_mask):
+    model = nnx.merge(graphdef, state)
+    return model(frames, log_mel, valid, train=False, cell_mask=cell_mask, unit_mask=unit_mask)
+
+
+def inputs(batch):
+    return batch['frames'].astype(np.float32) / 255, batch['log_mel'].astype(np.float32), batch['valid']
+
+
+def run(model, batch=BATCH, cell_mask=ALL_CELLS, unit_mask=ALL_UNITS):
+    """Logits and out as NumPy arrays."""
+    graphdef, state = nnx.split(model)
+    return jax.tree.map(np.asarray, call(graphdef, nnx.as_pure(state), *inputs(batch), cell_mask, unit_mask))
+
+
+@pytest.fixture(scope='module')
+def models():
+    return {name: tiny.make_model(**options) for name, options in VARIANTS.items()}
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_logits_are_the_sum_of_what_out_holds(models, name):
+    logits, out = run(models[name])
+    exact = {key: x.astype(np.float64) for key, x in out.items() if key != 'cells'}
+    assert all(out[key].dtype == np.float32 for key in exact)
+    expected = exact['bias'] + np.einsum('bmtc,bmtc->bc', exact['beta'], exact['segment_scores'])
+    visual = np.einsum('btns,btnse,cne->btc', exact['alpha'], exact['cell_values'], exact['visual_head'])
+    audio = np.einsum('btd,cd->btc', exact['audio'], exact['audio_head'])
+    np.testing.assert_allclose(exact['segment_scores'], np.stack([visual, audio], 1), rtol=1e-5, atol=1e-5)
+    assert np.all(np.abs(logits - expected) <= 1e-5 * np.maximum(1, np.abs(logits)))
+    terms = exact['bias'] + np.einsum('bmtc,bmtc->bc', exact['beta'], np.stack([visual, audio], 1))
+    assert np.all(np.abs(logits - terms) <= 1e-5 * np.maximum(1, np.abs(logits)))
+    assert np.ptp(exact['beta'], axis=2).max() > 0.1
+
+
+def test_shapes_are_those_of_the_design(models):
+    _, out = run(models['two heads'])
+    b, t, s, n, d, c = CLIPS, tiny.SEGMENTS, 4, 2, 16, tiny.CLASSES
+    shapes = {
+        'alpha': (b, t, n, s), 'null': (b, t, n), 'cell_values': (b, t, n, s, d // n), 'audio': (b, t, d),
+        'visual_head': (c, n, d // n), 'audio_head': (c, d), 'bias': (c,), 'segment_scores': (b, 2, t, c), 'beta': (b, 2, t, c),
+    }  # fmt: skip
+    assert {name: out[name].shape for name in shapes} == shapes
+    np.testing.assert_allclose(out['alpha'].sum(-1) + out['null'], 1, rtol=1e-6)
+    assert models['two heads'].grid(16, 16) == (2, 2)
+    assert models['two heads'].grid(17, 24) == (3, 3)
+
+
+def test_bfloat16_is_close_to_float32(models):
+    wide, narrow = run(models['two heads'])[0], run(models['bfloat16'])[0]
+    assert 0 < np.abs(wide - narrow).max() < 0.1
+
+
+def test_padding_says_nothing(models):
+    logits, out = run(models['two heads'])
+    padding = ~BATCH['valid']
+    assert padding.any() and not out['beta'].transpose(0, 2, 1, 3)[padding].any()
+    other = {name: x.copy() for name, x in BATCH.items()}
+    other['frames'][padding] = 255 - other['frames'][padding]
+    other['log_mel'][padding] = 3
+    np.testing.assert_array_equal(run(models['two heads'], other)[0], logits)
+    other['frames'][~padding] = 255 - other['frames'][~padding]
+    assert np.abs(run(models['two heads'], other)[0] - logits).min() > 0
+
+
+def test_removed_cells_and_units_have_no_weight_and_no_say(models):
+    cells, units = ALL_CELLS.copy(), ALL_UNITS.copy()
+    cells[:, :, 2], units[:, 0, 1] = False, False
+    logits, out = run(models['two heads'], BATCH, cells, units)
+    assert not out['alpha'][..., 2].any() and not out['beta'][:, 0, 1].any()
+    np.testing.assert_allclose(out['alpha'].sum(-1) + out['null'], 1, rtol=1e-6)
+    np.testing.assert_allclose(out['beta'].sum((1, 2)), 1, rtol=1e-6)
+    assert np.abs(logits - run(models['two heads'])[0]).min() > 0
+    no_picture = ALL_UNITS.copy()
+    no_picture[:, 0] = False
+    _, out = run(models['two heads'], BATCH, unit_mask=no_picture)
+    np.testing.assert_allclose(out['beta'][:, 1].sum(1), 1, rtol=1e-6)
+
+
+def test_match_is_the_odds_of_the_picture_against_nothing(models):
+    model = models['two heads']
+    _, out = run(model)
+    odds = np.log(out['alpha'].sum(-1) / out['null']).mean(-1)
+    graphdef, state = nnx.split(model)
+    found = jax.jit(lambda state: nnx.merge(graphdef, state).match(out['cells'], out['audio']))(nnx.as_pure(state))
+    np.testing.assert_allclose(found, odds, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('detach', [True, False])
+def test_the_sound_steered_logits_teach_the_picture_only_without_detach(detach):
+    graphdef, params, rest = nnx.split(tiny.make_model(detach_evidence=detach), nnx.Param, ...)
+
+    @jax.jit
+    def gradient(params):
+        def loss(params):
+            logits, _ = nnx.merge(graphdef, params, nnx.as_pure(rest))(*inputs(BATCH), train=False)
+            return jnp.sum(logits**2)
+
+        return jax.grad(loss)(params)
+
+    gradients = gradient(nnx.as_pure(params))
+    largest = {name: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(tree)) for name, tree in gradients.items()}
+    for name in ('visual', 'value', 'visual_head'):
+        assert (largest[name] == 0) == detach, name
+    for name in ('space', 'time', 'audio', 'audio_out', 'audio_head', 'bias'):
+        assert largest[name] > 0, name

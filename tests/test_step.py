@@ -1,0 +1,222 @@
+"""The train step under jit on 8 devices, pmap on 8 and jit on 1; its randomness; its other parts against NumPy."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import flax
+import jax
+import numpy as np
+import pytest
+import tiny
+from tiny import quick_compile  # noqa: F401  autouse
+
+from configs import common
+from stattn_jax import run
+from stattn_jax.data import media
+from stattn_jax.runtime import parallel
+from stattn_jax.training import step
+from stattn_jax.training.augment import Augment
+from stattn_jax.training.step import Drop, Loss
+
+STEPS, CLIPS = 10, 16
+DEVICES = {'jit8': ('jit', 8), 'pmap8': ('pmap', 8), 'jit1': ('jit', 1)}
+AUGMENT = Augment(crop=0.5, flip=0.5, colour=0.3, mel_bands=2, mel_frames=4, mixup=0.5)
+DROP = Drop(cell=0.3, segment=0.3, modality=0.5)
+FACTS = run.DataFacts(('a', 'b', 'c'), False, media.ClipSpec(), '')
+MASKS = {'cell_mask': ('cell',), 'unit_mask': ('segment', 'modality')}
+NO_LOSS = {'audio': 0.0, 'picture': 0.0, 'cells': 0.0, 'match': 0.0, 'swap': 0.0}
+
+
+def make_config(multi_label=False):
+    """AdamW for one label a clip, SGD for several, so that both are compared; AdamW magnifies rounding where gradients vanish."""
+    config = common.tiny(common.get_config())
+    config.model.update({'width': 16, 'heads': 2, 'hidden': 8, 'frame_size': tiny.SIZE})
+    config.optim.update({'name': 'sgd' if multi_label else 'adamw', 'lr': 0.1 if multi_label else 1e-2, 'warmup_steps': 2})
+    config.loss.negatives = 1
+    config.train.steps = STEPS
+    return config
+
+
+def make_step(strategy, *, multi_label=False, augment=Augment(), drop=Drop(), seed=0, **loss):  # noqa: B008  frozen
+    """The step of a tiny run as train.py makes it, and its first state."""
+    config = make_config(multi_label)
+    graphdef, state, optimiser, _ = run.make_state(config, FACTS, strategy.axis)
+
+    def pure_step(state, batch):
+        return step.train_step(
+            graphdef,
+            state,
+            batch,
+            optimiser=optimiser,
+            loss=Loss(multi_label=multi_label, **{**config.loss.to_dict(), **loss}),
+            augment=augment,
+            drop=drop,
+            frame_size=tiny.SIZE,
+            seed=seed,
+            axis=strategy.axis,
+        )
+
+    return pure_step, state
+
+
+@functools.cache
+def trained(name, multi_label):
+    """Metrics of ten steps as {name: [step]}, the state before and after on the host."""
+    kind, count = DEVICES[name]
+    strategy = parallel.make_strategy(kind, jax.devices()[:count])
+    pure_step, first = make_step(strategy, multi_label=multi_label)
+    compiled, state, metrics = strategy.compile(pure_step), strategy.place_state(first), []
+    for number in range(STEPS):
+        state, scalars = compiled(state, strategy.place_batch(tiny.make_batch(number, CLIPS, multi_label)))
+        metrics.append(jax.device_get(scalars))
+    return {key: np.array([m[key] for m in metrics]) for key in metrics[0]}, jax.device_get(first), jax.device_get(state)
+
+
+@pytest.mark.parametrize(('name', 'multi_label'), [('jit8', False), ('pmap8', False), ('pmap8', True)])
+def test_eight_devices_train_as_one_does(name, multi_label):
+    expected, first, one = trained('jit1', multi_label)
+    metrics, _, many = trained(name, multi_label)
+    assert metrics.keys() == expected.keys()
+    for key, values in expected.items():
+        # `swap` is a difference of logarithms near log(classes), exact to their rounding.
+        np.testing.assert_allclose(metrics[key], values, rtol=1e-5, atol=1e-6 if 'swap' in key else 0, err_msg=key)
+        assert np.ptp(values) > 0, key
+    for part in ('params', 'rest', 'score_mean', 'step'):
+        for a, b in zip(jax.tree.leaves(one[part]), jax.tree.leaves(many[part]), strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5, err_msg=part)
+        moved = jax.tree.map(lambda a, start: np.abs(a - start).max(), one[part], first[part])
+        assert max(jax.tree.leaves(moved)) > 0.01, part
+
+
+def test_the_parts_make_the_total_and_their_loss_falls():
+    metrics, first, state = trained('jit1', False)
+    weights = make_config().loss
+    total = metrics['train/loss_main'] + sum(weights[part] * metrics[f'train/loss_{part}'] for part in NO_LOSS)
+    np.testing.assert_allclose(metrics['train/loss'], total, rtol=1e-5)
+    assert metrics['train/loss_cells'][-1] < metrics['train/loss_cells'][0]
+    norm = np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(state['params'])))
+    np.testing.assert_allclose(metrics['train/l2_params'][-1], norm, rtol=1e-5)
+    assert (first['step'], state['step']) == (0, STEPS)
+
+
+def random_step():
+    """A step with everything random on, on one device and without donation; its first state; a batch."""
+    pure_step, state = make_step(parallel.make_strategy('jit', jax.devices()[:1]), augment=AUGMENT, drop=DROP, **NO_LOSS)
+    return jax.jit(pure_step), state, tiny.make_batch(0, CLIPS)
+
+
+@pytest.fixture(scope='module')
+def randomly():
+    return random_step()
+
+
+def test_a_step_is_a_pure_function_of_state_and_batch(randomly):
+    compiled, state, batch = randomly
+    first, second = jax.device_get(compiled(state, batch)), jax.device_get(compiled(state, batch))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(first))
+
+
+def test_another_step_number_draws_anew(randomly):
+    compiled, state, batch = randomly
+    losses = [float(compiled({**state, 'step': np.int32(n)}, batch)[1]['train/loss']) for n in (0, 1, 2)]
+    assert len(set(losses)) == 3
+
+
+def two_steps(compiled, state, batch):
+    """Every metric of two steps and the statistics after them."""
+    for _ in range(2):
+        state, metrics = compiled(state, batch)
+    return {**jax.tree.map(float, metrics), 'rest': float(sum(x.sum() for x in jax.tree.leaves(state['rest'])))}
+
+
+def test_the_tree_mode_of_flax_gives_the_same_numbers(randomly):
+    env = os.environ | {'NNX_GRAPH_MODE': 'false', 'NNX_GRAPH_UPDATES': 'false', 'PYTHONPATH': str(pathlib.Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, '-W', 'error', __file__], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == pytest.approx(two_steps(*randomly), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [{'visual': 'resnet18', 'audio': 'resnet18', 'dtype': 'bfloat16'}, {'visual': 'resnet50', 'detach_evidence': False}],
+    ids=['resnet18 in bfloat16', 'resnet50'],
+)
+def test_a_step_of_the_large_trunks_keeps_the_tree_of_the_state(options):
+    config = make_config()
+    config.model.update(options)
+    kept = {}
+
+    def init():
+        kept['graphdef'], state, kept['optimiser'], _ = run.make_state(config, FACTS, None)
+        return state
+
+    state = jax.eval_shape(init)
+    new, _ = jax.eval_shape(
+        lambda state, batch: step.train_step(
+            kept['graphdef'], state, batch, optimiser=kept['optimiser'], loss=Loss(), augment=AUGMENT, drop=DROP,
+            frame_size=2 * tiny.SIZE, seed=0,
+        ),
+        state,
+        tiny.make_batch(0, 2),
+    )  # fmt: skip
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), new) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+
+
+@pytest.mark.parametrize('rates', [Drop(cell=0.4, segment=0.9, modality=0.8), Drop(segment=0.5), Drop(modality=1.0), Drop(cell=0.2)])
+def test_drop_masks_keep_a_unit_of_every_clip_and_hit_their_rates(rates):
+    valid = np.ones((2000, tiny.SEGMENTS), bool)
+    valid[::2, 1:] = False
+    masks = jax.tree.map(np.asarray, jax.jit(step.drop_masks, static_argnums=(2, 3))(jax.random.key(0), valid, (3, 4), rates))
+    assert masks.keys() == {name for name in MASKS if any(getattr(rates, rate) for rate in MASKS[name])}
+    if rates.cell:
+        assert masks['cell_mask'].shape == (2000, tiny.SEGMENTS, 12)
+        assert masks['cell_mask'].mean() == pytest.approx(1 - rates.cell, abs=0.01)
+    if 'unit_mask' not in masks:
+        return
+    units = masks['unit_mask']
+    assert (units & valid[:, None]).any((1, 2)).all()
+    if rates == Drop(segment=0.5):
+        # Both modalities lose all three segments once in 64 clips, which then keep everything.
+        assert units[1::2].mean() == pytest.approx(0.5 + 0.5 / 64, abs=0.02)
+    if rates.modality == 1:
+        heard_or_seen = units[1::2].all(2)
+        assert (heard_or_seen.sum(1) == 1).all() and not (units[1::2].any(2) ^ heard_or_seen).any()
+        assert heard_or_seen[:, 0].mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_mean_scores_are_means_over_valid_units_of_the_batch():
+    rng = np.random.default_rng(0)
+    valid = rng.random((4, 3)) < 0.6
+    alpha, scores = rng.random((4, 3, 2, 5)), rng.normal(size=(4, 2, 3, 6))
+    sums, seen, heard = np.zeros((2, 6)), 0, 0
+    for b, t in zip(*np.nonzero(valid)):
+        sums += scores[b, :, t]
+        seen += np.mean([alpha[b, t, n].sum() for n in range(2)])
+        heard += 1
+    means = step.mean_scores({'alpha': alpha, 'segment_scores': scores}, valid, None)
+    np.testing.assert_allclose(means, sums / [[seen], [heard]], rtol=1e-5)
+
+
+def test_forward_gives_each_clip_its_numbers_whatever_else_is_in_the_batch():
+    _, _, state = trained('jit1', False)
+    graphdef, *_ = run.make_state(make_config(), FACTS, None)
+    call = jax.jit(lambda batch: step.forward(graphdef, state, batch, frame_size=tiny.SIZE)[0])
+    batch = tiny.make_batch(3, 8)
+    logits = np.asarray(call(batch))
+    order = np.array([5, 1, 7, 0, 0, 0, 0, 0])
+    padded = jax.tree.map(lambda x: x[order], batch)
+    padded['valid'][3:], padded['frames'][3:], padded['log_mel'][3:] = False, 0, 0
+    np.testing.assert_allclose(np.asarray(call(padded))[:3], logits[order[:3]], rtol=1e-5, atol=1e-6)
+    assert np.ptp(logits, axis=0).min() > 0.01
+
+
+if __name__ == '__main__':
+    assert not flax.config.nnx_graph_mode and not flax.config.nnx_graph_updates
+    jax.config.update('jax_disable_most_optimizations', True)
+    print(json.dumps(two_steps(*random_step())))
