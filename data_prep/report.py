@@ -21,109 +21,109 @@ REPORT_FILE = 'prepare_report.json'
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """Of one shard: ids used, in the records' order; (id, reason, detail) skipped; (id, note) of the odd but used."""
+    """Of one shard: ids used, in the records' order; (id, reason, detail) skipped; (id, note) of the odd but used."""
 
-  used: list[str]
-  skipped: list[tuple[str, str, str]]
-  notes: list[tuple[str, str]]
+    used: list[str]
+    skipped: list[tuple[str, str, str]]
+    notes: list[tuple[str, str]]
 
 
 def outcome_path(directory: pathlib.Path, shard: str) -> pathlib.Path:
-  return directory / WORK_DIR / f'{shard}.json'
+    return directory / WORK_DIR / f'{shard}.json'
 
 
 def read_outcome(directory: pathlib.Path, shard: str) -> Outcome:
-  return Outcome(**json.loads(outcome_path(directory, shard).read_text()))
+    return Outcome(**json.loads(outcome_path(directory, shard).read_text()))
 
 
 def summarize(outcomes: dict[str, list[Outcome]]) -> dict[str, dict]:
-  """Per split: clips wanted and used, ids with detail skipped by reason, ids noted by note."""
-  summary = {}
-  for split, parts in outcomes.items():
-    skipped: dict[str, dict[str, str]] = {}
-    notes: dict[str, list[str]] = {}
-    for clip_id, reason, detail in (row for part in parts for row in part.skipped):
-      skipped.setdefault(reason, {})[clip_id] = detail
-    for clip_id, note in (row for part in parts for row in part.notes):
-      notes.setdefault(note, []).append(clip_id)
-    used = sum(len(part.used) for part in parts)
-    wanted = used + sum(len(clips) for clips in skipped.values())
-    summary[split] = {'wanted': wanted, 'used': used, 'skipped': skipped, 'notes': notes}
-  return summary
+    """Per split: clips wanted and used, ids with detail skipped by reason, ids noted by note."""
+    summary = {}
+    for split, parts in outcomes.items():
+        skipped: dict[str, dict[str, str]] = {}
+        notes: dict[str, list[str]] = {}
+        for clip_id, reason, detail in (row for part in parts for row in part.skipped):
+            skipped.setdefault(reason, {})[clip_id] = detail
+        for clip_id, note in (row for part in parts for row in part.notes):
+            notes.setdefault(note, []).append(clip_id)
+        used = sum(len(part.used) for part in parts)
+        wanted = used + sum(len(clips) for clips in skipped.values())
+        summary[split] = {'wanted': wanted, 'used': used, 'skipped': skipped, 'notes': notes}
+    return summary
 
 
 def table(summary: dict[str, dict], shown: int = 5) -> str:
-  """The report as text: a line per split, and the first skipped clips of each reason by name."""
-  lines = [f'{"split":12s} {"wanted":>8s} {"used":>8s} {"skipped":>8s}  notes']
-  for split, counts in summary.items():
-    notes = ', '.join(f'{len(ids)} {note}' for note, ids in sorted(counts['notes'].items()))
-    lines.append(
-      f'{split:12s} {counts["wanted"]:8d} {counts["used"]:8d} {counts["wanted"] - counts["used"]:8d}  {notes}'.rstrip()
-    )
-  for split, counts in summary.items():
-    for reason, clips in sorted(counts['skipped'].items()):
-      lines.append(f'skipped in {split}: {len(clips)} {reason} ({media.REASONS[reason]})')
-      lines.extend(f'  {clip_id}: {detail}' for clip_id, detail in list(clips.items())[:shown])
-      if len(clips) > shown:
-        lines.append(f'  ... and {len(clips) - shown} more in {REPORT_FILE}')
-  return '\n'.join(lines)
+    """The report as text: a line per split, and the first skipped clips of each reason by name."""
+    lines = [f'{"split":12s} {"wanted":>8s} {"used":>8s} {"skipped":>8s}  notes']
+    for split, counts in summary.items():
+        notes = ', '.join(f'{len(ids)} {note}' for note, ids in sorted(counts['notes'].items()))
+        lines.append(
+            f'{split:12s} {counts["wanted"]:8d} {counts["used"]:8d} {counts["wanted"] - counts["used"]:8d}  {notes}'.rstrip()
+        )
+    for split, counts in summary.items():
+        for reason, clips in sorted(counts['skipped'].items()):
+            lines.append(f'skipped in {split}: {len(clips)} {reason} ({media.REASONS[reason]})')
+            lines.extend(f'  {clip_id}: {detail}' for clip_id, detail in list(clips.items())[:shown])
+            if len(clips) > shown:
+                lines.append(f'  ... and {len(clips) - shown} more in {REPORT_FILE}')
+    return '\n'.join(lines)
 
 
 def write_info(
-  out: pathlib.Path,
-  name: str,
-  shards: dict[str, list[str]],
-  *,
-  classes: tuple[str, ...],
-  multi_label: bool,
-  spec: media.ClipSpec,
+    out: pathlib.Path,
+    name: str,
+    shards: dict[str, list[str]],
+    *,
+    classes: tuple[str, ...],
+    multi_label: bool,
+    spec: media.ClipSpec,
 ) -> source.DatasetInfo:
-  """Writes TFDS's metadata and then `stattn.json`.
+    """Writes TFDS's metadata and then `stattn.json`.
 
-  Args:
-    shards: names of the shards of each split, in order.
-  """
-  lengths = {split: [len(records.read_index(out / shard)) - 1 for shard in names] for split, names in shards.items()}
-  tfds.folder_dataset.write_metadata(
-    data_dir=str(out),
-    features=records.make_features(classes, spec),
-    split_infos=[
-      tfds.core.SplitInfo(
-        name=split, shard_lengths=lengths[split], num_bytes=sum((out / shard).stat().st_size for shard in names)
-      )
-      for split, names in shards.items()
-    ],
-    check_data=False,
-  )
-  info = source.DatasetInfo(
-    name=name,
-    classes=tuple(classes),
-    multi_label=multi_label,
-    spec=spec,
-    splits={split: sum(counts) for split, counts in lengths.items()},
-    shards={split: len(names) for split, names in shards.items()},
-    fingerprint='',
-  )
-  info = dataclasses.replace(info, fingerprint=fingerprint(out, info))
-  write_json(out / source.INFO_FILE, info.to_json())
-  return info
+    Args:
+      shards: names of the shards of each split, in order.
+    """
+    lengths = {split: [len(records.read_index(out / shard)) - 1 for shard in names] for split, names in shards.items()}
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(out),
+        features=records.make_features(classes, spec),
+        split_infos=[
+            tfds.core.SplitInfo(
+                name=split, shard_lengths=lengths[split], num_bytes=sum((out / shard).stat().st_size for shard in names)
+            )
+            for split, names in shards.items()
+        ],
+        check_data=False,
+    )
+    info = source.DatasetInfo(
+        name=name,
+        classes=tuple(classes),
+        multi_label=multi_label,
+        spec=spec,
+        splits={split: sum(counts) for split, counts in lengths.items()},
+        shards={split: len(names) for split, names in shards.items()},
+        fingerprint='',
+    )
+    info = dataclasses.replace(info, fingerprint=fingerprint(out, info))
+    write_json(out / source.INFO_FILE, info.to_json())
+    return info
 
 
 def fingerprint(out: pathlib.Path, info: source.DatasetInfo) -> str:
-  """SHA-256 over classes, spec, and every shard's index, which holds the checksum of every record."""
-  content = {key: value for key, value in info.to_json().items() if key != 'fingerprint'}
-  digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-  for split in sorted(info.splits):
-    for path in info.shard_paths(out, split):
-      digest.update(records.index_path(path).read_bytes())
-  return digest.hexdigest()
+    """SHA-256 over classes, spec, and every shard's index, which holds the checksum of every record."""
+    content = {key: value for key, value in info.to_json().items() if key != 'fingerprint'}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for split in sorted(info.splits):
+        for path in info.shard_paths(out, split):
+            digest.update(records.index_path(path).read_bytes())
+    return digest.hexdigest()
 
 
 def write_json(path: pathlib.Path, content: dict) -> None:
-  """Writes JSON so that the file is either the old or the new one, never a part."""
-  tmp = path.with_name(f'{path.name}.tmp-{os.getpid()}')
-  with open(tmp, 'w') as file:
-    json.dump(content, file, indent=1)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(tmp, path)
+    """Writes JSON so that the file is either the old or the new one, never a part."""
+    tmp = path.with_name(f'{path.name}.tmp-{os.getpid()}')
+    with open(tmp, 'w') as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(tmp, path)

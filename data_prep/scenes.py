@@ -228,7 +228,11 @@ def _timbre(label, samples, rng):
         lambda: band(2000, 4000) * (0.5 + 0.5 * np.sin(2 * np.pi * 8 * t)),
         lambda: band(300, 7000) * np.exp(-60 * (t * 6 % 1) / 6),
         lambda: sweep(np.where(t * 2.5 % 1 < 0.5, 600.0, 900.0)),
-        lambda: sum(sweep(np.full(samples, 110.0 * k)) / k for k in range(1, 6)) * 0.5 * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * t)),
+        lambda: (
+            sum(sweep(np.full(samples, 110.0 * k)) / k for k in range(1, 6))
+            * 0.5
+            * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * t))
+        ),
         lambda: sweep(np.where(t * 12 % 1 < 0.5, 3000.0, 3500.0)),
         lambda: band(400, 1000) * (0.5 + 0.5 * np.sin(2 * np.pi * 2 * t)),
     )[label]()

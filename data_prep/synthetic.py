@@ -23,7 +23,9 @@ flags.DEFINE_integer('train', 2000, 'Training clips.', lower_bound=1, flag_value
 flags.DEFINE_integer('val', 0, 'Validation clips; 0 leaves the split out.', lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_integer('test', 400, 'Test clips.', lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer('seed', 0, 'Another seed gives other clips.', lower_bound=0, flag_values=FLAGS)
-flags.DEFINE_integer('segments', None, 'Seconds of a clip. Default: 8 (easy), 10 (lopsided).', lower_bound=6, flag_values=FLAGS)
+flags.DEFINE_integer(
+    'segments', None, 'Seconds of a clip. Default: 8 (easy), 10 (lopsided).', lower_bound=6, flag_values=FLAGS
+)
 flags.DEFINE_integer('videos', 0, 'Test clips to write as mp4 too.', lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_integer('workers', None, 'Processes. Default: one per CPU.', lower_bound=1, flag_values=FLAGS)
 
@@ -34,7 +36,9 @@ SPLITS = ('train', 'val', 'test')
 
 def main(_: list[str]) -> None:
     if FLAGS.videos > FLAGS.test:
-        raise cli.UsageError(f'--videos={FLAGS.videos} is more than the {FLAGS.test} test clips; give --test={FLAGS.videos}')
+        raise cli.UsageError(
+            f'--videos={FLAGS.videos} is more than the {FLAGS.test} test clips; give --test={FLAGS.videos}'
+        )
     segments = FLAGS.segments or {'easy': 8, 'lopsided': 10}[FLAGS.variant]
     jobs = [job(FLAGS.variant, segments, FLAGS.seed, split, i) for split in SPLITS for i in range(FLAGS[split].value)]
     spec = media.ClipSpec(segments=segments, short_side=SIZE)
@@ -49,7 +53,9 @@ def main(_: list[str]) -> None:
         workers=FLAGS.workers,
     )
     if FLAGS.videos:
-        write_videos(pathlib.Path(FLAGS.out) / 'videos', [j for j in jobs if j.split == 'test'][: FLAGS.videos], segments)
+        write_videos(
+            pathlib.Path(FLAGS.out) / 'videos', [j for j in jobs if j.split == 'test'][: FLAGS.videos], segments
+        )
 
 
 def job(variant: str, segments: int, seed: int, split: str, number: int) -> prepare.Job:

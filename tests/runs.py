@@ -6,8 +6,12 @@ import os
 import pathlib
 import subprocess
 import sys
+import warnings
+
+import numpy as np
 
 from data_prep import prepare, scenes, synthetic
+from stattn_jax import main
 from stattn_jax.data import media
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -49,10 +53,26 @@ def make_data(out: pathlib.Path, train: int, seed: int = 0) -> pathlib.Path:
     return out
 
 
+def make_video(path: pathlib.Path, number: int, sound: bool = True) -> pathlib.Path:
+    """The easy scene of that number of the test split, as a small mp4."""
+    scene = scenes.make_scene('easy', SEGMENTS, (0, 2, number))
+    frames = scenes.draw(scene, np.arange(SEGMENTS * 4) / 4, 64)
+    media.write_video(path, frames, 4, scenes.sound(scene) if sound else None, scenes.RATE)
+    return path
+
+
 def make_flags(workdir, data, config='configs/synthetic.py', **fields) -> list[str]:
     """The command line of a tiny run; `fields` as train__steps=3."""
     values = SMALL | {'data.dir': data} | {name.replace('__', '.'): value for name, value in fields.items()}
     return [f'--config={ROOT / config}', f'--workdir={workdir}', *(f'--config.{name}={x}' for name, x in values.items())]
+
+
+def run_main(*arguments: str) -> int:
+    """`python -m stattn_jax.main ARGUMENTS` in this process: its exit code."""
+    with warnings.catch_warnings():
+        # ml_collections 1.1 loads config files by a function of importlib that Python 3.11 calls deprecated.
+        warnings.filterwarnings('ignore', 'the load_module', DeprecationWarning)
+        return main.main(['main.py', *map(str, arguments)])
 
 
 def start(module: str, *arguments: str, path: str = '', devices: int = 1) -> subprocess.Popen:

@@ -93,7 +93,9 @@ def time_by_loop(module, picture, sound):
     odds = np.zeros((B, 2, T, CLASSES))
     for b, t in np.ndindex(B, T):
         x = np.concatenate([picture[b, t], sound[b, t]]).astype(np.float64)
-        x = (x - x.mean()) / np.sqrt(x.var() + 1e-6) * np.asarray(module.norm.scale[...]) + np.asarray(module.norm.bias[...])
+        x = (x - x.mean()) / np.sqrt(x.var() + 1e-6) * np.asarray(module.norm.scale[...]) + np.asarray(
+            module.norm.bias[...]
+        )
         x = linear(module.hidden, x)
         x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
         odds[b, :, t] = np.exp(linear(module.score, x)).reshape(2, CLASSES) * VALID[b, :, t, None]

@@ -66,7 +66,9 @@ def test_a_crop_is_one_box_and_one_flip_a_clip():
     frames = np.random.default_rng(1).random((clips, 2, SIZE, SIZE, 3)).astype(np.float32)
     ramp = np.arange(SIZE, dtype=np.float32)
     frames[:, 0, :, :, 0], frames[:, 0, :, :, 1] = ramp, ramp[:, None]
-    out = {size: np.asarray(augment_frames(KEY, frames, size, Augment(crop=0.5, flip=0.5))) for size in (larger, smaller)}
+    out = {
+        size: np.asarray(augment_frames(KEY, frames, size, Augment(crop=0.5, flip=0.5))) for size in (larger, smaller)
+    }
     sides, flips = [], []
     for b in range(clips):
         # Enlarging interpolates a ramp exactly, so that the ramps in the first segment tell the box.

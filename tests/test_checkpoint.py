@@ -218,7 +218,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_sigkill_in_mid_save_leaves_the_checkpoint_before(tmp_path):
     done = subprocess.run(
         [sys.executable, '-c', KILLED_IN_MID_SAVE, str(tmp_path)],
-        env=dict(os.environ, PYTHONPATH=ROOT), check=False, capture_output=True, text=True, timeout=60,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(os.listdir(tmp_path)) == 2

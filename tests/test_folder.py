@@ -13,149 +13,156 @@ from stattn_jax.data import media, pipeline, source
 
 HEADER = 'clip_id,video,start,end,split,labels\n'
 CLIPS = HEADER + (
-  'good1,good.mp4,,,train,tone\n'
-  'good2,sub/good 2.mp4,0.5,2.5,train,tone|noise\n'
-  'short,good.mp4,1,,test,noise\n'
-  'mute,mute.mp4,,,train,tone\n'
-  'text,text.mp4,,,train,tone\n'
-  'cut,cut.mp4,,,train,noise\n'
-  'gone,gone.mp4,,,test,noise\n'
+    'good1,good.mp4,,,train,tone\n'
+    'good2,sub/good 2.mp4,0.5,2.5,train,tone|noise\n'
+    'short,good.mp4,1,,test,noise\n'
+    'mute,mute.mp4,,,train,tone\n'
+    'text,text.mp4,,,train,tone\n'
+    'cut,cut.mp4,,,train,noise\n'
+    'gone,gone.mp4,,,test,noise\n'
 )
 
 
 @pytest.fixture(scope='module')
 def videos(tmp_path_factory):
-  """Two good videos of three seconds, one without sound, one cut off, one that is no video."""
-  out = tmp_path_factory.mktemp('videos')
-  (out / 'sub').mkdir()
-  rng = np.random.default_rng(0)
-  rate, seconds, fps = 16000, 3, 10
-  frames = np.repeat(rng.integers(0, 256, (seconds * fps, 6, 8, 3), np.uint8), 8, axis=1).repeat(8, axis=2)
-  tone = (0.3 * np.sin(2 * np.pi * 440 * np.arange(seconds * rate) / rate)).astype(np.float32)
-  noise = (0.1 * rng.standard_normal(seconds * rate)).astype(np.float32)
-  media.write_video(out / 'good.mp4', frames, fps, tone, rate)
-  media.write_video(out / 'sub' / 'good 2.mp4', frames, fps, noise, rate)
-  media.write_video(out / 'mute.mp4', frames, fps, None, rate)
-  whole = (out / 'good.mp4').read_bytes()
-  (out / 'cut.mp4').write_bytes(whole[: len(whole) // 2])
-  (out / 'text.mp4').write_text('this is not a video\n' * 100)
-  return out
+    """Two good videos of three seconds, one without sound, one cut off, one that is no video."""
+    out = tmp_path_factory.mktemp('videos')
+    (out / 'sub').mkdir()
+    rng = np.random.default_rng(0)
+    rate, seconds, fps = 16000, 3, 10
+    frames = np.repeat(rng.integers(0, 256, (seconds * fps, 6, 8, 3), np.uint8), 8, axis=1).repeat(8, axis=2)
+    tone = (0.3 * np.sin(2 * np.pi * 440 * np.arange(seconds * rate) / rate)).astype(np.float32)
+    noise = (0.1 * rng.standard_normal(seconds * rate)).astype(np.float32)
+    media.write_video(out / 'good.mp4', frames, fps, tone, rate)
+    media.write_video(out / 'sub' / 'good 2.mp4', frames, fps, noise, rate)
+    media.write_video(out / 'mute.mp4', frames, fps, None, rate)
+    whole = (out / 'good.mp4').read_bytes()
+    (out / 'cut.mp4').write_bytes(whole[: len(whole) // 2])
+    (out / 'text.mp4').write_text('this is not a video\n' * 100)
+    return out
 
 
 @pytest.fixture
 def run(videos, tmp_path, capsys):
-  """Writes the given clips table and runs the command in this process: (exit code, stdout, error lines)."""
+    """Writes the given clips table and runs the command in this process: (exit code, stdout, error lines)."""
 
-  def call(*extra, clips=CLIPS, **tables):
-    flags = []
-    for name, text in {'clips': clips, **tables}.items():
-      (tmp_path / f'{name}.csv').write_text(text)
-      flags.append(f'--{name}={tmp_path}/{name}.csv')
-    folder.FLAGS.unparse_flags()
-    argv = ['folder', f'--videos={videos}', f'--out={tmp_path}/out', '--workers=1', '--segments=3', '--short_side=32']
-    code = cli.exit_code([*argv, *flags, *extra], folder.main, folder.FLAGS, folder.__doc__)
-    output = capsys.readouterr()
-    return code, output.out, [line for line in output.err.splitlines() if line.startswith('error')]
+    def call(*extra, clips=CLIPS, **tables):
+        flags = []
+        for name, text in {'clips': clips, **tables}.items():
+            (tmp_path / f'{name}.csv').write_text(text)
+            flags.append(f'--{name}={tmp_path}/{name}.csv')
+        folder.FLAGS.unparse_flags()
+        argv = [
+            'folder',
+            f'--videos={videos}',
+            f'--out={tmp_path}/out',
+            '--workers=1',
+            '--segments=3',
+            '--short_side=32',
+        ]
+        code = cli.exit_code([*argv, *flags, *extra], folder.main, folder.FLAGS, folder.__doc__)
+        output = capsys.readouterr()
+        return code, output.out, [line for line in output.err.splitlines() if line.startswith('error')]
 
-  return call
+    return call
 
 
 def test_good_videos_are_used_and_bad_ones_named(run, tmp_path):
-  events = 'clip_id,label,onset,offset,modality\ngood2,noise,0,1.5,audio\nmute,tone,0,1,visual\n'
-  boxes = 'clip_id,time,label,x0,y0,x1,y1\ngood1,0.5,tone,0.25,0.25,0.75,0.5\n'
-  code, out, errors = run(events=events, boxes=boxes)
-  assert (code, errors) == (0, [])
-  info = source.DatasetInfo.load(tmp_path / 'out')
-  assert (info.classes, info.multi_label, info.splits) == (('noise', 'tone'), True, {'test': 1, 'train': 2})
-  train = source.RecordSource(tmp_path / 'out', 'train')
-  first, second = train[0], train[1]
-  assert (first.clip_id, second.clip_id) == ('good1', 'good2')
-  assert (second.labels, second.start, second.video) == ((1, 0), 0.5, 'sub/good 2.mp4')
-  assert [(event.label, event.offset, event.modality) for event in second.events] == [(0, 1.5, 'audio')]
-  assert [(box.label, box.x1, box.y1) for box in first.boxes] == [(1, 0.75, 0.5)]
-  assert (first.clip.height, first.clip.width) == (48, 64)
-  assert pipeline.clip_arrays(first, 32, 'squash')['frames'].shape == (3, 32, 32, 3)
-  assert first.clip.valid.tolist() == [True] * 3
-  test = source.RecordSource(tmp_path / 'out', 'test')
-  assert (test[0].clip.valid.tolist(), test[0].clip.notes) == ([True, True, False], ('short',))
+    events = 'clip_id,label,onset,offset,modality\ngood2,noise,0,1.5,audio\nmute,tone,0,1,visual\n'
+    boxes = 'clip_id,time,label,x0,y0,x1,y1\ngood1,0.5,tone,0.25,0.25,0.75,0.5\n'
+    code, out, errors = run(events=events, boxes=boxes)
+    assert (code, errors) == (0, [])
+    info = source.DatasetInfo.load(tmp_path / 'out')
+    assert (info.classes, info.multi_label, info.splits) == (('noise', 'tone'), True, {'test': 1, 'train': 2})
+    train = source.RecordSource(tmp_path / 'out', 'train')
+    first, second = train[0], train[1]
+    assert (first.clip_id, second.clip_id) == ('good1', 'good2')
+    assert (second.labels, second.start, second.video) == ((1, 0), 0.5, 'sub/good 2.mp4')
+    assert [(event.label, event.offset, event.modality) for event in second.events] == [(0, 1.5, 'audio')]
+    assert [(box.label, box.x1, box.y1) for box in first.boxes] == [(1, 0.75, 0.5)]
+    assert (first.clip.height, first.clip.width) == (48, 64)
+    assert pipeline.clip_arrays(first, 32, 'squash')['frames'].shape == (3, 32, 32, 3)
+    assert first.clip.valid.tolist() == [True] * 3
+    test = source.RecordSource(tmp_path / 'out', 'test')
+    assert (test[0].clip.valid.tolist(), test[0].clip.notes) == ([True, True, False], ('short',))
 
-  summary = json.loads((tmp_path / 'out' / 'prepare_report.json').read_text())
-  skipped = {clip: reason for part in summary.values() for reason, clips in part['skipped'].items() for clip in clips}
-  assert skipped.pop('cut') in media.REASONS
-  assert skipped == {'mute': 'no_sound', 'text': 'not_a_video', 'gone': 'missing'}
-  assert summary['test']['notes'] == {'short': ['short']}
-  for clip_id in ('mute', 'text', 'cut', 'gone'):
-    assert f'\n  {clip_id}: ' in out
+    summary = json.loads((tmp_path / 'out' / 'prepare_report.json').read_text())
+    skipped = {clip: reason for part in summary.values() for reason, clips in part['skipped'].items() for clip in clips}
+    assert skipped.pop('cut') in media.REASONS
+    assert skipped == {'mute': 'no_sound', 'text': 'not_a_video', 'gone': 'missing'}
+    assert summary['test']['notes'] == {'short': ['short']}
+    for clip_id in ('mute', 'text', 'cut', 'gone'):
+        assert f'\n  {clip_id}: ' in out
 
 
 def test_the_command_itself_with_two_processes(videos, tmp_path, run):
-  """Same bytes as in this process."""
-  assert run()[0] == 0
-  command = [sys.executable, '-m', 'data_prep.folder', f'--videos={videos}', f'--clips={tmp_path}/clips.csv']
-  command += [f'--out={tmp_path}/other', '--workers=2', '--segments=3', '--short_side=32']
-  done = subprocess.run(command, check=True, capture_output=True, text=True)
-  assert 'skipped in train: 1 no_sound (' in done.stdout
-  assert 'Traceback' not in done.stderr
-  left, right = (tmp_path / name for name in ('out', 'other'))
-  names = sorted(path.relative_to(left) for path in left.rglob('*') if path.is_file())
-  assert names == sorted(path.relative_to(right) for path in right.rglob('*') if path.is_file())
-  assert all((left / name).read_bytes() == (right / name).read_bytes() for name in names)
+    """Same bytes as in this process."""
+    assert run()[0] == 0
+    command = [sys.executable, '-m', 'data_prep.folder', f'--videos={videos}', f'--clips={tmp_path}/clips.csv']
+    command += [f'--out={tmp_path}/other', '--workers=2', '--segments=3', '--short_side=32']
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert 'skipped in train: 1 no_sound (' in done.stdout
+    assert 'Traceback' not in done.stderr
+    left, right = (tmp_path / name for name in ('out', 'other'))
+    names = sorted(path.relative_to(left) for path in left.rglob('*') if path.is_file())
+    assert names == sorted(path.relative_to(right) for path in right.rglob('*') if path.is_file())
+    assert all((left / name).read_bytes() == (right / name).read_bytes() for name in names)
 
 
 def test_no_usable_clip_fails_with_the_reason(run, tmp_path):
-  code, _, errors = run(clips=HEADER + 'a,text.mp4,,,train,x\n')
-  assert code == 1
-  assert "split 'train' has no usable clip (1 not_a_video; the first: a:" in errors[0]
-  assert not (tmp_path / 'out' / 'stattn.json').exists()
+    code, _, errors = run(clips=HEADER + 'a,text.mp4,,,train,x\n')
+    assert code == 1
+    assert "split 'train' has no usable clip (1 not_a_video; the first: a:" in errors[0]
+    assert not (tmp_path / 'out' / 'stattn.json').exists()
 
 
 def test_other_segments_in_the_same_directory_are_refused(run):
-  assert run()[0] == 0
-  code, _, errors = run('--segments=4')
-  assert code == 1
-  assert 'segments 3 there, 4 now' in errors[0]
+    assert run()[0] == 0
+    code, _, errors = run('--segments=4')
+    assert code == 1
+    assert 'segments 3 there, 4 now' in errors[0]
 
 
 @pytest.mark.parametrize(
-  ('tables', 'extra', 'expected'),
-  [
-    ({'clips': 'clip_id,video,start,end,labels\na,good.mp4,,,x\n'}, [], 'column split is missing'),
-    ({'clips': HEADER + '../a,good.mp4,,,train,x\n'}, [], "column clip_id: got '../a'"),
-    ({'clips': HEADER + 'a,../good.mp4,,,train,x\n'}, [], "column video: got '../good.mp4'"),
-    ({'classes': 'tone\n'}, [], "'noise' is not in it"),
-    ({'events': 'clip_id,label,onset,offset,modality\ngood1,hum,0,1,audio\n'}, [], "column label: got 'hum'"),
-    ({'boxes': 'clip_id,time,label,x0,y0,x1,y1\ngood1,0,tone,0,0,1,1.5\n'}, [], "column y1: got '1.5'"),
-    ({}, ['--videos=/nowhere'], '--videos=/nowhere is not a folder'),
-    ({}, ['--segment=4'], "Unknown command line flag 'segment'"),
-    ({}, ['--workers=none'], '--workers=none'),
-    ({}, ['--segment_seconds=0'], '--segment_seconds=0.0: give seconds from 0.1 to 60'),
-    ({}, ['extra'], "got 1 positional arguments ['extra'], expected 0"),
-  ],
+    ('tables', 'extra', 'expected'),
+    [
+        ({'clips': 'clip_id,video,start,end,labels\na,good.mp4,,,x\n'}, [], 'column split is missing'),
+        ({'clips': HEADER + '../a,good.mp4,,,train,x\n'}, [], "column clip_id: got '../a'"),
+        ({'clips': HEADER + 'a,../good.mp4,,,train,x\n'}, [], "column video: got '../good.mp4'"),
+        ({'classes': 'tone\n'}, [], "'noise' is not in it"),
+        ({'events': 'clip_id,label,onset,offset,modality\ngood1,hum,0,1,audio\n'}, [], "column label: got 'hum'"),
+        ({'boxes': 'clip_id,time,label,x0,y0,x1,y1\ngood1,0,tone,0,0,1,1.5\n'}, [], "column y1: got '1.5'"),
+        ({}, ['--videos=/nowhere'], '--videos=/nowhere is not a folder'),
+        ({}, ['--segment=4'], "Unknown command line flag 'segment'"),
+        ({}, ['--workers=none'], '--workers=none'),
+        ({}, ['--segment_seconds=0'], '--segment_seconds=0.0: give seconds from 0.1 to 60'),
+        ({}, ['extra'], "got 1 positional arguments ['extra'], expected 0"),
+    ],
 )
 def test_wrong_use_is_exit_2_with_a_line_each(run, tmp_path, tables, extra, expected):
-  code, _, errors = run(*extra, **tables)
-  assert code == 2
-  assert expected in '\n'.join(errors)
-  assert not (tmp_path / 'out').exists()
+    code, _, errors = run(*extra, **tables)
+    assert code == 2
+    assert expected in '\n'.join(errors)
+    assert not (tmp_path / 'out').exists()
 
 
 def test_required_flags_are_named():
-  done = subprocess.run([sys.executable, '-m', 'data_prep.folder'], check=False, capture_output=True, text=True)
-  assert done.returncode == 2
-  (line,) = done.stderr.splitlines()
-  assert all(name in line for name in ('--videos', '--clips', '--out'))
+    done = subprocess.run([sys.executable, '-m', 'data_prep.folder'], check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert all(name in line for name in ('--videos', '--clips', '--out'))
 
 
 def test_help_lists_the_flags(capsys):
-  assert cli.exit_code(['folder', '--help'], folder.main, folder.FLAGS, folder.__doc__) == 0
-  assert '--segment_seconds' in capsys.readouterr().out
+    assert cli.exit_code(['folder', '--help'], folder.main, folder.FLAGS, folder.__doc__) == 0
+    assert '--segment_seconds' in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not os.path.exists('../shared/media/BjCEufrlXm4.mp4'), reason='the real clip is not here')
 def test_real_clip(tmp_path):
-  (tmp_path / 'clips.csv').write_text(HEADER + 'real,BjCEufrlXm4.mp4,,,train,Speech|Dog\n')
-  command = [sys.executable, '-m', 'data_prep.folder', '--videos=../shared/media', f'--clips={tmp_path}/clips.csv']
-  subprocess.run([*command, f'--out={tmp_path}/out', '--workers=1'], check=True, capture_output=True)
-  clip = source.RecordSource(tmp_path / 'out', 'train')[0].clip
-  assert len(clip.frames) == 10
-  assert clip.valid.sum() >= 9
+    (tmp_path / 'clips.csv').write_text(HEADER + 'real,BjCEufrlXm4.mp4,,,train,Speech|Dog\n')
+    command = [sys.executable, '-m', 'data_prep.folder', '--videos=../shared/media', f'--clips={tmp_path}/clips.csv']
+    subprocess.run([*command, f'--out={tmp_path}/out', '--workers=1'], check=True, capture_output=True)
+    clip = source.RecordSource(tmp_path / 'out', 'train')[0].clip
+    assert len(clip.frames) == 10
+    assert clip.valid.sum() >= 9

@@ -129,7 +129,9 @@ def test_cells_of_several_labels_also_deny_the_absent_ones_at_all_valid_segments
 def test_sharp_pooling_of_cells_is_their_maximum():
     loss = np.asarray(cells(ONE, False, 50.0))
     best = EVIDENCE.max(2)
-    expected = [-sum(HEARD[b, t, i] * log_softmax(best[b, t])[i] for t in range(T)) for b, i in enumerate(ONE.argmax(1))]
+    expected = [
+        -sum(HEARD[b, t, i] * log_softmax(best[b, t])[i] for t in range(T)) for b, i in enumerate(ONE.argmax(1))
+    ]
     np.testing.assert_allclose(loss, expected, atol=0.1)
 
 

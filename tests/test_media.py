@@ -18,140 +18,146 @@ REAL = pathlib.Path(__file__).parents[2] / 'shared' / 'media' / 'BjCEufrlXm4.mp4
 
 @pytest.fixture(scope='module')
 def twenty(tmp_path_factory):
-  return clips.write_twenty(tmp_path_factory.mktemp('media') / 'twenty.mp4')
+    return clips.write_twenty(tmp_path_factory.mktemp('media') / 'twenty.mp4')
 
 
 @pytest.mark.parametrize('start', [0, 0.3, 7.05, 15.95])
 def test_frames_are_those_shown_at_the_centres(twenty, start):
-  clip = media.read_clip(twenty, SPEC, start)
-  assert numbers(clip) == [int((start + t + 0.5) * 10 + 1e-6) for t in range(4)]
-  assert clip.valid.all() and (clip.height, clip.width) == (48, 64)
-  assert clip.duration == pytest.approx(4) and clip.notes == (('long',) if start < 15 else ())
+    clip = media.read_clip(twenty, SPEC, start)
+    assert numbers(clip) == [int((start + t + 0.5) * 10 + 1e-6) for t in range(4)]
+    assert clip.valid.all() and (clip.height, clip.width) == (48, 64)
+    assert clip.duration == pytest.approx(4) and clip.notes == (('long',) if start < 15 else ())
 
 
 def test_a_click_lands_in_its_segment_and_frame(tmp_path):
-  media.write_video(tmp_path / 'click.mp4', grey([0] * 40), 10, clicks(4, [2.5]), RATE)
-  patches = media.read_clip(tmp_path / 'click.mp4', SPEC).log_mel.astype(np.float32)
-  loudness_tf = patches.max(2)
-  assert np.unravel_index(loudness_tf.argmax(), loudness_tf.shape)[0] == 2
-  # Windows of 25 ms that hold the 5 ms after 0.5 s begin at 0.475 to 0.505 s: frames 48 to 50.
-  assert set(np.flatnonzero(loudness_tf[2] > loudness_tf.max() - 1)) <= {47, 48, 49, 50}
-  assert loudness_tf[[0, 1, 3]].max() < loudness_tf.max() - 3
+    media.write_video(tmp_path / 'click.mp4', grey([0] * 40), 10, clicks(4, [2.5]), RATE)
+    patches = media.read_clip(tmp_path / 'click.mp4', SPEC).log_mel.astype(np.float32)
+    loudness_tf = patches.max(2)
+    assert np.unravel_index(loudness_tf.argmax(), loudness_tf.shape)[0] == 2
+    # Windows of 25 ms that hold the 5 ms after 0.5 s begin at 0.475 to 0.505 s: frames 48 to 50.
+    assert set(np.flatnonzero(loudness_tf[2] > loudness_tf.max() - 1)) <= {47, 48, 49, 50}
+    assert loudness_tf[[0, 1, 3]].max() < loudness_tf.max() - 3
 
 
 def test_variable_frame_rate_goes_by_time_stamps(tmp_path):
-  stamps = np.array([0, 0.1, 0.52, 1.3, 1.49, 1.51, 1.6, 3.4, 3.6, 3.9])
-  path = encode(tmp_path / 'vfr.mp4', grey(np.arange(10) * 25), stamps, noise(4)[None])
-  shown = [np.flatnonzero(stamps <= centre)[-1] for centre in (0.5, 1.5, 2.5, 3.5)]
-  assert shown == [1, 4, 6, 7]
-  np.testing.assert_allclose(levels(media.read_clip(path, SPEC)), np.array(shown) * 25, atol=2)
+    stamps = np.array([0, 0.1, 0.52, 1.3, 1.49, 1.51, 1.6, 3.4, 3.6, 3.9])
+    path = encode(tmp_path / 'vfr.mp4', grey(np.arange(10) * 25), stamps, noise(4)[None])
+    shown = [np.flatnonzero(stamps <= centre)[-1] for centre in (0.5, 1.5, 2.5, 3.5)]
+    assert shown == [1, 4, 6, 7]
+    np.testing.assert_allclose(levels(media.read_clip(path, SPEC)), np.array(shown) * 25, atol=2)
 
 
 def test_sound_that_begins_late_stays_late(tmp_path):
-  sound = clicks(2, [0.25])[None]
-  path = encode(tmp_path / 'late.mkv', grey(np.arange(40)), np.arange(40) / 10, sound, first=2.0)
-  np.testing.assert_allclose(onsets(path, 0, 4), [2.25], atol=0.002)
-  clip = media.read_clip(path, SPEC)
-  assert clip.valid.tolist() == [False, False, True, True] and clip.notes == ('short',)
+    sound = clicks(2, [0.25])[None]
+    path = encode(tmp_path / 'late.mkv', grey(np.arange(40)), np.arange(40) / 10, sound, first=2.0)
+    np.testing.assert_allclose(onsets(path, 0, 4), [2.25], atol=0.002)
+    clip = media.read_clip(path, SPEC)
+    assert clip.valid.tolist() == [False, False, True, True] and clip.notes == ('short',)
 
 
 def test_short_clips_are_masked_black_and_silent(tmp_path):
-  media.write_video(tmp_path / 'a.mp4', grey([200] * 26), 10, noise(2.6), RATE)
-  clip = media.read_clip(tmp_path / 'a.mp4', SPEC)
-  assert clip.valid.tolist() == [True, True, True, False] and clip.notes == ('short',)
-  assert clip.duration == pytest.approx(2.6, abs=0.06)
-  assert min(levels(clip)[:3]) > 190 and levels(clip)[3] == 0
-  assert clip.log_mel.shape == (4, 96, 64) and clip.log_mel.dtype == np.float16
-  np.testing.assert_array_equal(clip.log_mel[3], np.float16(np.log(0.01)))
-  assert clip.log_mel[:3].min(axis=(1, 2)).max() > np.log(0.011)
+    media.write_video(tmp_path / 'a.mp4', grey([200] * 26), 10, noise(2.6), RATE)
+    clip = media.read_clip(tmp_path / 'a.mp4', SPEC)
+    assert clip.valid.tolist() == [True, True, True, False] and clip.notes == ('short',)
+    assert clip.duration == pytest.approx(2.6, abs=0.06)
+    assert min(levels(clip)[:3]) > 190 and levels(clip)[3] == 0
+    assert clip.log_mel.shape == (4, 96, 64) and clip.log_mel.dtype == np.float16
+    np.testing.assert_array_equal(clip.log_mel[3], np.float16(np.log(0.01)))
+    assert clip.log_mel[:3].min(axis=(1, 2)).max() > np.log(0.011)
 
 
 @pytest.mark.parametrize(
-  'start,end,valid,notes',
-  [
-    (1.5, 4.4, [1, 1, 1, 0], ('short',)),
-    (1.5, 4.0, [1, 1, 1, 0], ('short',)),
-    (1.5, 3.99, [1, 1, 0, 0], ('short',)),
-    (2, 6, [1, 1, 1, 1], ()),
-    (2, 6.4, [1, 1, 1, 1], ()),
-    (2, 6.5, [1, 1, 1, 1], ('long',)),
-    (17.4, 30, [1, 1, 1, 0], ('short',)),
-  ],
+    'start,end,valid,notes',
+    [
+        (1.5, 4.4, [1, 1, 1, 0], ('short',)),
+        (1.5, 4.0, [1, 1, 1, 0], ('short',)),
+        (1.5, 3.99, [1, 1, 0, 0], ('short',)),
+        (2, 6, [1, 1, 1, 1], ()),
+        (2, 6.4, [1, 1, 1, 1], ()),
+        (2, 6.5, [1, 1, 1, 1], ('long',)),
+        (17.4, 30, [1, 1, 1, 0], ('short',)),
+    ],
 )
 def test_intervals(twenty, start, end, valid, notes):
-  """A segment is valid with half of itself in the interval; half a segment or more left over is noted."""
-  clip = media.read_clip(twenty, SPEC, start, end)
-  assert clip.valid.tolist() == [bool(v) for v in valid] and clip.notes == notes
-  assert clip.duration == pytest.approx(min(end, start + 4, 20) - start, abs=0.05)
+    """A segment is valid with half of itself in the interval; half a segment or more left over is noted."""
+    clip = media.read_clip(twenty, SPEC, start, end)
+    assert clip.valid.tolist() == [bool(v) for v in valid] and clip.notes == notes
+    assert clip.duration == pytest.approx(min(end, start + 4, 20) - start, abs=0.05)
 
 
 def test_sound_after_the_end_of_the_interval_is_not_heard(twenty):
-  """The click at 3.25 s lies in the last, half valid segment but after the end."""
-  loud = media.read_clip(twenty, SPEC, 0.7, 3.5).log_mel[2]
-  still = media.read_clip(twenty, SPEC, 0.7, 3.21).log_mel[2]
-  assert loud.max() > 0 > still.max()
+    """The click at 3.25 s lies in the last, half valid segment but after the end."""
+    loud = media.read_clip(twenty, SPEC, 0.7, 3.5).log_mel[2]
+    still = media.read_clip(twenty, SPEC, 0.7, 3.21).log_mel[2]
+    assert loud.max() > 0 > still.max()
 
 
 def test_arrays_take_the_path_of_files(tmp_path):
-  """The same frames and sound, once encoded and once not, give nearly the same clip."""
-  frames, sound = grey(np.repeat([30, 90, 150, 210], 10)), noise(4)
-  media.write_video(tmp_path / 'a.mp4', frames, 10, sound, RATE)
-  coded, plain = media.read_clip(tmp_path / 'a.mp4', SPEC), media.clip_from_arrays(frames[5::10], sound, SPEC)
-  np.testing.assert_allclose(levels(plain), [30, 90, 150, 210], atol=1)
-  np.testing.assert_allclose(levels(coded), levels(plain), atol=2)
-  assert np.abs(coded.log_mel.astype(np.float32) - plain.log_mel).mean() < 0.2
-  assert (plain.height, plain.width, plain.duration, plain.notes) == (48, 64, 4.0, ()) and plain.valid.all()
-  np.testing.assert_array_equal(
-    plain.log_mel, media.log_mel(sound, media.MEL_PRESETS['vggish'], 4, 1.0).astype(np.float16)
-  )
+    """The same frames and sound, once encoded and once not, give nearly the same clip."""
+    frames, sound = grey(np.repeat([30, 90, 150, 210], 10)), noise(4)
+    media.write_video(tmp_path / 'a.mp4', frames, 10, sound, RATE)
+    coded, plain = media.read_clip(tmp_path / 'a.mp4', SPEC), media.clip_from_arrays(frames[5::10], sound, SPEC)
+    np.testing.assert_allclose(levels(plain), [30, 90, 150, 210], atol=1)
+    np.testing.assert_allclose(levels(coded), levels(plain), atol=2)
+    assert np.abs(coded.log_mel.astype(np.float32) - plain.log_mel).mean() < 0.2
+    assert (plain.height, plain.width, plain.duration, plain.notes) == (48, 64, 4.0, ()) and plain.valid.all()
+    np.testing.assert_array_equal(
+        plain.log_mel, media.log_mel(sound, media.MEL_PRESETS['vggish'], 4, 1.0).astype(np.float16)
+    )
 
 
 def test_arrays_are_made_smaller_and_resampled():
-  tone = {rate: np.sin(2 * np.pi * 700 * np.arange(4 * rate) / rate).astype(np.float32) for rate in (RATE, 44100)}
-  clips = [media.clip_from_arrays(grey([9] * 4, 96, 128), tone[rate], SPEC, rate) for rate in tone]
-  assert pixels(clips[0])[0].shape == (48, 64, 3) and (clips[0].height, clips[0].width) == (96, 128)
-  np.testing.assert_allclose(clips[0].log_mel[1:3], clips[1].log_mel[1:3], atol=0.1)
+    tone = {rate: np.sin(2 * np.pi * 700 * np.arange(4 * rate) / rate).astype(np.float32) for rate in (RATE, 44100)}
+    clips = [media.clip_from_arrays(grey([9] * 4, 96, 128), tone[rate], SPEC, rate) for rate in tone]
+    assert pixels(clips[0])[0].shape == (48, 64, 3) and (clips[0].height, clips[0].width) == (96, 128)
+    np.testing.assert_allclose(clips[0].log_mel[1:3], clips[1].log_mel[1:3], atol=0.1)
 
 
 @pytest.mark.parametrize(
-  'frames,sound,fix',
-  [
-    (grey([0] * 3), noise(4), 'one a segment'),
-    (grey([0] * 4)[..., 0], noise(4), 'one a segment'),
-    (grey([0] * 4).astype(np.float32), noise(4), 'uint8'),
-    (grey([0] * 4), noise(3), r'\(64000,\)'),
-  ],
+    'frames,sound,fix',
+    [
+        (grey([0] * 3), noise(4), 'one a segment'),
+        (grey([0] * 4)[..., 0], noise(4), 'one a segment'),
+        (grey([0] * 4).astype(np.float32), noise(4), 'uint8'),
+        (grey([0] * 4), noise(3), r'\(64000,\)'),
+    ],
 )
 def test_arrays_of_other_shapes_are_refused(frames, sound, fix):
-  with pytest.raises(ValueError, match=fix):
-    media.clip_from_arrays(frames, sound, SPEC)
+    with pytest.raises(ValueError, match=fix):
+        media.clip_from_arrays(frames, sound, SPEC)
 
 
 def test_a_written_video_keeps_odd_sizes_rate_and_sound(tmp_path):
-  path = tmp_path / 'a.mp4'
-  media.write_video(path, grey(np.arange(75), 47, 63), 29.97, noise(1.5), RATE)
-  with av.open(path) as container:
-    video, audio = container.streams.video[0], container.streams.audio[0]
-    assert (video.height, video.width, video.codec.name, audio.codec.name) == (48, 64, 'h264', 'aac')
-    assert float(video.average_rate) == pytest.approx(29.97, abs=0.01)
-    assert sum(1 for _ in container.decode(video=0)) == 75
-  assert [p.name for p in tmp_path.iterdir()] == ['a.mp4']
-  waveform, _ = decode.MediaFile(path).sound(0, 2.5, RATE, round(2.5 * RATE))
-  assert np.abs(waveform[: round(1.5 * RATE)]).mean() > 0.05 and np.abs(waveform[round(1.6 * RATE) :]).max() < 1e-3
+    path = tmp_path / 'a.mp4'
+    media.write_video(path, grey(np.arange(75), 47, 63), 29.97, noise(1.5), RATE)
+    with av.open(path) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        assert (video.height, video.width, video.codec.name, audio.codec.name) == (48, 64, 'h264', 'aac')
+        assert float(video.average_rate) == pytest.approx(29.97, abs=0.01)
+        assert sum(1 for _ in container.decode(video=0)) == 75
+    assert [p.name for p in tmp_path.iterdir()] == ['a.mp4']
+    waveform, _ = decode.MediaFile(path).sound(0, 2.5, RATE, round(2.5 * RATE))
+    assert np.abs(waveform[: round(1.5 * RATE)]).mean() > 0.05 and np.abs(waveform[round(1.6 * RATE) :]).max() < 1e-3
 
 
 def test_spec_goes_through_json_and_refuses_nonsense():
-  assert media.ClipSpec.from_json(SPEC.to_json()) == SPEC and SPEC.mel_shape == (4, 96, 64) and SPEC.seconds == 4
-  assert media.ClipSpec(segments=3, segment_seconds=2.0).mel_shape == (3, 192, 64)
-  for wrong in ({'segments': 0}, {'segments': 2.0}, {'segment_seconds': 0.01}, {'jpeg_quality': 101}, {'mel': 'fbank'}):
-    with pytest.raises(ValueError, match=f'{next(iter(wrong))}=.*: give'):
-      media.ClipSpec(**wrong)
-  with pytest.raises(ValueError, match='unknown: colour'):
-    media.ClipSpec.from_json({**SPEC.to_json(), 'colour': 1})
+    assert media.ClipSpec.from_json(SPEC.to_json()) == SPEC and SPEC.mel_shape == (4, 96, 64) and SPEC.seconds == 4
+    assert media.ClipSpec(segments=3, segment_seconds=2.0).mel_shape == (3, 192, 64)
+    for wrong in (
+        {'segments': 0},
+        {'segments': 2.0},
+        {'segment_seconds': 0.01},
+        {'jpeg_quality': 101},
+        {'mel': 'fbank'},
+    ):
+        with pytest.raises(ValueError, match=f'{next(iter(wrong))}=.*: give'):
+            media.ClipSpec(**wrong)
+    with pytest.raises(ValueError, match='unknown: colour'):
+        media.ClipSpec.from_json({**SPEC.to_json(), 'colour': 1})
 
 
 @pytest.mark.skipif(not REAL.exists(), reason='the real clip is not here')
 def test_the_real_clip():
-  clip = media.read_clip(REAL, media.ClipSpec())
-  assert clip.valid.all() and clip.notes == () and (clip.height, clip.width) == (240, 320)
-  assert clip.log_mel.shape == (10, 96, 64) and min(np.std(levels(clip)), np.std(clip.log_mel.astype(float))) > 1
+    clip = media.read_clip(REAL, media.ClipSpec())
+    assert clip.valid.all() and clip.notes == () and (clip.height, clip.width) == (240, 320)
+    assert clip.log_mel.shape == (10, 96, 64) and min(np.std(levels(clip)), np.std(clip.log_mel.astype(float))) > 1

@@ -28,7 +28,11 @@ def test_schedule_without_warmup_starts_at_its_height_and_a_short_run_stays_in_w
 
 
 def test_kernels_decay_and_biases_do_not():
-    tree = {'conv': jnp.zeros((3, 3, 1, 2)), 'norm': {'scale': jnp.zeros(2), 'bias': jnp.zeros(2)}, 'log_scale': jnp.zeros(1)}
+    tree = {
+        'conv': jnp.zeros((3, 3, 1, 2)),
+        'norm': {'scale': jnp.zeros(2), 'bias': jnp.zeros(2)},
+        'log_scale': jnp.zeros(1),
+    }
     assert optim.decay_mask(tree) == {'conv': True, 'norm': {'scale': False, 'bias': False}, 'log_scale': False}
 
 

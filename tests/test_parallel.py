@@ -263,7 +263,11 @@ def worker(process, port, directory):
         step = strategy.compile(functools.partial(train_step, axis=strategy.axis))
         step(placed, strategy.place_batch(batches[0]))
         np.savez(
-            Path(directory) / f'{kind}{process}.npz', losses=losses, sums=sums, labels=rows['label'], flops=step.flops,
+            Path(directory) / f'{kind}{process}.npz',
+            losses=losses,
+            sums=sums,
+            labels=rows['label'],
+            flops=step.flops,
             filters=jax.device_get(stored['params']['filters']),
             key=jax.device_get(jax.random.key_data(stored['key'])),
         )

@@ -22,9 +22,7 @@ def test_flops_of_convolution_and_matmul_are_the_analytic_count():
     b, h, w, c, k, d, n = 4, 16, 16, 8, 3, 32, 64
 
     def network(frames, filters, head):
-        x = jax.lax.conv_general_dilated(
-            frames, filters, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-        )
+        x = jax.lax.conv_general_dilated(frames, filters, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
         return x.reshape(-1, d) @ head
 
     shapes = ((b, h + k - 1, w + k - 1, c), (k, k, c, d), (d, n))

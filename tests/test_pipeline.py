@@ -19,204 +19,209 @@ SIZE = {'frame_size': 16, 'fit': 'squash'}
 
 @pytest.fixture(scope='module')
 def directory(tmp_path_factory):
-  return fakes.dataset(tmp_path_factory.mktemp('pipeline') / 'd', 10, 7)
+    return fakes.dataset(tmp_path_factory.mktemp('pipeline') / 'd', 10, 7)
 
 
 @pytest.fixture(scope='module')
 def train(directory):
-  return source.RecordSource(directory, 'train')
+    return source.RecordSource(directory, 'train')
 
 
 @pytest.fixture(scope='module')
 def test_split(directory):
-  return source.RecordSource(directory, 'test')
+    return source.RecordSource(directory, 'test')
 
 
 def _take(count, *arguments, **options):
-  with contextlib.closing(pipeline.train_batches(*arguments, **{**SIZE, **options})) as batches:
-    return list(itertools.islice(batches, count))
+    with contextlib.closing(pipeline.train_batches(*arguments, **{**SIZE, **options})) as batches:
+        return list(itertools.islice(batches, count))
 
 
 def _assert_same(left, right):
-  assert left.keys() == right.keys()
-  for name, value in left.items():
-    assert value.dtype == right[name].dtype
-    np.testing.assert_array_equal(value, right[name], err_msg=name)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert value.dtype == right[name].dtype
+        np.testing.assert_array_equal(value, right[name], err_msg=name)
 
 
 def test_rows_are_the_records_they_name(train):
-  (batch,) = _take(1, train, global_batch=4, seed=0)
-  shapes = {name: (value.dtype.name, value.shape) for name, value in batch.items()}
-  assert shapes == {
-    'frames': ('uint8', (4, 3, 16, 16, 3)),
-    'log_mel': ('float16', (4, *fakes.SPEC.mel_shape)),
-    'valid': ('bool', (4, 3)),
-    'labels': ('float32', (4, 3)),
-    'weight': ('float32', (4,)),
-    'index': ('int32', (4,)),
-  }
-  for row, number in enumerate(batch['index']):
-    record = train[number]
-    arrays = pipeline.clip_arrays(record, **SIZE)
-    for name in ('frames', 'log_mel', 'valid'):
-      np.testing.assert_array_equal(batch[name][row], arrays[name])
-    assert np.flatnonzero(batch['labels'][row]).tolist() == list(record.labels)
-  assert batch['weight'].tolist() == [1] * 4
+    (batch,) = _take(1, train, global_batch=4, seed=0)
+    shapes = {name: (value.dtype.name, value.shape) for name, value in batch.items()}
+    assert shapes == {
+        'frames': ('uint8', (4, 3, 16, 16, 3)),
+        'log_mel': ('float16', (4, *fakes.SPEC.mel_shape)),
+        'valid': ('bool', (4, 3)),
+        'labels': ('float32', (4, 3)),
+        'weight': ('float32', (4,)),
+        'index': ('int32', (4,)),
+    }
+    for row, number in enumerate(batch['index']):
+        record = train[number]
+        arrays = pipeline.clip_arrays(record, **SIZE)
+        for name in ('frames', 'log_mel', 'valid'):
+            np.testing.assert_array_equal(batch[name][row], arrays[name])
+        assert np.flatnonzero(batch['labels'][row]).tolist() == list(record.labels)
+    assert batch['weight'].tolist() == [1] * 4
 
 
 def test_each_epoch_is_a_permutation_of_its_own(train):
-  # 10 records in batches of 4: the ends of epochs fall inside batches.
-  stream = np.concatenate([batch['index'] for batch in _take(15, train, global_batch=4, seed=3)])
-  epochs = stream.reshape(6, 10)
-  assert (np.sort(epochs, axis=1) == np.arange(10)).all()
-  assert len({tuple(epoch) for epoch in epochs}) == 6
+    # 10 records in batches of 4: the ends of epochs fall inside batches.
+    stream = np.concatenate([batch['index'] for batch in _take(15, train, global_batch=4, seed=3)])
+    epochs = stream.reshape(6, 10)
+    assert (np.sort(epochs, axis=1) == np.arange(10)).all()
+    assert len({tuple(epoch) for epoch in epochs}) == 6
 
 
 def test_seeds_differ(train):
-  first, second = (np.concatenate([b['index'] for b in _take(5, train, global_batch=4, seed=seed)]) for seed in (0, 1))
-  assert (first != second).any()
+    first, second = (
+        np.concatenate([b['index'] for b in _take(5, train, global_batch=4, seed=seed)]) for seed in (0, 1)
+    )
+    assert (first != second).any()
 
 
 @pytest.mark.parametrize('count', [1, 2, 4])
 @pytest.mark.parametrize('threads', [0, 1, 3])
 def test_global_batch_is_the_same_for_any_processes_and_threads(train, count, threads):
-  whole = _take(4, train, global_batch=8, seed=5)
-  parts = [
-    _take(4, train, global_batch=8, seed=5, process_index=p, process_count=count, threads=threads) for p in range(count)
-  ]
-  for step, batch in enumerate(whole):
-    joined = {name: np.concatenate([part[step][name] for part in parts]) for name in batch}
-    _assert_same(joined, batch)
+    whole = _take(4, train, global_batch=8, seed=5)
+    parts = [
+        _take(4, train, global_batch=8, seed=5, process_index=p, process_count=count, threads=threads)
+        for p in range(count)
+    ]
+    for step, batch in enumerate(whole):
+        joined = {name: np.concatenate([part[step][name] for part in parts]) for name in batch}
+        _assert_same(joined, batch)
 
 
 @pytest.mark.parametrize('start', [1, 3, 7])
 def test_start_step_skips_exactly(train, start):
-  whole = _take(start + 2, train, global_batch=4, seed=5, process_index=1, process_count=2)
-  resumed = _take(2, train, global_batch=4, seed=5, process_index=1, process_count=2, start_step=start)
-  for left, right in zip(resumed, whole[start:], strict=True):
-    _assert_same(left, right)
+    whole = _take(start + 2, train, global_batch=4, seed=5, process_index=1, process_count=2)
+    resumed = _take(2, train, global_batch=4, seed=5, process_index=1, process_count=2, start_step=start)
+    for left, right in zip(resumed, whole[start:], strict=True):
+        _assert_same(left, right)
 
 
 def test_start_far_away_is_reached_without_reading_up_to_it(train):
-  (batch,) = _take(1, train, global_batch=4, seed=5, start_step=2**30)
-  assert batch['weight'].sum() == 4
+    (batch,) = _take(1, train, global_batch=4, seed=5, start_step=2**30)
+    assert batch['weight'].sum() == 4
 
 
 def test_a_split_smaller_than_the_batch_repeats(train):
-  (batch,) = _take(1, train, global_batch=25, seed=0)
-  counts = np.bincount(batch['index'], minlength=10)
-  assert counts.sum() == 25
-  assert set(counts) == {2, 3}
+    (batch,) = _take(1, train, global_batch=25, seed=0)
+    counts = np.bincount(batch['index'], minlength=10)
+    assert counts.sum() == 25
+    assert set(counts) == {2, 3}
 
 
 @pytest.mark.parametrize('count', [1, 2, 4])
 @pytest.mark.parametrize('global_batch', [4, 8, 12])
 def test_eval_counts_every_record_once(test_split, global_batch, count):
-  parts = []
-  for p in range(count):
-    batches = pipeline.eval_batches(test_split, global_batch=global_batch, process_index=p, process_count=count, **SIZE)
-    with contextlib.closing(batches):
-      parts.append(list(batches))
-  assert {len(part) for part in parts} == {-(-7 // global_batch)}
-  assert {batch['frames'].shape for part in parts for batch in part} == {(global_batch // count, 3, 16, 16, 3)}
-  index = np.concatenate([np.concatenate([part[step]['index'] for part in parts]) for step in range(len(parts[0]))])
-  weight = np.concatenate([np.concatenate([part[step]['weight'] for part in parts]) for step in range(len(parts[0]))])
-  assert index[:7].tolist() == list(range(7))
-  assert (index[7:] == -1).all()
-  np.testing.assert_array_equal(weight, index >= 0)
-  padding = [batch for part in parts for batch in part if (batch['index'] < 0).any()]
-  for batch in padding:
-    empty = batch['index'] < 0
-    assert all(not batch[name][empty].any() for name in ('frames', 'log_mel', 'valid', 'labels', 'weight'))
+    parts = []
+    for p in range(count):
+        batches = pipeline.eval_batches(
+            test_split, global_batch=global_batch, process_index=p, process_count=count, **SIZE
+        )
+        with contextlib.closing(batches):
+            parts.append(list(batches))
+    assert {len(part) for part in parts} == {-(-7 // global_batch)}
+    assert {batch['frames'].shape for part in parts for batch in part} == {(global_batch // count, 3, 16, 16, 3)}
+    index = np.concatenate([np.concatenate([part[step]['index'] for part in parts]) for step in range(len(parts[0]))])
+    weight = np.concatenate([np.concatenate([part[step]['weight'] for part in parts]) for step in range(len(parts[0]))])
+    assert index[:7].tolist() == list(range(7))
+    assert (index[7:] == -1).all()
+    np.testing.assert_array_equal(weight, index >= 0)
+    padding = [batch for part in parts for batch in part if (batch['index'] < 0).any()]
+    for batch in padding:
+        empty = batch['index'] < 0
+        assert all(not batch[name][empty].any() for name in ('frames', 'log_mel', 'valid', 'labels', 'weight'))
 
 
 def test_wrong_batch_fit_and_empty_split_are_refused(train, test_split, monkeypatch):
-  with pytest.raises(ValueError, match='global batch 6 must be a positive multiple of the number of processes, 4'):
-    pipeline.train_batches(train, global_batch=6, seed=0, process_count=4, **SIZE)
-  with pytest.raises(ValueError, match="fit is 'stretch', expected one of squash, crop"):
-    pipeline.eval_batches(train, global_batch=4, frame_size=16, fit='stretch')
-  monkeypatch.setitem(test_split.info.splits, 'test', 0)
-  with pytest.raises(records.DataError, match="split 'test' holds no clips"):
-    pipeline.eval_batches(test_split, global_batch=4, **SIZE)
+    with pytest.raises(ValueError, match='global batch 6 must be a positive multiple of the number of processes, 4'):
+        pipeline.train_batches(train, global_batch=6, seed=0, process_count=4, **SIZE)
+    with pytest.raises(ValueError, match="fit is 'stretch', expected one of squash, crop"):
+        pipeline.eval_batches(train, global_batch=4, frame_size=16, fit='stretch')
+    monkeypatch.setitem(test_split.info.splits, 'test', 0)
+    with pytest.raises(records.DataError, match="split 'test' holds no clips"):
+        pipeline.eval_batches(test_split, global_batch=4, **SIZE)
 
 
 def test_damaged_record_stops_the_batches_with_its_place(tmp_path):
-  directory = fakes.dataset(tmp_path / 'd', 6)
-  fakes.flip_byte(directory / 'fake-train.tfrecord-00001-of-00002', 700)
-  damaged = source.RecordSource(directory, 'train')
-  with (
-    contextlib.closing(pipeline.eval_batches(damaged, global_batch=2, **SIZE)) as batches,
-    pytest.raises(records.DataError, match='fake-train.tfrecord-00001-of-00002: record 0 at byte 0 is damaged'),
-  ):
-    list(batches)
+    directory = fakes.dataset(tmp_path / 'd', 6)
+    fakes.flip_byte(directory / 'fake-train.tfrecord-00001-of-00002', 700)
+    damaged = source.RecordSource(directory, 'train')
+    with (
+        contextlib.closing(pipeline.eval_batches(damaged, global_batch=2, **SIZE)) as batches,
+        pytest.raises(records.DataError, match='fake-train.tfrecord-00001-of-00002: record 0 at byte 0 is damaged'),
+    ):
+        list(batches)
 
 
 def _gradient_clip(height, width, jpeg_height, jpeg_width):
-  """A clip whose red is x and green is y of the frame, 0 to 250."""
-  y, x = np.meshgrid(
-    (np.arange(jpeg_height) + 0.5) / jpeg_height, (np.arange(jpeg_width) + 0.5) / jpeg_width, indexing='ij'
-  )
-  frame = np.stack([x * 250, y * 250, np.full_like(x, 100)], -1).round().astype(np.uint8)
-  jpeg = simplejpeg.encode_jpeg(frame, quality=100, colorsubsampling='444')
-  mel = np.zeros(fakes.SPEC.mel_shape, np.float16)
-  return media.Clip([jpeg] * 3, mel, np.ones(3, bool), height, width, 3.0, ())
+    """A clip whose red is x and green is y of the frame, 0 to 250."""
+    y, x = np.meshgrid(
+        (np.arange(jpeg_height) + 0.5) / jpeg_height, (np.arange(jpeg_width) + 0.5) / jpeg_width, indexing='ij'
+    )
+    frame = np.stack([x * 250, y * 250, np.full_like(x, 100)], -1).round().astype(np.uint8)
+    jpeg = simplejpeg.encode_jpeg(frame, quality=100, colorsubsampling='444')
+    mel = np.zeros(fakes.SPEC.mel_shape, np.float16)
+    return media.Clip([jpeg] * 3, mel, np.ones(3, bool), height, width, 3.0, ())
 
 
 @pytest.mark.parametrize('fit', pipeline.FITS)
 @pytest.mark.parametrize(('height', 'width'), [(120, 200), (200, 120), (96, 96)])
 @pytest.mark.parametrize('frame_size', [32, 48, 96])
 def test_frame_affine_says_where_a_pixel_came_from(height, width, fit, frame_size):
-  frames = pipeline.clip_arrays(_gradient_clip(2 * height, 2 * width, height, width), frame_size, fit)['frames']
-  x_scale, x_offset, y_scale, y_offset = pipeline.frame_affine(2 * height, 2 * width, fit)
-  centre = (np.arange(frame_size) + 0.5) / frame_size
-  inner = slice(2, -2)  # the resampling filter is cut off at the frame's edge
-  expected_x = np.broadcast_to((x_offset + x_scale * centre) * 250, (frame_size, frame_size))
-  expected_y = np.broadcast_to(((y_offset + y_scale * centre) * 250)[:, None], (frame_size, frame_size))
-  np.testing.assert_allclose(frames[0, inner, inner, 0], expected_x[inner, inner], atol=4)
-  np.testing.assert_allclose(frames[0, inner, inner, 1], expected_y[inner, inner], atol=4)
+    frames = pipeline.clip_arrays(_gradient_clip(2 * height, 2 * width, height, width), frame_size, fit)['frames']
+    x_scale, x_offset, y_scale, y_offset = pipeline.frame_affine(2 * height, 2 * width, fit)
+    centre = (np.arange(frame_size) + 0.5) / frame_size
+    inner = slice(2, -2)  # the resampling filter is cut off at the frame's edge
+    expected_x = np.broadcast_to((x_offset + x_scale * centre) * 250, (frame_size, frame_size))
+    expected_y = np.broadcast_to(((y_offset + y_scale * centre) * 250)[:, None], (frame_size, frame_size))
+    np.testing.assert_allclose(frames[0, inner, inner, 0], expected_x[inner, inner], atol=4)
+    np.testing.assert_allclose(frames[0, inner, inner, 1], expected_y[inner, inner], atol=4)
 
 
 def test_crop_keeps_the_aspect_and_squash_keeps_the_frame():
-  assert pipeline.frame_affine(90, 160, 'squash') == (1, 0, 1, 0)
-  x_scale, x_offset, y_scale, y_offset = pipeline.frame_affine(90, 160, 'crop')
-  assert x_scale * 160 == pytest.approx(y_scale * 90)
-  assert (x_offset + x_scale / 2, y_offset + y_scale / 2) == pytest.approx((0.5, 0.5))
+    assert pipeline.frame_affine(90, 160, 'squash') == (1, 0, 1, 0)
+    x_scale, x_offset, y_scale, y_offset = pipeline.frame_affine(90, 160, 'crop')
+    assert x_scale * 160 == pytest.approx(y_scale * 90)
+    assert (x_offset + x_scale / 2, y_offset + y_scale / 2) == pytest.approx((0.5, 0.5))
 
 
 def test_shrinking_averages_instead_of_dropping_pixels():
-  """A one-pixel checkerboard has mean 128; a resampler that skips pixels would return stripes."""
-  board = np.indices((128, 128)).sum(0) % 2 * 255
-  jpeg = simplejpeg.encode_jpeg(
-    np.repeat(board[..., None], 3, -1).astype(np.uint8), quality=100, colorsubsampling='444'
-  )
-  mel = np.zeros(fakes.SPEC.mel_shape, np.float16)
-  clip = media.Clip([jpeg] * 3, mel, np.ones(3, bool), 128, 128, 3.0, ())
-  for size in (16, 40):
-    frames = pipeline.clip_arrays(clip, size, 'squash')['frames'].astype(float)
-    assert frames.mean() == pytest.approx(127.5, abs=2)
-    assert frames[:, 4:-4, 4:-4].std() < 3
+    """A one-pixel checkerboard has mean 128; a resampler that skips pixels would return stripes."""
+    board = np.indices((128, 128)).sum(0) % 2 * 255
+    jpeg = simplejpeg.encode_jpeg(
+        np.repeat(board[..., None], 3, -1).astype(np.uint8), quality=100, colorsubsampling='444'
+    )
+    mel = np.zeros(fakes.SPEC.mel_shape, np.float16)
+    clip = media.Clip([jpeg] * 3, mel, np.ones(3, bool), 128, 128, 3.0, ())
+    for size in (16, 40):
+        frames = pipeline.clip_arrays(clip, size, 'squash')['frames'].astype(float)
+        assert frames.mean() == pytest.approx(127.5, abs=2)
+        assert frames[:, 4:-4, 4:-4].std() < 3
 
 
 def test_full_size_frames_are_the_jpeg_pixels():
-  clip = _gradient_clip(64, 64, 64, 64)
-  frames = pipeline.clip_arrays(clip, 64, 'crop')['frames']
-  np.testing.assert_array_equal(frames[0], simplejpeg.decode_jpeg(clip.frames[0]))
-  np.testing.assert_allclose(frames[0], np.asarray(Image.open(io.BytesIO(clip.frames[0]))), atol=2)  # another decoder
+    clip = _gradient_clip(64, 64, 64, 64)
+    frames = pipeline.clip_arrays(clip, 64, 'crop')['frames']
+    np.testing.assert_array_equal(frames[0], simplejpeg.decode_jpeg(clip.frames[0]))
+    np.testing.assert_allclose(frames[0], np.asarray(Image.open(io.BytesIO(clip.frames[0]))), atol=2)  # another decoder
 
 
 def test_clip_and_record_go_one_way():
-  record = fakes.record(4)
-  _assert_same(pipeline.clip_arrays(record, **SIZE), pipeline.clip_arrays(record.clip, **SIZE))
+    record = fakes.record(4)
+    _assert_same(pipeline.clip_arrays(record, **SIZE), pipeline.clip_arrays(record.clip, **SIZE))
 
 
 def test_an_iterator_left_open_is_silent_at_exit(directory):
-  code = (
-    'import sys; from stattn_jax.data import pipeline, source; '
-    'split = source.RecordSource(sys.argv[1], "train"); '
-    'batches = pipeline.train_batches(split, global_batch=4, seed=0, frame_size=16, fit="crop"); '
-    'print(next(batches)["index"].shape)'
-  )
-  run = subprocess.run(
-    [sys.executable, '-c', code, str(directory)], check=False, capture_output=True, text=True, timeout=60
-  )
-  assert (run.returncode, run.stdout, run.stderr) == (0, '(4,)\n', '')
+    code = (
+        'import sys; from stattn_jax.data import pipeline, source; '
+        'split = source.RecordSource(sys.argv[1], "train"); '
+        'batches = pipeline.train_batches(split, global_batch=4, seed=0, frame_size=16, fit="crop"); '
+        'print(next(batches)["index"].shape)'
+    )
+    run = subprocess.run(
+        [sys.executable, '-c', code, str(directory)], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, '(4,)\n', '')

@@ -30,220 +30,225 @@ cli.run(main, flags.FlagValues(), '', positional=2)
 
 
 def _tree(directory):
-  return {
-    str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob('*')) if path.is_file()
-  }
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob('*')) if path.is_file()
+    }
 
 
 def _with_payload(jobs, **payloads):
-  return [dataclasses.replace(job, payload=payloads.get(job.clip_id)) for job in jobs]
+    return [dataclasses.replace(job, payload=payloads.get(job.clip_id)) for job in jobs]
 
 
 def _prepare(out, jobs, **options):
-  options = {
-    'workers': 1,
-    'shard_size': 4,
-    'multi_label': False,
-    'classes': fakes.CLASSES,
-    'spec': fakes.SPEC,
-    **options,
-  }
-  return prepare.prepare(out, 'fake', jobs, fakes.make_record, **options)
+    options = {
+        'workers': 1,
+        'shard_size': 4,
+        'multi_label': False,
+        'classes': fakes.CLASSES,
+        'spec': fakes.SPEC,
+        **options,
+    }
+    return prepare.prepare(out, 'fake', jobs, fakes.make_record, **options)
 
 
 def test_bytes_do_not_depend_on_workers(tmp_path):
-  trees = [_tree(fakes.dataset(tmp_path / f'w{workers}', 13, 3, workers=workers)) for workers in (1, 2)]
-  assert trees[0].keys() == trees[1].keys()
-  assert trees[0] == trees[1]
-  assert sum('tfrecord' in name and not name.startswith('prepare') for name in trees[0]) == 2 * 5
+    trees = [_tree(fakes.dataset(tmp_path / f'w{workers}', 13, 3, workers=workers)) for workers in (1, 2)]
+    assert trees[0].keys() == trees[1].keys()
+    assert trees[0] == trees[1]
+    assert sum('tfrecord' in name and not name.startswith('prepare') for name in trees[0]) == 2 * 5
 
 
 def _stopped(out, signal_number, shards, workers):
-  """Runs SLOW_RUN until some shards are whole, sends the signal; returns exit code and stderr."""
-  env = {**os.environ, 'PYTHONPATH': os.pathsep.join([os.path.dirname(__file__), *sys.path])}
-  command = [sys.executable, '-c', SLOW_RUN, str(out), str(workers)]
-  process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
-  deadline = time.monotonic() + 60
-  while len(_finished(out)) < shards:
-    assert process.poll() is None
-    assert time.monotonic() < deadline
-    time.sleep(0.02)
-  process.send_signal(signal_number)
-  # Ends when the last process that holds the pipe does, the workers included.
-  errors = process.communicate(timeout=60)[1]
-  return process.returncode, errors
+    """Runs SLOW_RUN until some shards are whole, sends the signal; returns exit code and stderr."""
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    command = [sys.executable, '-c', SLOW_RUN, str(out), str(workers)]
+    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(_finished(out)) < shards:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal_number)
+    # Ends when the last process that holds the pipe does, the workers included.
+    errors = process.communicate(timeout=60)[1]
+    return process.returncode, errors
 
 
 @pytest.mark.parametrize('workers', [1, 2])
 def test_sigkill_then_the_same_command_gives_the_same_bytes(tmp_path, workers):
-  whole, broken = fakes.dataset(tmp_path / 'whole', 40, 4), tmp_path / 'broken'
-  code, _ = _stopped(broken, signal.SIGKILL, 3, workers)
-  assert code == -signal.SIGKILL
-  assert not (broken / source.INFO_FILE).exists()
-  with pytest.raises(records.NoDataError, match='not finished'):
-    source.RecordSource(broken, 'train')
-  finished = {name: (broken / name).stat().st_mtime_ns for name in _finished(broken)}
-  assert 3 <= len(finished) < 11
-  # Under its final name a shard is always whole.
-  assert all(len(records.read_index(path)) for path in broken.glob('*-of-000??'))
-  fakes.dataset(broken, 40, 4)
-  assert _tree(broken) == _tree(whole)
-  assert {name: (broken / name).stat().st_mtime_ns for name in finished} == finished
+    whole, broken = fakes.dataset(tmp_path / 'whole', 40, 4), tmp_path / 'broken'
+    code, _ = _stopped(broken, signal.SIGKILL, 3, workers)
+    assert code == -signal.SIGKILL
+    assert not (broken / source.INFO_FILE).exists()
+    with pytest.raises(records.NoDataError, match='not finished'):
+        source.RecordSource(broken, 'train')
+    finished = {name: (broken / name).stat().st_mtime_ns for name in _finished(broken)}
+    assert 3 <= len(finished) < 11
+    # Under its final name a shard is always whole.
+    assert all(len(records.read_index(path)) for path in broken.glob('*-of-000??'))
+    fakes.dataset(broken, 40, 4)
+    assert _tree(broken) == _tree(whole)
+    assert {name: (broken / name).stat().st_mtime_ns for name in finished} == finished
 
 
 def _finished(out):
-  return [path.stem for path in out.glob('prepare/fake-*.json')]
+    return [path.stem for path in out.glob('prepare/fake-*.json')]
 
 
 @pytest.mark.parametrize('workers', [1, 2])
 def test_ctrl_c_says_how_to_continue(tmp_path, workers):
-  code, errors = _stopped(tmp_path / 'd', signal.SIGINT, 1, workers)
-  assert code == 130
-  assert (
-    errors.splitlines()[-1] == 'error: stopped; run the same command again (a preparation goes on where it stopped)'
-  )
-  assert 'Traceback' not in errors
+    code, errors = _stopped(tmp_path / 'd', signal.SIGINT, 1, workers)
+    assert code == 130
+    assert (
+        errors.splitlines()[-1] == 'error: stopped; run the same command again (a preparation goes on where it stopped)'
+    )
+    assert 'Traceback' not in errors
 
 
 def test_a_damaged_shard_that_is_deleted_is_made_anew_alone(tmp_path):
-  out = fakes.dataset(tmp_path / 'd', 10)
-  before, times = _tree(out), {path: path.stat().st_mtime_ns for path in out.glob('*-of-0000?')}
-  victim = out / 'fake-train.tfrecord-00001-of-00003'
-  victim.unlink()
-  fakes.dataset(out, 10)
-  assert _tree(out) == before
-  assert [path for path, stamp in times.items() if path.stat().st_mtime_ns != stamp] == [victim]
+    out = fakes.dataset(tmp_path / 'd', 10)
+    before, times = _tree(out), {path: path.stat().st_mtime_ns for path in out.glob('*-of-0000?')}
+    victim = out / 'fake-train.tfrecord-00001-of-00003'
+    victim.unlink()
+    fakes.dataset(out, 10)
+    assert _tree(out) == before
+    assert [path for path, stamp in times.items() if path.stat().st_mtime_ns != stamp] == [victim]
 
 
 def test_skipped_clips_are_counted_and_named(tmp_path, capsys):
-  jobs = _with_payload(fakes.jobs(6, 2), train1='bad', train5='bad')
-  info = _prepare(tmp_path / 'd', jobs)
-  assert info.splits == {'test': 2, 'train': 4}
-  train = source.RecordSource(tmp_path / 'd', 'train')
-  assert [train[i].clip_id for i in range(4)] == ['train0', 'train2', 'train3', 'train4']
-  summary = json.loads((tmp_path / 'd' / 'prepare_report.json').read_text())
-  assert (summary['train']['wanted'], summary['train']['used']) == (6, 4)
-  assert summary['train']['skipped'] == {'no_sound': {'train1': 'has no audio stream', 'train5': 'has no audio stream'}}
-  short = [train[i].clip_id for i in range(4) if 'short' in train[i].clip.notes]
-  assert summary['train']['notes'] == ({'short': short} if short else {})
-  printed = capsys.readouterr().out
-  assert (
-    'skipped in train: 2 no_sound (give a video with a sound stream there)\n  train1: has no audio stream\n' in printed
-  )
+    jobs = _with_payload(fakes.jobs(6, 2), train1='bad', train5='bad')
+    info = _prepare(tmp_path / 'd', jobs)
+    assert info.splits == {'test': 2, 'train': 4}
+    train = source.RecordSource(tmp_path / 'd', 'train')
+    assert [train[i].clip_id for i in range(4)] == ['train0', 'train2', 'train3', 'train4']
+    summary = json.loads((tmp_path / 'd' / 'prepare_report.json').read_text())
+    assert (summary['train']['wanted'], summary['train']['used']) == (6, 4)
+    assert summary['train']['skipped'] == {
+        'no_sound': {'train1': 'has no audio stream', 'train5': 'has no audio stream'}
+    }
+    short = [train[i].clip_id for i in range(4) if 'short' in train[i].clip.notes]
+    assert summary['train']['notes'] == ({'short': short} if short else {})
+    printed = capsys.readouterr().out
+    assert (
+        'skipped in train: 2 no_sound (give a video with a sound stream there)\n  train1: has no audio stream\n'
+        in printed
+    )
 
 
 def test_a_shard_whose_clips_are_all_skipped_is_empty_and_harmless(tmp_path):
-  jobs = _with_payload(fakes.jobs(6), **{f'train{i}': 'bad' for i in range(4)})
-  _prepare(tmp_path / 'd', jobs)
-  train = source.RecordSource(tmp_path / 'd', 'train')
-  assert [train[i].clip_id for i in range(len(train))] == ['train4', 'train5']
+    jobs = _with_payload(fakes.jobs(6), **{f'train{i}': 'bad' for i in range(4)})
+    _prepare(tmp_path / 'd', jobs)
+    train = source.RecordSource(tmp_path / 'd', 'train')
+    assert [train[i].clip_id for i in range(len(train))] == ['train4', 'train5']
 
 
 def test_a_split_without_a_usable_clip_is_an_error_that_can_be_mended(tmp_path):
-  marker = _with_payload(fakes.jobs(4, 2), test0='bad', test1='bad')
-  with pytest.raises(prepare.PrepareError) as caught:
-    _prepare(tmp_path / 'd', marker)
-  assert "split 'test' has no usable clip (2 no_sound; the first: test0: has no audio stream)" in str(caught.value)
-  assert not (tmp_path / 'd' / source.INFO_FILE).exists()
-  # The next run tries that split again and no other.
-  assert _finished(tmp_path / 'd') == ['fake-train.tfrecord-00000-of-00001']
+    marker = _with_payload(fakes.jobs(4, 2), test0='bad', test1='bad')
+    with pytest.raises(prepare.PrepareError) as caught:
+        _prepare(tmp_path / 'd', marker)
+    assert "split 'test' has no usable clip (2 no_sound; the first: test0: has no audio stream)" in str(caught.value)
+    assert not (tmp_path / 'd' / source.INFO_FILE).exists()
+    # The next run tries that split again and no other.
+    assert _finished(tmp_path / 'd') == ['fake-train.tfrecord-00000-of-00001']
 
 
 @pytest.mark.parametrize(
-  ('change', 'message'),
-  [
-    ({'spec': media.ClipSpec(segments=4, short_side=24)}, 'segments 3 there, 4 now'),
-    ({'classes': (*fakes.CLASSES, 'owl')}, 'classes differ'),
-    ({'jobs': fakes.jobs(5)}, 'clips differ'),
-    ({'shard_size': 3}, 'shards differ'),
-  ],
+    ('change', 'message'),
+    [
+        ({'spec': media.ClipSpec(segments=4, short_side=24)}, 'segments 3 there, 4 now'),
+        ({'classes': (*fakes.CLASSES, 'owl')}, 'classes differ'),
+        ({'jobs': fakes.jobs(5)}, 'clips differ'),
+        ({'shard_size': 3}, 'shards differ'),
+    ],
 )
 def test_another_plan_is_refused(tmp_path, change, message):
-  out = tmp_path / 'd'
-  _prepare(out, fakes.jobs(6))
-  before = _tree(out)
-  with pytest.raises(prepare.PrepareError, match=message) as caught:
-    _prepare(out, **{'jobs': fakes.jobs(6), **change})
-  assert 'give another --out, or delete' in str(caught.value)
-  assert _tree(out) == before
+    out = tmp_path / 'd'
+    _prepare(out, fakes.jobs(6))
+    before = _tree(out)
+    with pytest.raises(prepare.PrepareError, match=message) as caught:
+        _prepare(out, **{'jobs': fakes.jobs(6), **change})
+    assert 'give another --out, or delete' in str(caught.value)
+    assert _tree(out) == before
 
 
 def test_a_directory_with_other_things_is_refused(tmp_path):
-  (tmp_path / 'thesis.tex').write_text('x')
-  with pytest.raises(prepare.PrepareError, match="is not empty \\(it holds 'thesis.tex'\\)"):
-    fakes.dataset(tmp_path, 2)
-  with pytest.raises(prepare.PrepareError, match='cannot be made a directory'):
-    fakes.dataset(tmp_path / 'thesis.tex' / 'd', 2)
+    (tmp_path / 'thesis.tex').write_text('x')
+    with pytest.raises(prepare.PrepareError, match="is not empty \\(it holds 'thesis.tex'\\)"):
+        fakes.dataset(tmp_path, 2)
+    with pytest.raises(prepare.PrepareError, match='cannot be made a directory'):
+        fakes.dataset(tmp_path / 'thesis.tex' / 'd', 2)
 
 
 def test_a_second_run_at_the_same_time_is_refused(tmp_path):
-  descriptor = os.open(tmp_path, os.O_RDONLY)
-  fcntl.flock(descriptor, fcntl.LOCK_EX)
-  with pytest.raises(prepare.PrepareError, match='is being prepared by another process'):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(prepare.PrepareError, match='is being prepared by another process'):
+        fakes.dataset(tmp_path, 2)
+    os.close(descriptor)
     fakes.dataset(tmp_path, 2)
-  os.close(descriptor)
-  fakes.dataset(tmp_path, 2)
 
 
 def test_a_worker_that_dies_is_named_and_nothing_is_lost(tmp_path):
-  out, marker = tmp_path / 'd', tmp_path / 'marker'
-  jobs = _with_payload(fakes.jobs(12), train6=('die once', str(marker)))
-  with pytest.raises(prepare.PrepareError) as caught:
-    _prepare(out, jobs, workers=2)
-  assert 'a worker process died' in str(caught.value)
-  assert 'fake-train.tfrecord-00001-of-00003' in str(caught.value)
-  assert not (out / 'fake-train.tfrecord-00001-of-00003').exists()
-  info = _prepare(out, jobs, workers=2)
-  assert info.splits == {'train': 12}
-  assert not list(out.glob('*.tmp-*'))
+    out, marker = tmp_path / 'd', tmp_path / 'marker'
+    jobs = _with_payload(fakes.jobs(12), train6=('die once', str(marker)))
+    with pytest.raises(prepare.PrepareError) as caught:
+        _prepare(out, jobs, workers=2)
+    assert 'a worker process died' in str(caught.value)
+    assert 'fake-train.tfrecord-00001-of-00003' in str(caught.value)
+    assert not (out / 'fake-train.tfrecord-00001-of-00003').exists()
+    info = _prepare(out, jobs, workers=2)
+    assert info.splits == {'train': 12}
+    assert not list(out.glob('*.tmp-*'))
 
 
 @pytest.mark.parametrize('workers', [1, 2])
 def test_an_unforeseen_exception_names_the_clip(tmp_path, workers):
-  jobs = _with_payload(fakes.jobs(12), train6='bug')
-  with pytest.raises(RuntimeError, match="clip 'train6' of fake-train.tfrecord-00001-of-00003 failed"):
-    _prepare(tmp_path / 'd', jobs, workers=workers)
+    jobs = _with_payload(fakes.jobs(12), train6='bug')
+    with pytest.raises(RuntimeError, match="clip 'train6' of fake-train.tfrecord-00001-of-00003 failed"):
+        _prepare(tmp_path / 'd', jobs, workers=workers)
 
 
 def test_a_full_disk_is_named(tmp_path, monkeypatch):
-  def full(path, serialized):
-    raise OSError(28, 'No space left on device')
+    def full(path, serialized):
+        raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(records, 'write_shard', full)
-  with pytest.raises(prepare.PrepareError, match='fake-test.tfrecord-00000-of-00001 cannot be written: No space left'):
-    fakes.dataset(tmp_path / 'd', 2)
+    monkeypatch.setattr(records, 'write_shard', full)
+    with pytest.raises(
+        prepare.PrepareError, match='fake-test.tfrecord-00000-of-00001 cannot be written: No space left'
+    ):
+        fakes.dataset(tmp_path / 'd', 2)
 
 
 def test_fingerprint_follows_records_and_classes(tmp_path):
-  def fingerprint(name, **options):
-    return _prepare(tmp_path / name, **{'jobs': fakes.jobs(6), **options}).fingerprint
+    def fingerprint(name, **options):
+        return _prepare(tmp_path / name, **{'jobs': fakes.jobs(6), **options}).fingerprint
 
-  base = fingerprint('base')
-  assert fingerprint('again') == base
-  others = [
-    fingerprint('fewer', jobs=fakes.jobs(5)),
-    fingerprint('classes', classes=('bell', 'cat', 'owl')),
-    fingerprint('relabelled', jobs=[dataclasses.replace(fakes.jobs(6)[0], labels=(2,)), *fakes.jobs(6)[1:]]),
-  ]
-  assert len({base, *others}) == 4
+    base = fingerprint('base')
+    assert fingerprint('again') == base
+    others = [
+        fingerprint('fewer', jobs=fakes.jobs(5)),
+        fingerprint('classes', classes=('bell', 'cat', 'owl')),
+        fingerprint('relabelled', jobs=[dataclasses.replace(fakes.jobs(6)[0], labels=(2,)), *fakes.jobs(6)[1:]]),
+    ]
+    assert len({base, *others}) == 4
 
 
 def test_default_shards_follow_the_size_of_the_split(tmp_path):
-  for clips, shards in ((5, 1), (30, 4)):
-    info = _prepare(tmp_path / str(clips), fakes.jobs(clips), shard_size=None)
-    assert info.shards == {'train': shards}
+    for clips, shards in ((5, 1), (30, 4)):
+        info = _prepare(tmp_path / str(clips), fakes.jobs(clips), shard_size=None)
+        assert info.shards == {'train': shards}
 
 
 @pytest.mark.parametrize('name', ['Own', '1own', 'a-b', ''])
 def test_bad_name(tmp_path, name):
-  with pytest.raises(prepare.PrepareError, match='data set name'):
-    prepare.prepare(
-      tmp_path, name, fakes.jobs(1), fakes.make_record, classes=fakes.CLASSES, spec=fakes.SPEC, multi_label=False
-    )
+    with pytest.raises(prepare.PrepareError, match='data set name'):
+        prepare.prepare(
+            tmp_path, name, fakes.jobs(1), fakes.make_record, classes=fakes.CLASSES, spec=fakes.SPEC, multi_label=False
+        )
 
 
 def test_work_continues_in_a_moved_directory(tmp_path):
-  fakes.dataset(tmp_path / 'a', 6)
-  pathlib.Path(tmp_path / 'a').rename(tmp_path / 'b')
-  fakes.dataset(tmp_path / 'b', 6)
-  assert len(source.RecordSource(tmp_path / 'b', 'train')) == 6
+    fakes.dataset(tmp_path / 'a', 6)
+    pathlib.Path(tmp_path / 'a').rename(tmp_path / 'b')
+    fakes.dataset(tmp_path / 'b', 6)
+    assert len(source.RecordSource(tmp_path / 'b', 'train')) == 6

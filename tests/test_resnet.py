@@ -131,7 +131,9 @@ def test_bottleneck_strides_in_its_three_by_three():
     options = {'stride': 2, 'expansion': 4, 'norm': resnet.make_norm(None, np.float32), 'dtype': np.float32}
     block = tiny.filled(lambda: resnet.Block(8, 4, rngs=nnx.Rngs(0), **options))
     x = np.random.default_rng(0).normal(size=(2, 7, 6, 8)).astype(np.float32)
-    np.testing.assert_allclose(forward(block, x), residual(x.astype(np.float64), block, (1, 2, 1)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        forward(block, x), residual(x.astype(np.float64), block, (1, 2, 1)), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_batch_norm_keeps_small_deviations_of_large_means():

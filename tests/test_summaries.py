@@ -103,13 +103,15 @@ def test_progress_is_the_hand_count(monkeypatch):
     progress.start(10, waited=3.0)
     # 20 steps in 10 s, of which 2.5 s were spent waiting; 70 steps are left.
     scalars = progress.measure(30, waited=5.5, flops=2e11)
-    assert scalars == pytest.approx({
-        'perf/clips_per_second': 64.0,
-        'perf/step_ms': 500.0,
-        'perf/wait_percent': 25.0,
-        'perf/mfu_percent': 20.0,
-        'perf/eta_seconds': 35.0,
-    })
+    assert scalars == pytest.approx(
+        {
+            'perf/clips_per_second': 64.0,
+            'perf/step_ms': 500.0,
+            'perf/wait_percent': 25.0,
+            'perf/mfu_percent': 20.0,
+            'perf/eta_seconds': 35.0,
+        }
+    )
     line = progress.line(30, {'train/loss': 1.23456, 'train/lr': 3e-4, **scalars})
     assert line == 'step  30/100  loss 1.2346  lr 3.00e-04  64.0 clips/s  wait 25%  mfu 20.0%  eta 0:35'
     # The next window starts where the last one ended.
@@ -134,7 +136,11 @@ def test_imports_neither_tensorflow_nor_torch_and_warns_of_nothing(tmp_path):
     )
     done = subprocess.run(
         [sys.executable, '-W', 'error', '-c', program, str(tmp_path)],
-        check=True, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[1],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parents[1],
     )
     assert done.stdout == '[]\n'
     assert done.stderr == ''

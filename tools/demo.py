@@ -41,7 +41,10 @@ def main() -> int:
         print(f'\n$ python {command}', flush=True)
         code = subprocess.run([sys.executable, *shlex.split(command)]).returncode
         if code:
-            print(f'error: the command above failed with exit code {code}; mend that and run make demo again to go on', file=sys.stderr)
+            print(
+                f'error: the command above failed with exit code {code}; mend that and run make demo again to go on',
+                file=sys.stderr,
+            )
             return code
     numbers = json.loads((pathlib.Path(workdir) / 'eval_test.json').read_text())
     print(f'\n{"on " + str(numbers["classification/n"]) + " test clips":<44}{"":>9}{"chance":>9}')

@@ -16,14 +16,14 @@ import numpy as np
 
 # Each reason, with what to do about it.
 REASONS = {
-  'missing': 'check the path',
-  'unreadable': 'check the permissions of the file',
-  'not_a_video': 'give a video file with picture and sound',
-  'no_picture': 'give a video with a picture stream there',
-  'no_sound': 'give a video with a sound stream there',
-  'truncated': 'fetch or copy the file again, it is incomplete',
-  'empty_interval': 'choose start and end inside the video',
-  'undecodable': 'encode the file anew, as H.264 and AAC for instance',
+    'missing': 'check the path',
+    'unreadable': 'check the permissions of the file',
+    'not_a_video': 'give a video file with picture and sound',
+    'no_picture': 'give a video with a picture stream there',
+    'no_sound': 'give a video with a sound stream there',
+    'truncated': 'fetch or copy the file again, it is incomplete',
+    'empty_interval': 'choose start and end inside the video',
+    'undecodable': 'encode the file anew, as H.264 and AAC for instance',
 }
 
 # Time stamps are rounded, in Matroska to milliseconds.
@@ -39,262 +39,266 @@ _SIGNATURES = ((4, (b'ftyp', b'moov', b'mdat', b'wide')), (0, (b'\x1a\x45\xdf\xa
 
 
 class MediaError(Exception):
-  """A file that cannot become a clip: `reason` is a key of REASONS, `detail` says more; str() adds file and fix."""
+    """A file that cannot become a clip: `reason` is a key of REASONS, `detail` says more; str() adds file and fix."""
 
-  def __init__(self, reason: str, detail: str, path: str | os.PathLike = ''):
-    super().__init__(reason, detail, path)
-    self.reason, self.detail, self.path = reason, ' '.join(detail.split()), path
+    def __init__(self, reason: str, detail: str, path: str | os.PathLike = ''):
+        super().__init__(reason, detail, path)
+        self.reason, self.detail, self.path = reason, ' '.join(detail.split()), path
 
-  def __str__(self):
-    name = f'{self.path}: ' if self.path else ''
-    return f'{name}{self.reason}: {self.detail}; {REASONS[self.reason]}'
+    def __str__(self):
+        name = f'{self.path}: ' if self.path else ''
+        return f'{name}{self.reason}: {self.detail}; {REASONS[self.reason]}'
 
 
 @dataclasses.dataclass
 class Track:
-  """What was read of one stream: the stretch (s) that decoded frames cover, and how many packets or frames were bad.
+    """What was read of one stream: the stretch (s) that decoded frames cover, and how many packets or frames were bad.
 
-  `declared` is the end (s) that the container promises for the stream (infinity: no promise), `reached` the end of the
-  last packet read, `stopped` whether reading ended because enough had been read.
-  """
+    `declared` is the end (s) that the container promises for the stream (infinity: no promise), `reached` the end of the
+    last packet read, `stopped` whether reading ended because enough had been read.
+    """
 
-  start: float = np.inf
-  end: float = -np.inf
-  declared: float = np.inf
-  reached: float = -np.inf
-  damaged: int = 0
-  stopped: bool = False
+    start: float = np.inf
+    end: float = -np.inf
+    declared: float = np.inf
+    reached: float = -np.inf
+    damaged: int = 0
+    stopped: bool = False
 
-  def cover(self, start: float, end: float) -> None:
-    self.start, self.end = min(self.start, start), max(self.end, end)
+    def cover(self, start: float, end: float) -> None:
+        self.start, self.end = min(self.start, start), max(self.end, end)
 
 
 @dataclasses.dataclass
 class Pictures:
-  """Frames uint8 [h w 3], one for each time asked for; height and width (pixels) of the upright source frame."""
+    """Frames uint8 [h w 3], one for each time asked for; height and width (pixels) of the upright source frame."""
 
-  images: list[np.ndarray]
-  height: int
-  width: int
-  track: Track
+    images: list[np.ndarray]
+    height: int
+    width: int
+    track: Track
 
 
 class MediaFile:
-  """A file with a picture and a sound stream; raises MediaError (missing, unreadable, not_a_video, no_picture,
-  no_sound, truncated).
+    """A file with a picture and a sound stream; raises MediaError (missing, unreadable, not_a_video, no_picture,
+    no_sound, truncated).
 
-  `duration` is what the container declares (s; infinity where it does not).
-  """
-
-  def __init__(self, path: str | os.PathLike):
-    # Absolute, as ffmpeg takes the start of 'a:b.mp4' for a protocol.
-    self.path = pathlib.Path(os.path.abspath(path))
-    with self._open() as container:
-      self._origin = (container.start_time or 0) / av.time_base
-      self.duration = container.duration / av.time_base if container.duration else np.inf
-      if not container.streams.video and not container.streams.audio:
-        raise self.error('not_a_video', 'it holds neither picture nor sound')
-      # The cover image of a sound file is a video stream of one frame.
-      pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-      if not pictures:
-        raise self.error('no_picture', 'it has no picture stream')
-      if not container.streams.audio:
-        raise self.error('no_sound', 'it has no sound stream')
-      self._streams = {'picture': pictures[0].index, 'sound': container.streams.audio[0].index}
-      self._pixel_aspect = float(pictures[0].sample_aspect_ratio or 1)
-      self._frame_seconds = float(1 / pictures[0].average_rate) if pictures[0].average_rate else 0.0
-
-  def error(self, reason: str, detail: str) -> MediaError:
-    return MediaError(reason, detail, self.path)
-
-  def pictures(self, times: Sequence[float], start: float, stop: float, short_side: int) -> Pictures:
-    """The frame shown at each of `times` (ascending, within start..stop): the last whose time stamp is not later, or
-    else the first.
-
-    Upright and in square pixels, the shorter side at most `short_side` pixels. Raises MediaError (no_picture,
-    truncated, undecodable).
+    `duration` is what the container declares (s; infinity where it does not).
     """
-    track, frames = self._frames('picture', start, stop)
-    shown, held, size = [], None, (0, 0)
-    for time, frame in frames:
-      while held is not None and len(shown) < len(times) and times[len(shown)] + ROUNDING < time:
-        shown.append(held)
-      size = size if held is not None else upright_size(frame, self._pixel_aspect)
-      held = frame
-      track.cover(time, time + self._length(frame))
-    self._check(track, 'picture', start, stop)
-    shown += [held] * (len(times) - len(shown))
-    images = {id(frame): upright_rgb(frame, size, short_side) for frame in shown}
-    return Pictures([images[id(frame)] for frame in shown], *size, track)
 
-  def sound(self, start: float, stop: float, rate: int, samples: int) -> tuple[np.ndarray, Track]:
-    """Mono sound (mean of the channels) from `start`: float32 [samples] at `rate`, zeros after `stop` and in gaps.
+    def __init__(self, path: str | os.PathLike):
+        # Absolute, as ffmpeg takes the start of 'a:b.mp4' for a protocol.
+        self.path = pathlib.Path(os.path.abspath(path))
+        with self._open() as container:
+            self._origin = (container.start_time or 0) / av.time_base
+            self.duration = container.duration / av.time_base if container.duration else np.inf
+            if not container.streams.video and not container.streams.audio:
+                raise self.error('not_a_video', 'it holds neither picture nor sound')
+            # The cover image of a sound file is a video stream of one frame.
+            pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+            if not pictures:
+                raise self.error('no_picture', 'it has no picture stream')
+            if not container.streams.audio:
+                raise self.error('no_sound', 'it has no sound stream')
+            self._streams = {'picture': pictures[0].index, 'sound': container.streams.audio[0].index}
+            self._pixel_aspect = float(pictures[0].sample_aspect_ratio or 1)
+            self._frame_seconds = float(1 / pictures[0].average_rate) if pictures[0].average_rate else 0.0
 
-    Raises MediaError (no_sound, truncated, undecodable).
-    """
-    track, frames = self._frames('sound', start, stop)
-    waveform, run = np.zeros(samples, np.float32), None
-    for time, frame in frames:
-      if run is None or not run.continues(time, frame):
-        if run is not None:
-          run.write(None, waveform)
-        run = SoundRun(time, frame, start, rate)
-      run.write(frame, waveform)
-      track.cover(time, run.end)
-    self._check(track, 'sound', start, stop)
-    run.write(None, waveform)
-    waveform[round((stop - start) * rate) :] = 0
-    return waveform, track
+    def error(self, reason: str, detail: str) -> MediaError:
+        return MediaError(reason, detail, self.path)
 
-  def check_whole(self, tracks: Sequence[Track], stop: float) -> None:
-    """Raises MediaError (truncated) where both streams end early: Matroska declares an end for all, not for each."""
-    reached = max(track.reached for track in tracks)
-    cut = np.isfinite(self.duration) and reached < min(stop, self.duration) - _END_SLACK
-    if cut and not any(track.stopped for track in tracks):
-      raise self.error('truncated', f'it ends at {reached:.2f} s of {self.duration:.2f} s')
+    def pictures(self, times: Sequence[float], start: float, stop: float, short_side: int) -> Pictures:
+        """The frame shown at each of `times` (ascending, within start..stop): the last whose time stamp is not later, or
+        else the first.
 
-  def _open(self) -> av.container.InputContainer:
-    if not self.path.exists():
-      raise self.error('missing', 'there is no such file')
-    if not self.path.is_file():
-      raise self.error('not_a_video', 'it is not a regular file')
-    try:
-      # The list of protocols keeps a playlist that is called .mp4 from opening addresses of the network.
-      return av.open(str(self.path), metadata_errors='replace', options={'protocol_whitelist': 'file'})
-    except PermissionError as error:
-      raise self.error('unreadable', error.strerror) from error
-    except av.FFmpegError as error:
-      with open(self.path, 'rb') as file:
-        head = file.read(8)
-      if any(head[at:].startswith(marks) for at, marks in _SIGNATURES):
-        raise self.error('truncated', 'it begins as a video, but its table of contents is missing or broken') from error
-      raise self.error('not_a_video', 'its content is of no known media format') from error
+        Upright and in square pixels, the shorter side at most `short_side` pixels. Raises MediaError (no_picture,
+        truncated, undecodable).
+        """
+        track, frames = self._frames('picture', start, stop)
+        shown, held, size = [], None, (0, 0)
+        for time, frame in frames:
+            while held is not None and len(shown) < len(times) and times[len(shown)] + ROUNDING < time:
+                shown.append(held)
+            size = size if held is not None else upright_size(frame, self._pixel_aspect)
+            held = frame
+            track.cover(time, time + self._length(frame))
+        self._check(track, 'picture', start, stop)
+        shown += [held] * (len(times) - len(shown))
+        images = {id(frame): upright_rgb(frame, size, short_side) for frame in shown}
+        return Pictures([images[id(frame)] for frame in shown], *size, track)
 
-  def _frames(self, kind: str, start: float, stop: float) -> tuple[Track, Iterator[tuple[float, av.frame.Frame]]]:
-    """The frames up to `stop` with their times, from one at or before `start`; the track grows as they are read."""
-    if start > _PREROLL:
-      track = Track()
-      frames = self._decode(track, kind, start, stop, start - _PREROLL)
-      first = next(frames, None)
-      if first is not None and first[0] <= start:
-        return track, itertools.chain([first], frames)
-      # In MPEG-TS a seek can land behind its target (seen with FFmpeg 8): then read from the file's beginning.
-    track = Track()
-    return track, self._decode(track, kind, start, stop, None)
+    def sound(self, start: float, stop: float, rate: int, samples: int) -> tuple[np.ndarray, Track]:
+        """Mono sound (mean of the channels) from `start`: float32 [samples] at `rate`, zeros after `stop` and in gaps.
 
-  def _decode(self, track: Track, kind: str, start: float, stop: float, seek: float | None):
-    with self._open() as container:
-      stream = container.streams[self._streams[kind]]
-      if stream.codec_context is None:
-        raise self.error('undecodable', f'its {kind} is in an unknown codec')
-      # Only a container that counts a stream's frames (ISO media, AVI) knows its end; FFmpeg may guess it elsewhere.
-      if stream.duration and stream.frames:
-        track.declared = self._seconds((stream.start_time or 0) + stream.duration, stream)
-      if seek is not None:
-        container.seek(int((seek + self._origin) / stream.time_base), stream=stream)
-      following = 0.0 if seek is None else None
-      for packet in self._packets(container, stream, track):
+        Raises MediaError (no_sound, truncated, undecodable).
+        """
+        track, frames = self._frames('sound', start, stop)
+        waveform, run = np.zeros(samples, np.float32), None
+        for time, frame in frames:
+            if run is None or not run.continues(time, frame):
+                if run is not None:
+                    run.write(None, waveform)
+                run = SoundRun(time, frame, start, rate)
+            run.write(frame, waveform)
+            track.cover(time, run.end)
+        self._check(track, 'sound', start, stop)
+        run.write(None, waveform)
+        waveform[round((stop - start) * rate) :] = 0
+        return waveform, track
+
+    def check_whole(self, tracks: Sequence[Track], stop: float) -> None:
+        """Raises MediaError (truncated) where both streams end early: Matroska declares an end for all, not for each."""
+        reached = max(track.reached for track in tracks)
+        cut = np.isfinite(self.duration) and reached < min(stop, self.duration) - _END_SLACK
+        if cut and not any(track.stopped for track in tracks):
+            raise self.error('truncated', f'it ends at {reached:.2f} s of {self.duration:.2f} s')
+
+    def _open(self) -> av.container.InputContainer:
+        if not self.path.exists():
+            raise self.error('missing', 'there is no such file')
+        if not self.path.is_file():
+            raise self.error('not_a_video', 'it is not a regular file')
         try:
-          frames = packet.decode()
+            # The list of protocols keeps a playlist that is called .mp4 from opening addresses of the network.
+            return av.open(str(self.path), metadata_errors='replace', options={'protocol_whitelist': 'file'})
+        except PermissionError as error:
+            raise self.error('unreadable', error.strerror) from error
+        except av.FFmpegError as error:
+            with open(self.path, 'rb') as file:
+                head = file.read(8)
+            if any(head[at:].startswith(marks) for at, marks in _SIGNATURES):
+                raise self.error(
+                    'truncated', 'it begins as a video, but its table of contents is missing or broken'
+                ) from error
+            raise self.error('not_a_video', 'its content is of no known media format') from error
+
+    def _frames(self, kind: str, start: float, stop: float) -> tuple[Track, Iterator[tuple[float, av.frame.Frame]]]:
+        """The frames up to `stop` with their times, from one at or before `start`; the track grows as they are read."""
+        if start > _PREROLL:
+            track = Track()
+            frames = self._decode(track, kind, start, stop, start - _PREROLL)
+            first = next(frames, None)
+            if first is not None and first[0] <= start:
+                return track, itertools.chain([first], frames)
+            # In MPEG-TS a seek can land behind its target (seen with FFmpeg 8): then read from the file's beginning.
+        track = Track()
+        return track, self._decode(track, kind, start, stop, None)
+
+    def _decode(self, track: Track, kind: str, start: float, stop: float, seek: float | None):
+        with self._open() as container:
+            stream = container.streams[self._streams[kind]]
+            if stream.codec_context is None:
+                raise self.error('undecodable', f'its {kind} is in an unknown codec')
+            # Only a container that counts a stream's frames (ISO media, AVI) knows its end; FFmpeg may guess it elsewhere.
+            if stream.duration and stream.frames:
+                track.declared = self._seconds((stream.start_time or 0) + stream.duration, stream)
+            if seek is not None:
+                container.seek(int((seek + self._origin) / stream.time_base), stream=stream)
+            following = 0.0 if seek is None else None
+            for packet in self._packets(container, stream, track):
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError:
+                    frames = []
+                    track.damaged += packet.pts is not None and self._seconds(packet.pts, stream) >= start
+                for frame in frames:
+                    # Some decoders (Windows Media) stamp only the first frame of a packet: the others follow it.
+                    time = following if frame.pts is None else self._seconds(frame.pts, frame)
+                    if time is None:
+                        continue
+                    following = time + self._length(frame)
+                    if time >= stop:
+                        track.stopped = True
+                        return
+                    track.damaged += frame.is_corrupt and time >= start
+                    yield time, frame
+
+    def _packets(self, container, stream, track: Track):
+        try:
+            for packet in container.demux(stream):
+                if packet.pts is not None:
+                    track.reached = max(track.reached, self._seconds(packet.pts + (packet.duration or 0), stream))
+                yield packet
         except av.FFmpegError:
-          frames = []
-          track.damaged += packet.pts is not None and self._seconds(packet.pts, stream) >= start
-        for frame in frames:
-          # Some decoders (Windows Media) stamp only the first frame of a packet: the others follow it.
-          time = following if frame.pts is None else self._seconds(frame.pts, frame)
-          if time is None:
-            continue
-          following = time + self._length(frame)
-          if time >= stop:
-            track.stopped = True
-            return
-          track.damaged += frame.is_corrupt and time >= start
-          yield time, frame
+            track.damaged += 1
 
-  def _packets(self, container, stream, track: Track):
-    try:
-      for packet in container.demux(stream):
-        if packet.pts is not None:
-          track.reached = max(track.reached, self._seconds(packet.pts + (packet.duration or 0), stream))
-        yield packet
-    except av.FFmpegError:
-      track.damaged += 1
+    def _seconds(self, stamp: int, timed) -> float:
+        return float(stamp * timed.time_base) - self._origin
 
-  def _seconds(self, stamp: int, timed) -> float:
-    return float(stamp * timed.time_base) - self._origin
+    def _length(self, frame: av.VideoFrame | av.AudioFrame) -> float:
+        if isinstance(frame, av.AudioFrame):
+            return frame.samples / frame.sample_rate
+        return float(frame.duration * frame.time_base) if frame.duration else self._frame_seconds
 
-  def _length(self, frame: av.VideoFrame | av.AudioFrame) -> float:
-    if isinstance(frame, av.AudioFrame):
-      return frame.samples / frame.sample_rate
-    return float(frame.duration * frame.time_base) if frame.duration else self._frame_seconds
-
-  def _check(self, track: Track, kind: str, start: float, stop: float) -> None:
-    cut = np.isfinite(track.declared) and track.reached < min(stop, track.declared) - _END_SLACK
-    if cut and not track.stopped:
-      raise self.error('truncated', f'its {kind} ends at {max(track.reached, 0):.2f} s of {track.declared:.2f} s')
-    if track.end <= start:
-      if track.damaged:
-        raise self.error('undecodable', f'none of its {kind} can be decoded, {track.damaged} packets are damaged')
-      raise self.error(f'no_{kind}', f'its {kind} stream holds nothing between {start:.2f} s and {stop:.2f} s')
+    def _check(self, track: Track, kind: str, start: float, stop: float) -> None:
+        cut = np.isfinite(track.declared) and track.reached < min(stop, track.declared) - _END_SLACK
+        if cut and not track.stopped:
+            raise self.error('truncated', f'its {kind} ends at {max(track.reached, 0):.2f} s of {track.declared:.2f} s')
+        if track.end <= start:
+            if track.damaged:
+                raise self.error(
+                    'undecodable', f'none of its {kind} can be decoded, {track.damaged} packets are damaged'
+                )
+            raise self.error(f'no_{kind}', f'its {kind} stream holds nothing between {start:.2f} s and {stop:.2f} s')
 
 
 class SoundRun:
-  """Sound frames that follow each other without a gap, resampled into their place in a waveform."""
+    """Sound frames that follow each other without a gap, resampled into their place in a waveform."""
 
-  def __init__(self, time: float, frame: av.AudioFrame, start: float, rate: int):
-    self.end = time
-    self._form = _sound_form(frame)
-    self._at = round((time - start) * rate)
-    self._resampler = av.AudioResampler(format='fltp', rate=rate)
+    def __init__(self, time: float, frame: av.AudioFrame, start: float, rate: int):
+        self.end = time
+        self._form = _sound_form(frame)
+        self._at = round((time - start) * rate)
+        self._resampler = av.AudioResampler(format='fltp', rate=rate)
 
-  def continues(self, time: float, frame: av.AudioFrame) -> bool:
-    return abs(time - self.end) <= _SEAM and _sound_form(frame) == self._form
+    def continues(self, time: float, frame: av.AudioFrame) -> bool:
+        return abs(time - self.end) <= _SEAM and _sound_form(frame) == self._form
 
-  def write(self, frame: av.AudioFrame | None, waveform: np.ndarray) -> None:
-    """Writes what the resampler gives for this frame; None is the end of the run."""
-    self.end += frame.samples / frame.sample_rate if frame is not None else 0
-    for piece in self._resampler.resample(frame):
-      # The mean of the channels, as VGGish takes it; the resampler's own mix to mono makes two equal channels louder by
-      # 3 dB.
-      mono = piece.to_ndarray().mean(0)
-      low, high = max(self._at, 0), min(self._at + len(mono), len(waveform))
-      if low < high:
-        waveform[low:high] = mono[low - self._at : high - self._at]
-      self._at += len(mono)
+    def write(self, frame: av.AudioFrame | None, waveform: np.ndarray) -> None:
+        """Writes what the resampler gives for this frame; None is the end of the run."""
+        self.end += frame.samples / frame.sample_rate if frame is not None else 0
+        for piece in self._resampler.resample(frame):
+            # The mean of the channels, as VGGish takes it; the resampler's own mix to mono makes two equal channels louder by
+            # 3 dB.
+            mono = piece.to_ndarray().mean(0)
+            low, high = max(self._at, 0), min(self._at + len(mono), len(waveform))
+            if low < high:
+                waveform[low:high] = mono[low - self._at : high - self._at]
+            self._at += len(mono)
 
 
 def _sound_form(frame: av.AudioFrame) -> tuple[str, str, int]:
-  return frame.format.name, frame.layout.name, frame.sample_rate
+    return frame.format.name, frame.layout.name, frame.sample_rate
 
 
 def upright_size(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> tuple[int, int]:
-  """Height and width of a frame once it is upright and its pixels (width by height `pixel_aspect`) are square."""
-  height, width = frame.height, max(1, round(frame.width * pixel_aspect))
-  return (width, height) if _orientation(frame)[0] else (height, width)
+    """Height and width of a frame once it is upright and its pixels (width by height `pixel_aspect`) are square."""
+    height, width = frame.height, max(1, round(frame.width * pixel_aspect))
+    return (width, height) if _orientation(frame)[0] else (height, width)
 
 
 def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], short_side: int) -> np.ndarray:
-  """The frame uint8 [h w 3], upright, its pixels averaged down from `size` to a shorter side of `short_side`; never
-  enlarged."""
-  transpose, flip_rows, flip_columns = _orientation(frame)
-  scale = min(1.0, short_side / min(size))
-  height, width = (max(1, round(side * scale)) for side in size)
-  if transpose:
-    height, width = width, height
-  image = frame.reformat(width=width, height=height, format='rgb24', interpolation='AREA').to_ndarray()
-  image = image.swapaxes(0, 1) if transpose else image
-  return np.ascontiguousarray(image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
+    """The frame uint8 [h w 3], upright, its pixels averaged down from `size` to a shorter side of `short_side`; never
+    enlarged."""
+    transpose, flip_rows, flip_columns = _orientation(frame)
+    scale = min(1.0, short_side / min(size))
+    height, width = (max(1, round(side * scale)) for side in size)
+    if transpose:
+        height, width = width, height
+    image = frame.reformat(width=width, height=height, format='rgb24', interpolation='AREA').to_ndarray()
+    image = image.swapaxes(0, 1) if transpose else image
+    return np.ascontiguousarray(image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-  """How to turn a frame upright: (transpose, then flip rows, flip columns), to the nearest quarter turn.
+    """How to turn a frame upright: (transpose, then flip rows, flip columns), to the nearest quarter turn.
 
-  The display matrix holds a, b, u, c, d, v, x, y, w (ISO 14496-12, section 6.2.2): x' = a x + c y, y' = b x + d y.
-  """
-  matrix = frame.side_data.get('DISPLAYMATRIX')
-  if matrix is None:
-    return False, False, False
-  a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(int)
-  if abs(b) + abs(c) > abs(a) + abs(d):
-    return True, b < 0, c < 0
-  return False, d < 0, a < 0
+    The display matrix holds a, b, u, c, d, v, x, y, w (ISO 14496-12, section 6.2.2): x' = a x + c y, y' = b x + d y.
+    """
+    matrix = frame.side_data.get('DISPLAYMATRIX')
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(int)
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return True, b < 0, c < 0
+    return False, d < 0, a < 0

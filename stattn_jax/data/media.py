@@ -18,229 +18,229 @@ from stattn_jax.data.decode import REASONS, ROUNDING, MediaError, MediaFile, Sou
 from stattn_jax.data.mel import MEL_PRESETS, MelSpec, log_mel
 
 __all__ = [
-  'MEL_PRESETS',
-  'REASONS',
-  'Clip',
-  'ClipSpec',
-  'MediaError',
-  'MelSpec',
-  'clip_from_arrays',
-  'log_mel',
-  'read_clip',
-  'write_video',
+    'MEL_PRESETS',
+    'REASONS',
+    'Clip',
+    'ClipSpec',
+    'MediaError',
+    'MelSpec',
+    'clip_from_arrays',
+    'log_mel',
+    'read_clip',
+    'write_video',
 ]
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipSpec:
-  """How a clip is cut: its segments and their length (s), the shorter side (pixels) of its frames, their JPEG quality.
+    """How a clip is cut: its segments and their length (s), the shorter side (pixels) of its frames, their JPEG quality.
 
-  A frame whose shorter side is below `short_side` keeps its size; `mel` is a name of MEL_PRESETS. Raises ValueError
-  for a value out of range.
-  """
+    A frame whose shorter side is below `short_side` keeps its size; `mel` is a name of MEL_PRESETS. Raises ValueError
+    for a value out of range.
+    """
 
-  segments: int = 10
-  segment_seconds: float = 1.0
-  short_side: int = 256
-  jpeg_quality: int = 90
-  mel: str = 'vggish'
+    segments: int = 10
+    segment_seconds: float = 1.0
+    short_side: int = 256
+    jpeg_quality: int = 90
+    mel: str = 'vggish'
 
-  def __post_init__(self):
-    for name, least, most in (('segments', 1, 3600), ('short_side', 8, 4096), ('jpeg_quality', 1, 100)):
-      value = getattr(self, name)
-      if not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f'{name}={value!r}: give a whole number from {least} to {most}')
-    # In less than a tenth of a second hardly a frame of the front-end is left.
-    if not isinstance(self.segment_seconds, int | float) or not 0.1 <= self.segment_seconds <= 60:
-      raise ValueError(f'segment_seconds={self.segment_seconds!r}: give seconds from 0.1 to 60')
-    if self.mel not in MEL_PRESETS:
-      raise ValueError(f'mel={self.mel!r}: give one of {", ".join(MEL_PRESETS)}')
+    def __post_init__(self):
+        for name, least, most in (('segments', 1, 3600), ('short_side', 8, 4096), ('jpeg_quality', 1, 100)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not least <= value <= most:
+                raise ValueError(f'{name}={value!r}: give a whole number from {least} to {most}')
+        # In less than a tenth of a second hardly a frame of the front-end is left.
+        if not isinstance(self.segment_seconds, int | float) or not 0.1 <= self.segment_seconds <= 60:
+            raise ValueError(f'segment_seconds={self.segment_seconds!r}: give seconds from 0.1 to 60')
+        if self.mel not in MEL_PRESETS:
+            raise ValueError(f'mel={self.mel!r}: give one of {", ".join(MEL_PRESETS)}')
 
-  @property
-  def seconds(self) -> float:
-    """Length of a whole clip (s)."""
-    return self.segments * self.segment_seconds
+    @property
+    def seconds(self) -> float:
+        """Length of a whole clip (s)."""
+        return self.segments * self.segment_seconds
 
-  @property
-  def mel_shape(self) -> tuple[int, int, int]:
-    """Shape (t, f, k) of a clip's log-mel."""
-    mel = MEL_PRESETS[self.mel]
-    return self.segments, mel.frames_in(self.segment_seconds), mel.bands
+    @property
+    def mel_shape(self) -> tuple[int, int, int]:
+        """Shape (t, f, k) of a clip's log-mel."""
+        mel = MEL_PRESETS[self.mel]
+        return self.segments, mel.frames_in(self.segment_seconds), mel.bands
 
-  def to_json(self) -> dict:
-    return dataclasses.asdict(self)
+    def to_json(self) -> dict:
+        return dataclasses.asdict(self)
 
-  @classmethod
-  def from_json(cls, content: Mapping) -> 'ClipSpec':
-    """The inverse of `to_json`; raises ValueError where a field is missing, unknown or out of range."""
-    names = {field.name for field in dataclasses.fields(cls)}
-    if set(content) != names:
-      wrong = ', '.join(sorted(set(content) ^ names))
-      raise ValueError(f'clip spec: missing or unknown: {wrong}; it has exactly {", ".join(sorted(names))}')
-    return cls(**content)
+    @classmethod
+    def from_json(cls, content: Mapping) -> 'ClipSpec':
+        """The inverse of `to_json`; raises ValueError where a field is missing, unknown or out of range."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(content) != names:
+            wrong = ', '.join(sorted(set(content) ^ names))
+            raise ValueError(f'clip spec: missing or unknown: {wrong}; it has exactly {", ".join(sorted(names))}')
+        return cls(**content)
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """One clip of t segments.
+    """One clip of t segments.
 
-  frames: t JPEGs, all of one size, upright, square pixels; black where not valid.
-  log_mel: float16 [t f k]; the logarithm of silence where not valid.
-  valid: bool [t]; a segment is valid where at least half of it lies inside the picture, the sound and the interval
-    asked for.
-  height, width: pixels of the upright source frame, before it was made smaller.
-  duration: seconds of the source that were used.
-  notes: of 'short' (some segments are not valid), 'long' (half a segment or more was left over) and 'damaged' (some
-    packets or frames could not be decoded; the picture before stands in, or silence).
-  """
+    frames: t JPEGs, all of one size, upright, square pixels; black where not valid.
+    log_mel: float16 [t f k]; the logarithm of silence where not valid.
+    valid: bool [t]; a segment is valid where at least half of it lies inside the picture, the sound and the interval
+      asked for.
+    height, width: pixels of the upright source frame, before it was made smaller.
+    duration: seconds of the source that were used.
+    notes: of 'short' (some segments are not valid), 'long' (half a segment or more was left over) and 'damaged' (some
+      packets or frames could not be decoded; the picture before stands in, or silence).
+    """
 
-  frames: list[bytes]
-  log_mel: np.ndarray
-  valid: np.ndarray
-  height: int
-  width: int
-  duration: float
-  notes: tuple[str, ...] = ()
+    frames: list[bytes]
+    log_mel: np.ndarray
+    valid: np.ndarray
+    height: int
+    width: int
+    duration: float
+    notes: tuple[str, ...] = ()
 
 
 def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = None, end: float | None = None) -> Clip:
-  """Reads a clip from the seconds [start, end) of a video file; None is the file's beginning and its end.
+    """Reads a clip from the seconds [start, end) of a video file; None is the file's beginning and its end.
 
-  Segment t is [start + t * segment_seconds, start + (t + 1) * segment_seconds); its frame is the one shown at its
-  centre. Raises MediaError, with a reason of REASONS.
-  """
-  file = MediaFile(path)
-  start = 0.0 if start is None else float(start)
-  end = math.inf if end is None else float(end)
-  asked = f'{start:g} s to {"its end" if end == math.inf else f"{end:g} s"}'
-  if not 0 <= start < min(end, file.duration):
-    raise file.error('empty_interval', f'{asked} holds nothing of its {file.duration:.2f} s')
-  stop = min(end, start + spec.seconds)
-  rate = MEL_PRESETS[spec.mel].rate
-  starts_t = start + np.arange(spec.segments) * spec.segment_seconds
-  ends_t = starts_t + spec.segment_seconds
+    Segment t is [start + t * segment_seconds, start + (t + 1) * segment_seconds); its frame is the one shown at its
+    centre. Raises MediaError, with a reason of REASONS.
+    """
+    file = MediaFile(path)
+    start = 0.0 if start is None else float(start)
+    end = math.inf if end is None else float(end)
+    asked = f'{start:g} s to {"its end" if end == math.inf else f"{end:g} s"}'
+    if not 0 <= start < min(end, file.duration):
+        raise file.error('empty_interval', f'{asked} holds nothing of its {file.duration:.2f} s')
+    stop = min(end, start + spec.seconds)
+    rate = MEL_PRESETS[spec.mel].rate
+    starts_t = start + np.arange(spec.segments) * spec.segment_seconds
+    ends_t = starts_t + spec.segment_seconds
 
-  centres = [centre for centre in (starts_t + ends_t) / 2 if centre <= stop + ROUNDING]
-  if not centres:
-    raise file.error('empty_interval', f'{asked} is less than half a segment')
-  pictures = file.pictures(centres, start, stop, spec.short_side)
-  waveform, sound = file.sound(start, stop, rate, _samples(spec, rate))
-  file.check_whole((pictures.track, sound), stop)
+    centres = [centre for centre in (starts_t + ends_t) / 2 if centre <= stop + ROUNDING]
+    if not centres:
+        raise file.error('empty_interval', f'{asked} is less than half a segment')
+    pictures = file.pictures(centres, start, stop, spec.short_side)
+    waveform, sound = file.sound(start, stop, rate, _samples(spec, rate))
+    file.check_whole((pictures.track, sound), stop)
 
-  low, high = max(pictures.track.start, sound.start, start), min(pictures.track.end, sound.end, stop)
-  valid = np.minimum(ends_t, high) - np.maximum(starts_t, low) >= spec.segment_seconds / 2 - ROUNDING
-  damaged = pictures.track.damaged + sound.damaged
-  if not valid.any():
-    reason = 'undecodable' if damaged else 'empty_interval'
-    raise file.error(reason, f'{asked} holds no half segment with picture and sound ({damaged} damaged packets)')
-  last = min(end, file.duration)
-  notes = {
-    'short': not valid.all(),
-    'long': math.isfinite(last) and last - stop >= spec.segment_seconds / 2,
-    'damaged': damaged > 0,
-  }
-  # A shorter interval leaves segments without a time to show: black, like all that are not valid.
-  images = pictures.images + [pictures.images[-1]] * (spec.segments - len(centres))
-  return Clip(
-    frames=_jpegs(images, valid, spec),
-    log_mel=_log_mel(waveform, valid, spec),
-    valid=valid,
-    height=pictures.height,
-    width=pictures.width,
-    duration=float(min(stop, max(pictures.track.end, sound.end)) - start),
-    notes=tuple(note for note, holds in notes.items() if holds),
-  )
+    low, high = max(pictures.track.start, sound.start, start), min(pictures.track.end, sound.end, stop)
+    valid = np.minimum(ends_t, high) - np.maximum(starts_t, low) >= spec.segment_seconds / 2 - ROUNDING
+    damaged = pictures.track.damaged + sound.damaged
+    if not valid.any():
+        reason = 'undecodable' if damaged else 'empty_interval'
+        raise file.error(reason, f'{asked} holds no half segment with picture and sound ({damaged} damaged packets)')
+    last = min(end, file.duration)
+    notes = {
+        'short': not valid.all(),
+        'long': math.isfinite(last) and last - stop >= spec.segment_seconds / 2,
+        'damaged': damaged > 0,
+    }
+    # A shorter interval leaves segments without a time to show: black, like all that are not valid.
+    images = pictures.images + [pictures.images[-1]] * (spec.segments - len(centres))
+    return Clip(
+        frames=_jpegs(images, valid, spec),
+        log_mel=_log_mel(waveform, valid, spec),
+        valid=valid,
+        height=pictures.height,
+        width=pictures.width,
+        duration=float(min(stop, max(pictures.track.end, sound.end)) - start),
+        notes=tuple(note for note, holds in notes.items() if holds),
+    )
 
 
 def clip_from_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, spec: ClipSpec, rate: int = 16000) -> Clip:
-  """Makes a clip of arrays, by the same steps as `read_clip` after decoding.
+    """Makes a clip of arrays, by the same steps as `read_clip` after decoding.
 
-  frames_thwc: uint8 [t h w 3], upright, one for each segment's centre.
-  waveform: float32 [n], mono, full scale 1, at `rate` samples a second, as long as the clip.
-  Raises ValueError where the shapes are not those of `spec`.
-  """
-  if frames_thwc.dtype != np.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[::3] != (spec.segments, 3):
-    raise ValueError(
-      f'frames {frames_thwc.dtype} {frames_thwc.shape}: give uint8 ({spec.segments}, height, width, 3), one a segment'
+    frames_thwc: uint8 [t h w 3], upright, one for each segment's centre.
+    waveform: float32 [n], mono, full scale 1, at `rate` samples a second, as long as the clip.
+    Raises ValueError where the shapes are not those of `spec`.
+    """
+    if frames_thwc.dtype != np.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[::3] != (spec.segments, 3):
+        raise ValueError(
+            f'frames {frames_thwc.dtype} {frames_thwc.shape}: give uint8 ({spec.segments}, height, width, 3), one a segment'
+        )
+    samples = _samples(spec, rate)
+    if waveform.shape != (samples,):
+        raise ValueError(f'waveform {waveform.shape}: give ({samples},), {spec.seconds:g} s of mono at {rate} Hz')
+    images = [av.VideoFrame.from_ndarray(frame, format='rgb24') for frame in frames_thwc]
+    size = upright_size(images[0])
+    valid = np.ones(spec.segments, bool)
+    mel_rate = MEL_PRESETS[spec.mel].rate
+    return Clip(
+        frames=_jpegs([upright_rgb(image, size, spec.short_side) for image in images], valid, spec),
+        log_mel=_log_mel(_resample(waveform, rate, mel_rate, _samples(spec, mel_rate)), valid, spec),
+        valid=valid,
+        height=size[0],
+        width=size[1],
+        duration=float(spec.seconds),
     )
-  samples = _samples(spec, rate)
-  if waveform.shape != (samples,):
-    raise ValueError(f'waveform {waveform.shape}: give ({samples},), {spec.seconds:g} s of mono at {rate} Hz')
-  images = [av.VideoFrame.from_ndarray(frame, format='rgb24') for frame in frames_thwc]
-  size = upright_size(images[0])
-  valid = np.ones(spec.segments, bool)
-  mel_rate = MEL_PRESETS[spec.mel].rate
-  return Clip(
-    frames=_jpegs([upright_rgb(image, size, spec.short_side) for image in images], valid, spec),
-    log_mel=_log_mel(_resample(waveform, rate, mel_rate, _samples(spec, mel_rate)), valid, spec),
-    valid=valid,
-    height=size[0],
-    width=size[1],
-    duration=float(spec.seconds),
-  )
 
 
 def write_video(
-  path: str | os.PathLike, frames_thwc: np.ndarray, fps: float, waveform: np.ndarray | None, rate: int = 16000
+    path: str | os.PathLike, frames_thwc: np.ndarray, fps: float, waveform: np.ndarray | None, rate: int = 16000
 ) -> None:
-  """Writes an mp4 (H.264, AAC); the file appears under its name only when whole.
+    """Writes an mp4 (H.264, AAC); the file appears under its name only when whole.
 
-  frames_thwc: uint8 [t h w 3]; H.264 needs even sides, so the last row or column is repeated where a side is odd.
-  fps: frames a second.
-  waveform: float32 [n], mono, full scale 1, at `rate` samples a second; None for a video without a sound stream.
-  """
-  frames_thwc = np.pad(frames_thwc, [(0, 0), *((0, side % 2) for side in frames_thwc.shape[1:3]), (0, 0)], 'edge')
-  fps = fractions.Fraction(fps).limit_denominator(1001)
-  part = f'{os.fspath(path)}.part'
-  with av.open(part, 'w', format='mp4') as container:
-    video = container.add_stream('libx264', rate=fps, options={'crf': '18', 'preset': 'veryfast'})
-    video.height, video.width, video.pix_fmt = *frames_thwc.shape[1:3], 'yuv420p'
-    audio = container.add_stream('aac', rate=rate, layout='mono') if waveform is not None else None
-    # Each frame with the sound that goes with it, so that the two streams lie side by side in the file.
-    samples = len(waveform) if waveform is not None else 0
-    edges = [min(samples, round(i * rate / fps)) for i in range(len(frames_thwc))] + [samples]
-    for i, pixels in enumerate(frames_thwc):
-      frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
-      frame.pts = i
-      container.mux(video.encode(frame))
-      if edges[i] < edges[i + 1]:
-        sound = _audio_frame(waveform[edges[i] : edges[i + 1]], rate)
-        sound.pts = edges[i]
-        container.mux(audio.encode(sound))
-    for stream in [video] + [audio] * (audio is not None):
-      container.mux(stream.encode(None))
-  os.replace(part, path)
+    frames_thwc: uint8 [t h w 3]; H.264 needs even sides, so the last row or column is repeated where a side is odd.
+    fps: frames a second.
+    waveform: float32 [n], mono, full scale 1, at `rate` samples a second; None for a video without a sound stream.
+    """
+    frames_thwc = np.pad(frames_thwc, [(0, 0), *((0, side % 2) for side in frames_thwc.shape[1:3]), (0, 0)], 'edge')
+    fps = fractions.Fraction(fps).limit_denominator(1001)
+    part = f'{os.fspath(path)}.part'
+    with av.open(part, 'w', format='mp4') as container:
+        video = container.add_stream('libx264', rate=fps, options={'crf': '18', 'preset': 'veryfast'})
+        video.height, video.width, video.pix_fmt = *frames_thwc.shape[1:3], 'yuv420p'
+        audio = container.add_stream('aac', rate=rate, layout='mono') if waveform is not None else None
+        # Each frame with the sound that goes with it, so that the two streams lie side by side in the file.
+        samples = len(waveform) if waveform is not None else 0
+        edges = [min(samples, round(i * rate / fps)) for i in range(len(frames_thwc))] + [samples]
+        for i, pixels in enumerate(frames_thwc):
+            frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
+            frame.pts = i
+            container.mux(video.encode(frame))
+            if edges[i] < edges[i + 1]:
+                sound = _audio_frame(waveform[edges[i] : edges[i + 1]], rate)
+                sound.pts = edges[i]
+                container.mux(audio.encode(sound))
+        for stream in [video] + [audio] * (audio is not None):
+            container.mux(stream.encode(None))
+    os.replace(part, path)
 
 
 def _samples(spec: ClipSpec, rate: int) -> int:
-  return round(spec.seconds * rate)
+    return round(spec.seconds * rate)
 
 
 def _audio_frame(waveform: np.ndarray, rate: int) -> av.AudioFrame:
-  """Mono sound, float32 [n], as a frame."""
-  frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform, np.float32)[None], format='fltp', layout='mono')
-  frame.sample_rate = rate
-  return frame
+    """Mono sound, float32 [n], as a frame."""
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform, np.float32)[None], format='fltp', layout='mono')
+    frame.sample_rate = rate
+    return frame
 
 
 def _resample(waveform: np.ndarray, rate: int, new_rate: int, samples: int) -> np.ndarray:
-  """Mono sound, float32 [n] at `rate`, at another rate: float32 [samples]."""
-  resampled, frame = np.zeros(samples, np.float32), _audio_frame(waveform, rate)
-  run = SoundRun(0.0, frame, 0.0, new_rate)
-  run.write(frame, resampled)
-  run.write(None, resampled)
-  return resampled
+    """Mono sound, float32 [n] at `rate`, at another rate: float32 [samples]."""
+    resampled, frame = np.zeros(samples, np.float32), _audio_frame(waveform, rate)
+    run = SoundRun(0.0, frame, 0.0, new_rate)
+    run.write(frame, resampled)
+    run.write(None, resampled)
+    return resampled
 
 
 def _jpegs(images: Sequence[np.ndarray], valid: np.ndarray, spec: ClipSpec) -> list[bytes]:
-  return [
-    simplejpeg.encode_jpeg(image if shown else np.zeros_like(image), spec.jpeg_quality, colorsubsampling='420')
-    for image, shown in zip(images, valid, strict=True)
-  ]
+    return [
+        simplejpeg.encode_jpeg(image if shown else np.zeros_like(image), spec.jpeg_quality, colorsubsampling='420')
+        for image, shown in zip(images, valid, strict=True)
+    ]
 
 
 def _log_mel(waveform: np.ndarray, valid: np.ndarray, spec: ClipSpec) -> np.ndarray:
-  mel = MEL_PRESETS[spec.mel]
-  patches = log_mel(waveform, mel, spec.segments, spec.segment_seconds)
-  patches[~valid] = np.log(np.float32(mel.offset))
-  return patches.astype(np.float16)
+    mel = MEL_PRESETS[spec.mel]
+    patches = log_mel(waveform, mel, spec.segments, spec.segment_seconds)
+    patches[~valid] = np.log(np.float32(mel.offset))
+    return patches.astype(np.float16)

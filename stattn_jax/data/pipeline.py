@@ -24,151 +24,151 @@ Batch = dict[str, np.ndarray]
 
 
 def frame_affine(height: int, width: int, fit: str) -> tuple[float, float, float, float]:
-  """Maps the model's frame to the source frame, both in 0..1: source = scale * model + offset.
+    """Maps the model's frame to the source frame, both in 0..1: source = scale * model + offset.
 
-  Returns:
-    x_scale, x_offset, y_scale, y_offset.
-  """
-  if fit == 'squash':
-    return 1.0, 0.0, 1.0, 0.0
-  side = min(height, width)
-  x_scale, y_scale = side / width, side / height
-  return x_scale, (1 - x_scale) / 2, y_scale, (1 - y_scale) / 2
+    Returns:
+      x_scale, x_offset, y_scale, y_offset.
+    """
+    if fit == 'squash':
+        return 1.0, 0.0, 1.0, 0.0
+    side = min(height, width)
+    x_scale, y_scale = side / width, side / height
+    return x_scale, (1 - x_scale) / 2, y_scale, (1 - y_scale) / 2
 
 
 def clip_arrays(item: records.ClipRecord | media.Clip, frame_size: int, fit: str) -> Batch:
-  """Decodes a clip for the model; training, evaluation and explaining all see a clip through this function.
+    """Decodes a clip for the model; training, evaluation and explaining all see a clip through this function.
 
-  Args:
-    item: a record, or a clip straight from a file.
-    frame_size: side of the square frame, in pixels.
-    fit: 'squash' resizes the whole frame, 'crop' takes the centred square of the short side.
+    Args:
+      item: a record, or a clip straight from a file.
+      frame_size: side of the square frame, in pixels.
+      fit: 'squash' resizes the whole frame, 'crop' takes the centred square of the short side.
 
-  Returns:
-    frames uint8 [t h w 3], log_mel float16 [t f k], valid bool [t].
-  """
-  _check_fit(fit)
-  clip = item.clip if isinstance(item, records.ClipRecord) else item
-  frames = np.stack([_frame(jpeg, frame_size, fit) for jpeg in clip.frames])
-  return {'frames': frames, 'log_mel': np.asarray(clip.log_mel), 'valid': np.asarray(clip.valid)}
+    Returns:
+      frames uint8 [t h w 3], log_mel float16 [t f k], valid bool [t].
+    """
+    _check_fit(fit)
+    clip = item.clip if isinstance(item, records.ClipRecord) else item
+    frames = np.stack([_frame(jpeg, frame_size, fit) for jpeg in clip.frames])
+    return {'frames': frames, 'log_mel': np.asarray(clip.log_mel), 'valid': np.asarray(clip.valid)}
 
 
 def _frame(jpeg: bytes, frame_size: int, fit: str) -> np.ndarray:
-  """One JPEG to uint8 [h w 3]; TurboJPEG shrinks while decoding, PIL's area-aware bilinear does the rest."""
-  pixels = simplejpeg.decode_jpeg(jpeg, min_height=frame_size, min_width=frame_size)
-  height, width = pixels.shape[:2]
-  if (height, width) == (frame_size, frame_size):
-    return pixels
-  x_scale, x_offset, y_scale, y_offset = frame_affine(height, width, fit)
-  box = (x_offset * width, y_offset * height, (x_offset + x_scale) * width, (y_offset + y_scale) * height)
-  return np.asarray(Image.fromarray(pixels).resize((frame_size, frame_size), Image.Resampling.BILINEAR, box=box))
+    """One JPEG to uint8 [h w 3]; TurboJPEG shrinks while decoding, PIL's area-aware bilinear does the rest."""
+    pixels = simplejpeg.decode_jpeg(jpeg, min_height=frame_size, min_width=frame_size)
+    height, width = pixels.shape[:2]
+    if (height, width) == (frame_size, frame_size):
+        return pixels
+    x_scale, x_offset, y_scale, y_offset = frame_affine(height, width, fit)
+    box = (x_offset * width, y_offset * height, (x_offset + x_scale) * width, (y_offset + y_scale) * height)
+    return np.asarray(Image.fromarray(pixels).resize((frame_size, frame_size), Image.Resampling.BILINEAR, box=box))
 
 
 def train_batches(
-  source: source_lib.RecordSource,
-  *,
-  global_batch: int,
-  seed: int,
-  start_step: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
-  threads: int = 4,
-  frame_size: int,
-  fit: str,
+    source: source_lib.RecordSource,
+    *,
+    global_batch: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 4,
+    frame_size: int,
+    fit: str,
 ) -> grain.DatasetIterator[Batch]:
-  """Endless shuffled batches of this process, from `start_step` on (any step costs the same to reach).
+    """Endless shuffled batches of this process, from `start_step` on (any step costs the same to reach).
 
-  Each epoch is a fresh permutation, and batches run across the ends of epochs, so a split may be smaller than a batch.
-  Process p of n gets the contiguous rows [p*b/n, (p+1)*b/n) of the global batch.
+    Each epoch is a fresh permutation, and batches run across the ends of epochs, so a split may be smaller than a batch.
+    Process p of n gets the contiguous rows [p*b/n, (p+1)*b/n) of the global batch.
 
-  Returns:
-    An iterator to be closed, of batches: frames uint8 [b t h w 3], log_mel float16 [b t f k], valid bool [b t],
-    labels float32 multi-hot [b c], weight float32 [b] (1 real, 0 padding), index int32 [b] (record number in the
-    split, -1 for padding).
-  """
-  order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-  rows = _Rows(global_batch, process_index, process_count)
-  return _batches(source, rows, start_step, _MANY_STEPS, lambda position: order[position], threads, frame_size, fit)
+    Returns:
+      An iterator to be closed, of batches: frames uint8 [b t h w 3], log_mel float16 [b t f k], valid bool [b t],
+      labels float32 multi-hot [b c], weight float32 [b] (1 real, 0 padding), index int32 [b] (record number in the
+      split, -1 for padding).
+    """
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    rows = _Rows(global_batch, process_index, process_count)
+    return _batches(source, rows, start_step, _MANY_STEPS, lambda position: order[position], threads, frame_size, fit)
 
 
 def eval_batches(
-  source: source_lib.RecordSource,
-  *,
-  global_batch: int,
-  process_index: int = 0,
-  process_count: int = 1,
-  threads: int = 4,
-  frame_size: int,
-  fit: str,
+    source: source_lib.RecordSource,
+    *,
+    global_batch: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 4,
+    frame_size: int,
+    fit: str,
 ) -> grain.DatasetIterator[Batch]:
-  """Every record of the split exactly once, in order; the last batch is filled up with rows of weight 0 and index -1.
+    """Every record of the split exactly once, in order; the last batch is filled up with rows of weight 0 and index -1.
 
-  Batches are those of `train_batches`; every process gets the same number of them.
-  """
-  rows = _Rows(global_batch, process_index, process_count)
-  steps = -(-len(source) // global_batch)
-  return _batches(
-    source, rows, 0, steps, lambda position: position if position < len(source) else -1, threads, frame_size, fit
-  )
+    Batches are those of `train_batches`; every process gets the same number of them.
+    """
+    rows = _Rows(global_batch, process_index, process_count)
+    steps = -(-len(source) // global_batch)
+    return _batches(
+        source, rows, 0, steps, lambda position: position if position < len(source) else -1, threads, frame_size, fit
+    )
 
 
 class _Rows:
-  """Which positions of the global stream this process reads: its n-th element belongs to step n // local."""
+    """Which positions of the global stream this process reads: its n-th element belongs to step n // local."""
 
-  def __init__(self, global_batch: int, process_index: int, process_count: int):
-    if global_batch < 1 or global_batch % process_count:
-      raise ValueError(
-        f'global batch {global_batch} must be a positive multiple of the number of processes, {process_count}'
-      )
-    self.local = global_batch // process_count
-    self._global = global_batch
-    self._first = process_index * self.local
+    def __init__(self, global_batch: int, process_index: int, process_count: int):
+        if global_batch < 1 or global_batch % process_count:
+            raise ValueError(
+                f'global batch {global_batch} must be a positive multiple of the number of processes, {process_count}'
+            )
+        self.local = global_batch // process_count
+        self._global = global_batch
+        self._first = process_index * self.local
 
-  def position(self, element: int) -> int:
-    step, row = divmod(element, self.local)
-    return step * self._global + self._first + row
+    def position(self, element: int) -> int:
+        step, row = divmod(element, self.local)
+        return step * self._global + self._first + row
 
 
 def _batches(
-  source: source_lib.RecordSource,
-  rows: _Rows,
-  start_step: int,
-  stop_step: int,
-  number_at: Callable[[int], int],
-  threads: int,
-  frame_size: int,
-  fit: str,
+    source: source_lib.RecordSource,
+    rows: _Rows,
+    start_step: int,
+    stop_step: int,
+    number_at: Callable[[int], int],
+    threads: int,
+    frame_size: int,
+    fit: str,
 ) -> grain.DatasetIterator[Batch]:
-  """Loads clip by clip in threads, so that memory holds two local batches, whatever the number of threads."""
-  _check_fit(fit)
-  if not len(source):
-    raise records.DataError(f'split {source.split!r} holds no clips; prepare the data with clips in it')
-  load = functools.partial(_element, source, frame_size=frame_size, fit=fit)
-  clips = grain.MapDataset.range(start_step * rows.local, stop_step * rows.local).map(
-    lambda i: load(number_at(rows.position(i)))
-  )
-  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, rows.local))
-  return iter(clips.to_iter_dataset(options).batch(rows.local, drop_remainder=True))
+    """Loads clip by clip in threads, so that memory holds two local batches, whatever the number of threads."""
+    _check_fit(fit)
+    if not len(source):
+        raise records.DataError(f'split {source.split!r} holds no clips; prepare the data with clips in it')
+    load = functools.partial(_element, source, frame_size=frame_size, fit=fit)
+    clips = grain.MapDataset.range(start_step * rows.local, stop_step * rows.local).map(
+        lambda i: load(number_at(rows.position(i)))
+    )
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, rows.local))
+    return iter(clips.to_iter_dataset(options).batch(rows.local, drop_remainder=True))
 
 
 def _element(source: source_lib.RecordSource, number: int, *, frame_size: int, fit: str) -> Batch:
-  """One row of a batch; number -1 is padding."""
-  info = source.info
-  labels = np.zeros(len(info.classes), np.float32)
-  if number < 0:
-    frames = np.zeros((info.spec.segments, frame_size, frame_size, 3), np.uint8)
-    arrays = {
-      'frames': frames,
-      'log_mel': np.zeros(info.spec.mel_shape, np.float16),
-      'valid': np.zeros(info.spec.segments, bool),
-    }
-  else:
-    record = source[number]
-    arrays = clip_arrays(record, frame_size, fit)
-    labels[list(record.labels)] = 1
-  return {**arrays, 'labels': labels, 'weight': np.float32(number >= 0), 'index': np.int32(number)}
+    """One row of a batch; number -1 is padding."""
+    info = source.info
+    labels = np.zeros(len(info.classes), np.float32)
+    if number < 0:
+        frames = np.zeros((info.spec.segments, frame_size, frame_size, 3), np.uint8)
+        arrays = {
+            'frames': frames,
+            'log_mel': np.zeros(info.spec.mel_shape, np.float16),
+            'valid': np.zeros(info.spec.segments, bool),
+        }
+    else:
+        record = source[number]
+        arrays = clip_arrays(record, frame_size, fit)
+        labels[list(record.labels)] = 1
+    return {**arrays, 'labels': labels, 'weight': np.float32(number >= 0), 'index': np.int32(number)}
 
 
 def _check_fit(fit: str) -> None:
-  if fit not in FITS:
-    raise ValueError(f'fit is {fit!r}, expected one of {", ".join(FITS)}')
+    if fit not in FITS:
+        raise ValueError(f'fit is {fit!r}, expected one of {", ".join(FITS)}')

@@ -30,46 +30,46 @@ _INDEX_ROW = np.dtype([('offset', '<u8'), ('crc', '<u4')])
 
 
 class DataError(Exception):
-  """A data set directory that cannot be used; the message names the file, the place and the fix."""
+    """A data set directory that cannot be used; the message names the file, the place and the fix."""
 
 
 class NoDataError(DataError):
-  """There is no such data set or split: the caller asked for the wrong thing, nothing is damaged."""
+    """There is no such data set or split: the caller asked for the wrong thing, nothing is damaged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-  """An event of class `label`, heard or seen in [onset, offset) seconds from the clip's start."""
+    """An event of class `label`, heard or seen in [onset, offset) seconds from the clip's start."""
 
-  label: int
-  onset: float
-  offset: float
-  modality: str
+    label: int
+    onset: float
+    offset: float
+    modality: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-  """A box of class `label` at `time` seconds from the clip's start, in 0..1 of the frame, top-left origin."""
+    """A box of class `label` at `time` seconds from the clip's start, in 0..1 of the frame, top-left origin."""
 
-  time: float
-  label: int
-  x0: float
-  y0: float
-  x1: float
-  y1: float
+    time: float
+    label: int
+    x0: float
+    y0: float
+    x1: float
+    y1: float
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipRecord:
-  """One clip with its annotations; `video` is the file it came from and `start` its first second there."""
+    """One clip with its annotations; `video` is the file it came from and `start` its first second there."""
 
-  clip_id: str
-  clip: media.Clip
-  labels: tuple[int, ...]
-  events: tuple[Event, ...] = ()
-  boxes: tuple[Box, ...] = ()
-  video: str = ''
-  start: float = 0.0
+    clip_id: str
+    clip: media.Clip
+    labels: tuple[int, ...]
+    events: tuple[Event, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    video: str = ''
+    start: float = 0.0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -78,110 +78,117 @@ class ClipRecord:
 
 
 def make_features(classes: Iterable[str], spec: media.ClipSpec) -> tfds.features.FeaturesDict:
-  """Declares the record's schema: times in seconds, boxes as x0 y0 x1 y1 in 0..1 of the frame.
+    """Declares the record's schema: times in seconds, boxes as x0 y0 x1 y1 in 0..1 of the frame.
 
-  The mel is stored as raw bytes: zlib saves an eighth of it and costs seven times the rest of the parse to undo.
-  """
-  features = tfds.features
-  names = list(classes)
-  return features.FeaturesDict(
-    {
-      'clip_id': features.Text(),
-      'frames': features.Sequence(features.Image(shape=(None, None, 3), encoding_format='jpeg'), length=spec.segments),
-      'log_mel': features.Tensor(shape=spec.mel_shape, dtype=np.float16, encoding='bytes'),
-      'valid': features.Tensor(shape=(spec.segments,), dtype=np.bool_),
-      'labels': features.Sequence(features.ClassLabel(names=names)),
-      'events': features.Sequence(
+    The mel is stored as raw bytes: zlib saves an eighth of it and costs seven times the rest of the parse to undo.
+    """
+    features = tfds.features
+    names = list(classes)
+    return features.FeaturesDict(
         {
-          'label': features.ClassLabel(names=names),
-          'onset': np.float32,
-          'offset': np.float32,
-          'modality': features.ClassLabel(names=list(MODALITIES)),
+            'clip_id': features.Text(),
+            'frames': features.Sequence(
+                features.Image(shape=(None, None, 3), encoding_format='jpeg'), length=spec.segments
+            ),
+            'log_mel': features.Tensor(shape=spec.mel_shape, dtype=np.float16, encoding='bytes'),
+            'valid': features.Tensor(shape=(spec.segments,), dtype=np.bool_),
+            'labels': features.Sequence(features.ClassLabel(names=names)),
+            'events': features.Sequence(
+                {
+                    'label': features.ClassLabel(names=names),
+                    'onset': np.float32,
+                    'offset': np.float32,
+                    'modality': features.ClassLabel(names=list(MODALITIES)),
+                }
+            ),
+            'boxes': features.Sequence(
+                {
+                    'time': np.float32,
+                    'label': features.ClassLabel(names=names),
+                    'box': features.Tensor(shape=(4,), dtype=np.float32),
+                }
+            ),
+            'video': features.Text(),
+            'start': np.float32,
+            'height': np.int32,
+            'width': np.int32,
+            'duration': np.float32,
+            'notes': features.Sequence(features.Text()),
         }
-      ),
-      'boxes': features.Sequence(
-        {
-          'time': np.float32,
-          'label': features.ClassLabel(names=names),
-          'box': features.Tensor(shape=(4,), dtype=np.float32),
-        }
-      ),
-      'video': features.Text(),
-      'start': np.float32,
-      'height': np.int32,
-      'width': np.int32,
-      'duration': np.float32,
-      'notes': features.Sequence(features.Text()),
-    }
-  )
+    )
 
 
 def encode(record: ClipRecord, features: tfds.features.FeaturesDict) -> bytes:
-  """Serializes a record as tf.train.Example; equal records give equal bytes in every process."""
-  clip = record.clip
-  serialized = features.serialize_example(
-    {
-      'clip_id': record.clip_id,
-      'frames': list(clip.frames),
-      'log_mel': clip.log_mel,
-      'valid': clip.valid,
-      'labels': list(record.labels),
-      'events': [dataclasses.asdict(event) for event in record.events],
-      'boxes': [
-        {'time': b.time, 'label': b.label, 'box': np.array([b.x0, b.y0, b.x1, b.y1], np.float32)} for b in record.boxes
-      ],
-      'video': record.video,
-      'start': record.start,
-      'height': clip.height,
-      'width': clip.width,
-      'duration': clip.duration,
-      'notes': list(clip.notes),
-    }
-  )
-  # Protobuf writes map entries in an order that changes from process to process (measured with protobuf 7.36, upb).
-  return tf_example_pb2.Example.FromString(serialized).SerializeToString(deterministic=True)
+    """Serializes a record as tf.train.Example; equal records give equal bytes in every process."""
+    clip = record.clip
+    serialized = features.serialize_example(
+        {
+            'clip_id': record.clip_id,
+            'frames': list(clip.frames),
+            'log_mel': clip.log_mel,
+            'valid': clip.valid,
+            'labels': list(record.labels),
+            'events': [dataclasses.asdict(event) for event in record.events],
+            'boxes': [
+                {'time': b.time, 'label': b.label, 'box': np.array([b.x0, b.y0, b.x1, b.y1], np.float32)}
+                for b in record.boxes
+            ],
+            'video': record.video,
+            'start': record.start,
+            'height': clip.height,
+            'width': clip.width,
+            'duration': clip.duration,
+            'notes': list(clip.notes),
+        }
+    )
+    # Protobuf writes map entries in an order that changes from process to process (measured with protobuf 7.36, upb).
+    return tf_example_pb2.Example.FromString(serialized).SerializeToString(deterministic=True)
 
 
 def decode(serialized: bytes, spec: media.ClipSpec) -> ClipRecord:
-  """Parses one record; the frames stay JPEG bytes."""
-  feature = tf_example_pb2.Example.FromString(serialized).features.feature
+    """Parses one record; the frames stay JPEG bytes."""
+    feature = tf_example_pb2.Example.FromString(serialized).features.feature
 
-  def texts(name):
-    return [value.decode() for value in feature[name].bytes_list.value]
+    def texts(name):
+        return [value.decode() for value in feature[name].bytes_list.value]
 
-  def ints(name):
-    return list(feature[name].int64_list.value)
+    def ints(name):
+        return list(feature[name].int64_list.value)
 
-  def floats(name):
-    return list(feature[name].float_list.value)
+    def floats(name):
+        return list(feature[name].float_list.value)
 
-  corners = np.reshape(floats('boxes/box'), (-1, 4)).tolist()
-  clip = media.Clip(
-    frames=list(feature['frames'].bytes_list.value),
-    log_mel=np.frombuffer(feature['log_mel'].bytes_list.value[0], np.float16).reshape(spec.mel_shape),
-    valid=np.asarray(ints('valid'), bool),
-    height=ints('height')[0],
-    width=ints('width')[0],
-    duration=floats('duration')[0],
-    notes=tuple(texts('notes')),
-  )
-  return ClipRecord(
-    clip_id=texts('clip_id')[0],
-    clip=clip,
-    labels=tuple(ints('labels')),
-    events=tuple(
-      Event(label, onset, offset, MODALITIES[modality])
-      for label, onset, offset, modality in zip(
-        ints('events/label'), floats('events/onset'), floats('events/offset'), ints('events/modality'), strict=True
-      )
-    ),
-    boxes=tuple(
-      Box(time, label, *box)
-      for time, label, box in zip(floats('boxes/time'), ints('boxes/label'), corners, strict=True)
-    ),
-    video=texts('video')[0],
-    start=floats('start')[0],
-  )
+    corners = np.reshape(floats('boxes/box'), (-1, 4)).tolist()
+    clip = media.Clip(
+        frames=list(feature['frames'].bytes_list.value),
+        log_mel=np.frombuffer(feature['log_mel'].bytes_list.value[0], np.float16).reshape(spec.mel_shape),
+        valid=np.asarray(ints('valid'), bool),
+        height=ints('height')[0],
+        width=ints('width')[0],
+        duration=floats('duration')[0],
+        notes=tuple(texts('notes')),
+    )
+    return ClipRecord(
+        clip_id=texts('clip_id')[0],
+        clip=clip,
+        labels=tuple(ints('labels')),
+        events=tuple(
+            Event(label, onset, offset, MODALITIES[modality])
+            for label, onset, offset, modality in zip(
+                ints('events/label'),
+                floats('events/onset'),
+                floats('events/offset'),
+                ints('events/modality'),
+                strict=True,
+            )
+        ),
+        boxes=tuple(
+            Box(time, label, *box)
+            for time, label, box in zip(floats('boxes/time'), ints('boxes/label'), corners, strict=True)
+        ),
+        video=texts('video')[0],
+        start=floats('start')[0],
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -190,105 +197,105 @@ def decode(serialized: bytes, spec: media.ClipSpec) -> ClipRecord:
 
 
 def shard_name(name: str, split: str, number: int, count: int) -> str:
-  """File name of a shard, by TFDS's convention."""
-  return f'{name}-{split}.tfrecord-{number:05d}-of-{count:05d}'
+    """File name of a shard, by TFDS's convention."""
+    return f'{name}-{split}.tfrecord-{number:05d}-of-{count:05d}'
 
 
 def write_shard(path: str | os.PathLike, serialized: Iterable[bytes]) -> None:
-  """Writes a TFRecord shard and its index; neither appears under its final name before both are whole and on disk.
+    """Writes a TFRecord shard and its index; neither appears under its final name before both are whole and on disk.
 
-  The index is rows of (offset uint64, crc uint32), little-endian: one per record with the masked CRC32C of its data,
-  and a last one with the size of the shard and the masked CRC32C of the rows before it.
-  """
-  path = pathlib.Path(path)
-  # The process id keeps two writers apart; they would write the same bytes, and the last rename wins.
-  data_tmp, index_tmp = (path.with_name(f'{path.name}{suffix}.tmp-{os.getpid()}') for suffix in ('', INDEX_SUFFIX))
-  rows, offset = [], 0
-  with open(data_tmp, 'wb') as file:
-    for data in serialized:
-      length, crc = _LENGTH.pack(len(data)), masked_crc(data)
-      file.write(length + _CRC.pack(masked_crc(length)) + data + _CRC.pack(crc))
-      rows.append((offset, crc))
-      offset += len(data) + _FRAMING_BYTES
-    file.flush()
-    os.fsync(file.fileno())
-  body = np.array(rows, _INDEX_ROW).tobytes()
-  with open(index_tmp, 'wb') as file:
-    file.write(body + np.array([(offset, masked_crc(body))], _INDEX_ROW).tobytes())
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(index_tmp, index_path(path))
-  os.replace(data_tmp, path)
+    The index is rows of (offset uint64, crc uint32), little-endian: one per record with the masked CRC32C of its data,
+    and a last one with the size of the shard and the masked CRC32C of the rows before it.
+    """
+    path = pathlib.Path(path)
+    # The process id keeps two writers apart; they would write the same bytes, and the last rename wins.
+    data_tmp, index_tmp = (path.with_name(f'{path.name}{suffix}.tmp-{os.getpid()}') for suffix in ('', INDEX_SUFFIX))
+    rows, offset = [], 0
+    with open(data_tmp, 'wb') as file:
+        for data in serialized:
+            length, crc = _LENGTH.pack(len(data)), masked_crc(data)
+            file.write(length + _CRC.pack(masked_crc(length)) + data + _CRC.pack(crc))
+            rows.append((offset, crc))
+            offset += len(data) + _FRAMING_BYTES
+        file.flush()
+        os.fsync(file.fileno())
+    body = np.array(rows, _INDEX_ROW).tobytes()
+    with open(index_tmp, 'wb') as file:
+        file.write(body + np.array([(offset, masked_crc(body))], _INDEX_ROW).tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(index_tmp, index_path(path))
+    os.replace(data_tmp, path)
 
 
 def index_path(shard: str | os.PathLike) -> pathlib.Path:
-  """Path of a shard's index."""
-  shard = pathlib.Path(shard)
-  return shard.with_name(shard.name + INDEX_SUFFIX)
+    """Path of a shard's index."""
+    shard = pathlib.Path(shard)
+    return shard.with_name(shard.name + INDEX_SUFFIX)
 
 
 def read_index(shard: str | os.PathLike) -> np.ndarray:
-  """Offsets of a shard's records, and its size as the last entry: int64 [n + 1].
+    """Offsets of a shard's records, and its size as the last entry: int64 [n + 1].
 
-  Raises:
-    DataError: the shard or its index is missing or damaged, or the shard has another size than its index says.
-  """
-  path, fix = index_path(shard), _repair(shard)
-  try:
-    raw, size = path.read_bytes(), os.stat(shard).st_size
-  except FileNotFoundError as error:
-    raise DataError(f'{error.filename}: no such file; {fix}') from None
-  if len(raw) < _INDEX_ROW.itemsize or len(raw) % _INDEX_ROW.itemsize:
-    raise DataError(f'{path}: the index is {len(raw)} bytes long, not a multiple of {_INDEX_ROW.itemsize}; {fix}')
-  rows = np.frombuffer(raw, _INDEX_ROW)
-  if masked_crc(raw[: -_INDEX_ROW.itemsize]) != rows['crc'][-1]:
-    raise DataError(f'{path}: the index is damaged (its checksum does not match); {fix}')
-  if size != rows['offset'][-1]:
-    raise DataError(f'{shard}: {size} bytes long where its index says {rows["offset"][-1]}; {fix}')
-  return rows['offset'].astype(np.int64)
+    Raises:
+      DataError: the shard or its index is missing or damaged, or the shard has another size than its index says.
+    """
+    path, fix = index_path(shard), _repair(shard)
+    try:
+        raw, size = path.read_bytes(), os.stat(shard).st_size
+    except FileNotFoundError as error:
+        raise DataError(f'{error.filename}: no such file; {fix}') from None
+    if len(raw) < _INDEX_ROW.itemsize or len(raw) % _INDEX_ROW.itemsize:
+        raise DataError(f'{path}: the index is {len(raw)} bytes long, not a multiple of {_INDEX_ROW.itemsize}; {fix}')
+    rows = np.frombuffer(raw, _INDEX_ROW)
+    if masked_crc(raw[: -_INDEX_ROW.itemsize]) != rows['crc'][-1]:
+        raise DataError(f'{path}: the index is damaged (its checksum does not match); {fix}')
+    if size != rows['offset'][-1]:
+        raise DataError(f'{shard}: {size} bytes long where its index says {rows["offset"][-1]}; {fix}')
+    return rows['offset'].astype(np.int64)
 
 
 def read_record(shard: str | os.PathLike, offsets: np.ndarray, number: int) -> bytes:
-  """Reads record `number` of a shard and checks both of its checksums.
+    """Reads record `number` of a shard and checks both of its checksums.
 
-  The file is opened for each read, which costs microseconds: no state to pickle or lock, no limit on open files.
+    The file is opened for each read, which costs microseconds: no state to pickle or lock, no limit on open files.
 
-  Raises:
-    DataError: the record is damaged; names file, record number and byte offset.
-  """
-  begin, end = int(offsets[number]), int(offsets[number + 1])
-  descriptor = os.open(shard, os.O_RDONLY)
-  try:
-    raw = os.pread(descriptor, end - begin, begin)
-  finally:
-    os.close(descriptor)
-  fault = _fault(raw, end - begin)
-  if fault:
-    raise DataError(f'{shard}: record {number} at byte {begin} is damaged ({fault}); {_repair(shard)}')
-  return raw[_HEADER.size : -_CRC.size]
+    Raises:
+      DataError: the record is damaged; names file, record number and byte offset.
+    """
+    begin, end = int(offsets[number]), int(offsets[number + 1])
+    descriptor = os.open(shard, os.O_RDONLY)
+    try:
+        raw = os.pread(descriptor, end - begin, begin)
+    finally:
+        os.close(descriptor)
+    fault = _fault(raw, end - begin)
+    if fault:
+        raise DataError(f'{shard}: record {number} at byte {begin} is damaged ({fault}); {_repair(shard)}')
+    return raw[_HEADER.size : -_CRC.size]
 
 
 def masked_crc(data: bytes) -> int:
-  """CRC32C with TFRecord's mask (tensorflow/core/lib/hash/crc32c.h)."""
-  crc = google_crc32c.value(data)
-  return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+    """CRC32C with TFRecord's mask (tensorflow/core/lib/hash/crc32c.h)."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _fault(raw: bytes, expected: int) -> str | None:
-  """What is wrong with a record's bytes, or None."""
-  if len(raw) != expected:
-    return f'{len(raw)} of {expected} bytes are there'
-  length, length_crc = _HEADER.unpack_from(raw)
-  (data_crc,) = _CRC.unpack(raw[-_CRC.size :])
-  if masked_crc(raw[: _LENGTH.size]) != length_crc:
-    return 'the checksum of its length does not match'
-  if length != expected - _FRAMING_BYTES:
-    return f'its length is {length} where the index says {expected - _FRAMING_BYTES}'
-  if masked_crc(raw[_HEADER.size : -_CRC.size]) != data_crc:
-    return 'the checksum of its data does not match'
-  return None
+    """What is wrong with a record's bytes, or None."""
+    if len(raw) != expected:
+        return f'{len(raw)} of {expected} bytes are there'
+    length, length_crc = _HEADER.unpack_from(raw)
+    (data_crc,) = _CRC.unpack(raw[-_CRC.size :])
+    if masked_crc(raw[: _LENGTH.size]) != length_crc:
+        return 'the checksum of its length does not match'
+    if length != expected - _FRAMING_BYTES:
+        return f'its length is {length} where the index says {expected - _FRAMING_BYTES}'
+    if masked_crc(raw[_HEADER.size : -_CRC.size]) != data_crc:
+        return 'the checksum of its data does not match'
+    return None
 
 
 def _repair(shard: str | os.PathLike) -> str:
-  shard = pathlib.Path(shard)
-  return f'delete {shard.name} and run the same data_prep command again, which makes only this shard anew'
+    shard = pathlib.Path(shard)
+    return f'delete {shard.name} and run the same data_prep command again, which makes only this shard anew'

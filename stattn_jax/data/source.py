@@ -20,98 +20,100 @@ INFO_FILE = 'stattn.json'
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-  """What a data set directory holds.
+    """What a data set directory holds.
 
-  `splits` has the number of clips and `shards` the number of files of each split; `fingerprint` changes with any byte
-  of any record, the classes and the spec.
-  """
-
-  name: str
-  classes: tuple[str, ...]
-  multi_label: bool
-  spec: media.ClipSpec
-  splits: dict[str, int]
-  shards: dict[str, int]
-  fingerprint: str
-
-  @classmethod
-  def load(cls, directory: str | os.PathLike) -> 'DatasetInfo':
-    """Reads a directory's `stattn.json`.
-
-    Raises:
-      NoDataError: there is no such directory, it is no data set, or its preparation has not finished.
-      DataError: its `stattn.json` is damaged or of another version.
+    `splits` has the number of clips and `shards` the number of files of each split; `fingerprint` changes with any byte
+    of any record, the classes and the spec.
     """
-    path = pathlib.Path(directory) / INFO_FILE
-    try:
-      content = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-      state = 'has no stattn.json (not a data set, or not finished)' if path.parent.is_dir() else 'does not exist'
-      raise records.NoDataError(
-        f'data directory {os.fspath(directory)!r} {state}; '
-        f'make it with `python -m data_prep.folder --out={directory} ...` (own videos) '
-        f'or `python -m data_prep.synthetic --out={directory}`'
-      ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-      raise records.DataError(
-        f'{path}: not JSON ({error}); delete it and run the same data_prep command again'
-      ) from None
-    if content.get('format') != FORMAT:
-      raise records.DataError(
-        f'{path}: format is {content.get("format")!r}, expected {FORMAT!r}; prepare the data again with this version'
-      )
-    return cls(
-      name=content['name'],
-      classes=tuple(content['classes']),
-      multi_label=content['multi_label'],
-      spec=media.ClipSpec.from_json(content['spec']),
-      splits=content['splits'],
-      shards=content['shards'],
-      fingerprint=content['fingerprint'],
-    )
 
-  def to_json(self) -> dict:
-    """The content of `stattn.json`."""
-    fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-    return {'format': FORMAT, **fields, 'spec': self.spec.to_json()}
+    name: str
+    classes: tuple[str, ...]
+    multi_label: bool
+    spec: media.ClipSpec
+    splits: dict[str, int]
+    shards: dict[str, int]
+    fingerprint: str
 
-  def shard_paths(self, directory: str | os.PathLike, split: str) -> list[pathlib.Path]:
-    """Paths of a split's shards, in order."""
-    count = self.shards[split]
-    return [pathlib.Path(directory) / records.shard_name(self.name, split, i, count) for i in range(count)]
+    @classmethod
+    def load(cls, directory: str | os.PathLike) -> 'DatasetInfo':
+        """Reads a directory's `stattn.json`.
+
+        Raises:
+          NoDataError: there is no such directory, it is no data set, or its preparation has not finished.
+          DataError: its `stattn.json` is damaged or of another version.
+        """
+        path = pathlib.Path(directory) / INFO_FILE
+        try:
+            content = json.loads(path.read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            state = 'has no stattn.json (not a data set, or not finished)' if path.parent.is_dir() else 'does not exist'
+            raise records.NoDataError(
+                f'data directory {os.fspath(directory)!r} {state}; '
+                f'make it with `python -m data_prep.folder --out={directory} ...` (own videos) '
+                f'or `python -m data_prep.synthetic --out={directory}`'
+            ) from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise records.DataError(
+                f'{path}: not JSON ({error}); delete it and run the same data_prep command again'
+            ) from None
+        if content.get('format') != FORMAT:
+            raise records.DataError(
+                f'{path}: format is {content.get("format")!r}, expected {FORMAT!r}; prepare the data again with this version'
+            )
+        return cls(
+            name=content['name'],
+            classes=tuple(content['classes']),
+            multi_label=content['multi_label'],
+            spec=media.ClipSpec.from_json(content['spec']),
+            splits=content['splits'],
+            shards=content['shards'],
+            fingerprint=content['fingerprint'],
+        )
+
+    def to_json(self) -> dict:
+        """The content of `stattn.json`."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {'format': FORMAT, **fields, 'spec': self.spec.to_json()}
+
+    def shard_paths(self, directory: str | os.PathLike, split: str) -> list[pathlib.Path]:
+        """Paths of a split's shards, in order."""
+        count = self.shards[split]
+        return [pathlib.Path(directory) / records.shard_name(self.name, split, i, count) for i in range(count)]
 
 
 class RecordSource:
-  """The records of a split as a sequence: `source[i]` reads and checks one. Picklable and safe across threads.
+    """The records of a split as a sequence: `source[i]` reads and checks one. Picklable and safe across threads.
 
-  Raises:
-    NoDataError: no such directory or split.
-    DataError: a missing or damaged file (named, with record number and byte offset).
-  """
+    Raises:
+      NoDataError: no such directory or split.
+      DataError: a missing or damaged file (named, with record number and byte offset).
+    """
 
-  def __init__(self, directory: str | os.PathLike, split: str):
-    self.info = DatasetInfo.load(directory)
-    self.split = split
-    if split not in self.info.splits:
-      raise records.NoDataError(f'{directory} has no split {split!r}; it has {", ".join(sorted(self.info.splits))}')
-    self._paths = self.info.shard_paths(directory, split)
-    self._offsets = [records.read_index(path) for path in self._paths]
-    self._ends = np.cumsum([len(offsets) - 1 for offsets in self._offsets])
-    if self._ends[-1] != self.info.splits[split]:
-      raise records.DataError(
-        f'{directory}: the shards of split {split!r} hold {self._ends[-1]} records '
-        f'where {INFO_FILE} says {self.info.splits[split]}; '
-        f'`python -m data_prep.verify {directory}` names the shard'
-      )
+    def __init__(self, directory: str | os.PathLike, split: str):
+        self.info = DatasetInfo.load(directory)
+        self.split = split
+        if split not in self.info.splits:
+            raise records.NoDataError(
+                f'{directory} has no split {split!r}; it has {", ".join(sorted(self.info.splits))}'
+            )
+        self._paths = self.info.shard_paths(directory, split)
+        self._offsets = [records.read_index(path) for path in self._paths]
+        self._ends = np.cumsum([len(offsets) - 1 for offsets in self._offsets])
+        if self._ends[-1] != self.info.splits[split]:
+            raise records.DataError(
+                f'{directory}: the shards of split {split!r} hold {self._ends[-1]} records '
+                f'where {INFO_FILE} says {self.info.splits[split]}; '
+                f'`python -m data_prep.verify {directory}` names the shard'
+            )
 
-  def __len__(self) -> int:
-    return self.info.splits[self.split]
+    def __len__(self) -> int:
+        return self.info.splits[self.split]
 
-  def __getitem__(self, number: int) -> records.ClipRecord:
-    if not 0 <= number < len(self):
-      raise IndexError(f'record {number} of split {self.split!r}, which has {len(self)}')
-    shard = int(np.searchsorted(self._ends, number, side='right'))
-    first = int(self._ends[shard - 1]) if shard else 0
-    return records.decode(
-      records.read_record(self._paths[shard], self._offsets[shard], int(number) - first), self.info.spec
-    )
+    def __getitem__(self, number: int) -> records.ClipRecord:
+        if not 0 <= number < len(self):
+            raise IndexError(f'record {number} of split {self.split!r}, which has {len(self)}')
+        shard = int(np.searchsorted(self._ends, number, side='right'))
+        first = int(self._ends[shard - 1]) if shard else 0
+        return records.decode(
+            records.read_record(self._paths[shard], self._offsets[shard], int(number) - first), self.info.spec
+        )

@@ -23,7 +23,9 @@ class SpatialAttention(nnx.Module):
         self.null_key = nnx.Param(jax.random.normal(rngs.params(), (heads, head_width)))
         self.log_scale = nnx.Param(jnp.full((heads,), jnp.log(8.0)))
 
-    def __call__(self, v_btsd: jax.Array, a_btd: jax.Array, cell_mask_bts: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, v_btsd: jax.Array, a_btd: jax.Array, cell_mask_bts: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
         """Returns alpha [b t n s] and null [b t n], which sum to 1; `cell_mask` is False for cells that training removed."""
         b, t, s, _ = v_btsd.shape
         q = _unit(self.query(a_btd.astype(jnp.float32)).reshape(b, t, *self.shape))

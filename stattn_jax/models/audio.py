@@ -14,7 +14,7 @@ class TinyAudio(nnx.Module):
 
     def __init__(self, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
         norm = make_norm(axis_name, dtype)
-        sizes = [(1, 24, (7, 5), (4, 2)), (24, 48, (3, 3), (2, 2)), (48, 96, (3, 3), (2, 2))]
+        sizes = [(1, 24, (8, 8), (4, 4)), (24, 48, (3, 3), (2, 2)), (48, 96, (3, 3), (2, 2))]
         self.convs = nnx.List(
             [nnx.Conv(i, o, k, strides=s, use_bias=False, dtype=dtype, rngs=rngs) for i, o, k, s in sizes]
         )

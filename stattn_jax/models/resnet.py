@@ -1,7 +1,7 @@
 """ResNet-18 and -50 (He et al., arXiv 1512.03385) without their pooling and classifier, as frame or log-mel trunks.
 
-Layers carry the names and shapes of the standard ImageNet layout (conv1, bn1, layer1.0.conv1, downsample), so that published
-weights can be mapped onto them by name. Read next: models/visual.py, models/audio.py.
+Layers have the order and shapes of the standard ImageNet layout, so that published weights map onto them by rule: layers/0/1/convs/0 is
+its layer1.1.conv1 (tests/test_resnet.py, `standard_name`). Read next: models/visual.py, models/audio.py.
 """
 
 import functools
@@ -62,7 +62,9 @@ class ResNet(nnx.Module):
             for i in range(depth):
                 stride = 2 if i == 0 and stage > 0 else 1
                 blocks.append(
-                    Block(self.width, 64 * 2**stage, stride=stride, expansion=expansion, norm=norm, dtype=dtype, rngs=rngs)
+                    Block(
+                        self.width, 64 * 2**stage, stride=stride, expansion=expansion, norm=norm, dtype=dtype, rngs=rngs
+                    )
                 )
                 self.width = 64 * 2**stage * expansion
             stages.append(nnx.List(blocks))

@@ -66,9 +66,7 @@ class Checkpointer:
         `state`: a pytree of arrays over all processes (`strategy.to_global`), none of size zero. `meta`: JSON types.
         Waits for the save before it. Raises FileExistsError if `step` is there already.
         """
-        self._orbax.save_checkpointables_async(
-            step, {STATE: state}, metrics=metrics, custom_metadata={META: meta}
-        )
+        self._orbax.save_checkpointables_async(step, {STATE: state}, metrics=metrics, custom_metadata={META: meta})
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, ascending."""

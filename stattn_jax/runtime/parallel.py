@@ -68,6 +68,7 @@ class _Strategy:
             'device_kind': self.devices[0].device_kind,
         }
 
+
 class JitStrategy(_Strategy):
     """`jax.jit` over a mesh: the step sees the global batch and XLA inserts the collectives."""
 
@@ -148,9 +149,7 @@ class PmapStrategy(_Strategy):
 
     def _compile(self, fn: Callable, out_axes: int | None, donate: bool) -> '_CompiledOnce':
         def mapped(**kwargs):
-            return jax.pmap(
-                fn, axis_name=AXIS, in_axes=(None, 0), out_axes=out_axes, devices=self.devices, **kwargs
-            )
+            return jax.pmap(fn, axis_name=AXIS, in_axes=(None, 0), out_axes=out_axes, devices=self.devices, **kwargs)
 
         run = mapped(donate_argnums=(0,) if donate else ())
         # The object that pmap's lower().compile() gives does not convert host-local arrays, so several processes must

@@ -6,12 +6,12 @@ Read next: `perf.py`, which gives the FLOPs behind the utilisation.
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
-from tensorboardX import SummaryWriter
 
 from stattn_jax.runtime import perf
 
@@ -63,7 +63,7 @@ class Writer:
             return
         if self._file is None:
             self._file = self._path.open('a', encoding='utf-8')
-            self._events = SummaryWriter(
+            self._events = _summary_writer()(
                 str(self._workdir / 'tensorboard'), purge_step=self._purge_step, flush_secs=EVENTS_FLUSH_SECONDS
             )
         values = {name: None if value is None else float(value) for name, value in scalars.items()}
@@ -130,15 +130,17 @@ class Progress:
         """The console line of a step, from what `measure` gave and 'train/loss' and 'train/lr'."""
         width = len(str(self._total_steps))
         mfu = scalars['perf/mfu_percent']
-        return '  '.join((
-            f'step {step:>{width}}/{self._total_steps}',
-            f'loss {scalars["train/loss"]:.4f}',
-            f'lr {scalars["train/lr"]:.2e}',
-            f'{scalars["perf/clips_per_second"]:.1f} clips/s',
-            f'wait {scalars["perf/wait_percent"]:.0f}%',
-            'mfu n/a' if mfu is None else f'mfu {mfu:.1f}%',
-            f'eta {format_seconds(scalars["perf/eta_seconds"])}',
-        ))
+        return '  '.join(
+            (
+                f'step {step:>{width}}/{self._total_steps}',
+                f'loss {scalars["train/loss"]:.4f}',
+                f'lr {scalars["train/lr"]:.2e}',
+                f'{scalars["perf/clips_per_second"]:.1f} clips/s',
+                f'wait {scalars["perf/wait_percent"]:.0f}%',
+                'mfu n/a' if mfu is None else f'mfu {mfu:.1f}%',
+                f'eta {format_seconds(scalars["perf/eta_seconds"])}',
+            )
+        )
 
 
 def format_seconds(seconds: float) -> str:
@@ -149,6 +151,19 @@ def format_seconds(seconds: float) -> str:
     if days:
         return f'{days}d {hour:02d}:{minute:02d}:{second:02d}'
     return f'{hour}:{minute:02d}:{second:02d}' if hour else f'{minute}:{second:02d}'
+
+
+def _summary_writer():
+    """tensorboardX's SummaryWriter, kept from importing torch where that is installed: seconds and a gigabyte for nothing."""
+    hidden = 'torch' not in sys.modules
+    if hidden:
+        sys.modules['torch'] = None
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules['torch']
+    return SummaryWriter
 
 
 def _json(value: float | None) -> float | str | None:

@@ -34,7 +34,7 @@ def augment_frames(key: jax.Array, frames: jax.Array, size: int, aug: Augment) -
         scale = jax.random.uniform(k_scale, (b,), minval=aug.crop, maxval=1.0)
         rows = _resample(jax.random.uniform(k_y, (b,)) * (1 - scale), scale, height, size)
         columns = _resample(jax.random.uniform(k_x, (b,)) * (1 - scale), scale, width, size)
-        mirror = jax.random.bernoulli(k_flip, aug.flip, (b,))
+        mirror = jax.random.bernoulli(k_flip, float(aug.flip), (b,))
         columns = jnp.where(mirror[:, None, None], columns[:, ::-1], columns)
         frames = jnp.einsum('byh,bthwr,bxw->btyxr', rows, frames, columns)
     if aug.colour:
@@ -66,7 +66,9 @@ def augment_mel(key: jax.Array, log_mel: jax.Array, aug: Augment) -> jax.Array:
     return jnp.where(keep, log_mel, log_mel.mean((1, 2, 3), keepdims=True))
 
 
-def mix(key: jax.Array, arrays: dict[str, jax.Array], others: dict[str, jax.Array], alpha: float) -> dict[str, jax.Array]:
+def mix(
+    key: jax.Array, arrays: dict[str, jax.Array], others: dict[str, jax.Array], alpha: float
+) -> dict[str, jax.Array]:
     """Mixup: every array [b ...] with the same array of other clips by one share a clip."""
     b = next(iter(arrays.values())).shape[0]
     share = jax.random.beta(key, alpha, alpha, (b,))

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import optax
 
 
-def classification(logits_bc: jax.Array, labels_bc: jax.Array, *, multi_label: bool, smoothing: float = 0.0) -> jax.Array:
+def classification(
+    logits_bc: jax.Array, labels_bc: jax.Array, *, multi_label: bool, smoothing: float = 0.0
+) -> jax.Array:
     """Cross-entropy against labels summing to 1, or the sum of binary cross-entropies against multi-hot labels: [b]."""
     classes = labels_bc.shape[-1]
     if multi_label:
@@ -45,7 +47,13 @@ def heard(out: dict[str, jax.Array], valid_bt: jax.Array) -> jax.Array:
 
 
 def cells(
-    evidence_btsc: jax.Array, heard_btc: jax.Array, labels_bc: jax.Array, valid_bt: jax.Array, *, multi_label: bool, sharpness: float
+    evidence_btsc: jax.Array,
+    heard_btc: jax.Array,
+    labels_bc: jax.Array,
+    valid_bt: jax.Array,
+    *,
+    multi_label: bool,
+    sharpness: float,
 ) -> jax.Array:
     """Classification of single frames by their cells' evidence, whatever the sound, at the seconds when the label is heard: [b].
 

@@ -20,7 +20,8 @@ def make_optimiser(
         rule = optax.adamw(schedule, weight_decay=weight_decay, mask=decay_mask)
     elif name == 'sgd':
         rule = optax.chain(
-            optax.add_decayed_weights(weight_decay, mask=decay_mask), optax.sgd(schedule, momentum=momentum, nesterov=True)
+            optax.add_decayed_weights(weight_decay, mask=decay_mask),
+            optax.sgd(schedule, momentum=momentum, nesterov=True),
         )
     else:
         raise ValueError(f"config.optim.name is {name!r}; expected 'adamw' or 'sgd'")

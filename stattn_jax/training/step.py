@@ -111,7 +111,11 @@ def train_step(
         'score_mean': state['score_mean'] + rate * (scores - state['score_mean']),
         'step': state['step'] + 1,
     }
-    norms = {'l2_grads': optax.tree.norm(grads), 'l2_params': optax.tree.norm(params), 'l2_updates': optax.tree.norm(updates)}
+    norms = {
+        'l2_grads': optax.tree.norm(grads),
+        'l2_params': optax.tree.norm(params),
+        'l2_updates': optax.tree.norm(updates),
+    }
     return new_state, {f'train/{name}': value for name, value in (parts | norms).items()}
 
 
@@ -120,9 +124,7 @@ def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | 
 
     def classify(logits_bc):
         targets = labels_bc if loss.multi_label else labels_bc / labels_bc.sum(-1, keepdims=True)
-        return losses.classification(
-            logits_bc, targets, multi_label=loss.multi_label, smoothing=loss.smoothing
-        ).mean()
+        return losses.classification(logits_bc, targets, multi_label=loss.multi_label, smoothing=loss.smoothing).mean()
 
     parts = {'main': classify(logits)}
     if loss.audio:

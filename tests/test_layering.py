@@ -1,0 +1,117 @@
+"""Which module may import which, read from the sources; and what a run and an explanation really load."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import runs
+
+PROGRAMS = ('stattn_jax', 'data_prep', 'configs')
+SOURCES = {
+    '.'.join(path.relative_to(runs.ROOT).with_suffix('').parts).removesuffix('.__init__'): path
+    for program in PROGRAMS
+    for path in sorted((runs.ROOT / program).rglob('*.py'))
+}
+ROOMS = ('training', 'data', 'models', 'metrics', 'runtime')
+# Above each other; the rooms lie below all of them and beside each other.
+FLOORS = ('main', 'train', 'evaluate', 'explain', 'run')
+JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
+
+
+def imports(path: pathlib.Path) -> set[str]:
+    """Every module that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{path} line {node.lineno}: a relative import'
+            names = {f'{node.module}.{name.name}' for name in node.names}
+            found |= {name if name in SOURCES else node.module for name in names}
+    return found
+
+
+IMPORTS = {module: imports(path) for module, path in SOURCES.items()}
+
+
+def place(module: str) -> str:
+    """The floor or room of a module of stattn_jax."""
+    return module.split('.')[1] if '.' in module else ''
+
+
+def inside(module: str) -> set[str]:
+    return {name for name in IMPORTS[module] if name.split('.')[0] == 'stattn_jax'}
+
+
+def test_every_module_of_the_house_has_its_place():
+    assert {place(module) for module in SOURCES if module.startswith('stattn_jax')} <= {'', *ROOMS, *FLOORS, 'benchmark'}
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_rooms_do_not_know_each_other(room):
+    modules = [module for module in SOURCES if module.startswith(f'stattn_jax.{room}')]
+    assert modules
+    strangers = {(module, name) for module in modules for name in inside(module) if place(name) != room}
+    assert not strangers
+
+
+def test_floors_import_downwards():
+    upwards = {
+        (module, name)
+        for module in SOURCES
+        if place(module) in FLOORS
+        for name in inside(module)
+        if place(name) in FLOORS and FLOORS.index(place(name)) < FLOORS.index(place(module))
+    }
+    assert not upwards
+
+
+def test_package_itself_only_passes_on_to_explain():
+    assert {place(name) for name in inside('stattn_jax')} == {'explain'}
+
+
+def test_data_and_its_preparation_never_import_jax():
+    for module in SOURCES:
+        if module.startswith(('stattn_jax.data', 'data_prep')):
+            assert not {name.split('.')[0] for name in IMPORTS[module]} & JAX, module
+
+
+def test_preparation_knows_of_the_house_only_the_data():
+    for module in SOURCES:
+        if module.startswith('data_prep'):
+            assert all(name.startswith('stattn_jax.data') for name in inside(module)), module
+
+
+def test_configs_import_nothing_but_ml_collections():
+    for module in SOURCES:
+        if module.startswith('configs'):
+            assert {name.split('.')[0] for name in IMPORTS[module]} <= {'ml_collections', 'configs'}, module
+
+
+def test_heavy_libraries_are_imported_nowhere():
+    for module, names in IMPORTS.items():
+        assert not {name.split('.')[0] for name in names} & set(runs.HEAVY), module
+
+
+def test_files_can_be_read_in_one_go():
+    lines = {module: len(path.read_text().splitlines()) for module, path in SOURCES.items()}
+    assert {module: count for module, count in lines.items() if count > 300} == {}
+
+
+def test_import_of_the_package_is_cheap():
+    code = 'import stattn_jax, sys; print(*sorted({name.split(".")[0] for name in sys.modules}))'
+    run = subprocess.run([sys.executable, '-c', code], cwd=runs.ROOT, capture_output=True, text=True, check=True)
+    assert not set(run.stdout.split()) & (JAX | {*runs.HEAVY, 'numpy'})
+
+
+def test_training_and_explaining_never_ask_for_heavy_libraries(trained, scene_video, stand_ins, tmp_path):
+    flags = (f'--workdir={trained}', f'--video={scene_video}', f'--out={tmp_path}')
+    runs.finish(runs.start('stattn_jax.explain', *flags, path=stand_ins))
+    assert (tmp_path / 'explanation.png').stat().st_size > 0
+    # The training run of the fixture had the same stand-ins before it.
+    assert [path.name for path in stand_ins.glob('*.imported')] == []
+    tried = subprocess.run([sys.executable, '-c', 'import torch'], env={'PYTHONPATH': str(stand_ins)}, capture_output=True)
+    assert tried.returncode == 1 and (stand_ins / 'torch.py.imported').exists()
+    (stand_ins / 'torch.py.imported').unlink()

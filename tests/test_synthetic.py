@@ -1,0 +1,105 @@
+"""The synthetic data set by its command: records against scenes, and the videos against the records."""
+
+import io
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from data_prep import cli, scenes, synthetic, tables
+from stattn_jax.data import media, source
+
+
+def command(*flags):
+    synthetic.FLAGS.unparse_flags()
+    return cli.exit_code(['synthetic', *map(str, flags)], synthetic.main, synthetic.FLAGS, synthetic.__doc__)
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    out = tmp_path_factory.mktemp('synthetic') / 'easy'
+    assert command(f'--out={out}', '--train=2', '--val=1', '--test=3', '--videos=2', '--segments=6', '--seed=7', '--workers=1') == 0
+    return out
+
+
+def records_of(out, split):
+    data = source.RecordSource(out, split)
+    return [data[i] for i in range(len(data))]
+
+
+def pixels(jpeg):
+    return simplejpeg.decode_jpeg(jpeg).astype(float)
+
+
+def test_info_says_what_was_asked(made):
+    info = source.DatasetInfo.load(made)
+    assert info.splits == {'train': 2, 'val': 1, 'test': 3} and info.name == 'synthetic_easy'
+    assert info.classes == scenes.CLASSES and not info.multi_label and info.spec.segments == 6
+
+
+def test_records_hold_the_truth_of_their_scenes(made):
+    for number, record in enumerate(records_of(made, 'test')):
+        scene = scenes.make_scene('easy', 6, (7, 2, number))
+        assert record.clip_id == f'test_{number:06d}' and record.labels == (scene.label,)
+        (event,) = record.events
+        assert (event.label, event.onset, event.offset, event.modality) == (scene.label, *scene.event, 'both')
+        assert [box.time for box in record.boxes] == [t + 0.5 for t in range(*scene.event)]
+        for box in record.boxes:
+            np.testing.assert_allclose((box.x0, box.y0, box.x1, box.y1), scene.box(box.time), atol=1e-6)
+        drawn = scenes.draw(scene, np.arange(6) + 0.5, synthetic.SIZE)
+        assert np.abs(pixels(record.clip.frames[3]) - drawn[3]).mean() < 4
+        assert record.clip.valid.all() and record.clip.duration == 6
+
+
+def test_splits_and_seeds_give_different_clips(made, tmp_path):
+    firsts = {records_of(made, split)[0].clip.log_mel.tobytes() for split in ('train', 'val', 'test')}
+    assert len(firsts) == 3
+    flags = ('--train=1', '--test=1', '--segments=6', '--workers=1')
+    assert command(f'--out={tmp_path / "same"}', '--seed=7', *flags) == command(f'--out={tmp_path / "other"}', '--seed=8', *flags) == 0
+    same, other = (records_of(tmp_path / name, 'train')[0] for name in ('same', 'other'))
+    assert same == records_of(made, 'train')[0] or same.clip.frames == records_of(made, 'train')[0].clip.frames
+    assert other.clip.frames != same.clip.frames
+    assert sorted(source.DatasetInfo.load(tmp_path / 'same').splits) == ['test', 'train']
+
+
+def test_videos_say_what_the_records_say(made):
+    spec = source.DatasetInfo.load(made).spec
+    for record in records_of(made, 'test')[:2]:
+        clip = media.read_clip(made / 'videos' / f'{record.clip_id}.mp4', spec)
+        assert clip.valid.all() and clip.notes == () and clip.duration == pytest.approx(6, abs=0.1)
+        assert (clip.height, clip.width) == (256, 256)
+        mels = [x.astype(float).ravel() for x in (clip.log_mel, record.clip.log_mel)]
+        assert np.corrcoef(*mels)[0, 1] > 0.98
+        for mine, theirs in zip(clip.frames, record.clip.frames, strict=True):
+            small = np.asarray(Image.open(io.BytesIO(mine)).resize((64, 64), Image.Resampling.BOX), float)
+            # The grain of the picture (3 % of full scale) is drawn anew and leaves 27 dB.
+            assert 10 * np.log10(255**2 / np.mean((small - pixels(theirs)) ** 2)) > 22
+
+
+def test_tables_beside_the_videos_are_those_of_folder(made):
+    videos = made / 'videos'
+    found = tables.read_tables(videos / 'clips.csv', videos / 'events.csv', videos / 'boxes.csv')
+    assert [job.clip_id for job in found.jobs] == ['test_000000', 'test_000001'] and not found.multi_label
+    for job, record in zip(found.jobs, records_of(made, 'test')):
+        assert [found.classes[i] for i in job.labels] == [scenes.CLASSES[i] for i in record.labels]
+        assert [(e.onset, e.offset) for e in job.events] == [(e.onset, e.offset) for e in record.events]
+        theirs = [(b.time, b.x0, b.y0, b.x1, b.y1) for b in record.boxes]
+        np.testing.assert_allclose([(b.time, b.x0, b.y0, b.x1, b.y1) for b in job.boxes], theirs, atol=1e-6)
+        assert (videos / job.video).exists()
+    assert sorted(path.name for path in videos.iterdir()) == ['boxes.csv', 'clips.csv', 'events.csv'] + [
+        f'test_00000{i}.mp4' for i in range(2)
+    ]
+
+
+def test_wrong_use_is_one_line(tmp_path, capsys):
+    assert command(f'--out={tmp_path / "x"}', '--test=2', '--videos=3') == 2
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and '--videos=3' in error and '--test=3' in error and not (tmp_path / 'x').exists()
+
+
+def test_lopsided_writes_ten_segments(tmp_path):
+    out = tmp_path / 'lopsided'
+    assert command(f'--out={out}', '--variant=lopsided', '--train=1', '--test=1', '--workers=1') == 0
+    assert source.DatasetInfo.load(out).spec.segments == 10
+    assert not (out / 'videos').exists()
