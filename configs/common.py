@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     )
     config.model = ConfigDict(
         {
-            'visual': 'resnet18',  # tiny, resnet18, resnet50
+            'visual': 'resnet18',  # tiny, small, resnet18, resnet50
             'audio': 'resnet18',  # tiny, resnet18
             'frame_size': 224,  # pixels that the trunk sees
             'width': 512,

@@ -18,6 +18,8 @@ def get_config(arg: str = ''):
     config.train.update({'steps': 60_000, 'batch': 256, 'eval_every_steps': 3000, 'save_every_steps': 1500})
     if arg == 'runlocal':
         config = common.tiny(config)
-        config.train.update({'steps': 20, 'batch': 8, 'log_every_steps': 5, 'eval_every_steps': 10, 'save_every_steps': 10})
+        config.train.update(
+            {'steps': 20, 'batch': 8, 'log_every_steps': 5, 'eval_every_steps': 10, 'save_every_steps': 10}
+        )
         config.eval.update({'batch': 8, 'leak_clips': 8})
     return config

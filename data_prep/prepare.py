@@ -145,7 +145,7 @@ def _parts(name: str, split: str, jobs: list[Job], size: int | None) -> list[tup
 
 def _finish(out, name, shards, classes, multi_label, spec) -> source.DatasetInfo:
     """Writes report and metadata once every shard is there; a split without a single clip is an error."""
-    for leftover in out.glob('*.tmp-*'):
+    for leftover in itertools.chain(out.glob('*.tmp-*'), (out / report.WORK_DIR).glob('*.tmp-*')):
         leftover.unlink()
     outcomes = {split: [report.read_outcome(out, shard) for shard in names] for split, names in shards.items()}
     summary = report.summarize(outcomes)
@@ -162,11 +162,6 @@ def _finish(out, name, shards, classes, multi_label, spec) -> source.DatasetInfo
                 f'split {split!r} has no usable clip ({reasons}; the first: {first}); mend them and run the same command again'
             )
     return report.write_info(out, name, shards, classes=classes, multi_label=multi_label, spec=spec)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The directory
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -224,11 +219,6 @@ def _hash(jobs: list[Job]) -> str:
     for job in jobs:
         digest.update(json.dumps(dataclasses.asdict(job), sort_keys=True).encode())
     return digest.hexdigest()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The work
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def _run(todo: list[_Shard], workers: int) -> Iterator[_Shard]:

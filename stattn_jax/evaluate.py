@@ -44,7 +44,9 @@ def splits_of(config: ml_collections.ConfigDict, info: source.DatasetInfo) -> tu
     return splits
 
 
-def eval_rows(graphdef, state: step.State, batch: step.Batch, *, frame_size: int, labels_per_clip: int) -> dict[str, jax.Array]:
+def eval_rows(
+    graphdef, state: step.State, batch: step.Batch, *, frame_size: int, labels_per_clip: int
+) -> dict[str, jax.Array]:
     """What the numbers need of each clip: logits and the picture's own part [b c], attention, terms of the true labels."""
     logits, out = step.forward(graphdef, state, batch, frame_size=frame_size)
     _, classes_bl = jax.lax.top_k(batch['labels'], labels_per_clip)
@@ -84,7 +86,9 @@ class Evaluator:
         return numbers | (self._leaks(state, data, truth) if leaks else {})
 
     def _leaks(self, state, data, truth) -> dict[str, Any]:
-        chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), self._config.eval.leak_clips)).round().astype(int))
+        chosen = np.unique(
+            np.linspace(0, len(data) - 1, min(len(data), self._config.eval.leak_clips)).round().astype(int)
+        )
         pairs = [(i, other) for i in chosen if (other := _foreign(truth, i)) is not None]
         if not pairs:
             return {'leak/n': 0}
@@ -154,11 +158,16 @@ class _Clock:
         now = time.perf_counter()
         if now - self._said > 10 and jax.process_index() == 0:
             eta = (now - self._start) / self._done * (self._clips - self._done)
-            print(f'evaluating {self._split}: {self._done}/{self._clips} clips, eta {summaries.format_seconds(eta)}', flush=True)
+            print(
+                f'evaluating {self._split}: {self._done}/{self._clips} clips, eta {summaries.format_seconds(eta)}',
+                flush=True,
+            )
             self._said = now
 
 
-def score(rows: dict[str, np.ndarray], truth: list['Truth'], info: source.DatasetInfo, frame_size: int, fit: str) -> dict[str, Any]:
+def score(
+    rows: dict[str, np.ndarray], truth: list['Truth'], info: source.DatasetInfo, frame_size: int, fit: str
+) -> dict[str, Any]:
     """Classification and pointing numbers from the rows [n ...] of a split's clips and what is known about them."""
     labels = _multi_hot(truth, info)
     if info.multi_label:
@@ -171,7 +180,11 @@ def score(rows: dict[str, np.ndarray], truth: list['Truth'], info: source.Datase
     numbers['attention/sound_weight'] = float(own.mean())
     pairs = [(i, j, int(c)) for i, r in enumerate(truth) for j, c in enumerate(rows['classes'][i]) if c in r.labels]
     clip, place, label = (np.array(x) for x in zip(*pairs))
-    return numbers | _pointing_space(rows, truth, clip, place, label, info, fit) | _pointing_time(rows, truth, clip, place, label, info)
+    return (
+        numbers
+        | _pointing_space(rows, truth, clip, place, label, info, fit)
+        | _pointing_time(rows, truth, clip, place, label, info)
+    )
 
 
 def _pointing_space(rows, truth, clip, place, label, info, fit) -> dict[str, Any]:
@@ -188,7 +201,9 @@ def _pointing_space(rows, truth, clip, place, label, info, fit) -> dict[str, Any
 
 
 def _pointing_time(rows, truth, clip, place, label, info) -> dict[str, Any]:
-    events = [np.array([e[1:] for e in truth[i].events if e[0] == c], float).reshape(-1, 2) for i, c in zip(clip, label)]
+    events = [
+        np.array([e[1:] for e in truth[i].events if e[0] == c], float).reshape(-1, 2) for i, c in zip(clip, label)
+    ]
     valid = np.array([truth[i].valid for i in clip])
     picture, sound = rows['visual'][clip, place].sum(-1), rows['audio'][clip, place]
     curves = {'pointing/time': picture + sound, 'pointing/time_picture': picture, 'pointing/time_sound': sound}

@@ -20,7 +20,9 @@ from stattn_jax.runtime import checkpoint, perf
 def make_flags(argv: list[str]) -> flags.FlagValues:
     """The command's flags, not yet parsed; `argv` tells which --config.FIELD flags there must be."""
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file('config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv)
+    config_flags.DEFINE_config_file(
+        'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
+    )
     flags.DEFINE_string('workdir', None, 'Where the run lives; an unfinished run there continues.', flag_values=values)
     flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'What to do.', flag_values=values)
     flags.DEFINE_string('coordinator', None, 'host:port of process 0, for several processes.', flag_values=values)
@@ -66,7 +68,9 @@ def _parse(argv):
     except (AttributeError, KeyError):
         raise run.RunError(_unknown_field(argv)) from None
     except OSError as error:
-        raise run.RunError(f'--config: {str(error).splitlines()[-1].strip()}; expected a file such as configs/own.py') from None
+        raise run.RunError(
+            f'--config: {str(error).splitlines()[-1].strip()}; expected a file such as configs/own.py'
+        ) from None
     except (flags.Error, ValueError, TypeError) as error:
         # An error inside the config file comes with its whole traceback; its last line is the message.
         text = str(error).strip()
@@ -86,7 +90,9 @@ def _unknown_field(argv):
     given = [a.split('=')[0].removeprefix('--config.') for a in argv if a.startswith('--config.')]
     unknown = [name for name in given if name not in known]
     near = {match for name in unknown for match in difflib.get_close_matches(name, known, n=3, cutoff=0.4)}
-    return f'config has no field {", ".join(unknown)}; ' + (f'near: {", ".join(sorted(near))}' if near else f'it has {", ".join(known)}')
+    return f'config has no field {", ".join(unknown)}; ' + (
+        f'near: {", ".join(sorted(near))}' if near else f'it has {", ".join(known)}'
+    )
 
 
 def _start_processes(values):
@@ -116,7 +122,8 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path):
         )
     evaluator = evaluate.Evaluator(trained.graphdef, trained.strategy, config)
     return {
-        split: evaluator.write(trained.state, split, trained.step, workdir) for split in evaluate.splits_of(config, info)
+        split: evaluator.write(trained.state, split, trained.step, workdir)
+        for split in evaluate.splits_of(config, info)
     }
 
 

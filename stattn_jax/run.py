@@ -21,7 +21,7 @@ from flax import nnx
 
 from stattn_jax import models
 from stattn_jax.data import media, pipeline, source
-from stattn_jax.models import resnet
+from stattn_jax.models import resnet, visual
 from stattn_jax.runtime import checkpoint, parallel
 from stattn_jax.training import optim, step
 
@@ -34,12 +34,23 @@ POSITIVE_FIELDS += ('train.save_every_steps', 'train.keep', 'eval.batch', 'eval.
 CHOICES = {
     'parallel': parallel.KINDS,
     'data.fit': pipeline.FITS,
-    'model.visual': ('tiny', *resnet.STAGES),
+    'model.visual': (*visual.SIZES, *resnet.STAGES),
     'model.audio': ('tiny', 'resnet18'),
     'model.dtype': ('float32', 'bfloat16'),
     'optim.name': ('adamw', 'sgd'),
 }
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'tensorflow-datasets', 'librosa', 'av')
+PACKAGES = (
+    'jax',
+    'jaxlib',
+    'flax',
+    'optax',
+    'orbax-checkpoint',
+    'grain',
+    'numpy',
+    'tensorflow-datasets',
+    'librosa',
+    'av',
+)
 
 
 class RunError(Exception):
@@ -66,7 +77,10 @@ class DataFacts:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> 'DataFacts':
         return cls(
-            tuple(record['classes']), record['multi_label'], media.ClipSpec.from_json(record['spec']), record['fingerprint']
+            tuple(record['classes']),
+            record['multi_label'],
+            media.ClipSpec.from_json(record['spec']),
+            record['fingerprint'],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -111,7 +125,9 @@ def check(config: ml_collections.ConfigDict) -> None:
         if values[name] not in known:
             raise RunError(f'config.{name} is {values[name]!r}; expected one of {", ".join(known)}')
     if config.model.width % config.model.heads:
-        raise RunError(f'config.model.width is {config.model.width}; expected a multiple of config.model.heads, {config.model.heads}')
+        raise RunError(
+            f'config.model.width is {config.model.width}; expected a multiple of config.model.heads, {config.model.heads}'
+        )
 
 
 def make_optimiser(config: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -124,21 +140,31 @@ def make_optimiser(config: ml_collections.ConfigDict) -> tuple[optax.GradientTra
 
 
 def make_state(
-    config: ml_collections.ConfigDict, facts: DataFacts, axis: str | None
+    config: ml_collections.ConfigDict, facts: DataFacts, axis: str | None, abstract: bool = False
 ) -> tuple[nnx.GraphDef, step.State, optax.GradientTransformation, optax.Schedule]:
-    """The model's static part, its state at step 0, the optimiser and its schedule."""
+    """The model's static part, its state at step 0 (`abstract`: only the shapes), the optimiser and its schedule."""
     optimiser, schedule = make_optimiser(config)
     options = config.model.to_dict()
     options.pop('frame_size')
-    model = models.build(len(facts.classes), axis_name=axis, rngs=nnx.Rngs(config.seed), **options)
-    return *step.init_state(model, optimiser, len(facts.classes)), optimiser, schedule
+
+    def build():
+        return models.build(len(facts.classes), axis_name=axis, rngs=nnx.Rngs(config.seed), **options)
+
+    def init():
+        return step.init_state(build(), optimiser, len(facts.classes))
+
+    # One program instead of a compilation for every initialiser's operation.
+    state = jax.eval_shape(init) if abstract else jax.jit(init)()
+    return nnx.graphdef(nnx.eval_shape(build)), state, optimiser, schedule
 
 
 def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Trained:
     """Restores the best checkpoint by the selection metric, the latest if there is none; raises RunError without a checkpoint."""
     directory = pathlib.Path(workdir) / CHECKPOINTS
     if not directory.is_dir():
-        raise RunError(f'{workdir} holds no {CHECKPOINTS}/; expected the --workdir of a finished or stopped training run')
+        raise RunError(
+            f'{workdir} holds no {CHECKPOINTS}/; expected the --workdir of a finished or stopped training run'
+        )
     saved = json.loads((pathlib.Path(workdir) / CONFIG_FILE).read_text())
     config = ml_collections.ConfigDict(saved)
     checkpointer = checkpoint.Checkpointer(str(directory), best_metric=config.train.best_metric, read_only=True)
@@ -149,8 +175,8 @@ def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Tra
             raise RunError(f'{directory} holds no complete checkpoint; train first: --mode=train --workdir={workdir}')
         facts = DataFacts.from_json(checkpointer.load_meta(number)['data'])
         strategy = parallel.make_strategy(parallel_kind or config.parallel, devices)
-        graphdef, state, *_ = make_state(config, facts, strategy.axis)
-        state, _ = checkpointer.restore(number, strategy.abstract(strategy.place_state(state)))
+        graphdef, state, *_ = make_state(config, facts, strategy.axis, abstract=True)
+        state, _ = checkpointer.restore(number, strategy.abstract(state))
         return Trained(config, facts, graphdef, strategy.place_state(state), number, strategy)
     finally:
         checkpointer.close()

@@ -67,7 +67,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
         # --------------------------------------------------------------------------------------------------------------
         select = config.eval.select_split in data_source.info.splits
         checkpointer = checkpoint.Checkpointer(
-            str(workdir / run.CHECKPOINTS), keep=config.train.keep, best_metric=config.train.best_metric if select else None
+            str(workdir / run.CHECKPOINTS),
+            keep=config.train.keep,
+            best_metric=config.train.best_metric if select else None,
         )
         stack.callback(checkpointer.close)
         start = checkpointer.latest() or 0
@@ -91,7 +93,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
             size = sum(x.size for x in jax.tree.leaves(state['params']))
             print(
                 f'{"resuming at" if start else "starting from"} step {start} of {config.train.steps}: {len(data_source)} clips, '
-                f'{len(facts.classes)} classes, {size / 1e6:.2f} M parameters, {strategy.describe()}', flush=True,
+                f'{len(facts.classes)} classes, {size / 1e6:.2f} M parameters, {strategy.describe()}',
+                flush=True,
             )
         # --------------------------------------------------------------------------------------------------------------
         # Loop
@@ -107,7 +110,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
             frame_size=config.data.frame_size,
             fit=config.data.fit,
         )
-        feed = stack.enter_context(contextlib.closing(parallel.prefetch(map(evaluate.device_part, batches), strategy.place_batch)))
+        feed = stack.enter_context(
+            contextlib.closing(parallel.prefetch(map(evaluate.device_part, batches), strategy.place_batch))
+        )
         stack.callback(batches.close)
         stop = stack.enter_context(checkpoint.StopSignal())
         progress = summaries.Progress(config.train.steps, config.train.batch, strategy.devices)
@@ -142,7 +147,10 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
         checkpointer.wait()
         if stopped and not last:
             if first_process:
-                print(f'stopped after step {number}, saved in {workdir}; run the same command again to continue', flush=True)
+                print(
+                    f'stopped after step {number}, saved in {workdir}; run the same command again to continue',
+                    flush=True,
+                )
             return {}
         best = checkpointer.best() if select else None
         if best is not None and best != config.train.steps:

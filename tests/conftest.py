@@ -4,7 +4,6 @@ import os
 
 import jax
 import pytest
-
 import runs
 
 if jax.__version_info__ < (0, 11):

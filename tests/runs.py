@@ -64,7 +64,11 @@ def make_video(path: pathlib.Path, number: int, sound: bool = True) -> pathlib.P
 def make_flags(workdir, data, config='configs/synthetic.py', **fields) -> list[str]:
     """The command line of a tiny run; `fields` as train__steps=3."""
     values = SMALL | {'data.dir': data} | {name.replace('__', '.'): value for name, value in fields.items()}
-    return [f'--config={ROOT / config}', f'--workdir={workdir}', *(f'--config.{name}={x}' for name, x in values.items())]
+    return [
+        f'--config={ROOT / config}',
+        f'--workdir={workdir}',
+        *(f'--config.{name}={x}' for name, x in values.items()),
+    ]
 
 
 def run_main(*arguments: str) -> int:

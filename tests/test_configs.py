@@ -31,7 +31,9 @@ def to_text(config):
 
 def fields(tree, prefix=''):
     for name, value in tree.items():
-        yield from fields(value, f'{prefix}{name}.') if isinstance(value, ml_collections.ConfigDict) else [prefix + name]
+        yield from (
+            fields(value, f'{prefix}{name}.') if isinstance(value, ml_collections.ConfigDict) else [prefix + name]
+        )
 
 
 def test_every_config_is_known_here():
@@ -41,7 +43,9 @@ def test_every_config_is_known_here():
 
 @pytest.mark.parametrize('name, variant', CASES)
 def test_config_is_the_golden_one(name, variant):
-    assert to_text(resolve(name, variant)) == golden(name, variant).read_text(), 'if meant: python tests/test_configs.py'
+    assert to_text(resolve(name, variant)) == golden(name, variant).read_text(), (
+        'if meant: python tests/test_configs.py'
+    )
 
 
 @pytest.mark.parametrize('name, variant', CASES)
@@ -63,7 +67,9 @@ def test_config_states_its_command_and_its_hardware(name):
 
 def test_configs_load_without_the_libraries_of_a_run():
     code = f'import sys, configs.{", configs.".join(VARIANTS)}; print(*sorted({{name.split(".")[0] for name in sys.modules}}))'
-    run = subprocess.run([sys.executable, '-c', code], cwd=GOLDEN.parents[1], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, '-c', code], cwd=GOLDEN.parents[1], capture_output=True, text=True, check=True
+    )
     assert not set(run.stdout.split()) & {'jax', 'numpy', 'stattn_jax', 'data_prep', 'tensorflow', 'torch'}
 
 

@@ -46,7 +46,12 @@ def inside(module: str) -> set[str]:
 
 
 def test_every_module_of_the_house_has_its_place():
-    assert {place(module) for module in SOURCES if module.startswith('stattn_jax')} <= {'', *ROOMS, *FLOORS, 'benchmark'}
+    assert {place(module) for module in SOURCES if module.startswith('stattn_jax')} <= {
+        '',
+        *ROOMS,
+        *FLOORS,
+        'benchmark',
+    }
 
 
 @pytest.mark.parametrize('room', ROOMS)
@@ -112,6 +117,8 @@ def test_training_and_explaining_never_ask_for_heavy_libraries(trained, scene_vi
     assert (tmp_path / 'explanation.png').stat().st_size > 0
     # The training run of the fixture had the same stand-ins before it.
     assert [path.name for path in stand_ins.glob('*.imported')] == []
-    tried = subprocess.run([sys.executable, '-c', 'import torch'], env={'PYTHONPATH': str(stand_ins)}, capture_output=True)
+    tried = subprocess.run(
+        [sys.executable, '-c', 'import torch'], env={'PYTHONPATH': str(stand_ins)}, capture_output=True
+    )
     assert tried.returncode == 1 and (stand_ins / 'torch.py.imported').exists()
     (stand_ins / 'torch.py.imported').unlink()

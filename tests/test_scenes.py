@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data_prep import scenes
+from stattn_jax.data import media
 
 SEGMENTS = {'easy': 8, 'lopsided': 10}
 
@@ -46,7 +47,9 @@ def test_labels_of_a_scene_are_distinct_and_all_used(many, variant):
     for scene in many[variant]:
         labels = [scene.offscreen_label] + [thing.label for thing in scene.things]
         assert len(set(labels)) == len(labels) and scene.things[-1].label == scene.label
-        assert len(scene.things) - 1 in range(scenes.VARIANTS[variant].distractors[0], scenes.VARIANTS[variant].distractors[1] + 1)
+        assert len(scene.things) - 1 in range(
+            scenes.VARIANTS[variant].distractors[0], scenes.VARIANTS[variant].distractors[1] + 1
+        )
     counts = collections.Counter(scene.label for scene in many[variant])
     # 200 expected, standard deviation 13.
     assert set(counts) == set(range(10)) and max(counts.values()) < 270 and min(counts.values()) > 130
@@ -93,13 +96,18 @@ def test_every_class_is_drawn_inside_its_box_and_fills_it():
         scene = scenes.make_scene('easy', 8, (3, 0, number))
         time = scene.event[0] + 0.5
         with_it = scenes.draw(scene, np.array([time]), size)[0].astype(int)
-        without = scenes.draw(dataclasses.replace(scene, things=scene.things[:-1]), np.array([time]), size)[0].astype(int)
+        without = scenes.draw(dataclasses.replace(scene, things=scene.things[:-1]), np.array([time]), size)[0].astype(
+            int
+        )
         y, x = np.nonzero(np.abs(with_it - without).max(-1) > 2)
         x0, y0, x1, y1 = np.array(scene.box(time)) * size
         # Edges are anti-aliased over one pixel of a 64-pixel frame, half of it outside.
         slack = 0.5 * size / 64 + 1
-        assert x.min() >= x0 - slack and x.max() + 1 <= x1 + slack and y.min() >= y0 - slack and y.max() + 1 <= y1 + slack
-        assert x.max() - x.min() > 0.7 * (x1 - x0) and y.max() - y.min() > 0.6 * (y1 - y0)
+        assert (
+            x.min() >= x0 - slack and x.max() + 1 <= x1 + slack and y.min() >= y0 - slack and y.max() + 1 <= y1 + slack
+        )
+        # Bars and stripes leave a fifth of the box free at two sides.
+        assert x.max() - x.min() > 0.55 * (x1 - x0) and y.max() - y.min() > 0.55 * (y1 - y0)
         assert len(x) > 0.2 * (x1 - x0) * (y1 - y0)
         found.add(scene.label)
     assert found == set(range(10))
@@ -133,10 +141,8 @@ def test_sound_is_loud_in_event_and_offscreen_and_noise_elsewhere():
 
 
 def test_classes_sound_different():
-    spectra = []
-    for label in range(10):
-        wave = scenes._timbre(label, scenes.RATE, np.random.default_rng(0))
-        power = np.abs(np.fft.rfft(wave)) ** 2
-        spectra.append(np.log(power.reshape(-1)[: 8000].reshape(80, 100).mean(1) + 1e-3))
-    similarity = np.corrcoef(spectra) - np.eye(10)
-    assert similarity.max() < 0.97
+    rng = np.random.default_rng(0)
+    waves = [scenes._timbre(label, scenes.RATE, rng).astype(np.float32) for label in range(10)]
+    patches = [media.log_mel(wave, media.MEL_PRESETS['vggish'], 1, 1.0)[0] for wave in waves]
+    likeness = np.corrcoef([patch.ravel() for patch in patches]) - np.eye(10)
+    assert likeness.max() < 0.9

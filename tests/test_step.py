@@ -35,7 +35,7 @@ def make_config(multi_label=False):
     config = common.tiny(common.get_config())
     config.model.update({'width': 16, 'heads': 2, 'hidden': 8, 'frame_size': tiny.SIZE})
     config.optim.update(
-        {'name': 'sgd' if multi_label else 'adamw', 'lr': 0.1 if multi_label else 1e-2, 'warmup_steps': 2}
+        {'name': 'sgd' if multi_label else 'adamw', 'lr': 0.1 if multi_label else 2e-3, 'warmup_steps': 2}
     )
     config.loss.negatives = 1
     config.train.steps = STEPS
@@ -87,14 +87,16 @@ def test_eight_devices_train_as_one_does(name, multi_label):
     metrics, _, many = trained(name, multi_label)
     assert metrics.keys() == expected.keys()
     for key, values in expected.items():
-        # `swap` is a difference of logarithms near log(classes), exact to their rounding.
-        np.testing.assert_allclose(metrics[key], values, rtol=1e-5, atol=1e-6 if 'swap' in key else 0, err_msg=key)
+        # `swap` is a difference of logarithms near log(classes), exact to their rounding. A gradient jumps where rounding
+        # moves a value across a ReLU or another cell to a maximum, so that norms agree less closely than losses.
+        rtol, atol = (1e-3 if 'l2_' in key else 1e-5), (1e-6 if 'swap' in key else 0)
+        np.testing.assert_allclose(metrics[key], values, rtol=rtol, atol=atol, err_msg=key)
         assert np.ptp(values) > 0, key
     for part in ('params', 'rest', 'score_mean', 'step'):
         for a, b in zip(jax.tree.leaves(one[part]), jax.tree.leaves(many[part]), strict=True):
             np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5, err_msg=part)
         moved = jax.tree.map(lambda a, start: np.abs(a - start).max(), one[part], first[part])
-        assert max(jax.tree.leaves(moved)) > 0.01, part
+        assert max(jax.tree.leaves(moved)) > 0.005, part
 
 
 def test_the_parts_make_the_total_and_their_loss_falls():

@@ -19,7 +19,12 @@ def command(*flags):
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
     out = tmp_path_factory.mktemp('synthetic') / 'easy'
-    assert command(f'--out={out}', '--train=2', '--val=1', '--test=3', '--videos=2', '--segments=6', '--seed=7', '--workers=1') == 0
+    assert (
+        command(
+            f'--out={out}', '--train=2', '--val=1', '--test=3', '--videos=2', '--segments=6', '--seed=7', '--workers=1'
+        )
+        == 0
+    )
     return out
 
 
@@ -48,7 +53,7 @@ def test_records_hold_the_truth_of_their_scenes(made):
         for box in record.boxes:
             np.testing.assert_allclose((box.x0, box.y0, box.x1, box.y1), scene.box(box.time), atol=1e-6)
         drawn = scenes.draw(scene, np.arange(6) + 0.5, synthetic.SIZE)
-        assert np.abs(pixels(record.clip.frames[3]) - drawn[3]).mean() < 4
+        assert np.abs(pixels(record.clip.frames[3]) - drawn[3]).mean() < 8
         assert record.clip.valid.all() and record.clip.duration == 6
 
 
@@ -56,9 +61,14 @@ def test_splits_and_seeds_give_different_clips(made, tmp_path):
     firsts = {records_of(made, split)[0].clip.log_mel.tobytes() for split in ('train', 'val', 'test')}
     assert len(firsts) == 3
     flags = ('--train=1', '--test=1', '--segments=6', '--workers=1')
-    assert command(f'--out={tmp_path / "same"}', '--seed=7', *flags) == command(f'--out={tmp_path / "other"}', '--seed=8', *flags) == 0
+    assert (
+        command(f'--out={tmp_path / "same"}', '--seed=7', *flags)
+        == command(f'--out={tmp_path / "other"}', '--seed=8', *flags)
+        == 0
+    )
     same, other = (records_of(tmp_path / name, 'train')[0] for name in ('same', 'other'))
-    assert same == records_of(made, 'train')[0] or same.clip.frames == records_of(made, 'train')[0].clip.frames
+    assert same.clip.frames == records_of(made, 'train')[0].clip.frames
+    assert same.clip.log_mel.tobytes() == records_of(made, 'train')[0].clip.log_mel.tobytes()
     assert other.clip.frames != same.clip.frames
     assert sorted(source.DatasetInfo.load(tmp_path / 'same').splits) == ['test', 'train']
 

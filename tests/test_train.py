@@ -14,7 +14,13 @@ import runs
 from stattn_jax import evaluate, run
 
 # Without augmentation a step is the same function on any number of devices.
-PLAIN = {'augment__crop': 1.0, 'augment__flip': 0.0, 'augment__colour': 0.0, 'train__steps': 4, 'train__eval_every_steps': 4}
+PLAIN = {
+    'augment__crop': 1.0,
+    'augment__flip': 0.0,
+    'augment__colour': 0.0,
+    'train__steps': 4,
+    'train__eval_every_steps': 4,
+}
 
 
 def state_of(workdir):
@@ -50,7 +56,12 @@ def interrupted(tmp_path_factory, tiny_data, compiled):
     wait_for(stopped, 'step  5/10')
     stopped.send_signal(signal.SIGTERM)
     said = runs.finish(stopped)
-    return {'workdir': workdir, 'killed': killed.returncode, 'stopped': said, 'last': runs.finish(runs.start('stattn_jax.main', *flags))}
+    return {
+        'workdir': workdir,
+        'killed': killed.returncode,
+        'stopped': said,
+        'last': runs.finish(runs.start('stattn_jax.main', *flags)),
+    }
 
 
 def test_killed_and_stopped_run_ends_bit_identical(trained, interrupted):
@@ -63,14 +74,18 @@ def test_killed_and_stopped_run_ends_bit_identical(trained, interrupted):
 
 
 def test_sigterm_saves_and_says_how_to_go_on(interrupted):
-    assert f'stopped after step 6, saved in {interrupted["workdir"]}; run the same command again' in interrupted['stopped']
+    assert (
+        f'stopped after step 6, saved in {interrupted["workdir"]}; run the same command again' in interrupted['stopped']
+    )
     assert 'resuming at step 6 of 10' in interrupted['last']
 
 
 def test_each_step_is_recorded_once_after_resuming(trained, interrupted):
     assert runs.metrics(interrupted['workdir']) == runs.metrics(trained)
     assert sorted(runs.metrics(trained)) == list(range(1, 11))
-    assert runs.metrics(interrupted['workdir'], 'val/classification/map') == runs.metrics(trained, 'val/classification/map')
+    assert runs.metrics(interrupted['workdir'], 'val/classification/map') == runs.metrics(
+        trained, 'val/classification/map'
+    )
     assert sorted(runs.metrics(trained, 'val/classification/map')) == [5, 10]
 
 
@@ -102,7 +117,9 @@ def test_jit_and_pmap_on_eight_devices_give_the_same_losses(spread):
 @pytest.mark.parametrize('kind', ['jit', 'pmap'])
 def test_checkpoint_of_eight_devices_evaluates_alike_on_one(spread, kind):
     trained = run.load(spread[kind], parallel_kind='jit', devices=jax.devices()[:1])
-    numbers = evaluate.Evaluator(trained.graphdef, trained.strategy, trained.config).split(trained.state, 'test', leaks=True)
+    numbers = evaluate.Evaluator(trained.graphdef, trained.strategy, trained.config).split(
+        trained.state, 'test', leaks=True
+    )
     expected = json.loads((spread[kind] / 'eval_test.json').read_text())
     assert expected.pop('checkpoint/step') == trained.step
     assert numbers == pytest.approx(expected, abs=1e-6)
@@ -149,7 +166,7 @@ def test_workdir_of_another_config_is_refused(trained, tiny_data, capsys):
     assert (trained / 'config.json').read_text() == before
 
 
-def test_workdir_of_other_data_is_refused_and_left_as_it_was(trained, tmp_path, capsys):
+def test_workdir_of_other_data_is_refused_and_left_as_it_was(trained, tmp_path, capsys, quick_compile):
     workdir = tmp_path / 'run'
     shutil.copytree(trained, workdir)
     other = runs.make_data(tmp_path / 'other', train=4, seed=1)

@@ -16,7 +16,9 @@ def run_pair(script: str, *arguments: str) -> list[str]:
         subprocess.Popen(
             [sys.executable, script, str(process), str(port), *arguments],
             env=dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1])),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for process in range(2)
     ]

@@ -167,9 +167,7 @@ class MediaFile:
             with open(self.path, 'rb') as file:
                 head = file.read(8)
             if any(head[at:].startswith(marks) for at, marks in _SIGNATURES):
-                raise self.error(
-                    'truncated', 'it begins as a video, but its table of contents is missing or broken'
-                ) from error
+                raise self.error('truncated', 'it begins as a video, but its table of contents is broken') from error
             raise self.error('not_a_video', 'its content is of no known media format') from error
 
     def _frames(self, kind: str, start: float, stop: float) -> tuple[Track, Iterator[tuple[float, av.frame.Frame]]]:
@@ -236,9 +234,7 @@ class MediaFile:
             raise self.error('truncated', f'its {kind} ends at {max(track.reached, 0):.2f} s of {track.declared:.2f} s')
         if track.end <= start:
             if track.damaged:
-                raise self.error(
-                    'undecodable', f'none of its {kind} can be decoded, {track.damaged} packets are damaged'
-                )
+                raise self.error('undecodable', f'none of its {kind} can be decoded ({track.damaged} damaged packets)')
             raise self.error(f'no_{kind}', f'its {kind} stream holds nothing between {start:.2f} s and {stop:.2f} s')
 
 

@@ -72,11 +72,6 @@ class ClipRecord:
     start: float = 0.0
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Schema
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 def make_features(classes: Iterable[str], spec: media.ClipSpec) -> tfds.features.FeaturesDict:
     """Declares the record's schema: times in seconds, boxes as x0 y0 x1 y1 in 0..1 of the frame.
 

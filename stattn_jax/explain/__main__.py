@@ -19,11 +19,15 @@ _EVENT, _BOX = ('onset', 'offset'), ('time', 'x0', 'y0', 'x1', 'y1')
 FLAGS = flags.FlagValues()
 flags.DEFINE_string('workdir', None, 'A trained workdir.', required=True, flag_values=FLAGS)
 flags.DEFINE_multi_string('video', None, 'A video file; may be given several times.', required=True, flag_values=FLAGS)
-flags.DEFINE_string('out', None, 'Folder for the files; several videos get one subfolder each.', required=True, flag_values=FLAGS)
+flags.DEFINE_string(
+    'out', None, 'Folder for the files; several videos get one subfolder each.', required=True, flag_values=FLAGS
+)
 flags.DEFINE_float('start', None, 'First second of the stretch to explain.', flag_values=FLAGS)
 flags.DEFINE_float('end', None, 'Last second of it.', flag_values=FLAGS)
 flags.DEFINE_string('label', None, 'Class to draw. Default: the best one.', flag_values=FLAGS)
-flags.DEFINE_string('truth', None, 'Folder with events.csv and boxes.csv of clips named as the files, to draw.', flag_values=FLAGS)
+flags.DEFINE_string(
+    'truth', None, 'Folder with events.csv and boxes.csv of clips named as the files, to draw.', flag_values=FLAGS
+)
 flags.DEFINE_string('compile_cache', None, 'Folder of your own that keeps compiled programs.', flag_values=FLAGS)
 
 
@@ -68,7 +72,9 @@ def _parse(argv) -> dict[pathlib.Path, pathlib.Path]:
     videos, out = [pathlib.Path(video) for video in FLAGS.video], pathlib.Path(FLAGS.out)
     folders = {video: out / video.stem if len(videos) > 1 else out for video in videos}
     if len(set(folders.values())) < len(videos):
-        raise run.RunError(f'--video={" --video=".join(FLAGS.video)}: two have the same name and would share a folder of --out={out}')
+        raise run.RunError(
+            f'--video={" --video=".join(FLAGS.video)}: two have the same name and would share a folder of --out={out}'
+        )
     return folders
 
 
@@ -93,7 +99,9 @@ def _truth(clip_id: str) -> dict[str, Truth]:
     folder = pathlib.Path(FLAGS.truth)
     paths = [path for path in (folder / 'events.csv', folder / 'boxes.csv') if path.exists()]
     if not paths:
-        raise run.RunError(f'--truth={folder} holds neither events.csv nor boxes.csv; expected a folder with at least one of them')
+        raise run.RunError(
+            f'--truth={folder} holds neither events.csv nor boxes.csv; expected a folder with at least one of them'
+        )
     found: dict[str, dict[str, list]] = {}
     for path in paths:
         kind, columns = ('intervals', _EVENT) if path.name == 'events.csv' else ('boxes', _BOX)
@@ -104,7 +112,9 @@ def _truth(clip_id: str) -> dict[str, Truth]:
                         values = tuple(float(row[name]) for name in columns)
                         found.setdefault(row['label'], {}).setdefault(kind, []).append(values)
             except (KeyError, ValueError) as error:
-                raise run.RunError(f'{path}: {error}; expected the columns clip_id, label, {", ".join(columns)}') from None
+                raise run.RunError(
+                    f'{path}: {error}; expected the columns clip_id, label, {", ".join(columns)}'
+                ) from None
     return {label: Truth(**rows) for label, rows in found.items()}
 
 

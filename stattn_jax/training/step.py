@@ -48,11 +48,11 @@ class Drop:
     modality: float = 0.0
 
 
-def init_state(model: nnx.Module, optimiser: optax.GradientTransformation, classes: int) -> tuple[nnx.GraphDef, State]:
-    """The static part of the model and the state at step 0."""
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+def init_state(model: nnx.Module, optimiser: optax.GradientTransformation, classes: int) -> State:
+    """The state at step 0."""
+    _, params, rest = nnx.split(model, nnx.Param, ...)
     params, rest = nnx.as_pure(params), nnx.as_pure(rest)
-    return graphdef, {
+    return {
         'params': params,
         'rest': rest,
         'opt_state': optimiser.init(params),

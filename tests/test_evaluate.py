@@ -1,0 +1,262 @@
+"""Evaluation: the same numbers however it is run, every clip once, and the leak checks on networks whose answer is known."""
+
+import dataclasses
+import json
+
+import fakes
+import jax
+import ml_collections
+import numpy as np
+import pytest
+import runs
+import simplejpeg
+
+from data_prep import prepare
+from stattn_jax import evaluate, run
+from stattn_jax.data import media, pipeline, records, source
+from stattn_jax.training import step
+
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A trained network
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('kind, devices, batch', [('jit', 1, 4), ('jit', 8, 16), ('pmap', 2, 2), ('pmap', 4, 8)])
+def test_numbers_do_not_depend_on_batch_devices_or_strategy(trained, kind, devices, batch):
+    loaded = run.load(str(trained), parallel_kind=kind, devices=jax.devices()[:devices])
+    loaded.config.eval.batch = batch
+    numbers = evaluate.Evaluator(loaded.graphdef, loaded.strategy, loaded.config).split(
+        loaded.state, 'test', leaks=True
+    )
+    expected = json.loads((trained / 'eval_test.json').read_text())
+    del expected['checkpoint/step']
+    assert numbers == pytest.approx(expected, abs=1e-6)
+    assert numbers['classification/n'] == 6 and numbers['leak/n'] == 4
+
+
+def test_rows_are_those_of_each_clip_on_its_own(trained, tiny_data):
+    loaded = run.load(str(trained), parallel_kind='jit', devices=jax.devices()[:1])
+    data = source.RecordSource(tiny_data, 'test')
+    rows = evaluate.Evaluator(loaded.graphdef, loaded.strategy, loaded.config)._rows(loaded.state, data, 1)
+    assert rows['index'].tolist() == list(range(6))
+    forward = jax.jit(lambda batch: step.forward(loaded.graphdef, loaded.state, batch, frame_size=runs.SIDE))
+    for i in range(len(data)):
+        arrays = pipeline.clip_arrays(data[i], runs.SIDE, loaded.config.data.fit)
+        logits, out = forward({name: array[None] for name, array in arrays.items()})
+        np.testing.assert_allclose(rows['logits'][i], logits[0], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(rows['alpha'][i], out['alpha'][0].mean(1), rtol=1e-4, atol=1e-6)
+        (label,) = data[i].labels
+        assert rows['classes'][i].tolist() == [label]
+        # All terms of a class add up to its logit.
+        total = rows['visual'][i].sum() + rows['audio'][i].sum() + out['bias'][label]
+        np.testing.assert_allclose(total, logits[0, label], rtol=1e-5, atol=1e-5)
+        picture = np.sum(out['beta'][0, 0] * out['segment_scores'][0, 0], axis=0)
+        np.testing.assert_allclose(rows['picture'][i], picture, rtol=1e-5, atol=1e-5)
+    said = rows['logits'].argmax(1) == [data[i].labels[0] for i in range(6)]
+    expected = json.loads((trained / 'eval_test.json').read_text())
+    assert expected['classification/top1'] == pytest.approx(said.mean())
+    assert expected['attention/null'] == pytest.approx(rows['null'].mean(), abs=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The score of rows made by hand
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def info(multi_label):
+    spec = media.ClipSpec(segments=2)
+    return source.DatasetInfo('fake', ('a', 'b', 'c'), multi_label, spec, {'test': 2}, {'test': 1}, 'abc')
+
+
+def truth(labels, events=(), boxes=(), valid=(True, True)):
+    return evaluate.Truth(labels, events, boxes, np.array(valid), 40, 80)
+
+
+def hand_made():
+    """Two clips of two segments and 2 x 2 cells, three classes; the first has labels 0 and 2, the second label 1."""
+    alpha, visual = np.zeros((2, 2, 4)), np.zeros((2, 2, 2, 4))
+    alpha[0, 0, 0] = alpha[0, 1, 3] = alpha[1, 0, 1] = alpha[1, 1, 1] = 1
+    visual[0, 0, 0] = [0.1, 0.2, 0.3, 2.0]
+    visual[0, 1, 1] = [5.0, 1.0, 1.0, 1.0]
+    visual[1, 0, 0] = [-1.0, 0.5, -1.0, -1.0]
+    rows = {
+        'logits': np.array([[2.0, 0.0, 1.0], [0.0, -1.0, -2.0]]),
+        'alpha': alpha,
+        'null': np.array([[0.2, 0.4], [0.6, 0.9]]),
+        'sound_weight': np.array([[0.1, 0.9, 0.9], [0.9, 0.5, 0.9]]),
+        'classes': np.array([[0, 2], [1, 0]]),
+        'visual': visual,
+        'audio': np.array([[[0.0, 3.0], [0.0, 0.0]], [[1.0, 0.0], [9.0, 9.0]]]),
+    }
+    # A wide frame cropped to its middle square: the left column of cells is x in 0.25..0.5 of the source.
+    first = truth(
+        (0, 2),
+        events=((0, 1.0, 2.0), (2, 0.0, 1.0)),
+        boxes=((0, 0.5, 0.2, 0.0, 0.5, 0.5), (2, 1.5, 0.0, 0.0, 1.0, 1.0)),
+    )
+    second = truth(
+        (1,),
+        events=((1, 0.0, 1.0),),
+        boxes=((1, 0.5, 0.5, 0.0, 1.0, 0.5), (1, 1.5, 0.0, 0.0, 0.1, 0.1)),
+        valid=(True, False),
+    )
+    return rows, [first, second]
+
+
+def test_score_of_rows_made_by_hand():
+    rows, known = hand_made()
+    numbers = evaluate.score(rows, known, info(multi_label=True), 16, 'crop')
+    assert numbers['classification/top1'] == 0.5 and numbers['classification/n'] == 2
+    assert numbers['attention/null'] == pytest.approx((0.2 + 0.4 + 0.6) / 3)
+    assert numbers['attention/sound_weight'] == pytest.approx((0.1 + 0.5) / 2)
+    # Three pairs of clip and label. Attention: cell 0 in the box of label 0; any cell in that of label 2; cell 1 in that of 1,
+    # whose second box lies in a segment without picture and does not count.
+    assert numbers['pointing/space'] == 1 and numbers['pointing/space_n'] == 3
+    # Contributions: label 0 points at cell 3, a miss.
+    assert numbers['pointing/space_contribution'] == pytest.approx(2 / 3)
+    # In time, label 0: picture 2.6 + 0, sound 0 + 3, so the second segment, a hit; picture alone misses. Label 2: segment 2, a
+    # miss in the picture; the sound ties. Label 1 has one segment to choose.
+    assert numbers['pointing/time'] == pytest.approx(2 / 3)
+    assert numbers['pointing/time_picture'] == pytest.approx(1 / 3)
+    assert numbers['pointing/time_sound'] == pytest.approx((1 + 0.5 + 1) / 3)
+    assert numbers['pointing/time_partial_n'] == 2
+
+
+def test_score_without_events_and_boxes_says_only_that_there_are_none():
+    rows, known = hand_made()
+    bare = [dataclasses.replace(t, events=(), boxes=()) for t in known]
+    numbers = evaluate.score(rows, bare, info(multi_label=True), 16, 'crop')
+    assert numbers['pointing/space_n'] == numbers['pointing/time_n'] == 0
+    assert 'pointing/space' not in numbers and 'pointing/time' not in numbers and 'pointing/space_chance' not in numbers
+    assert numbers['classification/n'] == 2
+
+
+def test_score_ranks_single_labels_by_probability_and_several_by_their_own():
+    logits = np.array([[5.0, 4.0, 0.0], [0.0, 3.0, 0.0]])
+    rows = {**hand_made()[0], 'logits': logits, 'classes': np.array([[0], [1]])}
+    known = [truth((0,)), truth((1,))]
+    # Class b scores 4 in clip 0 and 3 in clip 1, which has it; its probability is 0.27 and 0.91.
+    single, several = (evaluate.score(rows, known, info(multi_label), 16, 'squash') for multi_label in (False, True))
+    assert single['classification/map'] == 1 and several['classification/map'] == pytest.approx((1 + 1 / 2) / 2)
+    assert single['classification/map_skipped'] == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Leak checks
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class ToldSource:
+    """Clips whose picture is of the brightness, and whose sound of the level, that tells their label."""
+
+    split = 'test'
+
+    def __init__(self, labels, info):
+        self.labels, self.info = labels, info
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        told = self.labels[i][0]
+        frames = [simplejpeg.encode_jpeg(np.full((16, 16, 3), 60 + 60 * told, np.uint8))] * 2
+        clip = media.Clip(frames, np.full((2, 4, 3), told, np.float16), np.ones(2, bool), 16, 16, 2.0)
+        return records.ClipRecord(f'{i}', clip, self.labels[i])
+
+
+class Knowing(evaluate.Evaluator):
+    """A network that reads the label off the picture or off the sound; black frames tell it nothing."""
+
+    def __init__(self, config, by, certain=9.0):
+        super().__init__(None, None, config)
+        self.by, self.certain = by, certain
+
+    def _rows(self, state, data, labels_per_clip):
+        told = []
+        for i in range(len(data)):
+            clip = data[i].clip
+            seen = (simplejpeg.decode_jpeg(clip.frames[0]).mean() - 60) / 60
+            told.append(round(float(clip.log_mel.mean() if self.by == 'sound' else seen)))
+        scores = self.certain * np.array([np.eye(3)[label] if label >= 0 else np.ones(3) for label in told])
+        return {'picture': scores, 'logits': scores}
+
+
+@pytest.fixture
+def config(trained):
+    return ml_collections.ConfigDict(json.loads((trained / 'config.json').read_text()))
+
+
+def leaks(config, by, labels, clips=100, **options):
+    config.eval.leak_clips = clips
+    data = ToldSource(labels, info(multi_label=True))
+    return Knowing(config, by, **options)._leaks(None, data, evaluate._read_truth(data))
+
+
+LABELS = [(0,), (0,), (1,), (2,), (1,), (0,)]
+
+
+def test_picture_that_follows_the_picture_has_no_leak(config):
+    numbers = leaks(config, 'picture', LABELS)
+    assert numbers['leak/swap_sound'] == 1 and numbers['leak/swap_sound_follows_sound'] == 0 and numbers['leak/n'] == 6
+    assert numbers['leak/swap_sound_undecided'] == 0 and numbers['leak/swap_sound_chance'] == pytest.approx(1 / 3)
+    # Black frames are all alike to it: it says class 0.
+    assert numbers['leak/audio_only'] == pytest.approx(3 / 6)
+
+
+def test_picture_that_follows_the_sound_is_caught(config):
+    numbers = leaks(config, 'sound', LABELS)
+    assert numbers['leak/swap_sound'] == 0 and numbers['leak/swap_sound_follows_sound'] == 1
+    assert numbers['leak/swap_sound_decided_follows_sound'] == 1 and numbers['leak/audio_only'] == 1
+
+
+def test_picture_that_hardly_prefers_a_class_is_undecided(config):
+    numbers = leaks(config, 'sound', LABELS, certain=0.1)
+    assert numbers['leak/swap_sound_follows_sound'] == 1 and numbers['leak/swap_sound_undecided'] == 1
+    assert numbers['leak/swap_sound_decided_follows_sound'] == 0
+
+
+def test_leak_clips_limits_the_clips_spread_over_the_split(config):
+    assert leaks(config, 'picture', LABELS, clips=3)['leak/n'] == 3
+    assert leaks(config, 'picture', [(1,)] * 4) == {'leak/n': 0}
+    assert leaks(config, 'picture', [(1,)]) == {'leak/n': 0}
+
+
+def test_sound_of_the_partner_shares_no_label():
+    known = [truth(labels) for labels in ((0, 1), (1,), (0,), (2, 1), (2,))]
+    assert [evaluate._foreign(known, i) for i in range(5)] == [4, 2, 3, 2, 0]
+    assert evaluate._foreign([truth((0,)), truth((0, 1))], 0) is None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Data with several labels and without annotations
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_several_labels_and_a_split_of_one_clip_go_all_the_way(tmp_path):
+    jobs = [prepare.Job(f'train{i}', 'train', (i % 3, (i + 1) % 3)) for i in range(8)]
+    jobs += [prepare.Job('test0', 'test', (2,)), prepare.Job('val0', 'val', (0, 1)), prepare.Job('val1', 'val', (2,))]
+    data = tmp_path / 'data'
+    prepare.prepare(
+        data, 'fake', jobs, fakes.make_record, classes=fakes.CLASSES, spec=fakes.SPEC, multi_label=True, workers=1
+    )
+    workdir = tmp_path / 'run'
+    fields = {
+        'train__steps': 2,
+        'train__eval_every_steps': 2,
+        'loss__negatives': 0,
+        'loss__match': 0.0,
+        'loss__swap': 0.0,
+    }
+    assert runs.run_main(*runs.make_flags(workdir, data, config='configs/own.py', model__visual='tiny', model__audio='tiny',
+                                          model__dtype='float32', **fields)) == 0  # fmt: skip
+    one, two = (json.loads((workdir / f'eval_{split}.json').read_text()) for split in ('test', 'val'))
+    assert one['classification/n'] == 1 and one['leak/n'] == 0 and one['classification/map_skipped'] == 2
+    assert (
+        two['classification/n'] == 2 and two['leak/n'] == 2 and two['leak/swap_sound_chance'] == pytest.approx(1.5 / 3)
+    )
+    for numbers in (one, two):
+        assert numbers['pointing/space_n'] == numbers['pointing/time_n'] == 0 and 'pointing/space' not in numbers
+    assert np.isfinite(list(runs.metrics(workdir).values())).all()

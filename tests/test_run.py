@@ -1,0 +1,175 @@
+"""What a run is made of: its fields against a workdir's, its data facts, its hashes, and loading it from a workdir."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from configs import common
+from stattn_jax import run
+from stattn_jax.data import media, source
+
+FACTS = run.DataFacts(('cat', 'dog'), True, media.ClipSpec(segments=3, short_side=32), 'abc')
+
+
+def begun(workdir, config):
+    run.write_json(workdir / run.CONFIG_FILE, config.to_dict())
+    return workdir
+
+
+def changed(**fields):
+    config = common.get_config()
+    config.update_from_flattened_dict({name.replace('__', '.'): value for name, value in fields.items()})
+    return config
+
+
+def test_same_config_and_a_fresh_workdir_are_welcome(tmp_path):
+    run.check_workdir(tmp_path / 'none', common.get_config())
+    run.check_workdir(begun(tmp_path, common.get_config()), common.get_config())
+
+
+def test_every_differing_field_is_named_with_both_values(tmp_path):
+    workdir = begun(tmp_path, common.get_config())
+    with pytest.raises(run.RunError) as error:
+        run.check_workdir(workdir, changed(train__batch=7, model__visual='tiny', seed=3))
+    text = str(error.value)
+    for part in (
+        "model.visual is 'tiny', was 'resnet18'",
+        'seed is 3, was 0',
+        'train.batch is 7, was 64',
+        str(workdir),
+    ):
+        assert part in text
+    assert 'optim' not in text and '\n' not in text and error.value.code == 2
+
+
+def test_field_that_was_added_since_is_a_difference(tmp_path):
+    saved = common.get_config().to_dict()
+    del saved['loss']['swap']
+    run.write_json(tmp_path / run.CONFIG_FILE, saved)
+    with pytest.raises(run.RunError, match='loss.swap is 1.0, was None'):
+        run.check_workdir(tmp_path, common.get_config())
+
+
+def test_fields_that_cannot_change_the_numbers_are_free(tmp_path):
+    free = {
+        'parallel': 'pmap', 'compile_cache': '/x', 'data__dir': '/y', 'data__threads': 3, 'train__log_every_steps': 7,
+        'train__keep': 9, 'eval__batch': 5, 'eval__splits': ('a',), 'eval__leak_clips': 2,
+    }  # fmt: skip
+    run.check_workdir(begun(tmp_path, common.get_config()), changed(**free))
+    names = set(run.flatten(common.get_config().to_dict()))
+    # A free field that no config has would be a slip of the pen.
+    assert all(any(name.startswith(field) for name in names) for field in run.FREE_FIELDS)
+
+
+@pytest.mark.parametrize('name', run.POSITIVE_FIELDS)
+def test_counts_below_one_are_refused(name):
+    with pytest.raises(run.RunError, match=f'config.{name} is 0; expected 1 or more'):
+        run.check(changed(**{name.replace('.', '__'): 0}))
+
+
+@pytest.mark.parametrize('name', run.CHOICES)
+def test_unknown_choices_are_refused_with_the_known_ones(name):
+    with pytest.raises(run.RunError, match=f"config.{name} is 'foo'; expected one of .*{run.CHOICES[name][-1]}"):
+        run.check(changed(**{name.replace('.', '__'): 'foo'}))
+
+
+def test_width_must_split_over_the_heads():
+    with pytest.raises(run.RunError, match='config.model.width is 512; expected a multiple of config.model.heads, 3'):
+        run.check(changed(model__heads=3))
+    run.check(common.get_config())
+
+
+def test_batches_that_do_not_split_over_the_devices_are_refused():
+    assert len(run.make_strategy(common.get_config(), 64, 16).devices) == 8
+    with pytest.raises(run.RunError, match='global batch 20 does not split over 8 devices'):
+        run.make_strategy(common.get_config(), 64, 20)
+
+
+def test_data_facts_survive_json():
+    record = json.loads(json.dumps(FACTS.to_json()))
+    assert run.DataFacts.from_json(record) == FACTS
+
+
+def test_data_facts_are_those_of_the_data_set(tiny_data):
+    info = source.DatasetInfo.load(tiny_data)
+    facts = run.DataFacts.of(info)
+    assert facts == run.DataFacts(info.classes, False, info.spec, info.fingerprint)
+
+
+def test_config_hash_is_one_of_every_field_and_of_nothing_else():
+    hashes = [run.config_hash(config) for config in (common.get_config(), common.get_config(), changed(loss__swap=0.5))]
+    assert hashes[0] == hashes[1] != hashes[2]
+    reordered = ml_collections.ConfigDict(dict(reversed(common.get_config().to_dict().items())))
+    assert run.config_hash(reordered) == hashes[0]
+
+
+def test_parameter_hash_sees_one_bit():
+    state = {'params': {'a': np.ones(3, np.float32)}, 'rest': {'b': np.zeros(2)}, 'step': 4}
+    other = {**state, 'params': {'a': np.nextafter(state['params']['a'], 2, dtype=np.float32)}}
+    assert run.parameter_hash(state) == run.parameter_hash({**state, 'step': 5}) != run.parameter_hash(other)
+
+
+def test_flatten_names_every_leaf():
+    assert run.flatten({'a': {'b': 1, 'c': {'d': None}}, 'e': ()}) == {'a.b': 1, 'a.c.d': None, 'e': ()}
+
+
+def test_json_appears_only_when_whole(tmp_path):
+    path = tmp_path / 'x.json'
+    run.write_json(path, {'a': 1})
+    with pytest.raises(TypeError):
+        run.write_json(path, {'a': object()})
+    assert json.loads(path.read_text()) == {'a': 1}
+
+
+def test_commit_is_none_outside_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, '__file__', str(tmp_path / 'run.py'))
+    monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path.parent))
+    assert run.git_commit() is None
+    git = ['git', '-c', 'user.name=a', '-c', 'user.email=a@b', '-C', str(tmp_path)]
+    for words in (['init', '-q'], ['commit', '-q', '--allow-empty', '-m', 'x']):
+        subprocess.run([*git, *words], check=True, env=os.environ)
+    commit = run.git_commit()
+    assert len(commit) == 12
+    (tmp_path / 'file').touch()
+    assert run.git_commit() == commit + '+'
+
+
+def test_versions_name_every_package_of_a_run():
+    assert set(run.versions()) == set(run.PACKAGES) and run.versions()['jax'] == jax.__version__
+
+
+def test_load_takes_the_best_checkpoint_and_leaves_a_live_save_alone(trained, tmp_path):
+    workdir = tmp_path / 'run'
+    shutil.copytree(trained, workdir)
+    # The name under which Orbax writes a checkpoint until it is whole.
+    saving = workdir / run.CHECKPOINTS / '12.orbax-checkpoint-tmp'
+    shutil.copytree(workdir / run.CHECKPOINTS / '10', saving)
+    loaded = run.load(str(workdir), parallel_kind='jit', devices=jax.devices()[:1])
+    assert saving.exists()
+    record = json.loads((workdir / 'eval_val.json').read_text())
+    assert loaded.step == record['checkpoint/step'] and loaded.config.to_dict()['train']['steps'] == 10
+    assert int(loaded.state['step']) == loaded.step and len(loaded.strategy.devices) == 1
+
+
+@pytest.mark.parametrize('content', [(), ('checkpoints',)])
+def test_load_without_a_checkpoint_says_what_was_expected(tmp_path, content):
+    for name in content:
+        (tmp_path / name).mkdir()
+        run.write_json(tmp_path / run.CONFIG_FILE, common.get_config().to_dict())
+    with pytest.raises(run.RunError, match='checkpoint') as error:
+        run.load(str(tmp_path))
+    assert error.value.code == 2
+
+
+def test_options_of_the_config_reach_the_model(quick_compile):
+    config = changed(model__visual='tiny', model__audio='tiny', model__width=8, model__hidden=4, model__heads=2)
+    _, state, _, schedule = run.make_state(config, FACTS, None)
+    assert state['params']['visual_head'].shape == (8, 2) and state['score_mean'].shape == (2, 2)
+    assert float(schedule(config.optim.warmup_steps)) == pytest.approx(config.optim.lr)
+    assert float(schedule(config.train.steps)) == pytest.approx(0, abs=1e-9)
