@@ -14,7 +14,8 @@ ROWS = (
     ('where: attention on the object', 'pointing/space', 'pointing/space_chance'),
     ('where: strongest evidence', 'pointing/space_contribution', 'pointing/space_contribution_chance'),
     ('when: strongest second (partial events)', 'pointing/time_partial', 'pointing/time_partial_chance'),
-    ('sound swapped: picture follows the sound', 'leak/swap_sound_follows_sound', 'leak/swap_sound_chance'),
+    ('foreign sound: the picture is undecided', 'leak/swap_sound_undecided', None),
+    ('foreign sound: the picture decides for it', 'leak/swap_sound_decided_follows_sound', 'leak/swap_sound_chance'),
     ('black frames: accuracy from sound alone', 'leak/audio_only', None),
 )
 
