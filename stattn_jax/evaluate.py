@@ -24,7 +24,7 @@ from stattn_jax.data import pipeline, records, source
 from stattn_jax.explain import contributions
 from stattn_jax.metrics import classification, localization
 from stattn_jax.runtime import summaries
-from stattn_jax.training import step
+from stattn_jax.training import losses, step
 
 # What the compiled functions see of a batch; `index` and `weight` stay on the host.
 DEVICE_KEYS = ('frames', 'log_mel', 'valid', 'labels')
@@ -53,7 +53,7 @@ def eval_rows(
     terms = [contributions.contributions(out, classes_bl[:, i]) for i in range(labels_per_clip)]
     return {
         'logits': logits,
-        'picture': jnp.sum(out['beta'][:, 0] * out['segment_scores'][:, 0], axis=1),
+        'picture': losses.path(out, 0),
         'alpha': out['alpha'].mean(2),
         'null': out['null'].mean(2),
         'sound_weight': out['beta'][:, 1].sum(1),
