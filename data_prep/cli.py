@@ -11,7 +11,7 @@ from collections.abc import Callable
 from absl import flags
 
 from data_prep import prepare, tables
-from stattn_jax.data import records
+from stattn_jax.data import tfrecord
 
 
 class UsageError(Exception):
@@ -45,9 +45,9 @@ def exit_code(
         main(arguments)
     except flags.Error as error:
         return _fail(f'{error}; --help lists the flags', 2)
-    except (UsageError, tables.TableError, records.NoDataError) as error:
+    except (UsageError, tables.TableError, tfrecord.NoDataError) as error:
         return _fail(error, 2)
-    except (prepare.PrepareError, records.DataError) as error:
+    except (prepare.PrepareError, tfrecord.DataError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail('stopped; run the same command again (a preparation goes on where it stopped)', 130)

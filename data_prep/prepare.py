@@ -26,12 +26,12 @@ from typing import Any
 import tqdm
 
 from data_prep import report
-from stattn_jax.data import media, records, source
+from stattn_jax.data import media, records, source, tfrecord
 
 PLAN_FILE = 'plan.json'
 _SHARD_CLIPS = 128
 
-MakeRecord = Callable[['Job', media.ClipSpec], records.ClipRecord]
+MakeRecord = Callable[['Job', records.Spec], records.ClipRecord]
 
 
 class PrepareError(Exception):
@@ -55,6 +55,7 @@ class Job:
     start: float | None = None
     end: float | None = None
     payload: Any = None
+    presence: tuple[records.Presence, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class _Shard:
     jobs: list[Job]
     make_record: MakeRecord
     classes: tuple[str, ...]
-    spec: media.ClipSpec
+    spec: records.Spec
 
     @property
     def path(self) -> pathlib.Path:
@@ -80,7 +81,7 @@ def prepare(
     make_record: MakeRecord,
     *,
     classes: tuple[str, ...],
-    spec: media.ClipSpec,
+    spec: records.Spec,
     multi_label: bool,
     workers: int | None = None,
     shard_size: int | None = None,
@@ -140,7 +141,7 @@ def _parts(name: str, split: str, jobs: list[Job], size: int | None) -> list[tup
     """Cuts a split into shards: (name, jobs) of each. A function of the jobs alone, so a later run cuts the same way."""
     size = size or min(_SHARD_CLIPS, max(8, -(-len(jobs) // 16)))
     count = -(-len(jobs) // size)
-    return [(records.shard_name(name, split, i, count), jobs[i * size : (i + 1) * size]) for i in range(count)]
+    return [(tfrecord.shard_name(name, split, i, count), jobs[i * size : (i + 1) * size]) for i in range(count)]
 
 
 def _finish(out, name, shards, classes, multi_label, spec) -> source.DatasetInfo:
@@ -161,7 +162,8 @@ def _finish(out, name, shards, classes, multi_label, spec) -> source.DatasetInfo
             raise PrepareError(
                 f'split {split!r} has no usable clip ({reasons}; the first: {first}); mend them and run the same command again'
             )
-    return report.write_info(out, name, shards, classes=classes, multi_label=multi_label, spec=spec)
+    wanted = {split: counts['wanted'] for split, counts in summary.items()}
+    return report.write_info(out, name, shards, classes=classes, multi_label=multi_label, spec=spec, wanted=wanted)
 
 
 @contextlib.contextmanager
@@ -210,7 +212,7 @@ def _claim(out: pathlib.Path, plan: dict) -> None:
 
 
 def _is_done(shard: _Shard) -> bool:
-    paths = (shard.path, records.index_path(shard.path), report.outcome_path(shard.directory, shard.name))
+    paths = (shard.path, tfrecord.index_path(shard.path), report.outcome_path(shard.directory, shard.name))
     return all(path.exists() for path in paths)
 
 
@@ -270,7 +272,7 @@ def _write(shard: _Shard) -> None:
     """Writes a shard and then its outcome, which marks it as done."""
     outcome = report.Outcome([], [], [])
     try:
-        records.write_shard(shard.path, _make(shard, outcome))
+        tfrecord.write_shard(shard.path, _make(shard, outcome))
         report.write_json(report.outcome_path(shard.directory, shard.name), dataclasses.asdict(outcome))
     except OSError as error:
         raise PrepareError(

@@ -13,7 +13,7 @@ import pathlib
 
 import tensorflow_datasets as tfds
 
-from stattn_jax.data import media, records, source
+from stattn_jax.data import media, records, source, tfrecord
 
 WORK_DIR = 'prepare'
 REPORT_FILE = 'prepare_report.json'
@@ -76,14 +76,16 @@ def write_info(
     *,
     classes: tuple[str, ...],
     multi_label: bool,
-    spec: media.ClipSpec,
+    spec: records.Spec,
+    wanted: dict[str, int],
 ) -> source.DatasetInfo:
     """Writes TFDS's metadata and then `stattn.json`.
 
     Args:
       shards: names of the shards of each split, in order.
+      wanted: clips of each split that the plan asked for.
     """
-    lengths = {split: [len(records.read_index(out / shard)) - 1 for shard in names] for split, names in shards.items()}
+    lengths = {split: [len(tfrecord.read_index(out / shard)) - 1 for shard in names] for split, names in shards.items()}
     tfds.folder_dataset.write_metadata(
         data_dir=str(out),
         features=records.make_features(classes, spec),
@@ -101,6 +103,7 @@ def write_info(
         multi_label=multi_label,
         spec=spec,
         splits={split: sum(counts) for split, counts in lengths.items()},
+        wanted=wanted,
         shards={split: len(names) for split, names in shards.items()},
         fingerprint='',
     )
@@ -115,7 +118,7 @@ def fingerprint(out: pathlib.Path, info: source.DatasetInfo) -> str:
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for split in sorted(info.splits):
         for path in info.shard_paths(out, split):
-            digest.update(records.index_path(path).read_bytes())
+            digest.update(tfrecord.index_path(path).read_bytes())
     return digest.hexdigest()
 
 

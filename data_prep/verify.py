@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from absl import flags
 
 from data_prep import cli, prepare, report
-from stattn_jax.data import records, source
+from stattn_jax.data import records, source, tfrecord
 
 FLAGS = flags.FlagValues()
 _SHOWN = 50
@@ -85,14 +85,14 @@ def verify(directory: pathlib.Path) -> Finding:
 def _records(path: pathlib.Path, info: source.DatasetInfo, problems: list[str]) -> Iterator[records.ClipRecord]:
     """The sound records of a shard; the others become problems."""
     try:
-        offsets = records.read_index(path)
-    except records.DataError as error:
+        offsets = tfrecord.read_index(path)
+    except tfrecord.DataError as error:
         problems.append(str(error))
         return
     for number in range(len(offsets) - 1):
         try:
-            yield records.decode(records.read_record(path, offsets, number), info.spec)
-        except records.DataError as error:
+            yield records.decode(tfrecord.read_record(path, offsets, number), info.spec)
+        except tfrecord.DataError as error:
             problems.append(str(error))
 
 
@@ -132,7 +132,7 @@ def _check_outcome(directory: pathlib.Path, shard: str, ids: list[str], problems
 def _check_files(directory: pathlib.Path, info: source.DatasetInfo, problems: list[str]) -> None:
     """What stands beside the shards: nothing foreign, nothing lacking, and the fingerprint of these very shards."""
     shards = [path for split in info.splits for path in info.shard_paths(directory, split)]
-    expected = {path.name for shard in shards for path in (shard, records.index_path(shard))}
+    expected = {path.name for shard in shards for path in (shard, tfrecord.index_path(shard))}
     for path in sorted(directory.glob('*.tfrecord-*')):
         if path.name not in expected:
             problems.append(f'{path}: does not belong to this data set; delete it')
@@ -140,7 +140,7 @@ def _check_files(directory: pathlib.Path, info: source.DatasetInfo, problems: li
         if not (directory / name).exists():
             problems.append(f'{directory / name}: no such file; run the same data_prep command again')
     if (
-        all(records.index_path(shard).exists() for shard in shards)
+        all(tfrecord.index_path(shard).exists() for shard in shards)
         and report.fingerprint(directory, info) != info.fingerprint
     ):
         problems.append(

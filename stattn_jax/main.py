@@ -13,7 +13,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from stattn_jax import evaluate, run, train
-from stattn_jax.data import records, source
+from stattn_jax.data import source, tfrecord
 from stattn_jax.runtime import checkpoint, perf
 
 
@@ -48,9 +48,9 @@ def main(argv: list[str] | None = None) -> int:
                 'config.data.dir is not set; expected a directory that data_prep wrote; give --config.data.dir=DIR'
             )
         numbers = train.train(config, workdir) if values.mode == 'train' else _evaluate(config, workdir)
-    except (run.RunError, records.NoDataError) as error:
+    except (run.RunError, tfrecord.NoDataError) as error:
         return _fail(error, getattr(error, 'code', 2))
-    except (records.DataError, checkpoint.CheckpointError) as error:
+    except (tfrecord.DataError, checkpoint.CheckpointError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail('stopped', 130)

@@ -1,6 +1,7 @@
 """Eight simulated CPU devices for the whole suite, set before any backend is made; a tiny data set and a tiny run of it."""
 
 import os
+import pathlib
 import signal
 
 import jax
@@ -40,6 +41,15 @@ def trained(tmp_path_factory, tiny_data, compiled, stand_ins):
     flags = runs.make_flags(workdir, tiny_data, compile_cache=compiled)
     runs.finish(runs.start('stattn_jax.main', *flags, path=stand_ins))
     return workdir
+
+
+@pytest.fixture(scope='session')
+def annotations():
+    """The folder of the published annotation files: $STATTN_ANNOTATIONS, or shared/annotations beside the checkout."""
+    folder = pathlib.Path(os.environ.get('STATTN_ANNOTATIONS', runs.ROOT.parent / 'shared' / 'annotations'))
+    if not folder.is_dir():
+        pytest.skip(f'no published annotation files in {folder}; set STATTN_ANNOTATIONS')
+    return folder
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_rows_are_those_of_each_clip_on_its_own(trained, tiny_data):
 
 def info(multi_label):
     spec = media.ClipSpec(segments=2)
-    return source.DatasetInfo('fake', ('a', 'b', 'c'), multi_label, spec, {'test': 2}, {'test': 1}, 'abc')
+    return source.DatasetInfo('fake', ('a', 'b', 'c'), multi_label, spec, {'test': 2}, {'test': 3}, {'test': 1}, 'abc')
 
 
 def truth(labels, events=(), boxes=(), valid=(True, True)):

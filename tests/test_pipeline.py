@@ -12,7 +12,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from stattn_jax.data import media, pipeline, records, source
+from stattn_jax.data import media, pipeline, source, tfrecord
 
 SIZE = {'frame_size': 16, 'fit': 'squash'}
 
@@ -141,7 +141,7 @@ def test_wrong_batch_fit_and_empty_split_are_refused(train, test_split, monkeypa
     with pytest.raises(ValueError, match="fit is 'stretch', expected one of squash, crop"):
         pipeline.eval_batches(train, global_batch=4, frame_size=16, fit='stretch')
     monkeypatch.setitem(test_split.info.splits, 'test', 0)
-    with pytest.raises(records.DataError, match="split 'test' holds no clips"):
+    with pytest.raises(tfrecord.DataError, match="split 'test' holds no clips"):
         pipeline.eval_batches(test_split, global_batch=4, **SIZE)
 
 
@@ -151,7 +151,7 @@ def test_damaged_record_stops_the_batches_with_its_place(tmp_path):
     damaged = source.RecordSource(directory, 'train')
     with (
         contextlib.closing(pipeline.eval_batches(damaged, global_batch=2, **SIZE)) as batches,
-        pytest.raises(records.DataError, match='fake-train.tfrecord-00001-of-00002: record 0 at byte 0 is damaged'),
+        pytest.raises(tfrecord.DataError, match='fake-train.tfrecord-00001-of-00002: record 0 at byte 0 is damaged'),
     ):
         list(batches)
 

@@ -14,7 +14,7 @@ import fakes
 import pytest
 
 from data_prep import prepare
-from stattn_jax.data import media, records, source
+from stattn_jax.data import media, source, tfrecord
 
 SLOW_RUN = """
 import sys, fakes
@@ -80,12 +80,12 @@ def test_sigkill_then_the_same_command_gives_the_same_bytes(tmp_path, workers):
     code, _ = _stopped(broken, signal.SIGKILL, 3, workers)
     assert code == -signal.SIGKILL
     assert not (broken / source.INFO_FILE).exists()
-    with pytest.raises(records.NoDataError, match='not finished'):
+    with pytest.raises(tfrecord.NoDataError, match='not finished'):
         source.RecordSource(broken, 'train')
     finished = {name: (broken / name).stat().st_mtime_ns for name in _finished(broken)}
     assert 3 <= len(finished) < 11
     # Under its final name a shard is always whole.
-    assert all(len(records.read_index(path)) for path in broken.glob('*-of-000??'))
+    assert all(len(tfrecord.read_index(path)) for path in broken.glob('*-of-000??'))
     fakes.dataset(broken, 40, 4)
     assert _tree(broken) == _tree(whole)
     assert {name: (broken / name).stat().st_mtime_ns for name in finished} == finished
@@ -212,7 +212,7 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     def full(path, serialized):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(records, 'write_shard', full)
+    monkeypatch.setattr(tfrecord, 'write_shard', full)
     with pytest.raises(
         prepare.PrepareError, match='fake-test.tfrecord-00000-of-00001 cannot be written: No space left'
     ):

@@ -8,11 +8,9 @@ import subprocess
 import sys
 
 import fakes
-import google_crc32c
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from grain.experimental import TFRecordIterDataset
 
 from stattn_jax.data import records
 
@@ -59,87 +57,8 @@ def test_bytes_are_the_same_in_every_process():
     assert len(digests[0].strip()) == 64
 
 
-def _shard(path, count=5):
-    data = [bytes([i]) * (10 * i) for i in range(count)]
-    records.write_shard(path, iter(data))
-    return data
-
-
-def test_shard_reads_back_and_grain_reads_the_framing(tmp_path):
-    path = tmp_path / 'x-train.tfrecord-00000-of-00001'
-    data = _shard(path)
-    offsets = records.read_index(path)
-    assert [records.read_record(path, offsets, i) for i in range(5)] == data
-    assert list(TFRecordIterDataset(str(path))) == data
-    assert sorted(os.listdir(tmp_path)) == [path.name, path.name + '.index']
-
-
-def test_masked_crc_is_that_of_tensorflow():
-    # tensorflow/core/lib/hash/crc32c.h: rotate right by 15 bits, add 0xa282ead8.
-    crc = google_crc32c.value(b'123456789')
-    assert crc == 0xE3069283  # the check value of CRC-32C (RFC 3720, appendix B.4)
-    rotated = int(f'{crc:032b}'[-15:] + f'{crc:032b}'[:-15], 2)
-    assert records.masked_crc(b'123456789') == (rotated + 0xA282EAD8) % 2**32
-
-
-def test_every_flipped_byte_is_found_and_placed(tmp_path):
-    path = tmp_path / 'shard'
-    _shard(path)
-    whole = path.read_bytes()
-    offsets = records.read_index(path)
-    for at in range(len(whole)):
-        path.write_bytes(whole)
-        fakes.flip_byte(path, at)
-        number = int(np.searchsorted(offsets, at, side='right')) - 1
-        with pytest.raises(records.DataError, match=f'record {number} at byte {offsets[number]} is damaged'):
-            records.read_record(path, offsets, number)
-        others = [i for i in range(5) if i != number]
-        assert [len(records.read_record(path, offsets, i)) for i in others] == [10 * i for i in others]
-
-
-def test_damaged_index_short_shard_and_missing_files_are_named(tmp_path):
-    path = tmp_path / 'shard'
-    _shard(path)
-    index = records.index_path(path)
-    good = index.read_bytes()
-    for at in range(len(good)):
-        fakes.flip_byte(index, at)
-        with pytest.raises(records.DataError, match='shard'):
-            records.read_index(path)
-        index.write_bytes(good)
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(records.DataError, match='bytes long where its index says'):
-        records.read_index(path)
-    path.unlink()
-    with pytest.raises(records.DataError, match='no such file; delete shard and run the same data_prep command again'):
-        records.read_index(path)
-
-
-def test_shard_cut_under_an_open_reader_is_named(tmp_path):
-    path = tmp_path / 'shard'
-    _shard(path)
-    offsets = records.read_index(path)
-    path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(records.DataError, match='record 4 at byte .*53 of 56 bytes are there'):
-        records.read_record(path, offsets, 4)
-
-
-def test_failing_writer_leaves_nothing_under_the_final_name(tmp_path):
-    def failing():
-        yield b'one'
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        records.write_shard(tmp_path / 'shard', failing())
-    assert not (tmp_path / 'shard').exists()
-    assert not records.index_path(tmp_path / 'shard').exists()
-
-
-def test_empty_shard(tmp_path):
-    records.write_shard(tmp_path / 'shard', [])
-    assert len(records.read_index(tmp_path / 'shard')) == 1
-
-
+# TFDS 4.9.10 asks protobuf 6 for what it calls deprecated; protobuf 7 does not say so.
+@pytest.mark.filterwarnings('ignore:label\\(\\) is deprecated:DeprecationWarning')
 def test_directory_opens_with_tfds(tmp_path):
     fakes.dataset(tmp_path / 'd', 9, 2)
     builder = tfds.builder_from_directory(str(tmp_path / 'd'))

@@ -8,7 +8,7 @@ from concurrent import futures
 import fakes
 import pytest
 
-from stattn_jax.data import records, source
+from stattn_jax.data import source, tfrecord
 
 
 @pytest.fixture(scope='module')
@@ -51,11 +51,11 @@ def test_threads_and_processes_read_the_same(directory):
 def test_flipped_byte_is_named_with_file_record_and_offset(tmp_path):
     directory = fakes.dataset(tmp_path / 'd', 6)
     shard = directory / 'fake-train.tfrecord-00001-of-00002'
-    offset = records.read_index(shard)[1]
+    offset = tfrecord.read_index(shard)[1]
     fakes.flip_byte(shard, int(offset) + 500)
     train = source.RecordSource(directory, 'train')
     assert train[4].clip_id == 'train4'
-    with pytest.raises(records.DataError) as caught:
+    with pytest.raises(tfrecord.DataError) as caught:
         train[5]
     text = str(caught.value)
     assert f'{shard}: record 1 at byte {offset} is damaged' in text
@@ -74,14 +74,14 @@ def test_flipped_byte_is_named_with_file_record_and_offset(tmp_path):
 )
 def test_wrong_directory_is_one_line_with_the_fix(tmp_path, break_it, message):
     break_it(tmp_path / 'nowhere')
-    with pytest.raises(records.DataError, match=message) as caught:
+    with pytest.raises(tfrecord.DataError, match=message) as caught:
         source.RecordSource(tmp_path / 'nowhere', 'train')
     assert str(tmp_path / 'nowhere') in str(caught.value)
     assert '\n' not in str(caught.value)
 
 
 def test_unknown_split_names_those_there_are(directory):
-    with pytest.raises(records.NoDataError, match="has no split 'val'; it has test, train"):
+    with pytest.raises(tfrecord.NoDataError, match="has no split 'val'; it has test, train"):
         source.RecordSource(directory, 'val')
 
 
@@ -91,5 +91,5 @@ def test_counts_that_disagree_are_found(tmp_path):
     content = json.loads(path.read_text())
     content['splits']['train'] = 4
     path.write_text(json.dumps(content))
-    with pytest.raises(records.DataError, match='hold 3 records where stattn.json says 4'):
+    with pytest.raises(tfrecord.DataError, match='hold 3 records where stattn.json says 4'):
         source.RecordSource(directory, 'train')

@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 
 from data_prep import cli, prepare, verify
-from stattn_jax.data import records, source
+from stattn_jax.data import records, source, tfrecord
 
 
 @pytest.fixture(scope='module')
@@ -56,7 +56,7 @@ def _numbered(job, spec):
 
 def test_flipped_byte_names_file_offset_and_record(copy, capsys):
     shard = copy / 'fake-train.tfrecord-00001-of-00003'
-    offset = records.read_index(shard)[2]
+    offset = tfrecord.read_index(shard)[2]
     fakes.flip_byte(shard, offset + 300)
     code, output = _run(copy, capsys)
     assert code == 1
@@ -97,7 +97,7 @@ def test_another_fingerprint(copy):
 def _overwrite(directory, shard, made):
     """Puts other records into a shard, with sound checksums."""
     features = records.make_features(fakes.CLASSES, fakes.SPEC)
-    records.write_shard(directory / shard, [records.encode(record, features) for record in made])
+    tfrecord.write_shard(directory / shard, [records.encode(record, features) for record in made])
 
 
 def test_leaks_and_duplicates_are_named(copy):

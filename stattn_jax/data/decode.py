@@ -24,6 +24,7 @@ REASONS = {
     'truncated': 'fetch or copy the file again, it is incomplete',
     'empty_interval': 'choose start and end inside the video',
     'undecodable': 'encode the file anew, as H.264 and AAC for instance',
+    'bad_features': 'fetch the feature file again, or make it anew',
 }
 
 # Time stamps are rounded, in Matroska to milliseconds.

@@ -30,6 +30,9 @@ __all__ = [
     'write_video',
 ]
 
+# Of full scale, -80 dB: below the last bit but one of 16 bit sound and far below any room.
+_SILENCE = 1e-4
+
 
 @dataclasses.dataclass(frozen=True)
 class ClipSpec:
@@ -62,6 +65,15 @@ class ClipSpec:
         return self.segments * self.segment_seconds
 
     @property
+    def channels(self) -> tuple[int, int]:
+        """Numbers in a pixel and in a cell of the log-mel: what the trunks take."""
+        return 3, 1
+
+    def shapes(self, frame_size: int) -> tuple[tuple, tuple]:
+        """(shape, dtype) of a clip's frames [t h w 3] and log_mel [t f k], as pipeline.clip_arrays gives them."""
+        return ((self.segments, frame_size, frame_size, 3), np.uint8), (self.mel_shape, np.float16)
+
+    @property
     def mel_shape(self) -> tuple[int, int, int]:
         """Shape (t, f, k) of a clip's log-mel."""
         mel = MEL_PRESETS[self.mel]
@@ -90,8 +102,9 @@ class Clip:
       asked for.
     height, width: pixels of the upright source frame, before it was made smaller.
     duration: seconds of the source that were used.
-    notes: of 'short' (some segments are not valid), 'long' (half a segment or more was left over) and 'damaged' (some
-      packets or frames could not be decoded; the picture before stands in, or silence).
+    notes: of 'short' (some segments are not valid), 'long' (half a segment or more was left over), 'silent' (the sound is
+      never above 1e-4 of full scale) and 'damaged' (some packets or frames could not be decoded; the picture before
+      stands in, or silence).
     """
 
     frames: list[bytes]
@@ -101,6 +114,16 @@ class Clip:
     width: int
     duration: float
     notes: tuple[str, ...] = ()
+
+    def without_picture(self) -> 'Clip':
+        """The clip with black frames."""
+        height, width, _, _ = simplejpeg.decode_jpeg_header(self.frames[0])
+        black = simplejpeg.encode_jpeg(np.zeros((height, width, 3), np.uint8))
+        return dataclasses.replace(self, frames=[black] * len(self.frames))
+
+    def with_sound_of(self, other: 'Clip') -> 'Clip':
+        """The clip with the log-mel of another."""
+        return dataclasses.replace(self, log_mel=other.log_mel)
 
 
 def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = None, end: float | None = None) -> Clip:
@@ -137,6 +160,7 @@ def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = Non
     notes = {
         'short': not valid.all(),
         'long': math.isfinite(last) and last - stop >= spec.segment_seconds / 2,
+        'silent': np.abs(waveform).max() <= _SILENCE,
         'damaged': damaged > 0,
     }
     # A shorter interval leaves segments without a time to show: black, like all that are not valid.

@@ -13,7 +13,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from stattn_jax.data import media, records
+from stattn_jax.data import media, records, tfrecord
 from stattn_jax.data import source as source_lib
 
 FITS = ('squash', 'crop')
@@ -142,7 +142,7 @@ def _batches(
     """Loads clip by clip in threads, so that memory holds two local batches, whatever the number of threads."""
     _check_fit(fit)
     if not len(source):
-        raise records.DataError(f'split {source.split!r} holds no clips; prepare the data with clips in it')
+        raise tfrecord.DataError(f'split {source.split!r} holds no clips; prepare the data with clips in it')
     load = functools.partial(_element, source, frame_size=frame_size, fit=fit)
     clips = grain.MapDataset.range(start_step * rows.local, stop_step * rows.local).map(
         lambda i: load(number_at(rows.position(i)))

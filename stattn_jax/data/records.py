@@ -1,40 +1,21 @@
-"""The record of one clip, and the shard file that holds many of them.
+"""The record of one clip: its content, labels and annotations, and how it is written as bytes.
 
-A shard is a plain TFRecord file (tf.train.Example records framed with masked CRC32C) with a small offset index
-beside it, which gives random access without reading the file. Shards are declared with `tfds.features`, so
-`tfds.builder_from_directory` opens the directory. Nothing here imports TensorFlow. Read next: source.py (random
-access to a split), pipeline.py (records to batches).
+Records are declared with `tfds.features`, so `tfds.builder_from_directory` opens a directory of them. Nothing here imports TensorFlow.
+Read next: tfrecord.py (the file that holds many), pipeline.py (records to batches).
 """
 
 import dataclasses
-import os
-import pathlib
-import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-import google_crc32c
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from stattn_jax.data import features as features_lib
 from stattn_jax.data import media
 
 MODALITIES = ('audio', 'visual', 'both')
-INDEX_SUFFIX = '.index'
-
-_LENGTH = struct.Struct('<Q')
-_CRC = struct.Struct('<I')
-_HEADER = struct.Struct('<QI')
-_FRAMING_BYTES = _HEADER.size + _CRC.size
-_INDEX_ROW = np.dtype([('offset', '<u8'), ('crc', '<u4')])
-
-
-class DataError(Exception):
-    """A data set directory that cannot be used; the message names the file, the place and the fix."""
-
-
-class NoDataError(DataError):
-    """There is no such data set or split: the caller asked for the wrong thing, nothing is damaged."""
+Spec = media.ClipSpec | features_lib.FeatureSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,19 +41,35 @@ class Box:
 
 
 @dataclasses.dataclass(frozen=True)
+class Presence:
+    """Class `label` is there somewhere in the clip, heard, seen or both; `flags` as the annotators set them (background_music, ...)."""
+
+    label: int
+    modality: str
+    flags: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class ClipRecord:
     """One clip with its annotations; `video` is the file it came from and `start` its first second there."""
 
     clip_id: str
-    clip: media.Clip
+    clip: media.Clip | features_lib.FeatureClip
     labels: tuple[int, ...]
     events: tuple[Event, ...] = ()
     boxes: tuple[Box, ...] = ()
     video: str = ''
     start: float = 0.0
+    presence: tuple[Presence, ...] = ()
 
 
-def make_features(classes: Iterable[str], spec: media.ClipSpec) -> tfds.features.FeaturesDict:
+def spec_from_json(content: Mapping) -> Spec:
+    """The spec of a data set, of videos or of features; raises ValueError where a field is missing, unknown or out of range."""
+    kind = features_lib.FeatureSpec if content.get('kind') == 'features' else media.ClipSpec
+    return kind.from_json(content)
+
+
+def make_features(classes: Iterable[str], spec: Spec) -> tfds.features.FeaturesDict:
     """Declares the record's schema: times in seconds, boxes as x0 y0 x1 y1 in 0..1 of the frame.
 
     The mel is stored as raw bytes: zlib saves an eighth of it and costs seven times the rest of the parse to undo.
@@ -82,10 +79,7 @@ def make_features(classes: Iterable[str], spec: media.ClipSpec) -> tfds.features
     return features.FeaturesDict(
         {
             'clip_id': features.Text(),
-            'frames': features.Sequence(
-                features.Image(shape=(None, None, 3), encoding_format='jpeg'), length=spec.segments
-            ),
-            'log_mel': features.Tensor(shape=spec.mel_shape, dtype=np.float16, encoding='bytes'),
+            **_content_features(spec),
             'valid': features.Tensor(shape=(spec.segments,), dtype=np.bool_),
             'labels': features.Sequence(features.ClassLabel(names=names)),
             'events': features.Sequence(
@@ -103,6 +97,13 @@ def make_features(classes: Iterable[str], spec: media.ClipSpec) -> tfds.features
                     'box': features.Tensor(shape=(4,), dtype=np.float32),
                 }
             ),
+            'presence': features.Sequence(
+                {
+                    'label': features.ClassLabel(names=names),
+                    'modality': features.ClassLabel(names=list(MODALITIES)),
+                    'flags': features.Text(),
+                }
+            ),
             'video': features.Text(),
             'start': np.float32,
             'height': np.int32,
@@ -113,20 +114,37 @@ def make_features(classes: Iterable[str], spec: media.ClipSpec) -> tfds.features
     )
 
 
+def _content_features(spec: Spec) -> dict[str, tfds.features.FeatureConnector]:
+    features = tfds.features
+    if isinstance(spec, features_lib.FeatureSpec):
+        return {
+            'visual': features.Tensor(shape=(spec.segments, *spec.visual), dtype=np.float16, encoding='bytes'),
+            'audio': features.Tensor(shape=(spec.segments, spec.audio), dtype=np.float16, encoding='bytes'),
+        }
+    return {
+        'frames': features.Sequence(
+            features.Image(shape=(None, None, 3), encoding_format='jpeg'), length=spec.segments
+        ),
+        'log_mel': features.Tensor(shape=spec.mel_shape, dtype=np.float16, encoding='bytes'),
+    }
+
+
 def encode(record: ClipRecord, features: tfds.features.FeaturesDict) -> bytes:
     """Serializes a record as tf.train.Example; equal records give equal bytes in every process."""
     clip = record.clip
     serialized = features.serialize_example(
         {
             'clip_id': record.clip_id,
-            'frames': list(clip.frames),
-            'log_mel': clip.log_mel,
+            **_content(clip),
             'valid': clip.valid,
             'labels': list(record.labels),
             'events': [dataclasses.asdict(event) for event in record.events],
             'boxes': [
                 {'time': b.time, 'label': b.label, 'box': np.array([b.x0, b.y0, b.x1, b.y1], np.float32)}
                 for b in record.boxes
+            ],
+            'presence': [
+                {'label': p.label, 'modality': p.modality, 'flags': '|'.join(p.flags)} for p in record.presence
             ],
             'video': record.video,
             'start': record.start,
@@ -140,7 +158,13 @@ def encode(record: ClipRecord, features: tfds.features.FeaturesDict) -> bytes:
     return tf_example_pb2.Example.FromString(serialized).SerializeToString(deterministic=True)
 
 
-def decode(serialized: bytes, spec: media.ClipSpec) -> ClipRecord:
+def _content(clip: media.Clip | features_lib.FeatureClip) -> dict:
+    if isinstance(clip, features_lib.FeatureClip):
+        return {'visual': clip.visual, 'audio': clip.audio}
+    return {'frames': list(clip.frames), 'log_mel': clip.log_mel}
+
+
+def decode(serialized: bytes, spec: Spec) -> ClipRecord:
     """Parses one record; the frames stay JPEG bytes."""
     feature = tf_example_pb2.Example.FromString(serialized).features.feature
 
@@ -154,15 +178,23 @@ def decode(serialized: bytes, spec: media.ClipSpec) -> ClipRecord:
         return list(feature[name].float_list.value)
 
     corners = np.reshape(floats('boxes/box'), (-1, 4)).tolist()
-    clip = media.Clip(
-        frames=list(feature['frames'].bytes_list.value),
-        log_mel=np.frombuffer(feature['log_mel'].bytes_list.value[0], np.float16).reshape(spec.mel_shape),
-        valid=np.asarray(ints('valid'), bool),
-        height=ints('height')[0],
-        width=ints('width')[0],
-        duration=floats('duration')[0],
-        notes=tuple(texts('notes')),
-    )
+
+    def array(name, *shape):
+        return np.frombuffer(feature[name].bytes_list.value[0], np.float16).reshape(shape)
+
+    common = {
+        'valid': np.asarray(ints('valid'), bool),
+        'height': ints('height')[0],
+        'width': ints('width')[0],
+        'duration': floats('duration')[0],
+        'notes': tuple(texts('notes')),
+    }
+    if isinstance(spec, features_lib.FeatureSpec):
+        visual, audio = array('visual', spec.segments, *spec.visual), array('audio', spec.segments, spec.audio)
+        clip = features_lib.FeatureClip(visual=visual, audio=audio, **common)
+    else:
+        frames = list(feature['frames'].bytes_list.value)
+        clip = media.Clip(frames=frames, log_mel=array('log_mel', *spec.mel_shape), **common)
     return ClipRecord(
         clip_id=texts('clip_id')[0],
         clip=clip,
@@ -183,114 +215,10 @@ def decode(serialized: bytes, spec: media.ClipSpec) -> ClipRecord:
         ),
         video=texts('video')[0],
         start=floats('start')[0],
+        presence=tuple(
+            Presence(label, MODALITIES[modality], tuple(filter(None, flags.split('|'))))
+            for label, modality, flags in zip(
+                ints('presence/label'), ints('presence/modality'), texts('presence/flags'), strict=True
+            )
+        ),
     )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Shards
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def shard_name(name: str, split: str, number: int, count: int) -> str:
-    """File name of a shard, by TFDS's convention."""
-    return f'{name}-{split}.tfrecord-{number:05d}-of-{count:05d}'
-
-
-def write_shard(path: str | os.PathLike, serialized: Iterable[bytes]) -> None:
-    """Writes a TFRecord shard and its index; neither appears under its final name before both are whole and on disk.
-
-    The index is rows of (offset uint64, crc uint32), little-endian: one per record with the masked CRC32C of its data,
-    and a last one with the size of the shard and the masked CRC32C of the rows before it.
-    """
-    path = pathlib.Path(path)
-    # The process id keeps two writers apart; they would write the same bytes, and the last rename wins.
-    data_tmp, index_tmp = (path.with_name(f'{path.name}{suffix}.tmp-{os.getpid()}') for suffix in ('', INDEX_SUFFIX))
-    rows, offset = [], 0
-    with open(data_tmp, 'wb') as file:
-        for data in serialized:
-            length, crc = _LENGTH.pack(len(data)), masked_crc(data)
-            file.write(length + _CRC.pack(masked_crc(length)) + data + _CRC.pack(crc))
-            rows.append((offset, crc))
-            offset += len(data) + _FRAMING_BYTES
-        file.flush()
-        os.fsync(file.fileno())
-    body = np.array(rows, _INDEX_ROW).tobytes()
-    with open(index_tmp, 'wb') as file:
-        file.write(body + np.array([(offset, masked_crc(body))], _INDEX_ROW).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(index_tmp, index_path(path))
-    os.replace(data_tmp, path)
-
-
-def index_path(shard: str | os.PathLike) -> pathlib.Path:
-    """Path of a shard's index."""
-    shard = pathlib.Path(shard)
-    return shard.with_name(shard.name + INDEX_SUFFIX)
-
-
-def read_index(shard: str | os.PathLike) -> np.ndarray:
-    """Offsets of a shard's records, and its size as the last entry: int64 [n + 1].
-
-    Raises:
-      DataError: the shard or its index is missing or damaged, or the shard has another size than its index says.
-    """
-    path, fix = index_path(shard), _repair(shard)
-    try:
-        raw, size = path.read_bytes(), os.stat(shard).st_size
-    except FileNotFoundError as error:
-        raise DataError(f'{error.filename}: no such file; {fix}') from None
-    if len(raw) < _INDEX_ROW.itemsize or len(raw) % _INDEX_ROW.itemsize:
-        raise DataError(f'{path}: the index is {len(raw)} bytes long, not a multiple of {_INDEX_ROW.itemsize}; {fix}')
-    rows = np.frombuffer(raw, _INDEX_ROW)
-    if masked_crc(raw[: -_INDEX_ROW.itemsize]) != rows['crc'][-1]:
-        raise DataError(f'{path}: the index is damaged (its checksum does not match); {fix}')
-    if size != rows['offset'][-1]:
-        raise DataError(f'{shard}: {size} bytes long where its index says {rows["offset"][-1]}; {fix}')
-    return rows['offset'].astype(np.int64)
-
-
-def read_record(shard: str | os.PathLike, offsets: np.ndarray, number: int) -> bytes:
-    """Reads record `number` of a shard and checks both of its checksums.
-
-    The file is opened for each read, which costs microseconds: no state to pickle or lock, no limit on open files.
-
-    Raises:
-      DataError: the record is damaged; names file, record number and byte offset.
-    """
-    begin, end = int(offsets[number]), int(offsets[number + 1])
-    descriptor = os.open(shard, os.O_RDONLY)
-    try:
-        raw = os.pread(descriptor, end - begin, begin)
-    finally:
-        os.close(descriptor)
-    fault = _fault(raw, end - begin)
-    if fault:
-        raise DataError(f'{shard}: record {number} at byte {begin} is damaged ({fault}); {_repair(shard)}')
-    return raw[_HEADER.size : -_CRC.size]
-
-
-def masked_crc(data: bytes) -> int:
-    """CRC32C with TFRecord's mask (tensorflow/core/lib/hash/crc32c.h)."""
-    crc = google_crc32c.value(data)
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _fault(raw: bytes, expected: int) -> str | None:
-    """What is wrong with a record's bytes, or None."""
-    if len(raw) != expected:
-        return f'{len(raw)} of {expected} bytes are there'
-    length, length_crc = _HEADER.unpack_from(raw)
-    (data_crc,) = _CRC.unpack(raw[-_CRC.size :])
-    if masked_crc(raw[: _LENGTH.size]) != length_crc:
-        return 'the checksum of its length does not match'
-    if length != expected - _FRAMING_BYTES:
-        return f'its length is {length} where the index says {expected - _FRAMING_BYTES}'
-    if masked_crc(raw[_HEADER.size : -_CRC.size]) != data_crc:
-        return 'the checksum of its data does not match'
-    return None
-
-
-def _repair(shard: str | os.PathLike) -> str:
-    shard = pathlib.Path(shard)
-    return f'delete {shard.name} and run the same data_prep command again, which makes only this shard anew'

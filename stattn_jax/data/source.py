@@ -12,9 +12,9 @@ import pathlib
 
 import numpy as np
 
-from stattn_jax.data import media, records
+from stattn_jax.data import records, tfrecord
 
-FORMAT = 'stattn-records/1'
+FORMAT = 'stattn-records/2'
 INFO_FILE = 'stattn.json'
 
 
@@ -22,15 +22,16 @@ INFO_FILE = 'stattn.json'
 class DatasetInfo:
     """What a data set directory holds.
 
-    `splits` has the number of clips and `shards` the number of files of each split; `fingerprint` changes with any byte
+    `splits` has the number of clips, `wanted` how many the annotations list, and `shards` the number of files of each split; `fingerprint` changes with any byte
     of any record, the classes and the spec.
     """
 
     name: str
     classes: tuple[str, ...]
     multi_label: bool
-    spec: media.ClipSpec
+    spec: records.Spec
     splits: dict[str, int]
+    wanted: dict[str, int]
     shards: dict[str, int]
     fingerprint: str
 
@@ -47,25 +48,26 @@ class DatasetInfo:
             content = json.loads(path.read_text())
         except (FileNotFoundError, NotADirectoryError):
             state = 'has no stattn.json (not a data set, or not finished)' if path.parent.is_dir() else 'does not exist'
-            raise records.NoDataError(
+            raise tfrecord.NoDataError(
                 f'data directory {os.fspath(directory)!r} {state}; '
                 f'make it with `python -m data_prep.folder --out={directory} ...` (own videos) '
                 f'or `python -m data_prep.synthetic --out={directory}`'
             ) from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise records.DataError(
+            raise tfrecord.DataError(
                 f'{path}: not JSON ({error}); delete it and run the same data_prep command again'
             ) from None
         if content.get('format') != FORMAT:
-            raise records.DataError(
+            raise tfrecord.DataError(
                 f'{path}: format is {content.get("format")!r}, expected {FORMAT!r}; prepare the data again with this version'
             )
         return cls(
             name=content['name'],
             classes=tuple(content['classes']),
             multi_label=content['multi_label'],
-            spec=media.ClipSpec.from_json(content['spec']),
+            spec=records.spec_from_json(content['spec']),
             splits=content['splits'],
+            wanted=content['wanted'],
             shards=content['shards'],
             fingerprint=content['fingerprint'],
         )
@@ -78,7 +80,7 @@ class DatasetInfo:
     def shard_paths(self, directory: str | os.PathLike, split: str) -> list[pathlib.Path]:
         """Paths of a split's shards, in order."""
         count = self.shards[split]
-        return [pathlib.Path(directory) / records.shard_name(self.name, split, i, count) for i in range(count)]
+        return [pathlib.Path(directory) / tfrecord.shard_name(self.name, split, i, count) for i in range(count)]
 
 
 class RecordSource:
@@ -93,14 +95,14 @@ class RecordSource:
         self.info = DatasetInfo.load(directory)
         self.split = split
         if split not in self.info.splits:
-            raise records.NoDataError(
+            raise tfrecord.NoDataError(
                 f'{directory} has no split {split!r}; it has {", ".join(sorted(self.info.splits))}'
             )
         self._paths = self.info.shard_paths(directory, split)
-        self._offsets = [records.read_index(path) for path in self._paths]
+        self._offsets = [tfrecord.read_index(path) for path in self._paths]
         self._ends = np.cumsum([len(offsets) - 1 for offsets in self._offsets])
         if self._ends[-1] != self.info.splits[split]:
-            raise records.DataError(
+            raise tfrecord.DataError(
                 f'{directory}: the shards of split {split!r} hold {self._ends[-1]} records '
                 f'where {INFO_FILE} says {self.info.splits[split]}; '
                 f'`python -m data_prep.verify {directory}` names the shard'
@@ -115,5 +117,5 @@ class RecordSource:
         shard = int(np.searchsorted(self._ends, number, side='right'))
         first = int(self._ends[shard - 1]) if shard else 0
         return records.decode(
-            records.read_record(self._paths[shard], self._offsets[shard], int(number) - first), self.info.spec
+            tfrecord.read_record(self._paths[shard], self._offsets[shard], int(number) - first), self.info.spec
         )

@@ -1,0 +1,134 @@
+"""The shard: a plain TFRecord file with a small offset index beside it, which gives random access without reading the file.
+
+Records are framed with masked CRC32C, as TensorFlow reads them; nothing here imports TensorFlow. Read next: records.py (what a
+record says), source.py (random access to a split).
+"""
+
+import os
+import pathlib
+import struct
+from collections.abc import Iterable
+
+import google_crc32c
+import numpy as np
+
+INDEX_SUFFIX = '.index'
+
+_LENGTH = struct.Struct('<Q')
+_CRC = struct.Struct('<I')
+_HEADER = struct.Struct('<QI')
+_FRAMING_BYTES = _HEADER.size + _CRC.size
+_INDEX_ROW = np.dtype([('offset', '<u8'), ('crc', '<u4')])
+
+
+class DataError(Exception):
+    """A data set directory that cannot be used; the message names the file, the place and the fix."""
+
+
+class NoDataError(DataError):
+    """There is no such data set or split: the caller asked for the wrong thing, nothing is damaged."""
+
+
+def shard_name(name: str, split: str, number: int, count: int) -> str:
+    """File name of a shard, by TFDS's convention."""
+    return f'{name}-{split}.tfrecord-{number:05d}-of-{count:05d}'
+
+
+def write_shard(path: str | os.PathLike, serialized: Iterable[bytes]) -> None:
+    """Writes a TFRecord shard and its index; neither appears under its final name before both are whole and on disk.
+
+    The index is rows of (offset uint64, crc uint32), little-endian: one per record with the masked CRC32C of its data,
+    and a last one with the size of the shard and the masked CRC32C of the rows before it.
+    """
+    path = pathlib.Path(path)
+    # The process id keeps two writers apart; they would write the same bytes, and the last rename wins.
+    data_tmp, index_tmp = (path.with_name(f'{path.name}{suffix}.tmp-{os.getpid()}') for suffix in ('', INDEX_SUFFIX))
+    rows, offset = [], 0
+    with open(data_tmp, 'wb') as file:
+        for data in serialized:
+            length, crc = _LENGTH.pack(len(data)), masked_crc(data)
+            file.write(length + _CRC.pack(masked_crc(length)) + data + _CRC.pack(crc))
+            rows.append((offset, crc))
+            offset += len(data) + _FRAMING_BYTES
+        file.flush()
+        os.fsync(file.fileno())
+    body = np.array(rows, _INDEX_ROW).tobytes()
+    with open(index_tmp, 'wb') as file:
+        file.write(body + np.array([(offset, masked_crc(body))], _INDEX_ROW).tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(index_tmp, index_path(path))
+    os.replace(data_tmp, path)
+
+
+def index_path(shard: str | os.PathLike) -> pathlib.Path:
+    """Path of a shard's index."""
+    shard = pathlib.Path(shard)
+    return shard.with_name(shard.name + INDEX_SUFFIX)
+
+
+def read_index(shard: str | os.PathLike) -> np.ndarray:
+    """Offsets of a shard's records, and its size as the last entry: int64 [n + 1].
+
+    Raises:
+      DataError: the shard or its index is missing or damaged, or the shard has another size than its index says.
+    """
+    path, fix = index_path(shard), _repair(shard)
+    try:
+        raw, size = path.read_bytes(), os.stat(shard).st_size
+    except FileNotFoundError as error:
+        raise DataError(f'{error.filename}: no such file; {fix}') from None
+    if len(raw) < _INDEX_ROW.itemsize or len(raw) % _INDEX_ROW.itemsize:
+        raise DataError(f'{path}: the index is {len(raw)} bytes long, not a multiple of {_INDEX_ROW.itemsize}; {fix}')
+    rows = np.frombuffer(raw, _INDEX_ROW)
+    if masked_crc(raw[: -_INDEX_ROW.itemsize]) != rows['crc'][-1]:
+        raise DataError(f'{path}: the index is damaged (its checksum does not match); {fix}')
+    if size != rows['offset'][-1]:
+        raise DataError(f'{shard}: {size} bytes long where its index says {rows["offset"][-1]}; {fix}')
+    return rows['offset'].astype(np.int64)
+
+
+def read_record(shard: str | os.PathLike, offsets: np.ndarray, number: int) -> bytes:
+    """Reads record `number` of a shard and checks both of its checksums.
+
+    The file is opened for each read, which costs microseconds: no state to pickle or lock, no limit on open files.
+
+    Raises:
+      DataError: the record is damaged; names file, record number and byte offset.
+    """
+    begin, end = int(offsets[number]), int(offsets[number + 1])
+    descriptor = os.open(shard, os.O_RDONLY)
+    try:
+        raw = os.pread(descriptor, end - begin, begin)
+    finally:
+        os.close(descriptor)
+    fault = _fault(raw, end - begin)
+    if fault:
+        raise DataError(f'{shard}: record {number} at byte {begin} is damaged ({fault}); {_repair(shard)}')
+    return raw[_HEADER.size : -_CRC.size]
+
+
+def masked_crc(data: bytes) -> int:
+    """CRC32C with TFRecord's mask (tensorflow/core/lib/hash/crc32c.h)."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _fault(raw: bytes, expected: int) -> str | None:
+    """What is wrong with a record's bytes, or None."""
+    if len(raw) != expected:
+        return f'{len(raw)} of {expected} bytes are there'
+    length, length_crc = _HEADER.unpack_from(raw)
+    (data_crc,) = _CRC.unpack(raw[-_CRC.size :])
+    if masked_crc(raw[: _LENGTH.size]) != length_crc:
+        return 'the checksum of its length does not match'
+    if length != expected - _FRAMING_BYTES:
+        return f'its length is {length} where the index says {expected - _FRAMING_BYTES}'
+    if masked_crc(raw[_HEADER.size : -_CRC.size]) != data_crc:
+        return 'the checksum of its data does not match'
+    return None
+
+
+def _repair(shard: str | os.PathLike) -> str:
+    shard = pathlib.Path(shard)
+    return f'delete {shard.name} and run the same data_prep command again, which makes only this shard anew'
