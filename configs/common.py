@@ -23,8 +23,8 @@ def get_config() -> ConfigDict:
     )
     config.model = ConfigDict(
         {
-            'visual': 'resnet18',  # tiny, small, resnet18, resnet50
-            'audio': 'resnet18',  # tiny, resnet18
+            'visual': 'resnet18',  # tiny, small, resnet18, resnet50, precomputed
+            'audio': 'resnet18',  # tiny, resnet18, precomputed
             'frame_size': 224,  # pixels that the trunk sees
             'width': 512,
             'heads': 1,
@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
     )
     config.loss = ConfigDict(
         {
+            'binary': False,  # each class its own yes or no, as it always is with several labels
             'smoothing': 0.0,
             'audio': 0.5,
             'picture': 1.0,
@@ -69,6 +70,12 @@ def get_config() -> ConfigDict:
     return config
 
 
+def check_variant(file: str, arg: str, *known: str) -> None:
+    """Raises ValueError for an argument after the file name that is none of its variants."""
+    if arg not in ('', *known):
+        raise ValueError(f'{file}:{arg}: the variants are "", {", ".join(known)}')
+
+
 def tiny(config: ConfigDict) -> ConfigDict:
     """Shrinks a config to small frames and small trunks, for a CPU and hundreds or thousands of clips."""
     config.data.frame_size = config.model.frame_size = 64
@@ -79,4 +86,22 @@ def tiny(config: ConfigDict) -> ConfigDict:
         {'steps': 600, 'batch': 32, 'log_every_steps': 25, 'eval_every_steps': 200, 'save_every_steps': 200}
     )
     config.eval.update({'batch': 32, 'leak_clips': 400})
+    return config
+
+
+def features(config: ConfigDict) -> ConfigDict:
+    """Turns a config to precomputed features: nothing to crop, mask or shift, small trunks, each class its own yes or no."""
+    config.data.fit = 'squash'
+    config.model.update({'visual': 'precomputed', 'audio': 'precomputed', 'width': 256, 'dtype': 'float32'})
+    config.augment.update({'crop': 1.0, 'flip': 0.0, 'colour': 0.0, 'mel_bands': 0, 'mel_frames': 0})
+    config.loss.binary = True
+    return config
+
+
+def runlocal(config: ConfigDict) -> ConfigDict:
+    """Twenty steps of eight clips: whether everything is in place, on a laptop and with a few clips."""
+    config.train.update({'steps': 20, 'batch': 8, 'log_every_steps': 5, 'eval_every_steps': 10, 'save_every_steps': 10})
+    config.optim.warmup_steps = 5
+    config.data.threads = 2
+    config.eval.update({'batch': 8, 'leak_clips': 8})
     return config

@@ -11,6 +11,5 @@ from configs import common
 
 def get_config(arg: str = ''):
     config = common.get_config()
-    if arg not in ('', 'tiny'):
-        raise ValueError(f'configs/own.py:{arg}: the variants are "" and tiny')
+    common.check_variant('configs/own.py', arg, 'tiny')
     return common.tiny(config) if arg == 'tiny' else config

@@ -12,8 +12,7 @@ from configs import common
 
 def get_config(arg: str = ''):
     config = common.tiny(common.get_config())
-    if arg not in ('', 'lopsided'):
-        raise ValueError(f'configs/synthetic.py:{arg}: the variants are "" (easy) and lopsided')
+    common.check_variant('configs/synthetic.py', arg, 'lopsided')
     config.augment.update({'mel_bands': 0, 'mel_frames': 0})
     config.train.steps = 450
     if arg == 'lopsided':

@@ -1,9 +1,13 @@
-"""VGGSound: 309 classes, ten-second clips, one label each (Chen et al., arXiv 2004.14368).
+"""VGGSound: 309 classes, ten-second clips, one label each (Chen et al., arXiv 2004.14368); VGG-SS boxes and VGGSounder labels score its test split.
 
-  python -m data_prep.folder --videos=VIDEOS --clips=clips.csv --short_side=256 --out=DATA
+  python -m data_prep.vggsound --annotations=ANNOTATIONS --videos=VIDEOS --val=0.02 --vggss=vggss.json --vggsounder=vggsounder.csv --out=DATA
   python -m stattn_jax.main --config=configs/vggsound.py --workdir=RUN --config.data.dir=DATA
 
-Hardware: 8 accelerators of 80 GB expected; hours and accuracy: not yet run. `:runlocal` shrinks it to a few steps on a laptop.
+Hardware: 8 accelerators of 80 GB expected; hours and numbers: not yet run here. `:runlocal` shrinks it to a few steps on a laptop.
+
+Published, top-1: two ResNet-18 from scratch, concatenated, 48.1 (BalanceBenchmark); MBT 64.1, CAV-MAE 65.5, EquiAV 67.1, pretrained (EquiAV's poster).
+Published on VGG-SS, cIoU@0.5 / AUC: EZ-VSL 39.3 / 39.8 (its repository; trained on all of VGGSound), a blob in the middle of every frame 33.9 / 37.4,
+the best that the protocol allows 50.5 / 49.5 (docs/datasets.md).
 """
 
 from configs import common
@@ -11,15 +15,8 @@ from configs import common
 
 def get_config(arg: str = ''):
     config = common.get_config()
-    if arg not in ('', 'runlocal'):
-        raise ValueError(f'configs/vggsound.py:{arg}: the variants are "" and runlocal')
+    common.check_variant('configs/vggsound.py', arg, 'runlocal')
     config.data.fit = 'crop'
     config.optim.warmup_steps = 2000
     config.train.update({'steps': 60_000, 'batch': 256, 'eval_every_steps': 3000, 'save_every_steps': 1500})
-    if arg == 'runlocal':
-        config = common.tiny(config)
-        config.train.update(
-            {'steps': 20, 'batch': 8, 'log_every_steps': 5, 'eval_every_steps': 10, 'save_every_steps': 10}
-        )
-        config.eval.update({'batch': 8, 'leak_clips': 8})
-    return config
+    return common.runlocal(common.tiny(config)) if arg == 'runlocal' else config

@@ -1,28 +1,27 @@
 """A split to one JSON of numbers, each beside its chance rate and its n, and the two leak checks of every run.
 
 The numbers do not depend on batch size, device count or strategy: every clip counts once, and the sounds that are swapped in a leak
-check are chosen by clip number. Read next: metrics/, explain/contributions.py.
+check are chosen by clip number. Read next: score.py.
 """
 
 import contextlib
 import dataclasses
+import difflib
 import pathlib
 import time
 from collections.abc import Callable
-from concurrent import futures
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import simplejpeg
 from jax.experimental import multihost_utils
 
-from stattn_jax import run
+from stattn_jax import run, score
 from stattn_jax.data import pipeline, records, source
 from stattn_jax.explain import contributions
-from stattn_jax.metrics import classification, localization
+from stattn_jax.metrics import classification
 from stattn_jax.runtime import summaries
 from stattn_jax.training import losses, step
 
@@ -44,14 +43,47 @@ def splits_of(config: ml_collections.ConfigDict, info: source.DatasetInfo) -> tu
     return splits
 
 
+def selects(config: ml_collections.ConfigDict, info: source.DatasetInfo) -> bool:
+    """Whether the best checkpoint is chosen on cfg.eval.select_split; False for '' and for data without a split val.
+
+    Raises RunError for a split that the data do not have, and for one called test: numbers chosen on it say nothing.
+    """
+    split = config.eval.select_split
+    if split in info.splits and split != 'test':
+        return True
+    if split not in ('', 'val'):
+        raise run.RunError(
+            f"config.eval.select_split is {split!r}; expected a split of {config.data.dir} for choosing the checkpoint ('val'), "
+            "or '' to keep the last; never 'test'"
+        )
+    return False
+
+
+def check_metric(config: ml_collections.ConfigDict, numbers: dict[str, Any]) -> None:
+    """Raises RunError where cfg.train.best_metric is none of the numbers of the split that it should choose on."""
+    name = config.train.best_metric
+    if name not in numbers:
+        near = difflib.get_close_matches(name, numbers, n=4, cutoff=0.4)
+        raise run.RunError(
+            f'config.train.best_metric is {name!r}, which split {config.eval.select_split!r} does not give; '
+            f'expected one of its numbers, near: {", ".join(near) or ", ".join(sorted(numbers))}; the steps so far are saved'
+        )
+
+
 def eval_rows(
-    graphdef, state: step.State, batch: step.Batch, *, frame_size: int, labels_per_clip: int
+    graphdef, state: step.State, batch: step.Batch, *, frame_size: int, labels_per_clip: int, by_segment: bool
 ) -> dict[str, jax.Array]:
-    """What the numbers need of each clip: logits and the picture's own part [b c], attention, terms of the true labels."""
+    """What the numbers need of each clip: logits and the picture's own part [b c], attention, terms of the true labels.
+
+    `by_segment` adds the logits of each segment alone [b t c], and of its picture and its sound alone [b m t c].
+    """
     logits, out = step.forward(graphdef, state, batch, frame_size=frame_size)
     _, classes_bl = jax.lax.top_k(batch['labels'], labels_per_clip)
     terms = [contributions.contributions(out, classes_bl[:, i]) for i in range(labels_per_clip)]
+    segment, unit = contributions.segment_logits(out)
+    by_segment_rows = {'segment': segment, 'unit': unit} if by_segment else {}
     return {
+        **by_segment_rows,
         'logits': logits,
         'picture': losses.path(out, 0),
         'alpha': out['alpha'].mean(2),
@@ -80,9 +112,10 @@ class Evaluator:
     def split(self, state: step.State, split: str, leaks: bool) -> dict[str, Any]:
         """The flat `group/name` numbers of a split; `leaks` adds the leak checks."""
         data = source.RecordSource(self._config.data.dir, split)
-        truth = _read_truth(data)
-        rows = self._rows(state, data, max(len(r.labels) for r in truth))
-        numbers = score(rows, truth, data.info, self._config.model.frame_size, self._config.data.fit)
+        truth = score.read_truth(data)
+        rows = self._rows(state, data, _widest(truth), any(r.events for r in truth))
+        binary = run.is_binary(self._config, run.DataFacts.of(data.info))
+        numbers = score.score(rows, truth, data.info, split=split, fit=self._config.data.fit, binary=binary)
         return numbers | (self._leaks(state, data, truth) if leaks else {})
 
     def _leaks(self, state, data, truth) -> dict[str, Any]:
@@ -92,11 +125,12 @@ class Evaluator:
         pairs = [(i, other) for i in chosen if (other := _foreign(truth, i)) is not None]
         if not pairs:
             return {'leak/n': 0}
-        labels = _multi_hot([truth[i] for i, _ in pairs], data.info)
-        foreign = _multi_hot([truth[other] for _, other in pairs], data.info)
-        widest = max(len(truth[i].labels) for i, _ in pairs)
-        swapped = self._rows(state, _Altered(data, pairs, _with_sound_of(data)), widest)
-        black = self._rows(state, _Altered(data, pairs, lambda record, _: _with_black_frames(record)), widest)
+        classes = len(data.info.classes)
+        labels = score.multi_hot([truth[i] for i, _ in pairs], classes)
+        foreign = score.multi_hot([truth[other] for _, other in pairs], classes)
+        widest = _widest([truth[i] for i, _ in pairs])
+        swapped = self._rows(state, _Altered(data, pairs, lambda clip, i: clip.with_sound_of(data[i].clip)), widest)
+        black = self._rows(state, _Altered(data, pairs, lambda clip, _: clip.without_picture()), widest)
         said = np.argmax(swapped['picture'], axis=1)
         rows = np.arange(len(pairs))
         undecided = jax.nn.softmax(swapped['picture'], axis=1).max(1) < 0.5
@@ -110,16 +144,18 @@ class Evaluator:
             'leak/n': len(pairs),
         }
 
-    def _rows(self, state, data, labels_per_clip: int) -> dict[str, np.ndarray]:
+    def _rows(self, state, data, labels_per_clip: int, by_segment: bool = False) -> dict[str, np.ndarray]:
         """The rows of every clip of `data`, in order, from all processes."""
-        if labels_per_clip not in self._compiled:
-            self._compiled[labels_per_clip] = self._strategy.compile_eval(
+        kind = (labels_per_clip, by_segment)
+        if kind not in self._compiled:
+            self._compiled[kind] = self._strategy.compile_eval(
                 lambda state, batch: eval_rows(
                     self._graphdef,
                     state,
                     batch,
                     frame_size=self._config.model.frame_size,
                     labels_per_clip=labels_per_clip,
+                    by_segment=by_segment,
                 )
             )
         batches = pipeline.eval_batches(
@@ -135,7 +171,7 @@ class Evaluator:
         clock = _Clock(len(data), data.split)
         with contextlib.closing(batches):
             for batch in batches:
-                rows = self._compiled[labels_per_clip](state, self._strategy.place_batch(device_part(batch)))
+                rows = self._compiled[kind](state, self._strategy.place_batch(device_part(batch)))
                 parts.append(rows | {'index': batch['index']})
                 clock.tick(self._config.eval.batch)
         rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -165,97 +201,19 @@ class _Clock:
             self._said = now
 
 
-def score(
-    rows: dict[str, np.ndarray], truth: list['Truth'], info: source.DatasetInfo, frame_size: int, fit: str
-) -> dict[str, Any]:
-    """Classification and pointing numbers from the rows [n ...] of a split's clips and what is known about them."""
-    labels = _multi_hot(truth, info)
-    if info.multi_label:
-        scores = -np.logaddexp(0, -rows['logits'])
-    else:
-        scores = rows['logits'] - np.logaddexp.reduce(rows['logits'], axis=1, keepdims=True)
-    numbers = classification.summary(scores, labels)
-    numbers['attention/null'] = float(rows['null'][[r.valid for r in truth]].mean())
-    own = np.take_along_axis(rows['sound_weight'], rows['classes'][:, :1], axis=1)
-    numbers['attention/sound_weight'] = float(own.mean())
-    pairs = [(i, j, int(c)) for i, r in enumerate(truth) for j, c in enumerate(rows['classes'][i]) if c in r.labels]
-    clip, place, label = (np.array(x) for x in zip(*pairs))
-    return (
-        numbers
-        | _pointing_space(rows, truth, clip, place, label, info, fit)
-        | _pointing_time(rows, truth, clip, place, label, info)
-    )
+def _widest(truth: list[score.Truth]) -> int:
+    """The most labels of a clip, at least 1: how many the compiled function follows."""
+    return max([1, *(len(r.labels) for r in truth)])
 
 
-def _pointing_space(rows, truth, clip, place, label, info, fit) -> dict[str, Any]:
-    side = int(np.sqrt(rows['alpha'].shape[-1]))
-    boxes = [np.array([b[1:] for b in truth[i].boxes if b[0] == c], float).reshape(-1, 5) for i, c in zip(clip, label)]
-    affines = [pipeline.frame_affine(truth[i].height, truth[i].width, fit) for i in clip]
-    valid_nt = np.array([truth[i].valid for i in clip])
-    maps = {'pointing/space': rows['alpha'][clip], 'pointing/space_contribution': rows['visual'][clip, place]}
-    numbers = {}
-    for prefix, map_nts in maps.items():
-        map_nthw = np.where(valid_nt[..., None], map_nts, -np.inf).reshape(*map_nts.shape[:2], side, side)
-        numbers |= localization.spatial_pointing(map_nthw, boxes, affines, info.spec.segment_seconds, prefix=prefix)
-    return numbers
-
-
-def _pointing_time(rows, truth, clip, place, label, info) -> dict[str, Any]:
-    events = [
-        np.array([e[1:] for e in truth[i].events if e[0] == c], float).reshape(-1, 2) for i, c in zip(clip, label)
-    ]
-    valid = np.array([truth[i].valid for i in clip])
-    picture, sound = rows['visual'][clip, place].sum(-1), rows['audio'][clip, place]
-    curves = {'pointing/time': picture + sound, 'pointing/time_picture': picture, 'pointing/time_sound': sound}
-    numbers = {}
-    for prefix, curve in curves.items():
-        numbers |= localization.temporal_pointing(curve, valid, events, info.spec.segment_seconds, prefix=prefix)
-    return numbers
-
-
-@dataclasses.dataclass(frozen=True)
-class Truth:
-    """What is known about a clip: labels, events (label, onset, offset), boxes (label, time, x0, y0, x1, y1)."""
-
-    labels: tuple[int, ...]
-    events: tuple[tuple[float, ...], ...]
-    boxes: tuple[tuple[float, ...], ...]
-    valid: np.ndarray
-    height: int
-    width: int
-
-
-def _read_truth(data: source.RecordSource) -> list[Truth]:
-    def read(i):
-        r = data[i]
-        return Truth(
-            tuple(r.labels),
-            tuple((e.label, e.onset, e.offset) for e in r.events),
-            tuple((b.label, b.time, b.x0, b.y0, b.x1, b.y1) for b in r.boxes),
-            np.asarray(r.clip.valid),
-            r.clip.height,
-            r.clip.width,
-        )
-
-    with futures.ThreadPoolExecutor() as pool:
-        return list(pool.map(read, range(len(data))))
-
-
-def _multi_hot(truth: list[Truth], info: source.DatasetInfo) -> np.ndarray:
-    labels = np.zeros((len(truth), len(info.classes)), np.float32)
-    for row, r in zip(labels, truth):
-        row[list(r.labels)] = 1
-    return labels
-
-
-def _foreign(truth: list[Truth], i: int) -> int | None:
-    """The next clip, cyclically, that shares no label with clip i."""
-    others = ((i + k) % len(truth) for k in range(1, len(truth)))
-    return next((j for j in others if not set(truth[j].labels) & set(truth[i].labels)), None)
+def _foreign(truth: list[score.Truth], i: int) -> int | None:
+    """The next clip, cyclically, that has labels, none of them one of clip i's; None where clip i has none itself."""
+    others = ((i + k) % len(truth) for k in range(1, len(truth)) if truth[i].labels)
+    return next((j for j in others if truth[j].labels and not set(truth[j].labels) & set(truth[i].labels)), None)
 
 
 class _Altered:
-    """Some records of a source, each changed by `alter(record, partner)`: a source itself."""
+    """Some records of a source, the clip of each changed by `alter(clip, partner)`: a source itself."""
 
     def __init__(self, data: source.RecordSource, pairs: list[tuple[int, int]], alter: Callable):
         self._data, self._pairs, self._alter = data, pairs, alter
@@ -266,17 +224,5 @@ class _Altered:
 
     def __getitem__(self, number: int) -> records.ClipRecord:
         own, partner = self._pairs[number]
-        return self._alter(self._data[own], partner)
-
-
-def _with_sound_of(data: source.RecordSource) -> Callable:
-    def alter(record, partner):
-        return dataclasses.replace(record, clip=dataclasses.replace(record.clip, log_mel=data[partner].clip.log_mel))
-
-    return alter
-
-
-def _with_black_frames(record: records.ClipRecord) -> records.ClipRecord:
-    height, width, _, _ = simplejpeg.decode_jpeg_header(record.clip.frames[0])
-    black = simplejpeg.encode_jpeg(np.zeros((height, width, 3), np.uint8))
-    return dataclasses.replace(record, clip=dataclasses.replace(record.clip, frames=[black] * len(record.clip.frames)))
+        record = self._data[own]
+        return dataclasses.replace(record, clip=self._alter(record.clip, partner))

@@ -113,8 +113,9 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path):
     run.make_strategy(config, config.eval.batch)
     if config.compile_cache:
         perf.enable_compile_cache(config.compile_cache)
-    trained = run.load(workdir, parallel_kind=config.parallel)
     info = source.DatasetInfo.load(config.data.dir)
+    run.check_trunks(config, info.spec)
+    trained = run.load(workdir, parallel_kind=config.parallel)
     if (info.classes, info.spec) != (trained.facts.classes, trained.facts.spec):
         raise run.RunError(
             f'config.data.dir={config.data.dir} has other classes or another clip spec than the data that {workdir} was '

@@ -20,7 +20,7 @@ import optax
 from flax import nnx
 
 from stattn_jax import models
-from stattn_jax.data import media, pipeline, source
+from stattn_jax.data import features, pipeline, records, source
 from stattn_jax.models import resnet, visual
 from stattn_jax.runtime import checkpoint, parallel
 from stattn_jax.training import optim, step
@@ -28,14 +28,15 @@ from stattn_jax.training import optim, step
 CONFIG_FILE, RUN_FILE, CHECKPOINTS = 'config.json', 'run.json', 'checkpoints'
 # Fields that may differ between a run and its continuation, because they cannot change its numbers.
 FREE_FIELDS = ('parallel', 'compile_cache', 'data.dir', 'data.threads', 'train.log_every_steps', 'train.keep', 'eval.')
+FREE_FIELDS += ('train.best_metric',)
 POSITIVE_FIELDS = ('data.threads', 'data.frame_size', 'model.frame_size', 'model.width', 'model.heads', 'model.hidden')
 POSITIVE_FIELDS += ('train.steps', 'train.batch', 'train.log_every_steps', 'train.eval_every_steps')
 POSITIVE_FIELDS += ('train.save_every_steps', 'train.keep', 'eval.batch', 'eval.leak_clips')
 CHOICES = {
     'parallel': parallel.KINDS,
     'data.fit': pipeline.FITS,
-    'model.visual': (*visual.SIZES, *resnet.STAGES),
-    'model.audio': ('tiny', 'resnet18'),
+    'model.visual': (*visual.SIZES, *resnet.STAGES, 'precomputed'),
+    'model.audio': ('tiny', 'resnet18', 'precomputed'),
     'model.dtype': ('float32', 'bfloat16'),
     'optim.name': ('adamw', 'sgd'),
 }
@@ -67,7 +68,7 @@ class DataFacts:
 
     classes: tuple[str, ...]
     multi_label: bool
-    spec: media.ClipSpec
+    spec: records.Spec
     fingerprint: str
 
     @classmethod
@@ -79,7 +80,7 @@ class DataFacts:
         return cls(
             tuple(record['classes']),
             record['multi_label'],
-            media.ClipSpec.from_json(record['spec']),
+            records.spec_from_json(record['spec']),
             record['fingerprint'],
         )
 
@@ -130,6 +131,24 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
 
 
+def check_trunks(config: ml_collections.ConfigDict, spec: records.Spec) -> None:
+    """Raises RunError where the trunks do not read what the data hold: pictures and sound, or precomputed features."""
+    has_features = isinstance(spec, features.FeatureSpec)
+    for name in ('visual', 'audio'):
+        trunk = config.model[name]
+        if has_features != (trunk == 'precomputed'):
+            raise RunError(
+                f'config.model.{name} is {trunk!r}, but {config.data.dir} holds '
+                + (f'features ({spec.source}); expected precomputed' if has_features else 'pictures and sound')
+                + '; use a config such as configs/ave_features.py for features, configs/own.py for videos'
+            )
+
+
+def is_binary(config: ml_collections.ConfigDict, facts: DataFacts) -> bool:
+    """Whether each class is a yes or no of its own (sigmoid) rather than one of all (softmax)."""
+    return facts.multi_label or config.loss.binary
+
+
 def make_optimiser(config: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimiser and its learning-rate schedule from cfg.optim and cfg.train.steps."""
     options = config.optim.to_dict()
@@ -148,7 +167,9 @@ def make_state(
     options.pop('frame_size')
 
     def build():
-        return models.build(len(facts.classes), axis_name=axis, rngs=nnx.Rngs(config.seed), **options)
+        return models.build(
+            len(facts.classes), channels=facts.spec.channels, axis_name=axis, rngs=nnx.Rngs(config.seed), **options
+        )
 
     def init():
         return step.init_state(build(), optimiser, len(facts.classes))

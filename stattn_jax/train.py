@@ -29,7 +29,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
     run.check(config)
     data_source = source.RecordSource(config.data.dir, config.data.split)
     facts = run.DataFacts.of(data_source.info)
+    run.check_trunks(config, facts.spec)
     eval_splits = evaluate.splits_of(config, data_source.info)
+    select = evaluate.selects(config, data_source.info)
     # ------------------------------------------------------------------------------------------------------------------
     # The run record
     # ------------------------------------------------------------------------------------------------------------------
@@ -45,13 +47,15 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
     graphdef, state, optimiser, schedule = run.make_state(config, facts, strategy.axis)
     state = strategy.place_state(state)
 
+    loss = step.Loss(**config.loss.to_dict() | {'binary': run.is_binary(config, facts)})
+
     def pure_step(state, batch):
         return step.train_step(
             graphdef,
             state,
             batch,
             optimiser=optimiser,
-            loss=step.Loss(multi_label=facts.multi_label, **config.loss),
+            loss=loss,
             augment=augment.Augment(**config.augment),
             drop=step.Drop(**config.drop),
             frame_size=config.model.frame_size,
@@ -65,7 +69,6 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
         # --------------------------------------------------------------------------------------------------------------
         # Restore
         # --------------------------------------------------------------------------------------------------------------
-        select = config.eval.select_split in data_source.info.splits
         checkpointer = checkpoint.Checkpointer(
             str(workdir / run.CHECKPOINTS),
             keep=config.train.keep,
@@ -141,6 +144,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
                 writer.write(number, {f'{config.eval.select_split}/{name}': value for name, value in selected.items()})
             if saving or evaluating:
                 checkpointer.save(number, strategy.to_global(state), record, metrics=selected if evaluating else None)
+                if evaluating:
+                    checkpointer.wait()
+                    evaluate.check_metric(config, selected)
                 progress.start(number, feed.waited)
             if stopped:
                 break

@@ -104,8 +104,12 @@ def time_by_loop(module, picture, sound):
 
 def test_time_is_the_loop():
     module = make_time(False)
-    beta = np.asarray(module(CELLS[:, :, 0], SOUND, VALID))
+    beta, share, alone = map(np.asarray, module(CELLS[:, :, 0], SOUND, VALID))
     np.testing.assert_allclose(beta, time_by_loop(module, CELLS[:, :, 0], SOUND), rtol=1e-4, atol=1e-6)
+    for part, axis in ((share, 1), (alone, 2)):
+        np.testing.assert_allclose(part * beta.sum(axis, keepdims=True), beta, rtol=1e-5, atol=1e-7)
+        some = np.where(VALID.any(axis)[..., None], 1, 0) * np.ones(CLASSES)
+        np.testing.assert_allclose(part.sum(axis), some, rtol=1e-6)
     np.testing.assert_allclose(beta.sum((1, 2)), 1, rtol=1e-6)
     assert not beta[~VALID].any()
     assert (beta[VALID] > 0).all()
@@ -113,6 +117,6 @@ def test_time_is_the_loop():
 
 def test_uniform_time_shares_among_valid_units():
     module = make_time(True)
-    beta = module(CELLS[:, :, 0], SOUND, VALID)
+    beta, *_ = module(CELLS[:, :, 0], SOUND, VALID)
     expected = VALID / VALID.sum((1, 2), keepdims=True)
     np.testing.assert_allclose(beta, np.broadcast_to(expected[..., None], beta.shape), rtol=1e-6)

@@ -10,7 +10,7 @@ from stattn_jax.models import audio
 
 
 def make():
-    model = audio.make_audio('tiny', axis_name=None, dtype=np.float32, rngs=nnx.Rngs(0))
+    model = audio.make_audio('tiny', inputs=1, width=8, axis_name=None, dtype=np.float32, rngs=nnx.Rngs(0))
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     return graphdef, nnx.as_pure(params), nnx.as_pure(rest)
 

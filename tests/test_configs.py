@@ -12,7 +12,8 @@ import ml_collections
 import pytest
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
-VARIANTS = {'common': (None,), 'own': ('', 'tiny'), 'synthetic': ('', 'lopsided'), 'vggsound': ('', 'runlocal')}
+PUBLISHED = ('vggsound', 'ave', 'ave_features', 'llp', 'llp_features', 'kinetics_sounds')
+VARIANTS = {'common': (None,), 'own': ('', 'tiny'), 'synthetic': ('', 'lopsided')} | {name: ('', 'runlocal') for name in PUBLISHED}
 CASES = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 
 

@@ -1,6 +1,5 @@
 """Evaluation: the same numbers however it is run, every clip once, and the leak checks on networks whose answer is known."""
 
-import dataclasses
 import json
 
 import fakes
@@ -12,7 +11,7 @@ import runs
 import simplejpeg
 
 from data_prep import prepare
-from stattn_jax import evaluate, run
+from stattn_jax import evaluate, run, score
 from stattn_jax.data import media, pipeline, records, source
 from stattn_jax.training import step
 
@@ -62,7 +61,7 @@ def test_rows_are_those_of_each_clip_on_its_own(trained, tiny_data):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The score of rows made by hand
+# Leak checks
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -71,82 +70,8 @@ def info(multi_label):
     return source.DatasetInfo('fake', ('a', 'b', 'c'), multi_label, spec, {'test': 2}, {'test': 3}, {'test': 1}, 'abc')
 
 
-def truth(labels, events=(), boxes=(), valid=(True, True)):
-    return evaluate.Truth(labels, events, boxes, np.array(valid), 40, 80)
-
-
-def hand_made():
-    """Two clips of two segments and 2 x 2 cells, three classes; the first has labels 0 and 2, the second label 1."""
-    alpha, visual = np.zeros((2, 2, 4)), np.zeros((2, 2, 2, 4))
-    alpha[0, 0, 0] = alpha[0, 1, 3] = alpha[1, 0, 1] = alpha[1, 1, 1] = 1
-    visual[0, 0, 0] = [0.1, 0.2, 0.3, 2.0]
-    visual[0, 1, 1] = [5.0, 1.0, 1.0, 1.0]
-    visual[1, 0, 0] = [-1.0, 0.5, -1.0, -1.0]
-    rows = {
-        'logits': np.array([[2.0, 0.0, 1.0], [0.0, -1.0, -2.0]]),
-        'alpha': alpha,
-        'null': np.array([[0.2, 0.4], [0.6, 0.9]]),
-        'sound_weight': np.array([[0.1, 0.9, 0.9], [0.9, 0.5, 0.9]]),
-        'classes': np.array([[0, 2], [1, 0]]),
-        'visual': visual,
-        'audio': np.array([[[0.0, 3.0], [0.0, 0.0]], [[1.0, 0.0], [9.0, 9.0]]]),
-    }
-    # A wide frame cropped to its middle square: the left column of cells is x in 0.25..0.5 of the source.
-    first = truth(
-        (0, 2),
-        events=((0, 1.0, 2.0), (2, 0.0, 1.0)),
-        boxes=((0, 0.5, 0.2, 0.0, 0.5, 0.5), (2, 1.5, 0.0, 0.0, 1.0, 1.0)),
-    )
-    second = truth(
-        (1,),
-        events=((1, 0.0, 1.0),),
-        boxes=((1, 0.5, 0.5, 0.0, 1.0, 0.5), (1, 1.5, 0.0, 0.0, 0.1, 0.1)),
-        valid=(True, False),
-    )
-    return rows, [first, second]
-
-
-def test_score_of_rows_made_by_hand():
-    rows, known = hand_made()
-    numbers = evaluate.score(rows, known, info(multi_label=True), 16, 'crop')
-    assert numbers['classification/top1'] == 0.5 and numbers['classification/n'] == 2
-    assert numbers['attention/null'] == pytest.approx((0.2 + 0.4 + 0.6) / 3)
-    assert numbers['attention/sound_weight'] == pytest.approx((0.1 + 0.5) / 2)
-    # Three pairs of clip and label. Attention: cell 0 in the box of label 0; any cell in that of label 2; cell 1 in that of 1,
-    # whose second box lies in a segment without picture and does not count.
-    assert numbers['pointing/space'] == 1 and numbers['pointing/space_n'] == 3
-    # Contributions: label 0 points at cell 3, a miss.
-    assert numbers['pointing/space_contribution'] == pytest.approx(2 / 3)
-    # In time, label 0: picture 2.6 + 0, sound 0 + 3, so the second segment, a hit; picture alone misses. Label 2: segment 2, a
-    # miss in the picture; the sound ties. Label 1 has one segment to choose.
-    assert numbers['pointing/time'] == pytest.approx(2 / 3)
-    assert numbers['pointing/time_picture'] == pytest.approx(1 / 3)
-    assert numbers['pointing/time_sound'] == pytest.approx((1 + 0.5 + 1) / 3)
-    assert numbers['pointing/time_partial_n'] == 2
-
-
-def test_score_without_events_and_boxes_says_only_that_there_are_none():
-    rows, known = hand_made()
-    bare = [dataclasses.replace(t, events=(), boxes=()) for t in known]
-    numbers = evaluate.score(rows, bare, info(multi_label=True), 16, 'crop')
-    assert numbers['pointing/space_n'] == numbers['pointing/time_n'] == 0
-    assert 'pointing/space' not in numbers and 'pointing/time' not in numbers and 'pointing/space_chance' not in numbers
-    assert numbers['classification/n'] == 2
-
-
-def test_score_ranks_single_labels_by_probability_and_several_by_their_own():
-    logits = np.array([[5.0, 4.0, 0.0], [0.0, 3.0, 0.0]])
-    rows = {**hand_made()[0], 'logits': logits, 'classes': np.array([[0], [1]])}
-    known = [truth((0,)), truth((1,))]
-    # Class b scores 4 in clip 0 and 3 in clip 1, which has it; its probability is 0.27 and 0.91.
-    single, several = (evaluate.score(rows, known, info(multi_label), 16, 'squash') for multi_label in (False, True))
-    assert single['classification/map'] == 1 and several['classification/map'] == pytest.approx((1 + 1 / 2) / 2)
-    assert single['classification/map_skipped'] == 1
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Leak checks
-# ---------------------------------------------------------------------------------------------------------------------
+def truth(labels):
+    return score.Truth(labels, (), (), (), np.ones(2, bool), 40, 80)
 
 
 class ToldSource:
@@ -174,7 +99,7 @@ class Knowing(evaluate.Evaluator):
         super().__init__(None, None, config)
         self.by, self.certain = by, certain
 
-    def _rows(self, state, data, labels_per_clip):
+    def _rows(self, state, data, labels_per_clip, by_segment=False):
         told = []
         for i in range(len(data)):
             clip = data[i].clip
@@ -192,7 +117,7 @@ def config(trained):
 def leaks(config, by, labels, clips=100, **options):
     config.eval.leak_clips = clips
     data = ToldSource(labels, info(multi_label=True))
-    return Knowing(config, by, **options)._leaks(None, data, evaluate._read_truth(data))
+    return Knowing(config, by, **options)._leaks(None, data, score.read_truth(data))
 
 
 LABELS = [(0,), (0,), (1,), (2,), (1,), (0,)]

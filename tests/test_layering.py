@@ -16,7 +16,7 @@ SOURCES = {
 }
 ROOMS = ('training', 'data', 'models', 'metrics', 'runtime')
 # Above each other; the rooms lie below all of them and beside each other.
-FLOORS = ('main', 'train', 'evaluate', 'explain', 'run')
+FLOORS = ('main', 'train', 'evaluate', 'score', 'explain', 'run')
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
 
 

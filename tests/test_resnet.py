@@ -149,9 +149,12 @@ def test_batch_norm_keeps_small_deviations_of_large_means():
     (visual.make_visual, 'resnet50', (2, 64, 64, 3), (2, 2, 2, 2048)),
     (audio.make_audio, 'tiny', (2, 96, 64), (2, 192)),
     (audio.make_audio, 'resnet18', (2, 96, 64), (2, 512)),
+    (visual.make_visual, 'precomputed', (2, 7, 7, 6), (2, 7, 7, 5)),
+    (audio.make_audio, 'precomputed', (2, 1, 6), (2, 5)),
 ])  # fmt: skip
 def test_trunks_by_name(make, name, shape, out):
-    model = nnx.eval_shape(lambda: make(name, axis_name=None, dtype=np.float32, rngs=nnx.Rngs(0)))
+    options = {'inputs': 6, 'width': 5, 'axis_name': None, 'dtype': np.float32}
+    model = nnx.eval_shape(lambda: make(name, **options, rngs=nnx.Rngs(0)))
     x = jax.ShapeDtypeStruct(shape, np.float32)
     assert nnx.eval_shape(lambda model, x: model(x, train=True), model, x).shape == out
     assert model.width == out[-1]

@@ -1,6 +1,7 @@
 """The whole network: the identity that explanations stand on, padding, masks, and which way gradients may go."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,9 @@ import pytest
 import tiny
 from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
+
+from stattn_jax.explain import contributions
+from stattn_jax.training import losses
 
 CLIPS = 4
 BATCH = tiny.make_batch(0, CLIPS)
@@ -62,7 +66,7 @@ def test_shapes_are_those_of_the_design(models):
     b, t, s, n, d, c = CLIPS, tiny.SEGMENTS, 4, 2, 16, tiny.CLASSES
     shapes = {
         'alpha': (b, t, n, s), 'null': (b, t, n), 'cell_values': (b, t, n, s, d // n), 'audio': (b, t, d),
-        'visual_head': (c, n, d // n), 'audio_head': (c, d), 'bias': (c,), 'segment_scores': (b, 2, t, c), 'beta': (b, 2, t, c),
+        'visual_head': (c, n, d // n), 'audio_head': (c, d), 'bias': (c,), 'segment_scores': (b, 2, t, c), 'beta': (b, 2, t, c), 'share': (b, 2, t, c), 'alone': (b, 2, t, c),
     }  # fmt: skip
     assert {name: out[name].shape for name in shapes} == shapes
     np.testing.assert_allclose(out['alpha'].sum(-1) + out['null'], 1, rtol=1e-6)
@@ -128,3 +132,28 @@ def test_the_sound_steered_logits_teach_the_picture_only_without_detach(detach):
         assert (largest[name] == 0) == detach, name
     for name in ('space', 'time', 'audio', 'audio_out', 'audio_head', 'bias'):
         assert largest[name] > 0, name
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_segment_logits_are_what_it_says_with_everything_else_removed(models, name):
+    model = models[name]
+    segment, unit = map(np.asarray, contributions.segment_logits(run(model)[1]))
+    for t, kept in itertools.product(range(tiny.SEGMENTS), ([0], [1], [0, 1])):
+        mask = np.zeros_like(ALL_UNITS)
+        mask[:, kept, t] = True
+        there = BATCH['valid'][:, t]
+        expected = run(model, unit_mask=mask)[0][there]
+        found = unit[there, kept[0], t] if len(kept) == 1 else segment[there, t]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert not BATCH['valid'].all()
+    bias = np.broadcast_to(model.bias[...], segment.shape)
+    np.testing.assert_array_equal(segment[~BATCH['valid']], bias[~BATCH['valid']])
+
+
+@pytest.mark.parametrize('modality', [0, 1])
+def test_a_modality_alone_is_what_it_says_without_the_other(models, modality):
+    model = models['two heads']
+    mask = ALL_UNITS.copy()
+    mask[:, 1 - modality] = False
+    said = losses.alone(run(model)[1], modality)
+    np.testing.assert_allclose(said, run(model, unit_mask=mask)[0], rtol=1e-5, atol=1e-5)

@@ -53,7 +53,7 @@ def make_step(strategy, *, multi_label=False, augment=Augment(), drop=Drop(), se
             state,
             batch,
             optimiser=optimiser,
-            loss=Loss(multi_label=multi_label, **{**config.loss.to_dict(), **loss}),
+            loss=Loss(**config.loss.to_dict() | {'binary': multi_label} | loss),
             augment=augment,
             drop=drop,
             frame_size=tiny.SIZE,

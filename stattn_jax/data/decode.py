@@ -275,8 +275,7 @@ def upright_size(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> tuple[int, 
 
 
 def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], short_side: int) -> np.ndarray:
-    """The frame uint8 [h w 3], upright, its pixels averaged down from `size` to a shorter side of `short_side`; never
-    enlarged."""
+    """The frame uint8 [h w 3], upright, averaged down from `size` to a shorter side of `short_side`; never enlarged."""
     transpose, flip_rows, flip_columns = _orientation(frame)
     scale = min(1.0, short_side / min(size))
     height, width = (max(1, round(side * scale)) for side in size)

@@ -13,7 +13,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from stattn_jax.data import media, records, tfrecord
+from stattn_jax.data import features, media, records, tfrecord
 from stattn_jax.data import source as source_lib
 
 FITS = ('squash', 'crop')
@@ -36,7 +36,7 @@ def frame_affine(height: int, width: int, fit: str) -> tuple[float, float, float
     return x_scale, (1 - x_scale) / 2, y_scale, (1 - y_scale) / 2
 
 
-def clip_arrays(item: records.ClipRecord | media.Clip, frame_size: int, fit: str) -> Batch:
+def clip_arrays(item: records.ClipRecord | media.Clip | features.FeatureClip, frame_size: int, fit: str) -> Batch:
     """Decodes a clip for the model; training, evaluation and explaining all see a clip through this function.
 
     Args:
@@ -45,10 +45,13 @@ def clip_arrays(item: records.ClipRecord | media.Clip, frame_size: int, fit: str
       fit: 'squash' resizes the whole frame, 'crop' takes the centred square of the short side.
 
     Returns:
-      frames uint8 [t h w 3], log_mel float16 [t f k], valid bool [t].
+      frames uint8 [t h w 3], log_mel float16 [t f k], valid bool [t]; of a clip of features its cells float16 [t h w d] stand for
+      the frames, and the sound's numbers float16 [t 1 k] for the log-mel.
     """
     _check_fit(fit)
     clip = item.clip if isinstance(item, records.ClipRecord) else item
+    if isinstance(clip, features.FeatureClip):
+        return clip.arrays()
     frames = np.stack([_frame(jpeg, frame_size, fit) for jpeg in clip.frames])
     return {'frames': frames, 'log_mel': np.asarray(clip.log_mel), 'valid': np.asarray(clip.valid)}
 
@@ -156,12 +159,8 @@ def _element(source: source_lib.RecordSource, number: int, *, frame_size: int, f
     info = source.info
     labels = np.zeros(len(info.classes), np.float32)
     if number < 0:
-        frames = np.zeros((info.spec.segments, frame_size, frame_size, 3), np.uint8)
-        arrays = {
-            'frames': frames,
-            'log_mel': np.zeros(info.spec.mel_shape, np.float16),
-            'valid': np.zeros(info.spec.segments, bool),
-        }
+        frames, log_mel = (np.zeros(shape, dtype) for shape, dtype in info.spec.shapes(frame_size))
+        arrays = {'frames': frames, 'log_mel': log_mel, 'valid': np.zeros(info.spec.segments, bool)}
     else:
         record = source[number]
         arrays = clip_arrays(record, frame_size, fit)

@@ -56,6 +56,16 @@ def centred(out: Out, mean_scores_mc: jax.Array) -> tuple[jax.Array, jax.Array, 
     return reference_c, visual_cts - visual_mean, audio_ct - audio_mean
 
 
+def segment_logits(out: Out) -> tuple[jax.Array, jax.Array]:
+    """What the network would say if a segment, or its picture or its sound alone, were all of the clip: [b t c] and [b m t c].
+
+    Exact, since the weights over what is left of the softmax are its own renormalised: of one unit, 1. The bias alone where a
+    segment is not valid.
+    """
+    unit_bmtc = out['bias'] + out['segment_scores']
+    return out['bias'] + jnp.sum(out['share'] * out['segment_scores'], axis=1), unit_bmtc
+
+
 def unit_scores(out: Out, valid_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sums for the means that `centred` wants: add both over the training set, then divide score [m c] by weight [m 1].
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from stattn_jax import run
-from stattn_jax.data import media, pipeline
+from stattn_jax.data import features, media, pipeline
 from stattn_jax.explain.explanation import Explanation, make_geometry
 from stattn_jax.training import step
 
@@ -37,7 +37,7 @@ class Model:
             mean_scores=np.asarray(trained.state['score_mean']),
             geometry=make_geometry(grid, trained.facts.spec.segment_seconds, affine, clip.height, clip.width),
             classes=trained.facts.classes,
-            multi_label=trained.facts.multi_label,
+            multi_label=run.is_binary(config, trained.facts),
             media=self._media(video, start, clip),
             model=self._identity(),
             valid=arrays['valid'],
@@ -77,4 +77,10 @@ class Model:
 
 def load(workdir: str | os.PathLike) -> Model:
     """The model trained in a workdir: its best checkpoint, the latest where none was selected; raises run.RunError."""
-    return Model(run.load(str(workdir), parallel_kind='jit', devices=jax.local_devices()[:1]))
+    trained = run.load(str(workdir), parallel_kind='jit', devices=jax.local_devices()[:1])
+    if isinstance(trained.facts.spec, features.FeatureSpec):
+        raise run.RunError(
+            f'{workdir} was trained on features ({trained.facts.spec.source}), from which no video can be explained; '
+            'expected the workdir of a run on videos'
+        )
+    return Model(trained)

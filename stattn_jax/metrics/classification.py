@@ -1,8 +1,12 @@
-"""Did the model name the event: top-k accuracy, average precision; NumPy on whole splits. Read next: localization.py.
+"""Did the model name the event: top-k accuracy, average precision, ROC AUC, F1; NumPy on whole splits. Read next: presence.py.
 
 Everything takes scores [n c] and multi-hot labels [n c] of real clips: padding rows are removed by the caller, so that
-every clip counts once. A single label is a multi-hot row with one 1.
+every clip counts once. A single label is a multi-hot row with one 1; a row of zeros is a clip in which nothing of the
+classes happens.
 """
+
+import math
+import statistics
 
 import numpy as np
 
@@ -15,6 +19,11 @@ def top_k(scores_nc: np.ndarray, labels_nc: np.ndarray, k: int = 1) -> float:
     """
     best = np.argsort(-scores_nc, axis=1, kind='stable')[:, :k]
     return float(np.take_along_axis(labels_nc > 0, best, axis=1).any(axis=1).mean())
+
+
+def most_frequent(labels_nc: np.ndarray) -> np.ndarray:
+    """Scores [n c] of a predictor that says the same of every clip: the number of clips that have the class."""
+    return np.broadcast_to((labels_nc > 0).sum(axis=0, dtype=float), labels_nc.shape)
 
 
 def average_precision(scores_n: np.ndarray, positive_n: np.ndarray) -> float:
@@ -34,30 +43,93 @@ def average_precision(scores_n: np.ndarray, positive_n: np.ndarray) -> float:
     return float(np.sum(gain * precision))
 
 
-def summary(scores_nc: np.ndarray, labels_nc: np.ndarray) -> dict[str, float | int]:
-    """The `classification/` block of eval_SPLIT.json: top1, top5 (of more than five classes), map, map_skipped, n.
+def roc_auc(scores_n: np.ndarray, positive_n: np.ndarray) -> float:
+    """Area under the ROC curve of one class: the chance that a positive clip outscores a negative one, ties counting half.
 
-    `scores` are log-probabilities rather than probabilities: those saturate at 1 and make ties. Classes without a
-    positive clip have no average precision; `map` leaves them out and `map_skipped` counts them. Raises ValueError on
-    an empty split, a score that is not finite, or a clip without a label.
+    From the sum of the positives' ranks, equal scores sharing their mean rank (Hanley and McNeil, Radiology 143, 1982).
+    NaN without positives or without negatives.
     """
+    positive = positive_n > 0
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return float('nan')
+    _, group_n, size = np.unique(scores_n, return_inverse=True, return_counts=True)
+    rank_n = (np.cumsum(size) - (size - 1) / 2)[group_n]
+    return float((rank_n[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def d_prime(auc: float) -> float:
+    """sqrt(2) times the normal quantile of an AUC: 0 at chance, infinite at 1 and minus infinite at 0.
+
+    Of the *mean* AUC of the classes, as VGGSound and AudioSet report it, not a mean over the classes' d' (Hershey et
+    al., arXiv 1609.09430).
+    """
+    return math.sqrt(2) * statistics.NormalDist().inv_cdf(auc) if 0 < auc < 1 else math.copysign(math.inf, auc - 0.5)
+
+
+def f1(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """2 TP / (2 TP + FP + FN) of two boolean arrays of one shape, all entries pooled ("micro"); 0 where both are empty."""
+    count = int(predicted.sum()) + int(truth.sum())
+    return float(2 * (predicted & truth).sum() / count) if count else 0.0
+
+
+def macro(name: str, values_c: np.ndarray) -> dict[str, float | int]:
+    """`name`, the mean of the classes' values that are not NaN, left out where there is none; `name`_skipped, the rest."""
+    seen = ~np.isnan(values_c)
+    mean = {name: float(values_c[seen].mean())} if seen.any() else {}
+    return mean | {f'{name}_skipped': int((~seen).sum())}
+
+
+def mean_average_precision(scores_nc: np.ndarray, labels_nc: np.ndarray, prefix: str) -> dict[str, float | int]:
+    """Average precision, mean over the classes with a positive clip: `map`, `map_skipped` and `map_chance` under `prefix`.
+
+    `map_chance` is what one score for all clips reaches: the share of positives, mean over the same classes.
+    """
+    aps_c = np.array([average_precision(s, p) for s, p in zip(scores_nc.T, labels_nc.T, strict=True)])
+    share_c = (labels_nc > 0).mean(axis=0)
+    chance = {f'{prefix}map_chance': float(share_c[share_c > 0].mean())} if share_c.any() else {}
+    return macro(f'{prefix}map', aps_c) | chance
+
+
+def check_scores(scores_nc: np.ndarray) -> None:
+    """Raises ValueError on scores of no clip, or where one is not finite."""
     if not len(scores_nc):
         raise ValueError('classification of 0 clips: expected at least one scored clip; check the split')
     if not np.isfinite(scores_nc).all():
         bad = int((~np.isfinite(scores_nc)).any(axis=1).sum())
         raise ValueError(f'{bad} of {len(scores_nc)} clips have a score that is not finite; try an older checkpoint')
-    unlabelled = int((~(labels_nc > 0).any(axis=1)).sum())
-    if unlabelled:
-        raise ValueError(
-            f'{unlabelled} of {len(labels_nc)} clips have no label; expected at least one; check the prepared data set'
-        )
-    aps = np.array([average_precision(s, p) for s, p in zip(scores_nc.T, labels_nc.T, strict=True)])
-    seen = ~np.isnan(aps)
+
+
+def summary(scores_nc: np.ndarray, labels_nc: np.ndarray) -> dict[str, float | int]:
+    """The `classification/` block of eval_SPLIT.json: top1, top5 (of more than five classes), map, auc, dprime, n.
+
+    `scores` are log-probabilities rather than probabilities: those saturate at 1 and make ties. Beside them stand the
+    predictors that know nothing of a clip: `top1_majority` always says the most frequent label of this split,
+    `map_chance` gives every clip one score (an AUC of 0.5).
+
+    `unlabelled` counts the clips without any label: they are negatives in `map` and `auc`, and no top-k asks them.
+    Classes without a positive clip have no average precision, those without a positive or a negative one no AUC;
+    `map_skipped` and `auc_skipped` count them. A number over nothing is left out, and so is `dprime` where it would be
+    infinite, which JSON cannot say. Raises ValueError on an empty split or a score that is not finite.
+    """
+    check_scores(scores_nc)
+    labelled_n = (labels_nc > 0).any(axis=1)
+    auc = macro('classification/auc', np.array([roc_auc(s, p) for s, p in zip(scores_nc.T, labels_nc.T, strict=True)]))
+    if 0 < auc.get('classification/auc', 0) < 1:
+        auc['classification/dprime'] = d_prime(auc['classification/auc'])
+    return {
+        **(_top_rates(scores_nc[labelled_n], labels_nc[labelled_n]) if labelled_n.any() else {}),
+        **mean_average_precision(scores_nc, labels_nc, 'classification/'),
+        **auc,
+        'classification/n': len(scores_nc),
+        'classification/unlabelled': int((~labelled_n).sum()),
+    }
+
+
+def _top_rates(scores_nc, labels_nc):
     top5 = {'classification/top5': top_k(scores_nc, labels_nc, 5)} if scores_nc.shape[1] > 5 else {}
     return {
         'classification/top1': top_k(scores_nc, labels_nc, 1),
+        'classification/top1_majority': top_k(most_frequent(labels_nc), labels_nc, 1),
         **top5,
-        'classification/map': float(aps[seen].mean()),
-        'classification/map_skipped': int((~seen).sum()),
-        'classification/n': len(scores_nc),
     }

@@ -54,8 +54,12 @@ class TemporalAttention(nnx.Module):
         self.hidden = nnx.Linear(visual + audio, hidden, rngs=rngs)
         self.score = nnx.Linear(hidden, 2 * classes, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
 
-    def __call__(self, v_btd: jax.Array, a_btd: jax.Array, valid_bmt: jax.Array) -> jax.Array:
-        """Returns beta [b m t c], which sums to 1 over (m, t) and is 0 where `valid` [b m t] is False."""
+    def __call__(self, v_btd: jax.Array, a_btd: jax.Array, valid_bmt: jax.Array) -> tuple[jax.Array, ...]:
+        """Returns beta [b m t c], which sums to 1 over (m, t) and is 0 where `valid` [b m t] is False; and share, alone [b m t c].
+
+        `share` is beta within one segment, how a clip of that segment alone would be weighed; `alone` is beta within one modality,
+        how a clip without the other would be. Both are 0 where nothing is valid.
+        """
         x = self.norm(jnp.concatenate([v_btd, a_btd], axis=-1).astype(jnp.float32))
         logits = self.score(nnx.gelu(self.hidden(x)))
         if self.uniform:
@@ -63,7 +67,14 @@ class TemporalAttention(nnx.Module):
         b, t, _ = logits.shape
         logits = logits.reshape(b, t, 2, self.classes).transpose(0, 2, 1, 3)
         logits = jnp.where(valid_bmt[..., None], logits, -jnp.inf)
-        return jax.nn.softmax(logits.reshape(b, 2 * t, -1), axis=1).reshape(logits.shape)
+        beta = jax.nn.softmax(logits.reshape(b, 2 * t, -1), axis=1).reshape(logits.shape)
+        return beta, *(_within(logits, valid_bmt[..., None], axis) for axis in (1, 2))
+
+
+def _within(logits, valid, axis):
+    """Softmax over one axis among what is valid, 0 where nothing is."""
+    some = valid.any(axis=axis, keepdims=True)
+    return jax.nn.softmax(jnp.where(some, logits, 0.0), axis=axis) * valid
 
 
 def _unit(x):

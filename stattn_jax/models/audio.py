@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from stattn_jax.models.precomputed import Precomputed
 from stattn_jax.models.resnet import ResNet, make_norm
 
 
@@ -42,8 +43,21 @@ class ResNetAudio(nnx.Module):
         return self.net(x[..., None], train=train).mean((1, 2))
 
 
-def make_audio(name: str, *, axis_name: str | None, dtype, rngs: nnx.Rngs) -> nnx.Module:
-    """The log-mel trunk called `name`: 'tiny' or 'resnet18'."""
+class FeatureAudio(nnx.Module):
+    """Precomputed features of a segment's sound, averaged over its frames: [b f k] -> [b width]."""
+
+    def __init__(self, inputs: int, width: int, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
+        self.net = Precomputed(inputs, width, axis_name=axis_name, dtype=dtype, rngs=rngs)
+        self.width = width
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return self.net(x, train=train).mean(1)
+
+
+def make_audio(name: str, *, inputs: int, width: int, axis_name: str | None, dtype, rngs: nnx.Rngs) -> nnx.Module:
+    """The sound trunk called `name`: 'tiny' or 'resnet18' for log-mel, or 'precomputed' for features of `inputs` numbers."""
+    if name == 'precomputed':
+        return FeatureAudio(inputs, width, axis_name=axis_name, dtype=dtype, rngs=rngs)
     if name == 'tiny':
         return TinyAudio(axis_name=axis_name, dtype=dtype, rngs=rngs)
     return ResNetAudio(name, axis_name=axis_name, dtype=dtype, rngs=rngs)

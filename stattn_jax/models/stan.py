@@ -21,12 +21,14 @@ class Stan(nnx.Module):
 
     `detach_evidence` keeps the gradient of the sound-steered logits away from the visual evidence (trunk, values, head), which
     then learns only from losses on `cell_values`: what a cell says must not depend on which cell the sound picks.
+    `channels`: numbers in a pixel (or feature cell) and in a cell (or feature frame) of the sound, as the data's spec has them.
     """
 
     def __init__(
         self,
         classes: int,
         *,
+        channels: tuple[int, int] = (3, 1),
         visual: str = 'tiny',
         audio: str = 'tiny',
         width: int = 128,
@@ -40,8 +42,10 @@ class Stan(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.dtype, self.heads, self.detach_evidence = jnp.dtype(dtype), heads, detach_evidence
-        self.visual = make_visual(visual, axis_name=axis_name, dtype=self.dtype, rngs=rngs)
-        self.audio = make_audio(audio, axis_name=axis_name, dtype=self.dtype, rngs=rngs)
+        self.normalised = (visual != 'precomputed', audio != 'precomputed')
+        options = {'width': width, 'axis_name': axis_name, 'dtype': self.dtype, 'rngs': rngs}
+        self.visual = make_visual(visual, inputs=channels[0], **options)
+        self.audio = make_audio(audio, inputs=channels[1], **options)
         self.value = nnx.Linear(self.visual.width, width, rngs=rngs)
         self.audio_out = nnx.Linear(self.audio.width, width, rngs=rngs)
         self.space = SpatialAttention(
@@ -63,7 +67,7 @@ class Stan(nnx.Module):
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """frames [b t H W 3] in 0..1, log_mel [b t f k], valid bool [b t] -> logits [b c], out.
+        """frames [b t H W 3] in 0..1, log_mel [b t f k], valid bool [b t] -> logits [b c], out; features take their places.
 
         `cell_mask` bool [b t s] and `unit_mask` bool [b m t] take cells and (modality, segment) units out of both softmaxes,
         in training (dropout) as in a what-if question.
@@ -97,7 +101,7 @@ class Stan(nnx.Module):
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
-        """Where and when, from cells, their values and the sound of one clip or of two: alpha, null, beta, segment_scores."""
+        """Where and when, from cells, their values and the sound of one clip or of two: alpha, null, beta, share, alone, segment_scores."""
         head = self.visual_head[...]
         if self.detach_evidence:
             head, v_btsd, value_btsd = jax.tree.map(jax.lax.stop_gradient, (head, v_btsd, value_btsd))
@@ -108,10 +112,11 @@ class Stan(nnx.Module):
             pooled = jnp.einsum('btns,btsne->btne', alpha, value_btsne, precision='highest').reshape(b, t, d)
         with jax.named_scope('time'):
             valid_bmt = jnp.broadcast_to(valid[:, None], (b, 2, t))
-            beta = self.time(pooled, a_btd, valid_bmt if unit_mask is None else valid_bmt & unit_mask)
+            beta, share, alone = self.time(pooled, a_btd, valid_bmt if unit_mask is None else valid_bmt & unit_mask)
         visual = jnp.einsum('btd,dc->btc', pooled, head, precision='highest')
         audio = jnp.einsum('btd,dc->btc', a_btd, self.audio_head[...], precision='highest')
-        return {'alpha': alpha, 'null': null, 'beta': beta, 'segment_scores': jnp.stack([visual, audio], axis=1)}
+        scores = jnp.stack([visual, audio], axis=1)
+        return {'alpha': alpha, 'null': null, 'beta': beta, 'share': share, 'alone': alone, 'segment_scores': scores}
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of cells that frames of this size give."""
@@ -128,11 +133,13 @@ class Stan(nnx.Module):
 
     def _cells(self, frames, train):
         b, t = frames.shape[:2]
-        x = normalise(frames).reshape(b * t, *frames.shape[2:]).astype(self.dtype)
+        x = normalise(frames) if self.normalised[0] else frames
+        x = x.reshape(b * t, *frames.shape[2:]).astype(self.dtype)
         cells = self.visual(x, train=train)
         return cells.reshape(b, t, -1, cells.shape[-1])
 
     def _sound(self, log_mel, train):
         b, t = log_mel.shape[:2]
-        x = ((log_mel - MEL_SHIFT) / MEL_SCALE).reshape(b * t, *log_mel.shape[2:]).astype(self.dtype)
+        x = (log_mel - MEL_SHIFT) / MEL_SCALE if self.normalised[1] else log_mel
+        x = x.reshape(b * t, *log_mel.shape[2:]).astype(self.dtype)
         return self.audio_out(self.audio(x, train=train).astype(jnp.float32)).reshape(b, t, -1)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from stattn_jax.models.precomputed import Precomputed
 from stattn_jax.models.resnet import ResNet, make_norm
 
 # ImageNet statistics, the convention of published weights.
@@ -40,8 +41,10 @@ class Convolutions(nnx.Module):
         return x
 
 
-def make_visual(name: str, *, axis_name: str | None, dtype, rngs: nnx.Rngs) -> nnx.Module:
-    """The frame trunk called `name`: 'tiny', 'small', 'resnet18' or 'resnet50'."""
+def make_visual(name: str, *, inputs: int, width: int, axis_name: str | None, dtype, rngs: nnx.Rngs) -> nnx.Module:
+    """The frame trunk called `name`: 'tiny', 'small', 'resnet18', 'resnet50', or 'precomputed' for features of `inputs` numbers a cell."""
+    if name == 'precomputed':
+        return Precomputed(inputs, width, axis_name=axis_name, dtype=dtype, rngs=rngs)
     if name in SIZES:
         return Convolutions(name, axis_name=axis_name, dtype=dtype, rngs=rngs)
     return ResNet(name, inputs=3, axis_name=axis_name, dtype=dtype, rngs=rngs)

@@ -26,6 +26,11 @@ def path(out: dict[str, jax.Array], modality: int) -> jax.Array:
     return jnp.sum(out['beta'][:, modality] * out['segment_scores'][:, modality], axis=1)
 
 
+def alone(out: dict[str, jax.Array], modality: int) -> jax.Array:
+    """The logits of the same clip without the other modality, exactly: [b c]."""
+    return out['bias'] + jnp.sum(out['alone'][:, modality] * out['segment_scores'][:, modality], axis=1)
+
+
 def undecided(logits_bc: jax.Array) -> jax.Array:
     """How far the classes are from equal, KL(uniform || softmax): [b]. For what a picture says to another clip's sound."""
     return -jax.nn.log_softmax(logits_bc).mean(-1) - jnp.log(logits_bc.shape[-1])

@@ -23,12 +23,12 @@ Batch = dict[str, jax.Array]
 class Loss:
     """Weights of the parts of the loss, beside the main one of weight 1; what each is for stands in training/losses.py.
 
-    smoothing: of the labels. audio, picture: each path alone. cells: class evidence of single frames, pooled over cells at `cells_sharpness`.
+    binary: each class is a yes or no of its own, as with several labels or none. smoothing: of the labels. audio, picture: each path alone. cells: class evidence of single frames, pooled over cells at `cells_sharpness`.
     match: sound against its own picture and against `negatives` other clips' pictures. swap: with another clip's sound, the picture's
     contribution must not decide.
     """
 
-    multi_label: bool = False
+    binary: bool = False
     smoothing: float = 0.0
     audio: float = 0.5
     picture: float = 1.0
@@ -79,17 +79,16 @@ def train_step(
     if axis:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis))
     k_frames, k_mel, k_mix, k_drop = jax.random.split(key, 4)
-    inputs = {
-        'frames': augment_frames(k_frames, batch['frames'].astype(jnp.float32) / 255, frame_size, augment),
-        'log_mel': augment_mel(k_mel, batch['log_mel'].astype(jnp.float32), augment),
-        'labels': batch['labels'],
-    }
+    inputs = read_inputs(batch) | {'labels': batch['labels']}
+    if is_media(batch):
+        inputs['frames'] = augment_frames(k_frames, inputs['frames'], frame_size, augment)
+        inputs['log_mel'] = augment_mel(k_mel, inputs['log_mel'], augment)
     if augment.mixup:
         inputs = mix(k_mix, inputs, losses.other_clips(inputs, 1, axis), augment.mixup)
 
     def loss_fn(params):
         model = nnx.merge(graphdef, params, state['rest'])
-        masks = drop_masks(k_drop, batch['valid'], model.grid(frame_size, frame_size), drop)
+        masks = drop_masks(k_drop, batch['valid'], model.grid(*inputs['frames'].shape[2:4]), drop)
         logits, out = model(inputs['frames'], inputs['log_mel'], batch['valid'], train=True, **masks)
         parts = loss_parts(model, logits, out, inputs['labels'], batch['valid'], loss, axis)
         total = parts['main'] + sum(getattr(loss, name) * parts[name] for name in parts if name != 'main')
@@ -119,18 +118,31 @@ def train_step(
     return new_state, {f'train/{name}': value for name, value in (parts | norms).items()}
 
 
+def is_media(batch: Batch) -> bool:
+    """Whether a batch holds frames and log-mel, which can be augmented and resized, and not precomputed features."""
+    return batch['frames'].dtype == jnp.uint8
+
+
+def read_inputs(batch: Batch) -> dict[str, jax.Array]:
+    """The network's frames and log_mel in float32, pixels in 0..1."""
+    frames, log_mel = (batch[name].astype(jnp.float32) for name in ('frames', 'log_mel'))
+    return {'frames': frames / 255 if is_media(batch) else frames, 'log_mel': log_mel}
+
+
 def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | None) -> dict[str, jax.Array]:
     """Each part of the loss that has a weight, averaged over the clips at hand."""
 
     def classify(logits_bc):
-        targets = labels_bc if loss.multi_label else labels_bc / labels_bc.sum(-1, keepdims=True)
-        return losses.classification(logits_bc, targets, multi_label=loss.multi_label, smoothing=loss.smoothing).mean()
+        targets = labels_bc if loss.binary else labels_bc / labels_bc.sum(-1, keepdims=True)
+        return losses.classification(logits_bc, targets, multi_label=loss.binary, smoothing=loss.smoothing).mean()
 
+    # A yes or no needs an absolute level; classes that compete do not (docs/log.md, 2026-11-23).
+    said = losses.alone if loss.binary else losses.path
     parts = {'main': classify(logits)}
     if loss.audio:
-        parts['audio'] = classify(losses.path(out, 1))
+        parts['audio'] = classify(said(out, 1))
     if loss.picture:
-        parts['picture'] = classify(losses.path(out, 0))
+        parts['picture'] = classify(said(out, 0))
     heard_btc = losses.heard(out, valid_bt)
     if loss.cells:
         parts['cells'] = losses.cells(
@@ -138,7 +150,7 @@ def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | 
             heard_btc,
             labels_bc,
             valid_bt,
-            multi_label=loss.multi_label,
+            multi_label=loss.binary,
             sharpness=loss.cells_sharpness,
         ).mean()
     shares = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
@@ -151,8 +163,8 @@ def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | 
         if loss.match:
             parts['match'] += (foreign * losses.match(model.match(out['cells'], audio), heard, False)).mean()
         if loss.swap:
-            said = losses.path(model.attend(out['cells'], out['values'], audio, valid_bt), 0)
-            parts['swap'] = parts.get('swap', 0.0) + (foreign * losses.undecided(said)).mean()
+            picture = losses.path(model.attend(out['cells'], out['values'], audio, valid_bt), 0)
+            parts['swap'] = parts.get('swap', 0.0) + (foreign * losses.undecided(picture)).mean()
     return parts
 
 
@@ -189,5 +201,7 @@ def forward(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The model as it is used, without augmentation or dropout: batch -> (logits [b c], out); rows do not depend on each other."""
     model = nnx.merge(graphdef, state['params'], state['rest'])
-    frames = resize_frames(batch['frames'].astype(jnp.float32) / 255, frame_size)
-    return model(frames, batch['log_mel'].astype(jnp.float32), batch['valid'], train=False)
+    inputs = read_inputs(batch)
+    if is_media(batch):
+        inputs['frames'] = resize_frames(inputs['frames'], frame_size)
+    return model(**inputs, valid=batch['valid'], train=False)

@@ -1,0 +1,108 @@
+"""Clips of published feature files: AVE's HDF5 tables and LLP's folders of npy files.
+
+A job says where its features lie: payload {'file': 'main' or 'noisy', 'row': 17} for AVE, {'id': 'BjCEufrlXm4'} for LLP. One row is read
+at a time, so that a table of any size passes through a few megabytes of memory. Read next: ave.py, llp.py.
+"""
+
+import functools
+import pathlib
+
+import h5py
+import numpy as np
+
+from data_prep import cli
+from data_prep.prepare import Job
+from stattn_jax.data import media, records
+from stattn_jax.data.features import FeatureClip, FeatureSpec
+
+AVE_SPEC = FeatureSpec(
+    10, 1.0, (7, 7, 512), 128, 'VGG-19 pool5 of 16 frames a second; VGGish without its post-processor'
+)
+LLP_SPEC = FeatureSpec(10, 1.0, (1, 1, 2560), 128, 'ResNet-152, the mean of 8 frames a second, and R(2+1)D-18; VGGish')
+# Of AVE: the clips of the annotation file, and the 178 background clips.
+H5_FILES = {
+    'main': ('visual_feature.h5', 'audio_feature.h5'),
+    'noisy': ('visual_feature_noisy.h5', 'audio_feature_noisy.h5'),
+}
+# A chunk of a compressed table may hold many rows: kept decompressed, its rows cost one decompression.
+_CHUNK_CACHE = 128 * 2**20
+_FRAMES_A_SEGMENT = 8
+
+
+def count_rows(folder: pathlib.Path, which: str, spec: FeatureSpec) -> int:
+    """How many clips the tables `which` of H5_FILES hold; raises cli.UsageError where they are missing, or not of these shapes."""
+    shapes = ((spec.segments, *spec.visual), (spec.segments, spec.audio))
+    counts = set()
+    for name, expected in zip(H5_FILES[which], shapes):
+        try:
+            table = _table(folder / name)
+        except OSError as error:
+            raise cli.UsageError(
+                f'--features={folder}: {name} cannot be read ({error}); expected {", ".join(H5_FILES[which])}'
+            ) from None
+        if table.shape[1:] != expected:
+            raise cli.UsageError(
+                f'{folder / name} holds {table.shape}; expected (clips, {", ".join(map(str, expected))})'
+            )
+        counts.add(len(table))
+    if len(counts) > 1:
+        raise cli.UsageError(f'{folder}: {" and ".join(H5_FILES[which])} hold {sorted(counts)} clips; expected as many')
+    return counts.pop()
+
+
+def h5_record(folder: str, job: Job, spec: FeatureSpec) -> records.ClipRecord:
+    """The features of one row of AVE's tables."""
+    visual, audio = (
+        _read(_table(pathlib.Path(folder) / name), job.payload['row'], pathlib.Path(folder) / name)
+        for name in H5_FILES[job.payload['file']]
+    )
+    return _record(job, spec, visual, audio)
+
+
+def npy_record(folder: str, job: Job, spec: FeatureSpec) -> records.ClipRecord:
+    """The features of one LLP video: vggish/ID.npy (10, 128), res152/ID.npy (80, 2048), r2plus1d_18/ID.npy (10, 512)."""
+    shapes = {
+        'vggish': (spec.segments, spec.audio),
+        'res152': (spec.segments * _FRAMES_A_SEGMENT, 2048),
+        'r2plus1d_18': (spec.segments, 512),
+    }
+    arrays = {}
+    for name, shape in shapes.items():
+        path = pathlib.Path(folder) / name / f'{job.payload["id"]}.npy'
+        try:
+            arrays[name] = np.load(path)
+        except FileNotFoundError:
+            raise media.MediaError('missing', f'no such file {name}/{path.name}', path) from None
+        except (OSError, ValueError, EOFError) as error:
+            raise media.MediaError('bad_features', f'{name}: {error}', path) from None
+        if arrays[name].shape != shape:
+            raise media.MediaError('bad_features', f'{name} holds {arrays[name].shape}, expected {shape}', path)
+    frames = arrays['res152'].reshape(spec.segments, _FRAMES_A_SEGMENT, -1).mean(1)
+    visual = np.concatenate([frames, arrays['r2plus1d_18']], axis=1)[:, None, None]
+    return _record(job, spec, visual, arrays['vggish'])
+
+
+def _record(job: Job, spec: FeatureSpec, visual: np.ndarray, audio: np.ndarray) -> records.ClipRecord:
+    with np.errstate(over='ignore'):
+        arrays = {'visual': visual.astype(np.float16), 'audio': audio.astype(np.float16)}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise media.MediaError('bad_features', f'the {name} features hold NaN or values that are no float16')
+    clip = FeatureClip(**arrays, valid=np.ones(spec.segments, bool), duration=spec.seconds)
+    return records.ClipRecord(job.clip_id, clip, job.labels, job.events, job.boxes, job.video, job.start or 0.0)
+
+
+@functools.lru_cache
+def _table(path: pathlib.Path) -> h5py.Dataset:
+    """The one table of a file, kept open in this process."""
+    file = h5py.File(path, 'r', rdcc_nbytes=_CHUNK_CACHE, rdcc_nslots=10_007)
+    if len(file) != 1:
+        raise OSError(f'it has the keys {sorted(file)}, expected one')
+    return next(iter(file.values()))
+
+
+def _read(table: h5py.Dataset, row: int, path: pathlib.Path) -> np.ndarray:
+    try:
+        return table[row]
+    except OSError as error:
+        raise media.MediaError('bad_features', f'row {row}: {error}', path) from None

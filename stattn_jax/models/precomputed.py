@@ -1,0 +1,20 @@
+"""The trunk of precomputed features, for picture or sound: cells or segments [b ... k] -> [b ... width]. Read next: models/visual.py, models/audio.py."""
+
+import jax
+from flax import nnx
+
+from stattn_jax.models.resnet import make_norm
+
+
+class Precomputed(nnx.Module):
+    """Standardises each feature and maps it by one layer; a cell's output depends on that cell alone, wherever it lies."""
+
+    stride = 1
+
+    def __init__(self, inputs: int, width: int, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
+        self.width = width
+        self.norm = make_norm(axis_name, dtype)(inputs, rngs=rngs)
+        self.layer = nnx.Linear(inputs, width, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return nnx.relu(self.layer(self.norm(x, use_running_average=not train)))

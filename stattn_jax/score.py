@@ -1,0 +1,211 @@
+"""From what the network said of each clip of a split, and what is known of it, to the flat numbers of eval_SPLIT.json.
+
+Which numbers there are depends on the annotations alone: boxes give pointing in space and the sounding-source protocol, events pointing in
+time and the segment metrics of AVE (one audio-visual event a clip) or LLP (events of each modality), presence labels those of VGGSounder.
+Read next: metrics/.
+"""
+
+import dataclasses
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+
+from stattn_jax.data import pipeline, records, source
+from stattn_jax.explain import events
+from stattn_jax.metrics import classification, localization, parsing, presence, segments, sounding
+
+Numbers = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """What is known about a clip: labels, events, boxes, presence labels; its valid segments and the source frame's size."""
+
+    labels: tuple[int, ...]
+    events: tuple[records.Event, ...]
+    boxes: tuple[records.Box, ...]
+    presence: tuple[records.Presence, ...]
+    valid: np.ndarray
+    height: int
+    width: int
+
+
+def read_truth(data: source.RecordSource) -> list[Truth]:
+    """The truth of every clip of a split, in order."""
+
+    def read(i):
+        r = data[i]
+        clip = r.clip
+        return Truth(r.labels, r.events, r.boxes, r.presence, np.asarray(clip.valid), clip.height, clip.width)
+
+    with futures.ThreadPoolExecutor() as pool:
+        return list(pool.map(read, range(len(data))))
+
+
+def multi_hot(truth: list[Truth], classes: int) -> np.ndarray:
+    """Labels as float32 [n c]."""
+    labels = np.zeros((len(truth), classes), np.float32)
+    for row, r in zip(labels, truth):
+        row[list(r.labels)] = 1
+    return labels
+
+
+def score(
+    rows: dict[str, np.ndarray], truth: list[Truth], info: source.DatasetInfo, *, split: str, fit: str, binary: bool
+) -> Numbers:
+    """Every number that the annotations of a split allow, from the rows [n ...] of its clips (evaluate.eval_rows).
+
+    `binary`: each class is a yes or no of its own. Rates over no clips are left out, and their `_n` is 0.
+    """
+    classes = len(info.classes)
+    labels_nc = multi_hot(truth, classes)
+    logits_nc = rows['logits']
+    # Log-probabilities, not probabilities, which saturate at 1 and tie.
+    scores_nc = (
+        -np.logaddexp(0, -logits_nc) if binary else logits_nc - np.logaddexp.reduce(logits_nc, axis=1, keepdims=True)
+    )
+    valid_nt = np.stack([r.valid for r in truth])
+    numbers = {'data/used': info.splits[split], 'data/wanted': info.wanted[split]}
+    numbers |= classification.summary(scores_nc, labels_nc)
+    numbers['attention/null'] = float(rows['null'][valid_nt].mean())
+    own = np.take_along_axis(rows['sound_weight'], rows['classes'][:, :1], axis=1)[labels_nc.any(axis=1)]
+    numbers['attention/sound_weight'] = float(own.mean())
+    pairs = _pairs(rows, truth)
+    numbers |= _pointing_space(rows, truth, pairs, info, fit) | _sounding(rows, truth, pairs, info, fit)
+    numbers |= _pointing_time(rows, truth, pairs, info, binary)
+    modalities = {event.modality for r in truth for event in r.events}
+    if modalities == {'both'} and max(len(r.labels) for r in truth) == 1:
+        numbers |= _segments(rows, truth, labels_nc, valid_nt, info, binary)
+    elif modalities:
+        numbers |= _parsing(rows, truth, labels_nc, valid_nt, info, binary)
+    if any(r.presence for r in truth):
+        numbers |= _presence(rows, truth, scores_nc)
+    return numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pairs:
+    """Every clip with each of its labels: clip number, the label's place among the clip's labels, the label; int [p] each."""
+
+    clip: np.ndarray
+    place: np.ndarray
+    label: np.ndarray
+
+    def of(self, items: list) -> list:
+        """The items of each pair's clip that are of its label."""
+        return [[item for item in items[i] if item.label == c] for i, c in zip(self.clip, self.label)]
+
+
+def _pairs(rows, truth) -> _Pairs:
+    pairs = [(i, j, int(c)) for i, r in enumerate(truth) for j, c in enumerate(rows['classes'][i]) if c in r.labels]
+    return _Pairs(*np.array(pairs, int).reshape(-1, 3).T)
+
+
+def _pointing_space(rows, truth, pairs: _Pairs, info, fit) -> Numbers:
+    boxes, affines, alpha_pthw = _maps(rows['alpha'][pairs.clip], truth, pairs, fit)
+    options = {'boxes': boxes, 'affines': affines, 'segment_seconds': info.spec.segment_seconds}
+    numbers = localization.spatial_games(alpha_pthw, classes_n=pairs.label, **options)
+    *_, terms_pthw = _maps(rows['visual'][pairs.clip, pairs.place], truth, pairs, fit)
+    numbers |= localization.spatial_pointing(terms_pthw, **options, prefix='pointing/space_contribution')
+    labelled = pairs.of([r.presence for r in truth])
+    if any(labelled):
+        both = np.array([any(p.modality == 'both' for p in items) for items in labelled])
+        shown = [b if kept else np.zeros((0, 5)) for b, kept in zip(boxes, both)]
+        numbers |= localization.spatial_pointing(alpha_pthw, **options | {'boxes': shown}, prefix='pointing/space_both')
+    return numbers
+
+
+def _maps(map_pts, truth, pairs: _Pairs, fit):
+    """Of each pair: boxes [k 5] (time and corners), the affine map to the source frame, the map [t h w], -inf where not valid."""
+    boxes = [
+        np.array([(b.time, b.x0, b.y0, b.x1, b.y1) for b in own], float).reshape(-1, 5)
+        for own in pairs.of([r.boxes for r in truth])
+    ]
+    affines = [pipeline.frame_affine(truth[i].height, truth[i].width, fit) for i in pairs.clip]
+    valid_pt = np.array([truth[i].valid for i in pairs.clip])
+    side = int(np.sqrt(map_pts.shape[-1]))
+    return boxes, affines, np.where(valid_pt[..., None], map_pts, -np.inf).reshape(*map_pts.shape[:2], side, side)
+
+
+def _sounding(rows, truth, pairs: _Pairs, info, fit) -> Numbers:
+    """The protocol of sets with one annotated frame a clip, as VGG-SS; of other sets nothing."""
+    boxes, affines, alpha_pthw = _maps(rows['alpha'][pairs.clip], truth, pairs, fit)
+    times = [np.unique(b[:, 0]) for b in boxes]
+    if not any(map(len, times)) or max(map(len, times)) > 1:
+        return {}
+    segment_p = [int(localization.segments_of(t, info.spec.segment_seconds)[0]) if len(t) else -1 for t in times]
+    scored = [p for p, t in enumerate(segment_p) if 0 <= t < info.spec.segments and truth[pairs.clip[p]].valid[t]]
+    numbers = sounding.summary(
+        np.array([alpha_pthw[p, segment_p[p]] for p in scored]),
+        [boxes[p][:, 1:] for p in scored],
+        [affines[p] for p in scored],
+        pairs.label[scored],
+    )
+    return numbers | {'sounding/masked': sum(map(len, times)) - len(scored)}
+
+
+def _pointing_time(rows, truth, pairs: _Pairs, info, binary) -> Numbers:
+    intervals = [
+        np.array([(e.onset, e.offset) for e in own], float).reshape(-1, 2)
+        for own in pairs.of([r.events for r in truth])
+    ]
+    valid_pt = np.array([truth[i].valid for i in pairs.clip])
+    picture, sound = rows['visual'][pairs.clip, pairs.place].sum(-1), rows['audio'][pairs.clip, pairs.place]
+    curves = {'pointing/time': picture + sound, 'pointing/time_picture': picture, 'pointing/time_sound': sound}
+    if 'segment' in rows:
+        likely = events.probabilities(rows['segment'], binary=binary)[pairs.clip, :, pairs.label]
+        curves['pointing/time_event'] = likely * (1 - rows['null'][pairs.clip])
+    numbers = {}
+    for prefix, curve in curves.items():
+        numbers |= localization.temporal_pointing(curve, valid_pt, intervals, info.spec.segment_seconds, prefix=prefix)
+    return numbers
+
+
+def _truth_by_segment(truth: list[Truth], info: source.DatasetInfo) -> np.ndarray:
+    """Which class is seen and heard when, bool [n m t c]; a segment counts by its centre."""
+    t, seconds = info.spec.segments, info.spec.segment_seconds
+    there_nmtc = np.zeros((len(truth), 2, t, len(info.classes)), bool)
+    rows = {'visual': [0], 'audio': [1], 'both': [0, 1]}
+    for there_mtc, r in zip(there_nmtc, truth):
+        for e in r.events:
+            inside_t = localization.segments_in_events(t, [(e.onset, e.offset)], seconds)
+            there_mtc[rows[e.modality], :, e.label] |= inside_t
+    return there_nmtc
+
+
+def _segments(rows, truth, labels_nc, valid_nt, info, binary) -> Numbers:
+    clip_nc = events.probabilities(rows['logits'], binary=binary)
+    segment_ntc = events.probabilities(rows['segment'], binary=binary)
+    found_ntc = events.joint_events(segment_ntc, rows['null'], valid_nt, events.candidates(clip_nc, single=True))
+    return segments.summary(
+        _class_or_none(found_ntc), _class_or_none(_truth_by_segment(truth, info)[:, 0]), _class_or_none(labels_nc > 0)
+    )
+
+
+def _class_or_none(there: np.ndarray) -> np.ndarray:
+    """The one class that is there, -1 where there is none: bool [... c] to int [...]."""
+    return np.where(there.any(axis=-1), there.argmax(axis=-1), -1)
+
+
+def _parsing(rows, truth, labels_nc, valid_nt, info, binary) -> Numbers:
+    clip_nc = events.probabilities(rows['logits'], binary=binary)
+    unit_nmtc = events.probabilities(rows['unit'], binary=binary)
+    found_nmtc = events.modality_events(unit_nmtc, valid_nt, events.candidates(clip_nc, single=False))
+    return parsing.summary(found_nmtc, _truth_by_segment(truth, info), labels_nc > 0)
+
+
+def _presence(rows, truth, scores_nc) -> Numbers:
+    """VGGSounder's numbers, and how much of the weight the sound gets for labels that are heard, seen or both."""
+    there = {modality: np.zeros(scores_nc.shape, bool) for modality in records.MODALITIES}
+    music_n = np.zeros(len(truth), bool)
+    for i, r in enumerate(truth):
+        for p in r.presence:
+            there[p.modality][i, p.label] = True
+            music_n[i] |= 'background_music' in p.flags
+    audible_nc, visible_nc = there['audio'] | there['both'], there['visual'] | there['both']
+    numbers = presence.summary(scores_nc, audible_nc, visible_nc, music_n, np.log(0.5))
+    for modality, there_nc in there.items():
+        if there_nc.any():
+            numbers[f'attention/sound_weight_{modality}'] = float(rows['sound_weight'][there_nc].mean())
+    return numbers

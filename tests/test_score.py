@@ -1,0 +1,163 @@
+"""The numbers of rows made by hand, whose answer can be counted on paper; each kind of annotation brings its own."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from stattn_jax import score
+from stattn_jax.data import media, records, source
+
+
+def info(multi_label):
+    spec = media.ClipSpec(segments=2)
+    return source.DatasetInfo('fake', ('a', 'b', 'c'), multi_label, spec, {'test': 2}, {'test': 3}, {'test': 1}, 'abc')
+
+
+def truth(labels, events=(), boxes=(), valid=(True, True), presence=()):
+    events = tuple(records.Event(label, onset, offset, 'both') for label, onset, offset in events)
+    boxes = tuple(records.Box(time, label, *corners) for label, time, *corners in boxes)
+    return score.Truth(labels, events, boxes, presence, np.array(valid), 40, 80)
+
+
+def hand_made():
+    """Two clips of two segments and 2 x 2 cells, three classes; the first has labels 0 and 2, the second label 1."""
+    alpha, visual = np.zeros((2, 2, 4)), np.zeros((2, 2, 2, 4))
+    alpha[0, 0, 0] = alpha[0, 1, 3] = alpha[1, 0, 1] = alpha[1, 1, 1] = 1
+    visual[0, 0, 0] = [0.1, 0.2, 0.3, 2.0]
+    visual[0, 1, 1] = [5.0, 1.0, 1.0, 1.0]
+    visual[1, 0, 0] = [-1.0, 0.5, -1.0, -1.0]
+    rows = {
+        'logits': np.array([[2.0, 0.0, 1.0], [0.0, -1.0, -2.0]]),
+        'alpha': alpha,
+        'null': np.array([[0.2, 0.4], [0.6, 0.9]]),
+        'sound_weight': np.array([[0.1, 0.9, 0.9], [0.9, 0.5, 0.9]]),
+        'segment': np.array([[[1.0, -1, -1], [2.0, -1, -1]], [[-1.0, 1, -1], [-1.0, 1, -1]]]),
+        'unit': np.array(
+            [
+                [[[1.0, -1, -1], [-1.0, -1, -1]], [[1.0, 1, -1], [1.0, 1, 1]]],
+                [[[-1.0, 1, -1], [-1.0, 1, -1]], [[-1.0, -1, -1], [-1.0, 1, -1]]],
+            ]
+        ),
+        'classes': np.array([[0, 2], [1, 0]]),
+        'visual': visual,
+        'audio': np.array([[[0.0, 3.0], [0.0, 0.0]], [[1.0, 0.0], [9.0, 9.0]]]),
+    }
+    # A wide frame cropped to its middle square: the left column of cells is x in 0.25..0.5 of the source.
+    first = truth(
+        (0, 2),
+        events=((0, 1.0, 2.0), (2, 0.0, 1.0)),
+        boxes=((0, 0.5, 0.2, 0.0, 0.5, 0.5), (2, 1.5, 0.0, 0.0, 1.0, 1.0)),
+    )
+    second = truth(
+        (1,),
+        events=((1, 0.0, 1.0),),
+        boxes=((1, 0.5, 0.5, 0.0, 1.0, 0.5), (1, 1.5, 0.0, 0.0, 0.1, 0.1)),
+        valid=(True, False),
+    )
+    return rows, [first, second]
+
+
+def test_score_of_rows_made_by_hand():
+    rows, known = hand_made()
+    numbers = score.score(rows, known, info(True), split='test', fit='crop', binary=True)
+    assert numbers['classification/top1'] == 0.5 and numbers['classification/n'] == 2
+    assert numbers['attention/null'] == pytest.approx((0.2 + 0.4 + 0.6) / 3)
+    assert numbers['attention/sound_weight'] == pytest.approx((0.1 + 0.5) / 2)
+    # Three pairs of clip and label. Attention: cell 0 in the box of label 0; any cell in that of label 2; cell 1 in that of 1,
+    # whose second box lies in a segment without picture and does not count.
+    assert numbers['pointing/space'] == 1 and numbers['pointing/space_n'] == 3
+    # Contributions: label 0 points at cell 3, a miss.
+    assert numbers['pointing/space_contribution'] == pytest.approx(2 / 3)
+    # In time, label 0: picture 2.6 + 0, sound 0 + 3, so the second segment, a hit; picture alone misses. Label 2: segment 2, a
+    # miss in the picture; the sound ties. Label 1 has one segment to choose.
+    assert numbers['pointing/time'] == pytest.approx(2 / 3)
+    assert numbers['pointing/time_picture'] == pytest.approx(1 / 3)
+    assert numbers['pointing/time_sound'] == pytest.approx((1 + 0.5 + 1) / 3)
+    assert numbers['pointing/time_partial_n'] == 2
+
+
+def test_score_without_events_and_boxes_says_only_that_there_are_none():
+    rows, known = hand_made()
+    bare = [dataclasses.replace(t, events=(), boxes=()) for t in known]
+    numbers = score.score(rows, bare, info(True), split='test', fit='crop', binary=True)
+    assert numbers['pointing/space_n'] == numbers['pointing/time_n'] == 0
+    assert 'pointing/space' not in numbers and 'pointing/time' not in numbers and 'pointing/space_chance' not in numbers
+    assert numbers['classification/n'] == 2
+
+
+def test_score_ranks_single_labels_by_probability_and_several_by_their_own():
+    logits = np.array([[5.0, 4.0, 0.0], [0.0, 3.0, 0.0]])
+    rows = {**hand_made()[0], 'logits': logits, 'classes': np.array([[0], [1]])}
+    known = [truth((0,)), truth((1,))]
+    # Class b scores 4 in clip 0 and 3 in clip 1, which has it; its probability is 0.27 and 0.91.
+    single, several = (
+        score.score(rows, known, info(True), split='test', fit='squash', binary=multi_label)
+        for multi_label in (False, True)
+    )
+    assert single['classification/map'] == 1 and several['classification/map'] == pytest.approx((1 + 1 / 2) / 2)
+    assert single['classification/map_skipped'] == 1
+
+
+def one_label(rows, known):
+    """The same two clips with their first label alone."""
+    return (
+        rows | {'classes': rows['classes'][:, :1], 'visual': rows['visual'][:, :1], 'audio': rows['audio'][:, :1]},
+        [dataclasses.replace(t, labels=t.labels[:1], events=t.events[:1]) for t in known],
+    )
+
+
+def test_one_audio_visual_event_a_clip_is_scored_by_segment():
+    rows, known = one_label(*hand_made())
+    numbers = score.score(rows, known, info(True), split='test', fit='crop', binary=True)
+    # Clip 0 says class 0 in both segments, where it is true in the second; clip 1, whose best class is 0, says nothing of it.
+    assert numbers['segments/accuracy'] == 2 / 4 and numbers['segments/n'] == 2
+    assert numbers['segments/accuracy_true_label_everywhere'] == 2 / 4
+    rows['null'] = np.array([[0.5, 0.4], [0.6, 0.9]])
+    numbers = score.score(rows, known, info(True), split='test', fit='crop', binary=True)
+    assert numbers['segments/accuracy'] == 3 / 4
+    # The likelier second of clip 0 is the true one; clip 1 has one valid segment.
+    assert numbers['pointing/time_event'] == 1
+    assert not any(name.startswith('parsing') for name in numbers)
+
+
+def test_events_of_each_modality_are_parsed():
+    rows, known = hand_made()
+    heard = (records.Event(0, 0.0, 2.0, 'audio'), records.Event(0, 0.0, 1.0, 'visual'))
+    known = [dataclasses.replace(known[0], labels=(0,), events=heard), dataclasses.replace(known[1], events=())]
+    numbers = score.score(rows, known, info(True), split='test', fit='crop', binary=True)
+    # Candidates of clip 0: classes 0, 1 and 2 (logits 2, 0, 1): heard 1 and 2 in error, F of 1, 0, 0. Seen: class 0 in the first
+    # second, right. Clip 1 has candidate 0 alone, says nothing, and nothing is true: 1.
+    assert numbers['parsing/segment_audio'] == pytest.approx((1 / 3 + 1) / 2)
+    assert numbers['parsing/segment_visual'] == 1 and numbers['parsing/n'] == 2
+    assert not any(name.startswith('segments') for name in numbers)
+
+
+def test_one_annotated_frame_a_clip_is_scored_as_a_sounding_source():
+    rows, known = one_label(*hand_made())
+    boxes = ((records.Box(0.5, 0, 0.25, 0.0, 0.5, 1.0),), (records.Box(1.5, 1, 0.0, 0.0, 1.0, 1.0),))
+    known = [dataclasses.replace(t, boxes=b) for t, b in zip(known, boxes)]
+    numbers = score.score(rows, known, info(True), split='test', fit='crop', binary=True)
+    # Clip 1's frame is not valid. Clip 0 points at the upper left cell of the middle square, inside its box.
+    assert numbers['sounding/n'] == 1 and numbers['sounding/masked'] == 1 and numbers['sounding/point'] == 1
+    several, known = hand_made()
+    numbers = score.score(several, known, info(True), split='test', fit='crop', binary=True)
+    assert not any(name.startswith('sounding') for name in numbers)
+
+
+def test_presence_labels_are_scored_by_modality():
+    rows, known = one_label(*hand_made())
+    presence = (
+        (records.Presence(0, 'both'), records.Presence(2, 'audio')),
+        (records.Presence(1, 'visual', ('background_music',)),),
+    )
+    known = [dataclasses.replace(t, presence=p) for t, p in zip(known, presence)]
+    numbers = score.score(rows, known, info(True), split='test', fit='crop', binary=True)
+    assert numbers['presence/a_hit1'] == 1 and numbers['presence/a_n'] == numbers['presence/v_n'] == 1
+    assert numbers['presence_music/v_n'] == 2 and numbers['presence_music/v_hit1'] == 0.5
+    weights = rows['sound_weight']
+    assert numbers['attention/sound_weight_both'] == weights[0, 0]
+    assert numbers['attention/sound_weight_audio'] == weights[0, 2]
+    assert numbers['attention/sound_weight_visual'] == weights[1, 1]
+    # Only clip 0's box is of a label that is heard and seen.
+    assert numbers['pointing/space_n'] == 2 and numbers['pointing/space_both_n'] == 1
