@@ -5,28 +5,29 @@ stopped by Ctrl-C. Flags live in a FlagValues of the command's own, so that seve
 process.
 """
 
+import re
 import sys
 from collections.abc import Callable
 
 from absl import flags
 
-from data_prep import prepare, tables
+from data_prep import rows
+from data_prep.work import PrepareError, UsageError
 from stattn_jax.data import tfrecord
 
-
-class UsageError(Exception):
-    """The command line asks for something that cannot be done; the message is one line."""
+__all__ = ['UsageError', 'beam_options', 'exit_code', 'parse_require', 'run']
 
 
 def run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: str, positional: int = 0) -> None:
-    """Parses sys.argv into `flag_values`, calls `main(positional arguments)` and exits with its code.
+    """Parses sys.argv into `flag_values`, calls `main(arguments)` and exits with its code.
 
     Args:
-      main: does the work. UsageError, TableError and NoDataError from it are wrong use (2), PrepareError and DataError a
-        failure (1); any other exception is a bug and keeps its traceback.
+      main: does the work. It gets the positional arguments and, of a command with the flag --runner, whatever stands after
+        `--` (see `beam_options`). UsageError, TableError and NoDataError from it are wrong use (2), PrepareError and
+        DataError a failure (1); any other exception is a bug and keeps its traceback.
       flag_values: the command's own flags.
       doc: printed by --help before the flags.
-      positional: how many positional arguments there must be.
+      positional: how many positional arguments there must be before `--`.
     """
     sys.exit(exit_code(sys.argv, main, flag_values, doc, positional))
 
@@ -35,27 +36,57 @@ def exit_code(
     argv: list[str], main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: str, positional: int = 0
 ) -> int:
     """What `run` exits with; errors go to stderr."""
-    if '--help' in argv or '-h' in argv:
+    cut = argv.index('--') if '--' in argv else len(argv)
+    own, passed_on = argv[:cut], argv[cut + 1 :]
+    if '--help' in own or '-h' in own:
         print(f'{doc.strip()}\n{flag_values.main_module_help() or flag_values.get_help()}')
         return 0
     try:
-        arguments = flag_values(argv)[1:]
+        arguments = flag_values(own)[1:]
         if len(arguments) != positional:
             raise UsageError(f'got {len(arguments)} positional arguments {arguments}, expected {positional}')
-        main(arguments)
+        if passed_on and 'runner' not in flag_values:
+            raise UsageError(f'this command runs without Beam and passes nothing on; leave out -- {passed_on[0]}')
+        main(arguments + passed_on)
     except flags.Error as error:
         return _fail(f'{error}; --help lists the flags', 2)
-    except (UsageError, tables.TableError, tfrecord.NoDataError) as error:
+    except (UsageError, rows.TableError, tfrecord.NoDataError) as error:
         return _fail(error, 2)
-    except (prepare.PrepareError, tfrecord.DataError) as error:
+    except (PrepareError, tfrecord.DataError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail('stopped; run the same command again (a preparation goes on where it stopped)', 130)
     return 0
 
 
+def beam_options(runner: str, passed_on: list[str]) -> list[str] | None:
+    """What prepare.prepare takes as `beam`: None for the runner 'local', and the words after `--` for 'beam'."""
+    if runner == 'beam':
+        return passed_on
+    if passed_on:
+        raise UsageError(f"what stands after -- is for Beam; give --runner=beam, or leave out '{passed_on[0]}'")
+    return None
+
+
+def parse_require(text: str) -> float | int:
+    """The value of --require: '0.9', '90%' and '1.0' are a fraction of each split, '14000' clips in all.
+
+    Raises:
+      UsageError: it is neither.
+    """
+    if re.fullmatch(r'[0-9]+', text) and int(text):
+        return int(text)
+    if re.fullmatch(r'[0-9]*\.[0-9]+|[0-9]+(\.[0-9]+)?%', text):
+        share = float(f'{text[:-1]}e-2' if text.endswith('%') else text)
+        if 0 < share <= 1:
+            return share
+    raise UsageError(
+        f'--require={text}: give a fraction of each split (0.9 or 90%, at most 1.0) or a number of clips (14000)'
+    )
+
+
 def _fail(error: Exception | str, code: int) -> int:
     text = str(error).strip()
     # absl names an absent required flag on a second, indented line.
-    print('error: ' + (text if isinstance(error, tables.TableError) else ' '.join(text.split())), file=sys.stderr)
+    print('error: ' + (text if isinstance(error, rows.TableError) else ' '.join(text.split())), file=sys.stderr)
     return code

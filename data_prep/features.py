@@ -89,7 +89,7 @@ def _record(job: Job, spec: FeatureSpec, visual: np.ndarray, audio: np.ndarray) 
         if not np.isfinite(array).all():
             raise media.MediaError('bad_features', f'the {name} features hold NaN or values that are no float16')
     clip = FeatureClip(**arrays, valid=np.ones(spec.segments, bool), duration=spec.seconds)
-    return records.ClipRecord(job.clip_id, clip, job.labels, job.events, job.boxes, job.video, job.start or 0.0)
+    return records.ClipRecord(job.clip_id, clip, job.labels, job.events, job.boxes, job.video)
 
 
 @functools.lru_cache

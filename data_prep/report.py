@@ -1,7 +1,7 @@
 """What a preparation leaves beside the shards: outcomes, the report, TFDS's metadata and `stattn.json`.
 
-`prepare/SHARD.json` says what became of each clip of a shard; `prepare_report.json` sums them up per split;
-`stattn.json` comes last, so that a directory that has it is whole. Read next: verify.py, which checks a directory
+`prepare/SHARD.json` says what became of each clip of a shard; `prepare_report.json` sums them up per split, under
+`splits`, and has the remarks on the annotation files under `remarks`; `stattn.json` comes last, so that a directory that has it is whole. Read next: verify.py, which checks a directory
 against all of it.
 """
 
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import uuid
 
 import tensorflow_datasets as tfds
 
@@ -17,6 +18,8 @@ from stattn_jax.data import media, records, source, tfrecord
 
 WORK_DIR = 'prepare'
 REPORT_FILE = 'prepare_report.json'
+# Where a command for a published data set leaves the tables that it made of the annotation files.
+TABLES_DIR = 'tables'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +56,20 @@ def summarize(outcomes: dict[str, list[Outcome]]) -> dict[str, dict]:
 
 
 def table(summary: dict[str, dict], shown: int = 5) -> str:
-    """The report as text: a line per split, and the first skipped clips of each reason by name."""
-    lines = [f'{"split":12s} {"wanted":>8s} {"used":>8s} {"skipped":>8s}  notes']
+    """The report as text: a line per split, and the first skipped clips of each reason by name.
+
+    `unreadable` counts every reason but `missing`; `silent`, `short` and the other notes are of clips that are used.
+    """
+    columns = ('wanted', 'used', 'missing', 'unreadable', 'silent', 'short')
+    lines = [f'{"split":12s}' + ''.join(f' {column:>10s}' for column in columns) + '  other notes']
     for split, counts in summary.items():
-        notes = ', '.join(f'{len(ids)} {note}' for note, ids in sorted(counts['notes'].items()))
-        lines.append(
-            f'{split:12s} {counts["wanted"]:8d} {counts["used"]:8d} {counts["wanted"] - counts["used"]:8d}  {notes}'.rstrip()
-        )
+        skipped = {reason: len(clips) for reason, clips in counts['skipped'].items()}
+        notes = {note: len(ids) for note, ids in sorted(counts['notes'].items())}
+        missing = skipped.pop('missing', 0)
+        cells = (counts['wanted'], counts['used'], missing, sum(skipped.values()))
+        cells += (notes.pop('silent', 0), notes.pop('short', 0))
+        others = ', '.join(f'{count} {note}' for note, count in notes.items())
+        lines.append((f'{split:12s}' + ''.join(f' {cell:10d}' for cell in cells) + f'  {others}').rstrip())
     for split, counts in summary.items():
         for reason, clips in sorted(counts['skipped'].items()):
             lines.append(f'skipped in {split}: {len(clips)} {reason} ({media.REASONS[reason]})')
@@ -124,7 +134,8 @@ def fingerprint(out: pathlib.Path, info: source.DatasetInfo) -> str:
 
 def write_json(path: pathlib.Path, content: dict) -> None:
     """Writes JSON so that the file is either the old or the new one, never a part."""
-    tmp = path.with_name(f'{path.name}.tmp-{os.getpid()}')
+    # Process ids are alike in the containers of a cluster.
+    tmp = path.with_name(f'{path.name}.tmp-{uuid.uuid4().hex}')
     with open(tmp, 'w') as file:
         json.dump(content, file, indent=1)
         file.flush()

@@ -6,14 +6,13 @@ Beside the records stand OUT/videos/*.mp4 with their clips.csv, events.csv and b
 What is drawn and heard: scenes.py. Read next: prepare.py.
 """
 
-import csv
 import functools
 import pathlib
 
 import numpy as np
 from absl import flags
 
-from data_prep import cli, prepare, scenes
+from data_prep import cli, prepare, rows, scenes, tables
 from stattn_jax.data import media, records
 
 FLAGS = flags.FlagValues()
@@ -89,22 +88,15 @@ def write_videos(folder: pathlib.Path, jobs: list[prepare.Job], segments: int) -
         frames = scenes.draw(scene, np.arange(segments * VIDEO_FPS) / VIDEO_FPS, VIDEO_SIZE)
         media.write_video(folder / f'{work.clip_id}.mp4', frames, VIDEO_FPS, scenes.sound(scene), scenes.RATE)
     name = scenes.CLASSES.__getitem__
-    _write(folder / 'clips.csv', 'clip_id,video,start,end,split,labels', [
+    rows.write_rows(folder / 'clips.csv', tables.CLIP_COLUMNS, [
         (j.clip_id, f'{j.clip_id}.mp4', '', '', j.split, name(j.labels[0])) for j in jobs
     ])  # fmt: skip
-    _write(folder / 'events.csv', 'clip_id,label,onset,offset,modality', [
+    rows.write_rows(folder / 'events.csv', tables.EVENT_COLUMNS, [
         (j.clip_id, name(e.label), e.onset, e.offset, e.modality) for j in jobs for e in j.events
     ])  # fmt: skip
-    _write(folder / 'boxes.csv', 'clip_id,time,label,x0,y0,x1,y1', [
+    rows.write_rows(folder / 'boxes.csv', tables.BOX_COLUMNS, [
         (j.clip_id, b.time, name(b.label), b.x0, b.y0, b.x1, b.y1) for j in jobs for b in j.boxes
     ])  # fmt: skip
-
-
-def _write(path, header, rows):
-    with open(path, 'w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file)
-        writer.writerow(header.split(','))
-        writer.writerows(rows)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,10 @@
 """Checks a data set directory record by record, and prints what it holds.
 
-  python -m data_prep.verify DIR
+  python -m data_prep.verify DIR [--allow_leaks]
 
 Exit code 1 and a line for each problem: a file missing or damaged (with byte offset and record), counts that differ
-from `stattn.json`, clips missing, there twice, or shared by two splits. Read next: docs/datasets.md.
+from `stattn.json`, clips missing or there twice. And a line for each leak, a stretch of a video that is in two splits;
+--allow_leaks keeps the lines and exits with 0, for the published sets that are so. Read next: docs/datasets.md.
 """
 
 import collections
@@ -14,22 +15,32 @@ from collections.abc import Iterator
 from absl import flags
 
 from data_prep import cli, prepare, report
-from stattn_jax.data import records, source, tfrecord
+from stattn_jax.data import features, records, source, tfrecord
 
 FLAGS = flags.FlagValues()
+flags.DEFINE_bool('allow_leaks', False, 'Name leaks, but do not fail for them.', flag_values=FLAGS)
 _SHOWN = 50
+
+
+def _tally():
+    return dataclasses.field(default_factory=collections.Counter)
 
 
 @dataclasses.dataclass
 class Finding:
-    """What a directory holds: per split the clips, bytes and clips of each label; and every problem, one line each."""
+    """What a directory holds: counts and bytes per split, clips of each label; and every problem and leak, one line each."""
 
-    clips: dict[str, int]
-    bytes: dict[str, int]
-    labels: dict[str, collections.Counter]
-    events: dict[str, int]
-    boxes: dict[str, int]
-    problems: list[str]
+    clips: collections.Counter = _tally()
+    bytes: collections.Counter = _tally()
+    events: collections.Counter = _tally()
+    boxes: collections.Counter = _tally()
+    presence: collections.Counter = _tally()
+    unlabelled: collections.Counter = _tally()
+    labels: dict[str, collections.Counter] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(collections.Counter)
+    )
+    problems: list[str] = dataclasses.field(default_factory=list)
+    leaks: list[str] = dataclasses.field(default_factory=list)
 
 
 def main(arguments: list[str]) -> None:
@@ -37,11 +48,16 @@ def main(arguments: list[str]) -> None:
     info = source.DatasetInfo.load(directory)
     finding = verify(directory)
     print(table(info, finding))
-    for problem in finding.problems[:_SHOWN]:
-        print(f'problem: {problem}')
-    if finding.problems:
-        more = f', the first {_SHOWN} above' if len(finding.problems) > _SHOWN else ', see above'
-        raise prepare.PrepareError(f'{directory}: {len(finding.problems)} problems found{more}')
+    faults = {'problem': finding.problems, 'leak': finding.leaks}
+    for kind, lines in faults.items():
+        for line in lines[:_SHOWN]:
+            print(f'{kind}: {line}')
+        if len(lines) > _SHOWN:
+            print(f'... and {len(lines) - _SHOWN} more {kind}s')
+    if finding.problems or (finding.leaks and not FLAGS.allow_leaks):
+        found = ' and '.join(f'{len(lines)} {kind}{"s"[: len(lines) > 1]}' for kind, lines in faults.items() if lines)
+        hint = '' if finding.problems else '; --allow_leaks accepts them where the published split is so'
+        raise prepare.PrepareError(f'{directory}: {found} found, see above{hint}')
     print(f'{directory}: {sum(finding.clips.values())} records, all checksums match')
 
 
@@ -52,26 +68,15 @@ def verify(directory: pathlib.Path) -> Finding:
       NoDataError: the directory is no data set.
     """
     info = source.DatasetInfo.load(directory)
-    finding = Finding({}, {}, {}, {}, {}, [])
+    finding = Finding()
     owner: dict[str, str] = {}
     for split in info.splits:
-        for tally in (finding.clips, finding.bytes, finding.events, finding.boxes):
-            tally[split] = 0
-        finding.labels[split] = collections.Counter()
         for path in info.shard_paths(directory, split):
             ids = []
             for record in _records(path, info, finding.problems):
                 ids.append(record.clip_id)
                 _count(record, split, finding)
-                _check_owner(f'clip {record.clip_id!r}', split, owner, finding.problems, once=True)
-                if record.video:
-                    _check_owner(
-                        f'the stretch from {record.start:g} s of {record.video!r}',
-                        split,
-                        owner,
-                        finding.problems,
-                        once=False,
-                    )
+                _check_owner(record, split, owner, finding)
             finding.bytes[split] += path.stat().st_size if path.exists() else 0
             _check_outcome(directory, path.name, ids, finding.problems)
         if finding.clips[split] != info.splits[split]:
@@ -99,18 +104,21 @@ def _records(path: pathlib.Path, info: source.DatasetInfo, problems: list[str]) 
 def _count(record: records.ClipRecord, split: str, finding: Finding) -> None:
     finding.clips[split] += 1
     finding.labels[split].update(record.labels)
+    finding.unlabelled[split] += not record.labels
     finding.events[split] += len(record.events)
     finding.boxes[split] += len(record.boxes)
+    finding.presence[split] += len(record.presence)
 
 
-def _check_owner(what: str, split: str, owner: dict[str, str], problems: list[str], *, once: bool) -> None:
-    """Notes that `what` is in the split; in another split it would be measured after it was learned."""
-    if what not in owner:
-        owner[what] = split
-    elif owner[what] != split:
-        problems.append(f'{what} is in split {owner[what]!r} and in split {split!r}: a leak')
-    elif once:
-        problems.append(f'{what} is in split {split!r} twice')
+def _check_owner(record: records.ClipRecord, split: str, owner: dict[str, str], finding: Finding) -> None:
+    """Notes in which split a clip and its stretch of video are; in another it would be measured after it was learned."""
+    clip, stretch = f'clip {record.clip_id!r}', f'the stretch from {record.start:g} s of {record.video!r}'
+    if clip in owner:
+        where = f'split {split!r} twice' if owner[clip] == split else f'split {owner[clip]!r} and in split {split!r}'
+        finding.problems.append(f'{clip} is in {where}')
+    owner.setdefault(clip, split)
+    if record.video and owner.setdefault(stretch, split) != split:
+        finding.leaks.append(f'{stretch} is in split {owner[stretch]!r} and in split {split!r}')
 
 
 def _check_outcome(directory: pathlib.Path, shard: str, ids: list[str], problems: list[str]) -> None:
@@ -150,18 +158,24 @@ def _check_files(directory: pathlib.Path, info: source.DatasetInfo, problems: li
 
 
 def table(info: source.DatasetInfo, finding: Finding) -> str:
-    """Counts per split, and below them how many clips carry each label."""
-    splits = list(finding.clips)
-    width = max(12, *(len(name) for name in info.classes))
+    """Counts per split, clips of those wanted, and below them how many clips carry each label."""
+    splits = list(info.splits)
+    width = max(14, *(len(name) for name in info.classes))
     rows = [
         ('', splits),
-        *((name, [getattr(finding, name)[s] for s in splits]) for name in ('clips', 'events', 'boxes')),
+        ('clips', [finding.clips[split] for split in splits]),
+        ('of wanted', [info.wanted[split] for split in splits]),
+        *((name, [getattr(finding, name)[split] for split in splits]) for name in ('events', 'boxes', 'presence')),
+        ('MiB', [f'{finding.bytes[split] / 2**20:.1f}' for split in splits]),
+        ('clips by label', ['' for _ in splits]),
+        *((name, [finding.labels[split][label] for split in splits]) for label, name in enumerate(info.classes)),
     ]
-    rows.append(('MiB', [f'{finding.bytes[split] / 2**20:.1f}' for split in splits]))
-    rows.append(('clips by label', ['' for _ in splits]))
-    rows.extend((name, [finding.labels[split][label] for split in splits]) for label, name in enumerate(info.classes))
+    if finding.unlabelled.total():
+        rows.append(('(no label)', [finding.unlabelled[split] for split in splits]))
     kind = 'several labels a clip' if info.multi_label else 'one label a clip'
     cut = f'{info.spec.segments} segments of {info.spec.segment_seconds:g} s'
+    if isinstance(info.spec, features.FeatureSpec):
+        cut += f', features: {info.spec.source}'
     head = f'{info.name}: {len(info.classes)} classes, {kind}, {cut}'
     return '\n'.join(
         [head, *(f'{name:{width}s}' + ''.join(f' {cell!s:>10s}' for cell in cells).rstrip() for name, cells in rows)]

@@ -87,3 +87,10 @@ def write_twenty(path):
     """Twenty seconds at 10 numbered frames a second, a click at each x.25 s."""
     media.write_video(path, numbered(200), 10, clicks(20, np.arange(20) + 0.25), RATE)
     return path
+
+
+def write_small(path, seconds=10):
+    """A video of one frame a second, 16 pixels high, with noise for sound."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    media.write_video(path, grey(np.arange(seconds) * 8, 16, 24), 1, noise(seconds), RATE)
+    return path

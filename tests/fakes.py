@@ -1,8 +1,11 @@
 """Small clips and data sets made from seeds, for the tests of data/ and data_prep/. Importable by worker processes."""
 
+import dataclasses
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 import time
 import zlib
 
@@ -10,10 +13,34 @@ import numpy as np
 import simplejpeg
 
 from data_prep import prepare
-from stattn_jax.data import media, records
+from stattn_jax.data import features, media, records
 
 SPEC = media.ClipSpec(segments=3, short_side=24)
+FEATURE_SPEC = features.FeatureSpec(2, 1.0, (1, 1, 4), 3, 'numbers of a generator')
 CLASSES = ('bell', 'cat', 'dog')
+
+
+# As a program, so that a signal hits a process of its own.
+_COMMAND = """
+import fakes
+from absl import flags
+from data_prep import cli
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_enum('runner', 'local', ['local', 'beam'], '', flag_values=FLAGS)
+flags.DEFINE_integer('workers', None, '', flag_values=FLAGS)
+
+def own_record(job, spec):
+    return fakes.slow_record(job, spec)
+
+def main(arguments):
+    beam = cli.beam_options(FLAGS.runner, arguments[1:])
+    # A worker of multiprocessing cannot import from -c.
+    make = fakes.slow_record if beam is None else own_record
+    fakes.dataset(arguments[0], 40, 4, make, workers=FLAGS.workers, beam=beam)
+
+cli.run(main, FLAGS, '', positional=1)
+"""
 
 
 def clip(seed: int, spec: media.ClipSpec = SPEC, height: int = 24, width: int = 32) -> media.Clip:
@@ -54,20 +81,37 @@ def jobs(train: int, test: int = 0) -> list[prepare.Job]:
 def make_record(job: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:
     """A record by the job's id; the payload may ask for trouble.
 
-    Payloads: 'bad' is a clip that cannot be used, 'bug' an unforeseen exception; ('die once', path) kills the process
-    unless the file is there.
+    Payloads: 'bad' and 'missing' are clips that cannot be used, 'bug' an unforeseen exception; ('die once', path) kills the
+    process unless the file is there; any other word is a note.
     """
-    if job.payload == 'bad':
-        raise media.MediaError('no_sound', 'has no audio stream')
-    if job.payload == 'bug':
-        raise ZeroDivisionError
-    if job.payload:
-        marker = pathlib.Path(job.payload[1])
-        if not marker.exists():
-            marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-    seed = zlib.crc32(job.clip_id.encode())
-    return records.ClipRecord(job.clip_id, clip(seed, spec), job.labels, video=job.video, start=float(job.start or 0))
+    made = clip(zlib.crc32(job.clip_id.encode()), spec)
+    match job.payload:
+        case 'bad':
+            raise media.MediaError('no_sound', 'has no audio stream')
+        case 'missing':
+            raise media.MediaError('missing', 'no such file')
+        case 'bug':
+            raise ZeroDivisionError
+        case (_, path):
+            marker = pathlib.Path(path)
+            if not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        case str(note):
+            made = dataclasses.replace(made, notes=(*made.notes, note))
+    return records.ClipRecord(job.clip_id, made, job.labels, video=job.video, start=float(job.start or 0))
+
+
+def feature_record(job: prepare.Job, spec: features.FeatureSpec) -> records.ClipRecord:
+    """A record of features by the job's id."""
+    rng = np.random.default_rng(zlib.crc32(job.clip_id.encode()))
+    clip = features.FeatureClip(
+        visual=rng.standard_normal((spec.segments, *spec.visual)).astype(np.float16),
+        audio=rng.standard_normal((spec.segments, spec.audio)).astype(np.float16),
+        valid=np.ones(spec.segments, bool),
+        duration=spec.seconds,
+    )
+    return records.ClipRecord(job.clip_id, clip, job.labels)
 
 
 def slow_record(job: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:
@@ -75,11 +119,45 @@ def slow_record(job: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:
     return make_record(job, spec)
 
 
-def dataset(out: pathlib.Path, train: int, test: int = 1, **options) -> pathlib.Path:
+def dataset(out: pathlib.Path, train: int, test: int = 1, make=make_record, **options) -> pathlib.Path:
     """Prepares a data set of `train` and `test` clips in this process."""
     options = {'workers': 1, 'shard_size': 4, 'multi_label': False, **options}
-    prepare.prepare(out, 'fake', jobs(train, test), make_record, classes=CLASSES, spec=SPEC, **options)
+    prepare.prepare(out, 'fake', jobs(train, test), make, classes=CLASSES, spec=SPEC, **options)
     return out
+
+
+def command(out: pathlib.Path, *words: str) -> subprocess.Popen:
+    """A process that slowly prepares dataset(out, 40, 4); words: --workers=N or --runner=beam, and Beam's own after `--`."""
+    paths = [os.path.dirname(__file__), *sys.path]
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
+    line = [sys.executable, '-c', _COMMAND, str(out), *words]
+    return subprocess.Popen(line, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def stopped(out: pathlib.Path, signal_number: int, shards: int, *words: str) -> tuple[int, str]:
+    """Runs a command until some shards are whole, sends the signal; returns exit code and stderr."""
+    process = command(out, *words)
+    deadline = time.monotonic() + 60
+    while len(finished(out)) < shards:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal_number)
+    # Ends when the last process that holds the pipe does, the workers included.
+    errors = process.communicate(timeout=60)[1]
+    return process.returncode, errors
+
+
+def finished(out: pathlib.Path) -> list[str]:
+    """Names of the shards that are done."""
+    return [path.stem for path in out.glob('prepare/fake-*.json')]
+
+
+def tree(directory: pathlib.Path) -> dict[str, bytes]:
+    """Every file of a directory."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob('*')) if path.is_file()
+    }
 
 
 def flip_byte(path: pathlib.Path, at: int) -> None:

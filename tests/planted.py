@@ -98,7 +98,9 @@ def write_ave_features(folder: pathlib.Path, suffix: str, patterns: Patterns, ro
             visual[i], audio[i] = patterns.clip(rng, row.label if row else None, seen, heard, (7, 7))
 
 
-def llp_clip(patterns: Patterns, rng, labels: list[int]) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str, int, int]]]:
+def llp_clip(
+    patterns: Patterns, rng, labels: list[int]
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str, int, int]]]:
     """(visual [t d], audio [t k], events) of a video: each label is seen, heard or both, each in an interval of its own."""
     visual = rng.gamma(0.3, 5.0, (10, patterns.visual.shape[1])).astype(np.float32)
     audio = rng.gamma(0.5, 0.5, (10, patterns.audio.shape[1])).astype(np.float32)

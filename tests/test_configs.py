@@ -13,7 +13,9 @@ import pytest
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 PUBLISHED = ('vggsound', 'ave', 'ave_features', 'llp', 'llp_features', 'kinetics_sounds')
-VARIANTS = {'common': (None,), 'own': ('', 'tiny'), 'synthetic': ('', 'lopsided')} | {name: ('', 'runlocal') for name in PUBLISHED}
+VARIANTS = {'common': (None,), 'own': ('', 'tiny'), 'synthetic': ('', 'lopsided')} | {
+    name: ('', 'runlocal') for name in PUBLISHED
+}
 CASES = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_prep import cli, folder
-from stattn_jax.data import media, pipeline, source
+from stattn_jax.data import media, pipeline, records, source
 
 HEADER = 'clip_id,video,start,end,split,labels\n'
 CLIPS = HEADER + (
@@ -70,7 +70,8 @@ def run(videos, tmp_path, capsys):
 def test_good_videos_are_used_and_bad_ones_named(run, tmp_path):
     events = 'clip_id,label,onset,offset,modality\ngood2,noise,0,1.5,audio\nmute,tone,0,1,visual\n'
     boxes = 'clip_id,time,label,x0,y0,x1,y1\ngood1,0.5,tone,0.25,0.25,0.75,0.5\n'
-    code, out, errors = run(events=events, boxes=boxes)
+    presence = 'clip_id,label,modality,flags\ngood1,noise,audio,voice_over|static_image\n'
+    code, out, errors = run(events=events, boxes=boxes, presence=presence)
     assert (code, errors) == (0, [])
     info = source.DatasetInfo.load(tmp_path / 'out')
     assert (info.classes, info.multi_label, info.splits) == (('noise', 'tone'), True, {'test': 1, 'train': 2})
@@ -80,13 +81,14 @@ def test_good_videos_are_used_and_bad_ones_named(run, tmp_path):
     assert (second.labels, second.start, second.video) == ((1, 0), 0.5, 'sub/good 2.mp4')
     assert [(event.label, event.offset, event.modality) for event in second.events] == [(0, 1.5, 'audio')]
     assert [(box.label, box.x1, box.y1) for box in first.boxes] == [(1, 0.75, 0.5)]
+    assert first.presence == (records.Presence(0, 'audio', ('voice_over', 'static_image')),)
     assert (first.clip.height, first.clip.width) == (48, 64)
     assert pipeline.clip_arrays(first, 32, 'squash')['frames'].shape == (3, 32, 32, 3)
     assert first.clip.valid.tolist() == [True] * 3
     test = source.RecordSource(tmp_path / 'out', 'test')
     assert (test[0].clip.valid.tolist(), test[0].clip.notes) == ([True, True, False], ('short',))
 
-    summary = json.loads((tmp_path / 'out' / 'prepare_report.json').read_text())
+    summary = json.loads((tmp_path / 'out' / 'prepare_report.json').read_text())['splits']
     skipped = {clip: reason for part in summary.values() for reason, clips in part['skipped'].items() for clip in clips}
     assert skipped.pop('cut') in media.REASONS
     assert skipped == {'mute': 'no_sound', 'text': 'not_a_video', 'gone': 'missing'}

@@ -6,33 +6,13 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import fakes
 import pytest
 
-from data_prep import prepare
-from stattn_jax.data import media, source, tfrecord
-
-SLOW_RUN = """
-import sys, fakes
-from absl import flags
-from data_prep import cli, prepare
-
-def main(arguments):
-  prepare.prepare(arguments[0], 'fake', fakes.jobs(40, 4), fakes.slow_record, classes=fakes.CLASSES, spec=fakes.SPEC,
-                  multi_label=False, workers=int(arguments[1]), shard_size=4)
-
-cli.run(main, flags.FlagValues(), '', positional=2)
-"""
-
-
-def _tree(directory):
-    return {
-        str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob('*')) if path.is_file()
-    }
+from data_prep import prepare, verify
+from stattn_jax.data import media, records, source, tfrecord
 
 
 def _with_payload(jobs, **payloads):
@@ -52,52 +32,32 @@ def _prepare(out, jobs, **options):
 
 
 def test_bytes_do_not_depend_on_workers(tmp_path):
-    trees = [_tree(fakes.dataset(tmp_path / f'w{workers}', 13, 3, workers=workers)) for workers in (1, 2)]
+    trees = [fakes.tree(fakes.dataset(tmp_path / f'w{workers}', 13, 3, workers=workers)) for workers in (1, 2)]
     assert trees[0].keys() == trees[1].keys()
     assert trees[0] == trees[1]
     assert sum('tfrecord' in name and not name.startswith('prepare') for name in trees[0]) == 2 * 5
 
 
-def _stopped(out, signal_number, shards, workers):
-    """Runs SLOW_RUN until some shards are whole, sends the signal; returns exit code and stderr."""
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join([os.path.dirname(__file__), *sys.path])}
-    command = [sys.executable, '-c', SLOW_RUN, str(out), str(workers)]
-    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while len(_finished(out)) < shards:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal_number)
-    # Ends when the last process that holds the pipe does, the workers included.
-    errors = process.communicate(timeout=60)[1]
-    return process.returncode, errors
-
-
 @pytest.mark.parametrize('workers', [1, 2])
 def test_sigkill_then_the_same_command_gives_the_same_bytes(tmp_path, workers):
     whole, broken = fakes.dataset(tmp_path / 'whole', 40, 4), tmp_path / 'broken'
-    code, _ = _stopped(broken, signal.SIGKILL, 3, workers)
+    code, _ = fakes.stopped(broken, signal.SIGKILL, 3, f'--workers={workers}')
     assert code == -signal.SIGKILL
     assert not (broken / source.INFO_FILE).exists()
     with pytest.raises(tfrecord.NoDataError, match='not finished'):
         source.RecordSource(broken, 'train')
-    finished = {name: (broken / name).stat().st_mtime_ns for name in _finished(broken)}
+    finished = {name: (broken / name).stat().st_mtime_ns for name in fakes.finished(broken)}
     assert 3 <= len(finished) < 11
     # Under its final name a shard is always whole.
     assert all(len(tfrecord.read_index(path)) for path in broken.glob('*-of-000??'))
     fakes.dataset(broken, 40, 4)
-    assert _tree(broken) == _tree(whole)
+    assert fakes.tree(broken) == fakes.tree(whole)
     assert {name: (broken / name).stat().st_mtime_ns for name in finished} == finished
-
-
-def _finished(out):
-    return [path.stem for path in out.glob('prepare/fake-*.json')]
 
 
 @pytest.mark.parametrize('workers', [1, 2])
 def test_ctrl_c_says_how_to_continue(tmp_path, workers):
-    code, errors = _stopped(tmp_path / 'd', signal.SIGINT, 1, workers)
+    code, errors = fakes.stopped(tmp_path / 'd', signal.SIGINT, 1, f'--workers={workers}')
     assert code == 130
     assert (
         errors.splitlines()[-1] == 'error: stopped; run the same command again (a preparation goes on where it stopped)'
@@ -107,11 +67,11 @@ def test_ctrl_c_says_how_to_continue(tmp_path, workers):
 
 def test_a_damaged_shard_that_is_deleted_is_made_anew_alone(tmp_path):
     out = fakes.dataset(tmp_path / 'd', 10)
-    before, times = _tree(out), {path: path.stat().st_mtime_ns for path in out.glob('*-of-0000?')}
+    before, times = fakes.tree(out), {path: path.stat().st_mtime_ns for path in out.glob('*-of-0000?')}
     victim = out / 'fake-train.tfrecord-00001-of-00003'
     victim.unlink()
     fakes.dataset(out, 10)
-    assert _tree(out) == before
+    assert fakes.tree(out) == before
     assert [path for path, stamp in times.items() if path.stat().st_mtime_ns != stamp] == [victim]
 
 
@@ -121,7 +81,8 @@ def test_skipped_clips_are_counted_and_named(tmp_path, capsys):
     assert info.splits == {'test': 2, 'train': 4}
     train = source.RecordSource(tmp_path / 'd', 'train')
     assert [train[i].clip_id for i in range(4)] == ['train0', 'train2', 'train3', 'train4']
-    summary = json.loads((tmp_path / 'd' / 'prepare_report.json').read_text())
+    assert info.wanted == {'test': 2, 'train': 6}
+    summary = json.loads((tmp_path / 'd' / 'prepare_report.json').read_text())['splits']
     assert (summary['train']['wanted'], summary['train']['used']) == (6, 4)
     assert summary['train']['skipped'] == {
         'no_sound': {'train1': 'has no audio stream', 'train5': 'has no audio stream'}
@@ -133,6 +94,84 @@ def test_skipped_clips_are_counted_and_named(tmp_path, capsys):
         'skipped in train: 2 no_sound (give a video with a sound stream there)\n  train1: has no audio stream\n'
         in printed
     )
+
+
+def test_table_has_a_column_for_each_common_fate(tmp_path, capsys):
+    fates = {'train0': 'bad', 'train1': 'missing', 'train2': 'missing', 'train3': 'silent', 'train4': 'damaged'}
+    _prepare(tmp_path / 'd', _with_payload(fakes.jobs(9), **fates))
+    made = [fakes.make_record(job, fakes.SPEC).clip.notes for job in fakes.jobs(9)[3:]]
+    short = sum('short' in notes for notes in made)
+    head, row = [line.split() for line in capsys.readouterr().out.splitlines()[:2]]
+    assert head == 'split wanted used missing unreadable silent short other notes'.split()
+    assert row == ['train', '9', '6', '2', '1', '1', str(short), '1', 'damaged']
+
+
+def test_remarks_are_printed_and_kept(tmp_path, capsys):
+    remarks = ['list.csv: 2 rows are empty', 'list.csv: line 7 is there twice']
+    _prepare(tmp_path / 'd', fakes.jobs(2), remarks=remarks)
+    assert json.loads((tmp_path / 'd' / 'prepare_report.json').read_text())['remarks'] == remarks
+    assert capsys.readouterr().out.startswith(''.join(f'remark: {remark}\n' for remark in remarks))
+    # They are no part of the plan.
+    _prepare(tmp_path / 'd', fakes.jobs(2))
+    assert json.loads((tmp_path / 'd' / 'prepare_report.json').read_text())['remarks'] == []
+
+
+@pytest.mark.parametrize(('require', 'enough'), [(0.5, True), (0.51, False), (11, True), (12, False), (1.0, False)])
+def test_require(tmp_path, capsys, require, enough):
+    # 1 of 2 and 10 of 10 are used.
+    jobs = _with_payload(fakes.jobs(10, 2), test1='bad')
+    out = tmp_path / 'd'
+    if not enough:
+        with pytest.raises(prepare.PrepareError) as caught:
+            _prepare(out, jobs, require=require)
+        assert str(caught.value) == (
+            f'--require={require}: too few clips can be used: test 1 of 2, train 10 of 10 (1 no_sound); '
+            'the same command with a lower --require goes on with these at once'
+        )
+        assert 'skipped in test: 1 no_sound' in capsys.readouterr().out
+        assert (out / 'prepare_report.json').exists() and not (out / source.INFO_FILE).exists()
+        before = {path: path.stat().st_mtime_ns for path in out.glob('*-of-0000?')}
+        assert _prepare(out, jobs, require=0.5).splits == {'test': 1, 'train': 10}
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+    else:
+        assert _prepare(out, jobs, require=require).splits == {'test': 1, 'train': 10}
+
+
+def test_require_takes_the_decimal_number_that_was_typed(tmp_path):
+    # In floats 0.07 * 100 is more than 7.
+    jobs = _with_payload(fakes.jobs(100), **{f'train{i}': 'bad' for i in range(93)})
+    assert _prepare(tmp_path / 'd', jobs, shard_size=None, require=0.07).splits == {'train': 7}
+
+
+def test_more_than_there_is_cannot_be_required(tmp_path):
+    with pytest.raises(prepare.PrepareError, match='--require=11: only 10 clips are listed at all'):
+        _prepare(tmp_path / 'd', fakes.jobs(10), require=11)
+    assert not (tmp_path / 'd').exists()
+
+
+def test_tables_of_the_command_are_not_in_the_way(tmp_path):
+    folder = tmp_path / 'd' / 'tables'
+    folder.mkdir(parents=True)
+    (folder / 'clips.csv').write_text('clip_id\n')
+    _prepare(tmp_path / 'd', fakes.jobs(4))
+    (folder / 'events.csv').write_text('clip_id\n')
+    _prepare(tmp_path / 'd', fakes.jobs(4))
+    assert verify.verify(tmp_path / 'd').problems == []
+
+
+def test_two_hundred_thousand_jobs_are_hashed_in_seconds(tmp_path):
+    # A tenth of them; the plan of a run in which all is done already.
+    jobs = [
+        dataclasses.replace(
+            job, video=f'{i:011d}.mp4', events=(records.Event(0, 0.0, 5.0, 'both'),) * 2, start=float(i % 60)
+        )
+        for i, job in enumerate(fakes.jobs(20_000))
+    ]
+    begun = time.process_time()
+    digest = prepare._hash(jobs)
+    assert time.process_time() - begun < 2
+    assert prepare._hash(jobs) == digest
+    assert prepare._hash([*jobs[:-1], dataclasses.replace(jobs[-1], events=())]) != digest
 
 
 def test_a_shard_whose_clips_are_all_skipped_is_empty_and_harmless(tmp_path):
@@ -149,7 +188,7 @@ def test_a_split_without_a_usable_clip_is_an_error_that_can_be_mended(tmp_path):
     assert "split 'test' has no usable clip (2 no_sound; the first: test0: has no audio stream)" in str(caught.value)
     assert not (tmp_path / 'd' / source.INFO_FILE).exists()
     # The next run tries that split again and no other.
-    assert _finished(tmp_path / 'd') == ['fake-train.tfrecord-00000-of-00001']
+    assert fakes.finished(tmp_path / 'd') == ['fake-train.tfrecord-00000-of-00001']
 
 
 @pytest.mark.parametrize(
@@ -164,11 +203,11 @@ def test_a_split_without_a_usable_clip_is_an_error_that_can_be_mended(tmp_path):
 def test_another_plan_is_refused(tmp_path, change, message):
     out = tmp_path / 'd'
     _prepare(out, fakes.jobs(6))
-    before = _tree(out)
+    before = fakes.tree(out)
     with pytest.raises(prepare.PrepareError, match=message) as caught:
         _prepare(out, **{'jobs': fakes.jobs(6), **change})
     assert 'give another --out, or delete' in str(caught.value)
-    assert _tree(out) == before
+    assert fakes.tree(out) == before
 
 
 def test_a_directory_with_other_things_is_refused(tmp_path):

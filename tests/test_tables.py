@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from data_prep import tables
+from data_prep import rows, tables
 from data_prep.prepare import Job
 from stattn_jax.data import records
 
@@ -12,18 +12,18 @@ CLIPS = 'clip_id,video,start,end,split,labels\n'
 GOOD = CLIPS + 'a,v/a.mp4,20,30,train,dog|cat\nb,b.mp4,,,test,dog\n'
 EVENTS = 'clip_id,label,onset,offset,modality\n'
 BOXES = 'clip_id,time,label,x0,y0,x1,y1\n'
+PRESENCE = 'clip_id,label,modality,flags\n'
 
 
 @pytest.fixture
 def read(tmp_path):
     """Writes the given tables and reads them."""
 
-    def run(clips=GOOD, events=None, boxes=None, classes=None):
+    def run(clips=GOOD, **others):
         paths = {}
-        for name, text in (('clips', clips), ('events', events), ('boxes', boxes), ('classes', classes)):
-            if text is not None:
-                paths[name] = tmp_path / f'{name}.csv'
-                paths[name].write_bytes(text if isinstance(text, bytes) else text.encode())
+        for name, text in {'clips': clips, **others}.items():
+            paths[name] = tmp_path / f'{name}.csv'
+            paths[name].write_bytes(text if isinstance(text, bytes) else text.encode())
         return tables.read_tables(**paths)
 
     return run
@@ -34,7 +34,7 @@ def faults(read, tmp_path):
     """The faults found in the given tables, without the folder's path."""
 
     def run(**texts):
-        with pytest.raises(tables.TableError) as caught:
+        with pytest.raises(rows.TableError) as caught:
             read(**texts)
         assert all('\n' not in fault for fault in caught.value.faults)
         return [fault.replace(f'{tmp_path}/', '') for fault in caught.value.faults]
@@ -185,10 +185,32 @@ def test_bad_box(faults, row, expected):
     assert expected in fault
 
 
+def test_presence(read):
+    own = read(presence=PRESENCE + 'a,cat,audio,voice_over|background_music\na,dog,both,\nb,cat,visual,\n')
+    assert [job.presence for job in own.jobs] == [
+        (records.Presence(0, 'audio', ('voice_over', 'background_music')), records.Presence(1, 'both')),
+        (records.Presence(0, 'visual'),),
+    ]
+
+
+@pytest.mark.parametrize(
+    ('row', 'expected'),
+    [
+        ('z,dog,audio,', "presence.csv:2: column clip_id: got 'z'"),
+        ('a,dgo,audio,', "column label: got 'dgo'"),
+        ('a,dog,A,', "column modality: got 'A', expected one of audio, visual, both"),
+        ('a,dog,audio,voice over', "column flags: got 'voice over', expected words joined by |, or nothing"),
+    ],
+)
+def test_bad_presence(faults, row, expected):
+    (fault,) = faults(presence=PRESENCE + row + '\n')
+    assert expected in fault
+
+
 def test_all_faults_are_collected_and_twenty_shown(read):
-    rows = ''.join(f'c{i},a.mp4,x,y,train,dog\n' for i in range(15))
-    with pytest.raises(tables.TableError) as caught:
-        read(CLIPS + rows)
+    lines = ''.join(f'c{i},a.mp4,x,y,train,dog\n' for i in range(15))
+    with pytest.raises(rows.TableError) as caught:
+        read(CLIPS + lines)
     assert len(caught.value.faults) == 30
     lines = str(caught.value).splitlines()
     assert len(lines) == 21
@@ -196,7 +218,7 @@ def test_all_faults_are_collected_and_twenty_shown(read):
 
 
 def test_unreadable_files(tmp_path, faults):
-    with pytest.raises(tables.TableError, match=r'nowhere.csv: cannot be read \(No such file or directory\)'):
+    with pytest.raises(rows.TableError, match=r'nowhere.csv: cannot be read \(No such file or directory\)'):
         tables.read_tables(tmp_path / 'nowhere.csv')
     (fault,) = faults(clips=CLIPS.encode() + 'a,a.mp4,,,train,Tür'.encode('latin-1'))
     assert 'is not UTF-8; save the table as UTF-8' in fault

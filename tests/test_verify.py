@@ -7,7 +7,6 @@ import sys
 
 import fakes
 import pytest
-from absl import flags
 
 from data_prep import cli, prepare, verify
 from stattn_jax.data import records, source, tfrecord
@@ -23,8 +22,10 @@ def copy(sound, tmp_path):
     return shutil.copytree(sound, tmp_path / 'd')
 
 
-def _run(directory, capsys):
-    code = cli.exit_code(['verify', str(directory)], verify.main, flags.FlagValues(), '', positional=1)
+def _run(directory, capsys, *options):
+    capsys.readouterr()
+    verify.FLAGS.unparse_flags()
+    code = cli.exit_code(['verify', str(directory), *options], verify.main, verify.FLAGS, '', positional=1)
     return code, capsys.readouterr()
 
 
@@ -33,25 +34,63 @@ def test_sound_directory(sound, capsys):
     assert code == 0
     lines = [line.split() for line in output.out.splitlines()]
     assert lines[1] == ['test', 'train']
-    assert lines[2] == ['clips', '2', '10']
+    assert lines[2:4] == [['clips', '2', '10'], ['of', 'wanted', '2', '10']]
     assert lines[-4:-1] == [['bell', '1', '4'], ['cat', '1', '3'], ['dog', '0', '3']]
     assert output.out.endswith('12 records, all checksums match\n')
 
 
-def test_counts_of_events_and_boxes(tmp_path):
-    jobs = [prepare.Job(f'c{i}', 'train', (0,), payload=None) for i in range(5)]
+def _prepare(out, jobs, make_record, spec=fakes.SPEC):
     prepare.prepare(
-        tmp_path / 'd', 'fake', jobs, _numbered, classes=fakes.CLASSES, spec=fakes.SPEC, multi_label=False, workers=1
+        out, 'fake', jobs, make_record, classes=fakes.CLASSES, spec=spec, multi_label=False, workers=1, shard_size=4
     )
+    return out
+
+
+def test_counts_of_events_boxes_and_presence(tmp_path):
+    _prepare(tmp_path / 'd', [prepare.Job(f'c{i}', 'train', (0,)) for i in range(5)], _numbered)
     finding = verify.verify(tmp_path / 'd')
     assert finding.problems == []
     made = [fakes.record(i) for i in range(5)]
     assert finding.events == {'train': sum(len(record.events) for record in made)}
     assert finding.boxes == {'train': sum(len(record.boxes) for record in made)}
+    assert finding.presence == {'train': 2}
 
 
 def _numbered(job, spec):
-    return fakes.record(int(job.clip_id[1:]), job.clip_id)
+    number = int(job.clip_id[1:])
+    presence = (records.Presence(1, 'audio', ('voice_over',)),) if number > 2 else ()
+    return dataclasses.replace(fakes.record(number, job.clip_id), presence=presence)
+
+
+def test_features_and_clips_without_a_label(tmp_path, capsys):
+    jobs = [dataclasses.replace(job, labels=job.labels if i % 2 else ()) for i, job in enumerate(fakes.jobs(6, 1))]
+    out = _prepare(tmp_path / 'd', jobs, fakes.feature_record, fakes.FEATURE_SPEC)
+    code, output = _run(out, capsys)
+    assert code == 0
+    assert output.out.splitlines()[0].endswith(', 2 segments of 1 s, features: numbers of a generator')
+    assert ['(no', 'label)', '1', '3'] in [line.split() for line in output.out.splitlines()]
+
+
+def test_used_of_wanted(tmp_path, capsys):
+    jobs = [dataclasses.replace(job, payload='bad' if job.clip_id == 'train3' else None) for job in fakes.jobs(6)]
+    code, output = _run(_prepare(tmp_path / 'd', jobs, fakes.make_record), capsys)
+    lines = [line.split() for line in output.out.splitlines()]
+    assert code == 0 and lines[2:4] == [['clips', '5'], ['of', 'wanted', '6']]
+
+
+def test_leaks_fail_unless_they_are_allowed(tmp_path, capsys):
+    jobs = [dataclasses.replace(job, video='x.mp4', start=float(i % 5)) for i, job in enumerate(fakes.jobs(5, 1))]
+    out = _prepare(tmp_path / 'd', jobs, fakes.make_record)
+    line = "leak: the stretch from 0 s of 'x.mp4' is in split 'test' and in split 'train'\n"
+    code, output = _run(out, capsys)
+    assert code == 1 and line in output.out
+    assert output.err == (
+        f'error: {out}: 1 leak found, see above; --allow_leaks accepts them where the published split is so\n'
+    )
+    code, output = _run(out, capsys, '--allow_leaks')
+    assert code == 0 and line in output.out and output.err == ''
+    code, _ = _run(out, capsys)
+    assert code == 1
 
 
 def test_flipped_byte_names_file_offset_and_record(copy, capsys):
@@ -108,12 +147,10 @@ def test_leaks_and_duplicates_are_named(copy):
     _overwrite(
         copy, 'fake-train.tfrecord-00002-of-00003', [fakes.record(1, 'a', 'x.mp4'), fakes.record(2, 'b', 'x.mp4')]
     )
-    problems = '\n'.join(verify.verify(copy).problems)
-    assert "clip 'train3' is in split 'test' twice" in problems
-    assert "clip 'train3' is in split 'test' and in split 'train': a leak" in problems
-    assert "the stretch from 0.25 s of 'x.mp4' is in split 'test' and in split 'train': a leak" in problems
-    assert '0.5 s' not in problems
-    assert problems.count('a leak') == 2
+    finding = verify.verify(copy)
+    assert "clip 'train3' is in split 'test' twice" in finding.problems
+    assert "clip 'train3' is in split 'test' and in split 'train'" in finding.problems
+    assert finding.leaks == ["the stretch from 0.25 s of 'x.mp4' is in split 'test' and in split 'train'"]
 
 
 def test_missing_and_foreign_clips_are_named(copy):
@@ -129,6 +166,6 @@ def test_exit_codes(arguments, code, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', ['verify', *arguments])
     with pytest.raises(SystemExit) as caught:
-        cli.run(verify.main, flags.FlagValues(), '', positional=1)
+        cli.run(verify.main, verify.FLAGS, '', positional=1)
     assert caught.value.code == code
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -7,6 +7,7 @@ record says), source.py (random access to a split).
 import os
 import pathlib
 import struct
+import uuid
 from collections.abc import Iterable
 
 import google_crc32c
@@ -41,8 +42,9 @@ def write_shard(path: str | os.PathLike, serialized: Iterable[bytes]) -> None:
     and a last one with the size of the shard and the masked CRC32C of the rows before it.
     """
     path = pathlib.Path(path)
-    # The process id keeps two writers apart; they would write the same bytes, and the last rename wins.
-    data_tmp, index_tmp = (path.with_name(f'{path.name}{suffix}.tmp-{os.getpid()}') for suffix in ('', INDEX_SUFFIX))
+    # Two writers, perhaps on two machines, would write the same bytes, and the last rename wins.
+    mark = uuid.uuid4().hex
+    data_tmp, index_tmp = (path.with_name(f'{path.name}{suffix}.tmp-{mark}') for suffix in ('', INDEX_SUFFIX))
     rows, offset = [], 0
     with open(data_tmp, 'wb') as file:
         for data in serialized:

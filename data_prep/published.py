@@ -1,0 +1,220 @@
+"""What the commands of data_prep share: flags, the tables of a published data set, and the way from there to the records.
+
+A published set is read into a `Listing` (vggsound.py, ave.py, llp.py, kinetics_sounds.py), written as the project's own tables, and
+read back through tables.py, so that there is one set of checks for everybody's data. Read next: videos.py, tables.py.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from absl import flags
+
+from data_prep import cli, prepare, report, rows, tables, videos
+from stattn_jax.data import media, records
+from stattn_jax.data.features import FeatureSpec
+
+CLASSES_FILE = 'classes.txt'
+TABLES = {
+    'clips.csv': tables.CLIP_COLUMNS,
+    'events.csv': tables.EVENT_COLUMNS,
+    'boxes.csv': tables.BOX_COLUMNS,
+    'presence.csv': tables.PRESENCE_COLUMNS,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A clip as its publishers list it.
+
+    source: the YouTube id that it was cut from. names: what its file may be called; the first one is looked for where there is none.
+    payload: where its features lie (data_prep/features.py).
+    """
+
+    clip_id: str
+    source: str
+    split: str
+    labels: tuple[str, ...]
+    names: tuple[videos.Name, ...]
+    payload: Any = None
+
+
+@dataclasses.dataclass
+class Listing:
+    """What the files of a published data set say: clips, rows of the other tables (their columns: tables.py), and remarks on quirks."""
+
+    classes: tuple[str, ...]
+    clips: list[Clip]
+    multi_label: bool = False
+    events: list[tuple] = dataclasses.field(default_factory=list)
+    boxes: list[tuple] = dataclasses.field(default_factory=list)
+    presence: list[tuple] = dataclasses.field(default_factory=list)
+    remarks: list[str] = dataclasses.field(default_factory=list)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Flags
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def define_flags(flag_values: flags.FlagValues, name: str) -> None:
+    """The flags of every command that prepares videos; `name` is the default of --name."""
+    define = functools.partial(flags.DEFINE_string, flag_values=flag_values)
+    define('out', None, 'Directory to write; a stopped run continues there.', required=True)
+    define('name', name, 'Name of the data set, the first part of the file names.')
+    define('require', None, 'Fewer usable clips are an error: a fraction of each split (0.9), or clips in all (14000).')
+    flags.DEFINE_enum(
+        'runner',
+        'local',
+        ['local', 'beam'],
+        'Processes here, or Beam; its own options stand after --.',
+        flag_values=flag_values,
+    )
+    flags.DEFINE_integer('segments', 10, 'Segments of a clip, a frame and a mel patch each.', flag_values=flag_values)
+    flags.DEFINE_float('segment_seconds', 1.0, 'Length of a segment.', flag_values=flag_values)
+    flags.DEFINE_integer('short_side', 256, 'Short side of the stored frames, in pixels.', flag_values=flag_values)
+    flags.DEFINE_integer('workers', None, 'Processes. Default: one per CPU.', lower_bound=1, flag_values=flag_values)
+
+
+def clip_spec(flag_values: flags.FlagValues) -> media.ClipSpec:
+    """The spec that the flags ask for; raises cli.UsageError where a value is out of range."""
+    try:
+        return media.ClipSpec(
+            segments=flag_values.segments,
+            segment_seconds=flag_values.segment_seconds,
+            short_side=flag_values.short_side,
+        )
+    except ValueError as error:
+        raise cli.UsageError(f'--{error}') from None
+
+
+def folder(flag_values: flags.FlagValues, flag: str, expected: str) -> pathlib.Path:
+    """The folder that a flag names; raises cli.UsageError where it is none."""
+    # Absolute, since Beam's workers start elsewhere.
+    path = pathlib.Path(flag_values[flag].value).absolute()
+    if not path.is_dir():
+        raise cli.UsageError(f'--{flag}={path} is not a folder; expected {expected}')
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From tables to records
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def make_record(videos_folder: str, job: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:
+    """Reads a job's stretch of its video file; raises media.MediaError when it cannot be used."""
+    clip = media.read_clip(pathlib.Path(videos_folder) / job.video, spec, job.start, job.end)
+    start = job.start or 0.0
+    return records.ClipRecord(
+        job.clip_id, clip, job.labels, job.events, job.boxes, job.video, start, presence=job.presence
+    )
+
+
+def prepare_jobs(
+    flag_values: flags.FlagValues,
+    jobs: list[prepare.Job],
+    make: prepare.MakeRecord,
+    beam: list[str],
+    *,
+    classes: tuple[str, ...],
+    spec: records.Spec,
+    multi_label: bool,
+    remarks: Sequence[str] = (),
+) -> None:
+    """prepare.prepare as the common flags say; `beam` is what stood after `--` (cli.beam_options)."""
+    prepare.prepare(
+        flag_values.out,
+        flag_values.name,
+        jobs,
+        make,
+        classes=classes,
+        spec=spec,
+        multi_label=multi_label,
+        workers=flag_values.workers,
+        require=None if flag_values.require is None else cli.parse_require(flag_values.require),
+        remarks=remarks,
+        beam=cli.beam_options(flag_values.runner, beam),
+    )
+
+
+def prepare_videos(flag_values: flags.FlagValues, listing: Listing, beam: list[str]) -> None:
+    """Makes a data set of the clips' files below --videos."""
+    where = folder(flag_values, 'videos', 'the folder with the video files, at any depth')
+    spec = clip_spec(flag_values)
+    found = videos.locate(where, {clip.clip_id: (clip.source, clip.names) for clip in listing.clips}, listing.remarks)
+    with _written(flag_values, listing, found) as own:
+        _prepare_listing(flag_values, listing, own.jobs, functools.partial(make_record, str(where)), spec, beam)
+
+
+def prepare_features(
+    flag_values: flags.FlagValues,
+    listing: Listing,
+    where: pathlib.Path,
+    make: Callable[[str, prepare.Job, FeatureSpec], records.ClipRecord],
+    spec: FeatureSpec,
+    beam: list[str],
+    more: Sequence[prepare.Job] = (),
+) -> None:
+    """Makes a data set of the clips' features in the folder `where`; `more` are jobs that are in no table."""
+    for name in ('segments', 'segment_seconds', 'short_side'):
+        if flag_values[name].present:
+            raise cli.UsageError(
+                f'--{name}={flag_values[name].value} is for videos; the features are cut already: leave it out'
+            )
+    payloads = {clip.clip_id: clip.payload for clip in listing.clips}
+    with _written(flag_values, listing, {}) as own:
+        jobs = [dataclasses.replace(job, payload=payloads[job.clip_id]) for job in own.jobs]
+        _prepare_listing(flag_values, listing, [*jobs, *more], functools.partial(make, str(where)), spec, beam)
+
+
+@contextlib.contextmanager
+def _written(
+    flag_values: flags.FlagValues, listing: Listing, found: dict[str, videos.Found]
+) -> Iterator[tables.Tables]:
+    """The listing as tables, which stand in OUT/tables once the block is through: until then OUT may be somebody else's."""
+    with tempfile.TemporaryDirectory() as work:
+        yield write_tables(listing, found, pathlib.Path(work))
+        shutil.copytree(work, pathlib.Path(flag_values.out) / report.TABLES_DIR, dirs_exist_ok=True)
+
+
+def _prepare_listing(
+    flag_values, listing: Listing, jobs: list[prepare.Job], make: prepare.MakeRecord, spec, beam
+) -> None:
+    prepare_jobs(
+        flag_values,
+        jobs,
+        make,
+        beam,
+        classes=listing.classes,
+        spec=spec,
+        multi_label=listing.multi_label,
+        remarks=listing.remarks,
+    )
+
+
+def write_tables(listing: Listing, found: dict[str, videos.Found], where: pathlib.Path) -> tables.Tables:
+    """Writes a listing as the project's tables and a file of its classes, and reads them back."""
+    content = {
+        'clips.csv': [_clip_row(clip, found.get(clip.clip_id)) for clip in listing.clips],
+        'events.csv': listing.events,
+        'boxes.csv': listing.boxes,
+        'presence.csv': listing.presence,
+    }
+    for file, columns in TABLES.items():
+        rows.write_rows(where / file, columns, content[file])
+    (where / CLASSES_FILE).write_text(''.join(f'{name}\n' for name in listing.classes), encoding='utf-8')
+    return tables.read_tables(
+        *(where / name for name in ('clips.csv', 'events.csv', 'boxes.csv', CLASSES_FILE, 'presence.csv'))
+    )
+
+
+def _clip_row(clip: Clip, found: videos.Found | None) -> tuple:
+    # A clip without a file keeps the name it should have: preparation then counts it as missing.
+    found = found or videos.Found(f'{clip.names[0].stem}.mp4')
+    return clip.clip_id, found.path, found.start, found.end, clip.split, '|'.join(clip.labels)

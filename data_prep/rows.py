@@ -1,0 +1,141 @@
+"""Rows of delimited text files, checked cell by cell, and the writer of such files.
+
+A fault is one line with file, line, column, value and what was expected; all faults of a file are collected before any is raised.
+Read next: tables.py (the project's own tables), published.py (other people's).
+"""
+
+import contextlib
+import csv
+import math
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+_SHOWN = 20
+
+
+class TableError(Exception):
+    """Faults in the tables, one line each; the first 20 are in the message and all in `.faults`."""
+
+    def __init__(self, faults: list[str]):
+        self.faults = faults
+        more = [f'... and {len(faults) - _SHOWN} more faults'] if len(faults) > _SHOWN else []
+        super().__init__('\n'.join(faults[:_SHOWN] + more))
+
+
+@contextlib.contextmanager
+def collect() -> Iterator[list[str]]:
+    """A list for the faults found inside the block, raised together as TableError at its end."""
+    faults: list[str] = []
+    yield faults
+    if faults:
+        raise TableError(faults)
+
+
+class Row:
+    """A row's cells, and the faults found in it."""
+
+    def __init__(self, path: str | os.PathLike, line: int, cells: dict[str, str], faults: list[str]):
+        self.cells, self.line, self.bad = cells, line, False
+        self._path, self._faults = path, faults
+
+    def fault(self, column: str, expected: str) -> None:
+        """Notes that the cell is not what was expected."""
+        self.bad = True
+        self._faults.append(
+            f'{self._path}:{self.line}: column {column}: got {self.cells[column]!r}, expected {expected}'
+        )
+
+    def check(self, column: str, good: Callable[[str], object], expected: str) -> str:
+        """The cell without blanks around it; a fault unless it is good."""
+        text = self.cells[column].strip()
+        if not good(text):
+            self.fault(column, expected)
+        return text
+
+    def number(
+        self,
+        column: str,
+        expected: str,
+        *,
+        optional: bool = False,
+        least: float,
+        most: float | None = None,
+        slack: float = 0.0,
+    ) -> float | None:
+        """The cell as a finite number in least..most + slack; None where it is empty (and may be), or faulty."""
+        text = self.cells[column].strip()
+        if optional and not text:
+            return None
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= least):
+            self.fault(column, expected)
+            return None
+        if most is not None and value > most + slack:
+            self.fault(column, f'{expected}, at most {most:g}')
+            return None
+        return value
+
+
+def read_rows(
+    path: str | os.PathLike,
+    columns: Sequence[str],
+    faults: list[str],
+    *,
+    delimiter: str = ',',
+    header: bool = True,
+    quoting: int = csv.QUOTE_MINIMAL,
+) -> Iterator[Row]:
+    """The rows of a file, blank lines left out; what cannot be read is a fault and no row.
+
+    header: the first line names the columns, in any order and with others among them; without, they are `columns` in this order.
+    quoting: of the csv module.
+    """
+    try:
+        with open(path, encoding='utf-8-sig', newline='') as file:
+            reader = csv.DictReader(
+                file, None if header else columns, delimiter=delimiter, quoting=quoting, strict=True
+            )
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                faults.append(
+                    f'{path}:1: column {", ".join(missing)} is missing; '
+                    f'the header has {",".join(reader.fieldnames or ()) or "nothing"}, expected {",".join(columns)}'
+                )
+                return
+            expected = f'{len(reader.fieldnames)} ' + ('as in the header' if header else f'({",".join(columns)})')
+            for cells in reader:
+                if None in cells or None in cells.values():
+                    count = sum(value is not None for key, value in cells.items() if key) + len(cells.get(None, ()))
+                    faults.append(f'{path}:{reader.line_num}: {count} cells, expected {expected}; quote commas')
+                else:
+                    yield Row(path, reader.line_num, cells, faults)
+    except OSError as error:
+        faults.append(
+            f'{path}: cannot be read ({error.strerror}); expected a CSV file with the columns {",".join(columns)}'
+        )
+    except UnicodeDecodeError as error:
+        faults.append(f'{path}: byte {error.start} is not UTF-8; save the table as UTF-8')
+    except csv.Error as error:
+        faults.append(f'{path}:{reader.line_num}: not CSV ({error}); expected standard quoting')
+
+
+def read_lines(path: str | os.PathLike, expected: str, faults: list[str]) -> list[str]:
+    """The lines of a text file without blanks around them, empty ones left out."""
+    try:
+        lines = [line.strip() for line in pathlib.Path(path).read_text(encoding='utf-8-sig').splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f'{path}: cannot be read ({error}); expected {expected}')
+        return []
+    return [line for line in lines if line]
+
+
+def write_rows(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Writes a table that `read_rows` reads back: None as an empty cell, floats to the last digit."""
+    with open(path, 'w', newline='', encoding='utf-8') as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)

@@ -1,0 +1,89 @@
+"""videos.py: a clip's file is found under each of its names; a name that fits several clips is never guessed."""
+
+import pytest
+
+from data_prep import videos
+
+ID = '_0-BIyqJj9Z'
+
+
+@pytest.fixture
+def locate(tmp_path):
+    """Makes empty files and locates clips given as (source, start): ({(source, start): Found}, remarks)."""
+
+    def call(*files, clips, **options):
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).touch()
+        wanted = {clip: (clip[0], videos.names(clip[0], clip[1], clip[1] + 10, **options)) for clip in clips}
+        remarks = []
+        return videos.locate(tmp_path, wanted, remarks), remarks
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ('stem', 'start', 'stretch'),
+    [
+        (f'{ID}_000030', 30, (None, None)),
+        (f'{ID}_30000_40000', 30, (None, None)),
+        (f'{ID}_000030_000040', 30, (None, None)),
+        (f'{ID}_30_40', 30, (None, None)),
+        (f'{ID}_30', 30, (None, None)),
+        (f'{ID}_0', 0, (None, None)),
+        (f'{ID}_101.8_111.8', 101.8, (None, None)),
+        (f'Y{ID}', 30, (None, None)),
+        (ID, 30, (30, 40)),
+    ],
+)
+def test_each_name(locate, stem, start, stretch):
+    found, remarks = locate(f'a/b/{stem}.MKV', 'a/other.mp4', f'{stem}.txt', clips=[(ID, start)])
+    assert found == {(ID, start): videos.Found(f'a/b/{stem}.MKV', *stretch)}
+    assert len(remarks) == 1 and '2 video files; 1 of 1 clips are there: 1 as ' in remarks[0]
+
+
+def test_names_of_other_clips_are_not_taken(locate):
+    found, remarks = locate(
+        f'{ID}_000031.mp4', f'{ID}_30000_41000.mp4', f'{ID}_3_13.mp4', f'X{ID}.mp4', clips=[(ID, 30)]
+    )
+    assert found == {}
+    assert '0 of 1 clips are there; ' in remarks[0] and f'looked for as {ID}_000030, {ID}_000030_000040, ' in remarks[0]
+
+
+def test_the_id_alone_is_the_clip_where_there_is_no_whole_video(locate):
+    assert locate(f'{ID}.mp4', clips=[(ID, 30)], whole=False)[0] == {(ID, 30): videos.Found(f'{ID}.mp4')}
+
+
+@pytest.mark.parametrize(('stem', 'whole'), [(f'Y{ID}', True), (ID, False)])
+def test_a_name_that_fits_two_clips_is_used_for_neither(locate, stem, whole):
+    found, remarks = locate(f'{stem}.mp4', clips=[(ID, 30), (ID, 50), ('abcdefghijk', 0)], whole=whole)
+    assert found == {}
+    assert remarks[1].startswith('2 clips not used, since the name of their file fits several clips of one video: ')
+    assert f'{stem}.mp4' in remarks[1]
+
+
+def test_the_whole_video_serves_all_its_clips_and_a_cut_one_goes_first(locate):
+    found, remarks = locate(f'{ID}.mp4', f'{ID}_000050.webm', f'Y{ID}.mp4', clips=[(ID, 30), (ID, 50)])
+    assert found == {(ID, 30): videos.Found(f'{ID}.mp4', 30, 40), (ID, 50): videos.Found(f'{ID}_000050.webm')}
+    assert '1 as ID, 1 as ID_000030' in remarks[0]
+
+
+def test_two_files_of_one_name_the_first_in_sorted_order_and_named(locate):
+    found, remarks = locate(f'b/{ID}_30.mp4', f'a/{ID}_30.avi', 'a/x.mp4', 'b/x.mp4', clips=[(ID, 30)])
+    assert found[ID, 30].path == f'a/{ID}_30.avi'
+    assert remarks[1] == (
+        '1 files of one name in several folders, of which the first in sorted order is used: '
+        f'a/{ID}_30.avi, not b/{ID}_30.mp4'
+    )
+
+
+def test_folders_behind_links_are_searched(locate, tmp_path, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp('disk2')
+    (elsewhere / f'{ID}_30.mp4').touch()
+    (tmp_path / 'more').symlink_to(elsewhere)
+    assert locate(clips=[(ID, 30)])[0][ID, 30].path == f'more/{ID}_30.mp4'
+
+
+def test_remarks_name_fifty():
+    assert videos.named('things', ['a', 'b']) == '2 things: a, b'
+    assert videos.named('things', map(str, range(53))).endswith(', 48, 49, ... and 3 more')
