@@ -73,7 +73,7 @@ def get_config() -> ConfigDict:
 def check_variant(file: str, arg: str, *known: str) -> None:
     """Raises ValueError for an argument after the file name that is none of its variants."""
     if arg not in ('', *known):
-        raise ValueError(f'{file}:{arg}: the variants are "", {", ".join(known)}')
+        raise ValueError(f'{file}:{arg}: the variants are "" and {", ".join(known)}')
 
 
 def tiny(config: ConfigDict) -> ConfigDict:
