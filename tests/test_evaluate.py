@@ -185,3 +185,39 @@ def test_several_labels_and_a_split_of_one_clip_go_all_the_way(tmp_path):
     for numbers in (one, two):
         assert numbers['pointing/space_n'] == numbers['pointing/time_n'] == 0 and 'pointing/space' not in numbers
     assert np.isfinite(list(runs.metrics(workdir).values())).all()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Choosing a checkpoint
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def splits_info(*splits):
+    counts = dict.fromkeys(splits, 2)
+    return source.DatasetInfo('fake', ('a',), False, media.ClipSpec(segments=2), counts, counts, counts, 'abc')
+
+
+@pytest.mark.parametrize('split, expected', [('val', True), ('', False), ('dev', True)])
+def test_the_checkpoint_is_chosen_on_a_split_that_is_there(config, split, expected):
+    config.eval.select_split = split
+    assert evaluate.selects(config, splits_info('train', 'val', 'dev', 'test')) is expected
+
+
+def test_data_without_val_keep_the_last_checkpoint(config):
+    config.eval.select_split = 'val'
+    assert evaluate.selects(config, splits_info('train', 'test')) is False
+
+
+@pytest.mark.parametrize('split', ['test', 'vla'])
+def test_nothing_is_chosen_on_test_or_on_a_split_that_is_not_there(config, split):
+    config.eval.select_split = split
+    with pytest.raises(run.RunError, match=f"select_split is '{split}'.*never 'test'"):
+        evaluate.selects(config, splits_info('train', 'val', 'test'))
+
+
+def test_a_metric_that_is_none_is_named_with_the_nearest(config):
+    config.train.best_metric = 'classification/top_1'
+    with pytest.raises(run.RunError, match="best_metric is 'classification/top_1'.*near: classification/top1"):
+        evaluate.check_metric(config, {'classification/top1': 0.5, 'pointing/space': 0.5})
+    config.train.best_metric = 'pointing/space'
+    evaluate.check_metric(config, {'classification/top1': 0.5, 'pointing/space': 0.5})

@@ -13,6 +13,7 @@ import pytest
 from configs import common
 from stattn_jax import run
 from stattn_jax.data import media, source
+from stattn_jax.data.features import FeatureSpec
 
 FACTS = run.DataFacts(('cat', 'dog'), True, media.ClipSpec(segments=3, short_side=32), 'abc')
 
@@ -173,3 +174,25 @@ def test_options_of_the_config_reach_the_model(quick_compile):
     assert state['params']['visual_head'].shape == (8, 2) and state['score_mean'].shape == (2, 2)
     assert float(schedule(config.optim.warmup_steps)) == pytest.approx(config.optim.lr)
     assert float(schedule(config.train.steps)) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize('visual, audio, kind, named', [
+    ('resnet18', 'precomputed', 'features', "model.visual is 'resnet18'.*holds features"),
+    ('precomputed', 'tiny', 'features', "model.audio is 'tiny'.*expected precomputed"),
+    ('precomputed', 'precomputed', 'videos', "model.visual is 'precomputed'.*holds pictures and sound"),
+])  # fmt: skip
+def test_trunks_that_do_not_read_what_the_data_hold(visual, audio, kind, named):
+    config = common.get_config()
+    config.model.update({'visual': visual, 'audio': audio})
+    config.data.dir = 'DATA'
+    spec = {'features': FeatureSpec(3, 1.0, (1, 1, 8), 4, 'x'), 'videos': media.ClipSpec()}[kind]
+    with pytest.raises(run.RunError, match=named):
+        run.check_trunks(config, spec)
+
+
+def test_classes_are_yes_or_no_with_several_labels_or_where_asked_for():
+    config = common.get_config()
+    facts = [run.DataFacts(('a', 'b'), several, media.ClipSpec(), '') for several in (False, True)]
+    assert [run.is_binary(config, f) for f in facts] == [False, True]
+    config.loss.binary = True
+    assert run.is_binary(config, facts[0])
