@@ -22,7 +22,7 @@ setup: $(VENV)/ready
 # The marker is touched last, so that an interrupted installation is done again.
 $(VENV)/ready: requirements/cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python %d.%d is too old; expected 3.11 or newer; give PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
-	@echo "installing into $(VENV) (about a minute, 1 GB) ..."
+	@echo "installing into $(VENV) (a minute or two, 1.7 GB) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/cpu.txt
 	@touch $@

@@ -12,7 +12,7 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from stattn_jax import evaluate, run, train
+from stattn_jax import evaluate, run, score, train
 from stattn_jax.data import source, tfrecord
 from stattn_jax.runtime import checkpoint, perf
 
@@ -131,8 +131,7 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path):
 def _print(numbers):
     for split, values in numbers.items():
         print(f'\n{split}:')
-        for name, value in sorted(values.items()):
-            print(f'  {name:<40} {value:.4f}' if isinstance(value, float) else f'  {name:<40} {value}')
+        print(score.table(values))
 
 
 def _fail(error, code: int) -> int:

@@ -84,6 +84,31 @@ def score(
     return numbers
 
 
+def table(numbers: Numbers) -> str:
+    """The numbers as lines for people: each rate with its chance, its trivial predictors and its n in the same line.
+
+    A name joins the line of the longest other name that it begins with, unless it has such companions itself.
+    """
+    names = sorted(numbers)
+    parents = {
+        name: max((other for other in names if name.startswith(f'{other}_')), key=len, default=None) for name in names
+    }
+    heads = [name for name in names if parents[name] is None or name in parents.values()]
+    lines = []
+    for head in heads:
+        beside = [
+            f'{name.removeprefix(head)[1:]} {_said(numbers[name])}'
+            for name in names
+            if parents[name] == head and name not in heads
+        ]
+        lines.append(f'  {head:<36} {_said(numbers[head])}' + (f'   ({", ".join(beside)})' if beside else ''))
+    return '\n'.join(lines)
+
+
+def _said(value) -> str:
+    return f'{value:.4f}' if isinstance(value, float) else str(value)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Pairs:
     """Every clip with each of its labels: clip number, the label's place among the clip's labels, the label; int [p] each."""

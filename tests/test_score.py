@@ -161,3 +161,16 @@ def test_presence_labels_are_scored_by_modality():
     assert numbers['attention/sound_weight_visual'] == weights[1, 1]
     # Only clip 0's box is of a label that is heard and seen.
     assert numbers['pointing/space_n'] == 2 and numbers['pointing/space_both_n'] == 1
+
+
+def test_table_puts_chance_and_trivial_answers_beside_each_rate():
+    numbers = {
+        'a/n': 3, 'a/rate': 0.5, 'a/rate_chance': 0.25, 'a/rate_n': 3, 'a/rate_partial': 0.125, 'a/rate_partial_chance': 1.0, 'b/rated': 1.0,
+    }  # fmt: skip
+    lines = [line.split(maxsplit=2) for line in score.table(numbers).splitlines()]
+    assert lines == [
+        ['a/n', '3'],
+        ['a/rate', '0.5000', '(chance 0.2500, n 3)'],
+        ['a/rate_partial', '0.1250', '(chance 1.0000)'],
+        ['b/rated', '1.0000'],
+    ]
