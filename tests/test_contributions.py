@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from stattn_jax.explain import contributions as explain
-from stattn_jax.models.stan import Stan
+from stattn_jax.training import step
 
 B, T, N, S, E, D, C = 3, 5, 2, 6, 4, 7, 4
 VALID = np.arange(T) < np.array([5, 3, 4])[:, None]
@@ -48,6 +47,11 @@ def clip(out, b):
     return {k: x if k in shared else x[b : b + 1] for k, x in out.items()}
 
 
+def total(reference, visual, audio):
+    """The sum of a class's terms in float64, [b c]."""
+    return np.asarray(reference, float) + np.asarray(visual, float).sum((2, 3)) + np.asarray(audio, float).sum(2)
+
+
 def loop_terms(out, b, c):
     visual, audio = np.zeros((T, S)), np.zeros(T)
     for t in range(T):
@@ -72,10 +76,9 @@ def test_terms_match_a_float64_loop():
 def test_every_class_of_one_clip_equals_one_class_of_every_clip():
     out = float32(random_out(1)[0])
     per_class = [explain.contributions(out, jnp.full(B, c)) for c in range(C)]
-    for b in range(B):
-        visual, audio = explain.all_contributions(clip(out, b))
-        np.testing.assert_allclose(visual, np.stack([v[b] for v, _ in per_class]), atol=1e-6)
-        np.testing.assert_allclose(audio, np.stack([a[b] for _, a in per_class]), atol=1e-6)
+    visual, audio = explain.all_contributions(out)
+    np.testing.assert_allclose(visual, np.stack([v for v, _ in per_class], axis=1), atol=1e-6)
+    np.testing.assert_allclose(audio, np.stack([a for _, a in per_class], axis=1), atol=1e-6)
 
 
 @pytest.mark.parametrize('scale', [1.0, 30.0])
@@ -84,20 +87,8 @@ def test_terms_and_bias_add_up_to_the_logit(scale):
     bound = 1e-5 * np.maximum(1, np.abs(logits))
     for c in range(C):
         visual, audio = explain.contributions(float32(out), jnp.full(B, c))
-        total = out['bias'][c] + np.asarray(visual, float).sum(axis=(1, 2)) + np.asarray(audio, float).sum(axis=1)
-        assert (np.abs(total - logits[:, c]) <= bound[:, c]).all()
-    for b in range(B):
-        found = explain.residual(float32(clip(out, b)), jnp.asarray(logits[b : b + 1], jnp.float32))
-        assert found.shape == (C,) and (np.asarray(found) <= bound[b]).all()
-
-
-def test_the_residual_sees_a_broken_sum():
-    out, logits = random_out(3)
-    broken = clip(out, 0) | {'alpha': clip(out, 0)['alpha'] * 1.01}
-    want = np.abs(0.01 * (out['beta'][0, 0] * out['segment_scores'][0, 0]).sum(axis=0))
-    found = explain.residual(float32(broken), jnp.asarray(logits[:1], jnp.float32))
-    np.testing.assert_allclose(found, want, atol=1e-5)
-    assert want.max() > 1e-4
+        sums = out['bias'][c] + np.asarray(visual, float).sum(axis=(1, 2)) + np.asarray(audio, float).sum(axis=1)
+        assert (np.abs(sums - logits[:, c]) <= bound[:, c]).all()
 
 
 def test_padded_segments_contribute_nothing():
@@ -110,19 +101,17 @@ def test_padded_segments_contribute_nothing():
 def test_centred_terms_add_up_and_match_the_formula():
     out, logits = random_out(5)
     mu = np.random.default_rng(6).normal(size=(2, C)) * 3
+    reference, visual, audio = explain.centred(float32(out), jnp.asarray(mu, jnp.float32))
+    assert (np.abs(total(reference, visual, audio) - logits) <= 1e-5 * np.maximum(1, np.abs(logits))).all()
     for b in range(B):
-        one = clip(out, b)
-        reference, visual, audio = explain.centred(float32(one), jnp.asarray(mu, jnp.float32))
-        total = np.asarray(reference, float) + np.asarray(visual, float).sum((1, 2)) + np.asarray(audio, float).sum(1)
-        assert (np.abs(total - logits[b]) <= 1e-5 * np.maximum(1, np.abs(logits[b]))).all()
         for c in range(C):
             want_visual, want_audio = loop_terms(out, b, c)
             for t in range(T):
                 share = sum(out['alpha'][b, t, n] for n in range(N)) / N
                 np.testing.assert_allclose(
-                    visual[c, t], want_visual[t] - out['beta'][b, 0, t, c] * share * mu[0, c], atol=3e-6
+                    visual[b, c, t], want_visual[t] - out['beta'][b, 0, t, c] * share * mu[0, c], atol=3e-6
                 )
-            np.testing.assert_allclose(audio[c], want_audio - out['beta'][b, 1, :, c] * mu[1, c], atol=3e-6)
+            np.testing.assert_allclose(audio[b, c], want_audio - out['beta'][b, 1, :, c] * mu[1, c], atol=3e-6)
 
 
 def test_a_constant_moved_from_the_scores_to_the_bias_changes_the_terms_but_not_the_centred_ones():
@@ -141,8 +130,8 @@ def test_a_constant_moved_from_the_scores_to_the_bias_changes_the_terms_but_not_
     }
     results = []
     for model in (float32(out), float32(moved)):
-        score, weight = explain.unit_scores(model, jnp.asarray(VALID))
-        results.append((explain.all_contributions(clip(model, 0)), explain.centred(clip(model, 0), score / weight)))
+        mean = step.mean_scores(model, jnp.asarray(VALID), None)
+        results.append((explain.all_contributions(model), explain.centred(model, mean)))
     (plain, around_mean), (plain_moved, around_mean_moved) = results
     assert np.abs(plain[0] - plain_moved[0]).max() > 0.01
     for a, b in zip(around_mean, around_mean_moved, strict=True):
@@ -150,13 +139,26 @@ def test_a_constant_moved_from_the_scores_to_the_bias_changes_the_terms_but_not_
 
 
 def test_the_average_clip_has_zero_centred_evidence():
-    """With equal weight on every valid segment, centred terms vanish over the set: what `unit_scores` defines."""
+    """With equal weight on every valid segment, centred terms vanish over the set: what the training means are for."""
     out, _ = random_out(8)
     out['beta'] = np.where(VALID[:, None, :, None], np.ones((B, 2, T, C)), 0)
-    score, weight = explain.unit_scores(float32(out), jnp.asarray(VALID))
-    totals = [explain.centred(float32(clip(out, b)), score / weight)[1:] for b in range(B)]
-    np.testing.assert_allclose(sum(v.sum(axis=(1, 2)) for v, _ in totals), 0, atol=1e-5)
-    np.testing.assert_allclose(sum(a.sum(axis=1) for _, a in totals), 0, atol=1e-5)
+    mean = step.mean_scores(float32(out), jnp.asarray(VALID), None)
+    _, visual, audio = explain.centred(float32(out), mean)
+    np.testing.assert_allclose(visual.sum(axis=(0, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(audio.sum(axis=(0, 2)), 0, atol=1e-5)
+
+
+def test_the_record_of_a_batch_is_that_of_its_clips():
+    out, logits = random_out(11)
+    mu = jnp.asarray(np.random.default_rng(6).normal(size=(2, C)), jnp.float32)
+    whole = explain.record(jnp.asarray(logits), float32(out), mu, False)
+    np.testing.assert_allclose(whole['probabilities'], softmax(logits, 1), atol=1e-6)
+    np.testing.assert_allclose(whole['alpha'], out['alpha'].mean(axis=2), atol=1e-6)
+    for b in range(B):
+        one = explain.record(jnp.asarray(logits[b : b + 1]), clip(float32(out), b), mu, True)
+        np.testing.assert_allclose(one['probabilities'][0], 1 / (1 + np.exp(-logits[b])), atol=1e-6)
+        for name in set(one) - {'probabilities', 'bias', 'mean_scores'}:
+            np.testing.assert_allclose(one[name][0], whole[name][b], atol=1e-6, err_msg=name)
 
 
 def test_compiles_with_the_same_terms():
@@ -164,18 +166,3 @@ def test_compiles_with_the_same_terms():
     classes = jnp.array([1, 2, 3])
     for a, b in zip(explain.contributions(out, classes), jax.jit(explain.contributions)(out, classes), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
-
-
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_the_network_adds_up_whatever_its_dtype(dtype):
-    rng = np.random.default_rng(10)
-    model = Stan(C, width=16, heads=2, dtype=dtype, rngs=nnx.Rngs(0))
-    frames = jnp.asarray(rng.random((1, 3, 32, 32, 3)), jnp.float32)
-    log_mel = jnp.asarray(rng.normal(size=(1, 3, 96, 64)), jnp.float32)
-    valid = jnp.array([[True, True, False]])
-    logits, out = jax.jit(lambda *clip: model(*clip, train=False))(frames, log_mel, valid)
-    reference, visual, audio = explain.centred(out, jnp.asarray(rng.normal(size=(2, C)), jnp.float32))
-    bound = 1e-5 * np.maximum(1, np.abs(logits[0]))
-    assert (np.asarray(explain.residual(out, logits)) <= bound).all()
-    total = np.asarray(reference, float) + np.asarray(visual, float).sum((1, 2)) + np.asarray(audio, float).sum(1)
-    assert (np.abs(total - logits[0]) <= bound).all()

@@ -1,18 +1,17 @@
-"""Streams on one clock: seeking, upright pictures, sound in its place; and what cannot be read.
+"""Streams on one clock: seeking, frames one by one, sound in its place; and what cannot be read.
 
 Each file that cannot become a clip has a named reason, in one line, while FFmpeg says nothing of its own.
 """
 
-import fractions
 import pickle
 
 import av
 import clips
 import numpy as np
 import pytest
-from clips import RATE, SPEC, clicks, encode, grey, noise, numbered, numbers, onsets, pixels
+from clips import RATE, SPEC, clicks, encode, grey, noise, numbered, numbers, onsets
 
-from stattn_jax.data import decode, media
+from stattn_jax.data import decode, media, upright
 
 GOOD = (grey(np.arange(40) * 5), np.arange(40) / 10, noise(4)[None])
 
@@ -206,63 +205,17 @@ def test_a_seek_that_lands_behind_its_target_is_mended(tmp_path):
     np.testing.assert_allclose(onsets(path, 1.08, 4), [4.25 + 0.064 - 1.08], atol=0.002)
 
 
-def corners(image):
-    """Mean level of top left, top right, bottom left, bottom right."""
-    h, w = image.shape[0] // 2, image.shape[1] // 2
-    return [image[y, x].mean() for y in (slice(0, h), slice(h, None)) for x in (slice(0, w), slice(w, None))]
-
-
-TOP_LEFT, TOP_RIGHT, BOTTOM_LEFT, BOTTOM_RIGHT = 0, 60, 120, 240
-
-
-@pytest.mark.parametrize(
-    'degrees,hflip,vflip,wanted',
-    [
-        (0, False, False, [TOP_LEFT, TOP_RIGHT, BOTTOM_LEFT, BOTTOM_RIGHT]),
-        (90, False, False, [TOP_RIGHT, BOTTOM_RIGHT, TOP_LEFT, BOTTOM_LEFT]),
-        (180, False, False, [BOTTOM_RIGHT, BOTTOM_LEFT, TOP_RIGHT, TOP_LEFT]),
-        (270, False, False, [BOTTOM_LEFT, TOP_LEFT, BOTTOM_RIGHT, TOP_RIGHT]),
-        (0, True, False, [TOP_RIGHT, TOP_LEFT, BOTTOM_RIGHT, BOTTOM_LEFT]),
-        (0, False, True, [BOTTOM_LEFT, BOTTOM_RIGHT, TOP_LEFT, TOP_RIGHT]),
-    ],
-)
-def test_pictures_stand_upright(tmp_path, degrees, hflip, vflip, wanted):
-    """A display matrix turns counter-clockwise, checked against `ffmpeg -autorotate` (FFmpeg 8) when this was written."""
-    frames = grey([0] * 10)
-    for i, level in enumerate((TOP_LEFT, TOP_RIGHT, BOTTOM_LEFT, BOTTOM_RIGHT)):
-        frames[:, 24 * (i // 2) :][:, :24, 32 * (i % 2) :][:, :, :32] = level
-    path = tmp_path / 'turned.mp4'
-
-    def turn(stream):
-        stream.set_display_rotation(degrees, hflip=hflip, vflip=vflip)
-
-    encode(path, frames, np.arange(10) / 10, noise(1)[None], setup=turn)
-    clip = media.read_clip(path, media.ClipSpec(segments=1))
-    (image,) = pixels(clip)
-    assert image.shape[:2] == (clip.height, clip.width) == ((64, 48) if degrees % 180 else (48, 64))
-    np.testing.assert_allclose(corners(image), wanted, atol=4)
-
-
-@pytest.mark.parametrize(
-    'height,width,aspect,short_side,source,stored',
-    [
-        (48, 64, 1, 48, (48, 64), (48, 64)),
-        (48, 64, 1, 24, (48, 64), (24, 32)),
-        (48, 64, 1, 256, (48, 64), (48, 64)),
-        (64, 48, 1, 24, (64, 48), (32, 24)),
-        (48, 64, 2, 24, (48, 128), (24, 64)),
-    ],
-)
-def test_sizes(tmp_path, height, width, aspect, short_side, source, stored):
-    """Pixels become square, the shorter side `short_side`; nothing is enlarged."""
-
-    def squeeze(stream):
-        stream.codec_context.sample_aspect_ratio = fractions.Fraction(aspect)
-
-    frames = grey([90] * 10, height, width)
-    path = encode(tmp_path / 'a.mp4', frames, np.arange(10) / 10, noise(1)[None], setup=squeeze)
-    clip = media.read_clip(path, media.ClipSpec(segments=1, short_side=short_side))
-    assert (clip.height, clip.width) == source and pixels(clip)[0].shape[:2] == stored
+def test_frames_come_one_by_one_as_they_are_shown(twenty):
+    """The numbers of the frames at 0.05 s into each of them; one frame has been asked for, and few have been read."""
+    file = decode.MediaFile(twenty)
+    track, frames = file.shown(np.arange(3, 17, 0.1) + 0.05, 3, 17)
+    first = next(frames)
+    assert file.size(first) == (48, 64) and track.end < 6
+    shown = [first, *frames]
+    images = [upright.upright_rgb(frame, (48, 64), 48) for frame in shown]
+    low, high = (np.array([image[:, x].mean() for image in images]) for x in (slice(4, 28), slice(36, 60)))
+    assert (np.round(low / 16) + 16 * np.round(high / 16)).tolist() == list(range(30, 170))
+    assert track.end >= 17 and file.fps == 10
 
 
 def test_stereo_at_another_rate_is_averaged_and_resampled(tmp_path):

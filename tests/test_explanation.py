@@ -1,62 +1,26 @@
-"""The record: it adds up, its JSON alone adds up, its npz gives everything back, and nothing is dropped in silence."""
+"""The record: it adds up, answers what-if as the closed form says, contrasts, and says where its cells lie."""
 
 import dataclasses
-import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_record import H, T, W, make
 
-from stattn_jax.explain import explanation as explain
+from stattn_jax.explain.explanation import Truth
 
-T, H, W, N, E, D = 4, 3, 2, 2, 5, 6
-AFFINE = (0.5, 0.25, 1.0, 0.0)
-
-
-def make(classes=3, *, seed=0, mean_scores=None, multi_label=False, scale=1.0):
-    """An Explanation of a random model output, and its logits in float64."""
-    rng = np.random.default_rng(seed)
-    weights = rng.dirichlet(np.ones(H * W + 1), (1, T, N))
-    valid = np.arange(T) < 3
-    beta = rng.random((1, 2, T, classes)) * valid[:, None]
-    beta /= beta.sum(axis=(1, 2), keepdims=True)
-    out = {
-        'alpha': weights[..., :-1],
-        'null': weights[..., -1],
-        'beta': beta,
-        'cell_values': rng.normal(size=(1, T, N, H * W, E)) * scale,
-        'audio': rng.normal(size=(1, T, D)) * scale,
-        'visual_head': rng.normal(size=(classes, N, E)),
-        'audio_head': rng.normal(size=(classes, D)),
-        'bias': rng.normal(size=classes),
-    }
-    visual = np.einsum('btns,btnse,cne->btc', out['alpha'], out['cell_values'], out['visual_head'])
-    out['segment_scores'] = np.stack([visual, np.einsum('btd,cd->btc', out['audio'], out['audio_head'])], axis=1)
-    logits = out['bias'] + (beta * out['segment_scores']).sum(axis=(1, 2))
-    record = explain.Explanation.from_output(
-        jnp.asarray(logits, jnp.float32),
-        jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), out),
-        mean_scores=mean_scores,
-        geometry=explain.make_geometry((T, H, W), 0.5, AFFINE, 240, 320),
-        classes=[f'class {c}' for c in range(classes)],
-        multi_label=multi_label,
-        media={'file': 'häm.mp4', 'sha256': 'ab', 'duration': 2.0, 'start': 1.5, 'height': 240, 'width': 320},
-        model={'config_hash': 'c', 'parameter_hash': 'p', 'versions': {'jax': '0'}, 'dtype': 'bfloat16', 'step': 7},
-        valid=valid,
-        log_mel=rng.normal(size=(T, 6, 5)).astype(np.float16),
-        frames=tuple(rng.bytes(20 + t) for t in range(T)),
-    )
-    return record, logits[0]
+MEANS = np.random.default_rng(1).normal(size=(2, 3)) * 4
 
 
-@pytest.mark.parametrize('mean_scores', [None, np.random.default_rng(1).normal(size=(2, 3)).astype(np.float32) * 4])
+@pytest.mark.parametrize('mean_scores', [None, MEANS])
 def test_the_record_adds_up_with_and_without_centring(mean_scores):
     record, logits = make(mean_scores=mean_scores)
     for c, label in enumerate(record.classes):
         reference, visual, audio = record.contributions(label)
         assert visual.shape == (T, H, W) and audio.shape == (T,)
         assert reference + visual.sum() + audio.sum() == pytest.approx(logits[c], abs=1e-5)
+        shares = record.shares(label)
+        assert reference + shares['picture'] + shares['sound'] == pytest.approx(logits[c], abs=1e-5)
+        assert shares['sound'] == pytest.approx(audio.sum(), abs=1e-5)
     assert max(record.residual()) < 1e-5
     assert (mean_scores is None) == np.array_equal(record.reference, record.bias)
 
@@ -80,12 +44,94 @@ def test_probabilities_and_ranking():
     record, logits = make(classes=6)
     softmax = np.exp(logits) / np.exp(logits).sum()
     np.testing.assert_allclose(record.probabilities, softmax, rtol=1e-5)
-    best = np.argsort(-logits)[:2]
-    assert [row['label'] for row in record.top(2)] == [f'class {c}' for c in best]
+    best = np.argsort(-logits)
+    assert [row['label'] for row in record.top(2)] == [f'class {c}' for c in best[:2]]
     assert record.top(2)[0]['probability'] == pytest.approx(softmax[best[0]], rel=1e-5)
     assert record.class_index() == best[0]
+    assert [record.runner_up(record.classes[c]) for c in best[:3]] == [record.classes[best[i]] for i in (1, 0, 0)]
+    assert make(classes=1)[0].runner_up() is None
     several, logits = make(multi_label=True)
     np.testing.assert_allclose(several.probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-5)
+
+
+def test_the_contrast_is_the_margin_and_invariant_to_what_all_classes_share():
+    record, logits = make(mean_scores=MEANS)
+    reference, visual, audio = record.contrast('class 2', 'class 0')
+    assert reference + visual.sum() + audio.sum() == pytest.approx(logits[2] - logits[0], abs=1e-5)
+    moved = dataclasses.replace(record, audio=record.audio + 1, logits=record.logits + T)
+    for a, b in zip(record.contrast('class 2', 'class 0'), moved.contrast('class 2', 'class 0'), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def loop_without(record, keep, c):
+    """The softmax over what is kept, from logarithms of the weights, unit by unit."""
+    terms = [
+        (np.log(record.beta[m, t, c], dtype=float), float(record.segment_scores[m, t, c]))
+        for m in range(2)
+        for t in range(T)
+        if keep[m, t] and record.valid[t]
+    ]
+    total = sum(np.exp(a) for a, _ in terms)
+    return float(record.bias[c]) + sum(np.exp(a) / total * score for a, score in terms)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_without_units_is_the_renormalised_softmax(seed):
+    record, logits = make(seed=seed)
+    rng = np.random.default_rng(seed)
+    for c, label in enumerate(record.classes):
+        keep = rng.random((2, T)) < 0.5
+        keep[rng.integers(2), rng.integers(3)] = True
+        assert record.without_units(keep, label) == pytest.approx(loop_without(record, keep, c), rel=1e-6, abs=1e-6)
+        assert record.without_units(np.ones((2, T)), label) == pytest.approx(logits[c], abs=1e-5)
+        alone = np.zeros((2, T), bool)
+        alone[1, 2] = True
+        assert record.without_units(alone, label) == pytest.approx(record.bias[c] + record.segment_scores[1, 2, c])
+
+
+def test_removed_units_are_the_change_and_zero_where_nothing_was():
+    record, logits = make(seed=8)
+    removed = record.removed_units('class 1')
+    assert removed.shape == (2, T) and not removed[:, ~record.valid].any() and removed[:, record.valid].all()
+    for m, t in ((0, 1), (1, 2)):
+        keep = np.ones((2, T), bool)
+        keep[m, t] = False
+        assert logits[1] + removed[m, t] == pytest.approx(loop_without(record, keep, 1), abs=1e-5)
+    np.testing.assert_array_equal(record.removed_units(), record.removed_units(record.top(1)[0]['label']))
+
+
+def test_a_unit_with_almost_all_weight_can_be_removed():
+    """1 - 0.9999999 has one digit in float32; the sum of what is left has all of them."""
+    record, _ = make()
+    beta = np.full((2, T, 3), 1e-9, np.float32)
+    beta[0, 0] = 1 - 5e-9
+    scores = np.random.default_rng(0).normal(size=(2, T, 3)).astype(np.float32)
+    peaked = dataclasses.replace(record, beta=beta * record.valid[:, None], segment_scores=scores)
+    others = np.concatenate([scores[0, 1:3, 1], scores[1, :3, 1]])
+    want = record.bias[1] + others.mean()
+    assert peaked.without_units(np.ones((2, T)), 'class 1') + peaked.removed_units('class 1')[0, 0] == pytest.approx(
+        want
+    )
+
+
+def test_what_cannot_be_answered_is_refused():
+    record, _ = make()
+    with pytest.raises(ValueError, match=r'keep \(2, 3\): expected \(2, 4\)'):
+        record.without_units(np.ones((2, 3)))
+    only_invalid = np.zeros((2, T))
+    only_invalid[:, 3] = 1
+    for keep in (np.zeros((2, T)), only_invalid):
+        with pytest.raises(ValueError, match='no valid unit is left'):
+            record.without_units(keep)
+    lost = dataclasses.replace(record, beta=record.beta * (np.arange(T) != 1)[:, None])
+    keep = np.zeros((2, T))
+    keep[:, 1] = 1
+    with pytest.raises(ValueError, match='2 units that are left have no weight in float32'):
+        lost.without_units(keep)
+    keep[0, 1] = 0
+    assert lost.without_units(keep) == pytest.approx(
+        float((record.bias + record.segment_scores[1, 1])[record.class_index()])
+    )
 
 
 def test_an_unknown_label_is_named():
@@ -95,63 +141,27 @@ def test_an_unknown_label_is_named():
         make(classes=6)[0].contributions('dog')
 
 
-@pytest.mark.parametrize('scale', [1.0, 50.0])
-def test_the_json_alone_adds_up(tmp_path, scale):
-    record, logits = make(scale=scale, mean_scores=np.ones((2, 3), np.float32))
-    record.save_json(tmp_path / 'e.json')
-    assert explain.check(tmp_path / 'e.json') <= 1e-5
-    read = json.loads((tmp_path / 'e.json').read_text(encoding='utf-8'))
-    assert read['schema'] == 'stattn_jax.explanation/1'
-    assert read['media']['file'] == 'häm.mp4' and read['model']['step'] == 7
-    np.testing.assert_allclose(read['logits'], logits, rtol=1e-5, atol=1e-6)
-    row = next(row for row in read['maps'] if row['label'] == 'class 1')
-    np.testing.assert_allclose(row['visual'], record.visual[1], rtol=1e-6)
-    np.testing.assert_allclose(row['attention_in_time']['audio'], record.beta[1, :, 1], rtol=1e-6)
-    assert read['valid_segments'] == [True, True, True, False]
-    assert read['additivity']['max_relative_error'] <= 1e-5
-    assert 'frames' not in read and 'log_mel' not in read
-
-
-def test_check_finds_a_changed_number(tmp_path):
-    record, _ = make()
-    record.save_json(tmp_path / 'e.json')
-    read = json.loads((tmp_path / 'e.json').read_text(encoding='utf-8'))
-    read['maps'][1]['visual'][0][0][0] += 0.25
-    (tmp_path / 'e.json').write_text(json.dumps(read), encoding='utf-8')
-    assert explain.check(tmp_path / 'e.json') == pytest.approx(0.25 / max(1, abs(read['maps'][1]['logit'])), abs=1e-5)
-
-
-def test_the_json_says_which_classes_have_no_maps(tmp_path):
-    record, _ = make(classes=14)
-    record.save_json(tmp_path / 'e.json')
-    read = json.loads((tmp_path / 'e.json').read_text(encoding='utf-8'))
-    assert (
-        read['classes_with_maps'] == [row['label'] for row in record.top(10)] == [row['label'] for row in read['maps']]
-    )
-    assert read['classes_without_maps'] == 4 and len(read['classes']) == len(read['logits']) == 14
-
-
 def test_logits_that_are_not_finite_are_not_explained():
     with pytest.raises(ValueError, match='3 of 3 logits are not finite, expected numbers: .*older checkpoint'):
         make(scale=np.nan)
 
 
-def test_the_npz_gives_everything_back(tmp_path):
-    record, _ = make(classes=12, mean_scores=np.ones((2, 12), np.float32))
-    record.save_npz(tmp_path / 'e.npz')
-    read = explain.Explanation.load_npz(tmp_path / 'e.npz')
-    for field in dataclasses.fields(record):
-        want, got = getattr(record, field.name), getattr(read, field.name)
-        if isinstance(want, np.ndarray):
-            assert want.dtype == got.dtype and np.array_equal(want, got), field.name
-        else:
-            assert want == got, field.name
+def test_without_a_source_there_is_no_video(tmp_path):
+    with pytest.raises(ValueError, match=r'e\.mp4: there is no video file behind this record'):
+        make()[0].save_video(tmp_path / 'e.mp4')
 
 
-def test_another_schema_is_refused(tmp_path):
-    (tmp_path / 'e.json').write_text('{"schema": "other/3"}', encoding='utf-8')
-    with pytest.raises(ValueError, match="schema 'other/3', expected 'stattn_jax.explanation/1'"):
-        explain.check(tmp_path / 'e.json')
+def test_files_and_notebook_show_what_the_page_renders(tmp_path, monkeypatch):
+    asked = []
+    page = pytest.importorskip('stattn_jax.explain.page')
+    monkeypatch.setattr(page, 'render', lambda *arguments: asked.append(arguments) or '<p title="ä">&amp;</p>')
+    record, truth = make()[0], Truth([(0, 1)])
+    record.save_html(tmp_path / 'e.html', 'class 1', truth)
+    assert (tmp_path / 'e.html').read_bytes().decode() == '<p title="ä">&amp;</p>' and asked == [
+        (record, 'class 1', truth)
+    ]
+    shown = record._repr_html_()
+    assert 'srcdoc="&lt;p title=&quot;ä&quot;&gt;&amp;amp;&lt;/p&gt;"' in shown and 'Explanation of häm.mp4' in shown
 
 
 def test_geometry_leads_from_the_grid_to_the_source_frame():

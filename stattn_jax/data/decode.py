@@ -1,4 +1,5 @@
 """A media file's pictures and sound on one clock, by PyAV. `media.py` makes clips of them; read that first.
+`upright.py` turns the frames.
 
 The clock: second 0 is the container's start, and every frame and sample is placed by its own presentation time stamp,
 so that variable frame rate, late streams and gaps in the sound fall where a player would put them.
@@ -13,6 +14,8 @@ from collections.abc import Iterator, Sequence
 import av
 import av.container
 import numpy as np
+
+from stattn_jax.data.upright import upright_rgb, upright_size
 
 # Each reason, with what to do about it.
 REASONS = {
@@ -84,7 +87,8 @@ class MediaFile:
     """A file with a picture and a sound stream; raises MediaError (missing, unreadable, not_a_video, no_picture,
     no_sound, truncated).
 
-    `duration` is what the container declares (s; infinity where it does not).
+    `duration` is what the container declares (s; infinity where it does not), `fps` the mean number of frames and
+    `rate` the number of samples a second (0 where it is not known).
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -103,7 +107,9 @@ class MediaFile:
                 raise self.error('no_sound', 'it has no sound stream')
             self._streams = {'picture': pictures[0].index, 'sound': container.streams.audio[0].index}
             self._pixel_aspect = float(pictures[0].sample_aspect_ratio or 1)
-            self._frame_seconds = float(1 / pictures[0].average_rate) if pictures[0].average_rate else 0.0
+            self.fps = float(pictures[0].average_rate or 0)
+            sound = container.streams.audio[0].codec_context
+            self.rate = sound.sample_rate if sound else 0
 
     def error(self, reason: str, detail: str) -> MediaError:
         return MediaError(reason, detail, self.path)
@@ -115,18 +121,20 @@ class MediaFile:
         Upright and in square pixels, the shorter side at most `short_side` pixels. Raises MediaError (no_picture,
         truncated, undecodable).
         """
-        track, frames = self._frames('picture', start, stop)
-        shown, held, size = [], None, (0, 0)
-        for time, frame in frames:
-            while held is not None and len(shown) < len(times) and times[len(shown)] + ROUNDING < time:
-                shown.append(held)
-            size = size if held is not None else upright_size(frame, self._pixel_aspect)
-            held = frame
-            track.cover(time, time + self._length(frame))
-        self._check(track, 'picture', start, stop)
-        shown += [held] * (len(times) - len(shown))
+        track, frames = self.shown(times, start, stop)
+        shown = list(frames)
+        size = self.size(shown[0])
         images = {id(frame): upright_rgb(frame, size, short_side) for frame in shown}
         return Pictures([images[id(frame)] for frame in shown], *size, track)
+
+    def shown(self, times: Sequence[float], start: float, stop: float) -> tuple[Track, Iterator[av.VideoFrame]]:
+        """As `pictures`, but frame by frame as they were coded, so that memory is bounded; the track is whole at the end."""
+        track, frames = self._frames('picture', start, stop)
+        return track, self._held(times, start, stop, track, frames)
+
+    def size(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """Height and width (pixels) of a frame of this file once it is upright and its pixels are square."""
+        return upright_size(frame, self._pixel_aspect)
 
     def sound(self, start: float, stop: float, rate: int, samples: int) -> tuple[np.ndarray, Track]:
         """Mono sound (mean of the channels) from `start`: float32 [samples] at `rate`, zeros after `stop` and in gaps.
@@ -153,6 +161,17 @@ class MediaFile:
         cut = np.isfinite(self.duration) and reached < min(stop, self.duration) - _END_SLACK
         if cut and not any(track.stopped for track in tracks):
             raise self.error('truncated', f'it ends at {reached:.2f} s of {self.duration:.2f} s')
+
+    def _held(self, times, start, stop, track, frames):
+        held, given = None, 0
+        for time, frame in frames:
+            while held is not None and given < len(times) and times[given] + ROUNDING < time:
+                yield held
+                given += 1
+            held = frame
+            track.cover(time, time + self._length(frame))
+        self._check(track, 'picture', start, stop)
+        yield from itertools.repeat(held, len(times) - given)
 
     def _open(self) -> av.container.InputContainer:
         if not self.path.exists():
@@ -227,7 +246,7 @@ class MediaFile:
     def _length(self, frame: av.VideoFrame | av.AudioFrame) -> float:
         if isinstance(frame, av.AudioFrame):
             return frame.samples / frame.sample_rate
-        return float(frame.duration * frame.time_base) if frame.duration else self._frame_seconds
+        return float(frame.duration * frame.time_base) if frame.duration else 1 / self.fps if self.fps else 0.0
 
     def _check(self, track: Track, kind: str, start: float, stop: float) -> None:
         cut = np.isfinite(track.declared) and track.reached < min(stop, track.declared) - _END_SLACK
@@ -266,35 +285,3 @@ class SoundRun:
 
 def _sound_form(frame: av.AudioFrame) -> tuple[str, str, int]:
     return frame.format.name, frame.layout.name, frame.sample_rate
-
-
-def upright_size(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> tuple[int, int]:
-    """Height and width of a frame once it is upright and its pixels (width by height `pixel_aspect`) are square."""
-    height, width = frame.height, max(1, round(frame.width * pixel_aspect))
-    return (width, height) if _orientation(frame)[0] else (height, width)
-
-
-def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], short_side: int) -> np.ndarray:
-    """The frame uint8 [h w 3], upright, averaged down from `size` to a shorter side of `short_side`; never enlarged."""
-    transpose, flip_rows, flip_columns = _orientation(frame)
-    scale = min(1.0, short_side / min(size))
-    height, width = (max(1, round(side * scale)) for side in size)
-    if transpose:
-        height, width = width, height
-    image = frame.reformat(width=width, height=height, format='rgb24', interpolation='AREA').to_ndarray()
-    image = image.swapaxes(0, 1) if transpose else image
-    return np.ascontiguousarray(image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
-
-
-def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """How to turn a frame upright: (transpose, then flip rows, flip columns), to the nearest quarter turn.
-
-    The display matrix holds a, b, u, c, d, v, x, y, w (ISO 14496-12, section 6.2.2): x' = a x + c y, y' = b x + d y.
-    """
-    matrix = frame.side_data.get('DISPLAYMATRIX')
-    if matrix is None:
-        return False, False, False
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(int)
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        return True, b < 0, c < 0
-    return False, d < 0, a < 0

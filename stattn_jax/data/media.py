@@ -6,16 +6,18 @@ stamps, `mel.py` the sound front-end, `records.py` how a clip is stored.
 
 import dataclasses
 import fractions
+import itertools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import av
 import numpy as np
 import simplejpeg
 
-from stattn_jax.data.decode import REASONS, ROUNDING, MediaError, MediaFile, SoundRun, upright_rgb, upright_size
+from stattn_jax.data.decode import REASONS, ROUNDING, MediaError, MediaFile, SoundRun
 from stattn_jax.data.mel import MEL_PRESETS, MelSpec, log_mel
+from stattn_jax.data.upright import upright_rgb, upright_size
 
 __all__ = [
     'MEL_PRESETS',
@@ -25,6 +27,7 @@ __all__ = [
     'MediaError',
     'MelSpec',
     'clip_from_arrays',
+    'encode_video',
     'log_mel',
     'read_clip',
     'write_video',
@@ -78,6 +81,11 @@ class ClipSpec:
         """Shape (t, f, k) of a clip's log-mel."""
         mel = MEL_PRESETS[self.mel]
         return self.segments, mel.frames_in(self.segment_seconds), mel.bands
+
+    @property
+    def silence(self) -> float:
+        """What the log-mel holds where nothing sounds."""
+        return math.log(MEL_PRESETS[self.mel].offset)
 
     def to_json(self) -> dict:
         return dataclasses.asdict(self)
@@ -214,36 +222,56 @@ def write_video(
     waveform: float32 [n], mono, full scale 1, at `rate` samples a second; None for a video without a sound stream.
     """
     frames_thwc = np.pad(frames_thwc, [(0, 0), *((0, side % 2) for side in frames_thwc.shape[1:3]), (0, 0)], 'edge')
-    fps = fractions.Fraction(fps).limit_denominator(1001)
     part = f'{os.fspath(path)}.part'
-    with av.open(part, 'w', format='mp4') as container:
-        video = container.add_stream('libx264', rate=fps, options={'crf': '18', 'preset': 'veryfast'})
-        video.height, video.width, video.pix_fmt = *frames_thwc.shape[1:3], 'yuv420p'
+    encode_video(part, frames_thwc, fps, waveform, rate)
+    os.replace(part, path)
+
+
+def encode_video(
+    path: str | os.PathLike,
+    frames: Iterable[np.ndarray],
+    fps: float,
+    waveform: np.ndarray | None,
+    rate: int,
+    **quality: str,
+) -> None:
+    """Encodes frames as they come, uint8 [h w 3] with even sides, with their sound; the rest is as in `write_video`.
+
+    quality: options of libx264.
+    """
+    frames, fps = iter(frames), fractions.Fraction(fps).limit_denominator(1001)
+    first = next(frames)
+    # The table of contents first, so that a player starts before it has all.
+    with av.open(os.fspath(path), 'w', format='mp4', options={'movflags': 'faststart'}) as container:
+        video = container.add_stream('libx264', rate=fps, options={'crf': '18', 'preset': 'veryfast'} | quality)
+        video.height, video.width, video.pix_fmt = *first.shape[:2], 'yuv420p'
+        # Whole frames in parallel; the default cuts each into slices, which costs bits and gains less.
+        video.thread_type = 'AUTO'
         audio = container.add_stream('aac', rate=rate, layout='mono') if waveform is not None else None
         # Each frame with the sound that goes with it, so that the two streams lie side by side in the file.
-        samples = len(waveform) if waveform is not None else 0
-        edges = [min(samples, round(i * rate / fps)) for i in range(len(frames_thwc))] + [samples]
-        for i, pixels in enumerate(frames_thwc):
+        sent, samples = 0, len(waveform) if waveform is not None else 0
+        for i, pixels in enumerate(itertools.chain([first], frames)):
             frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
             frame.pts = i
             container.mux(video.encode(frame))
-            if edges[i] < edges[i + 1]:
-                sound = _audio_frame(waveform[edges[i] : edges[i + 1]], rate)
-                sound.pts = edges[i]
-                container.mux(audio.encode(sound))
+            until = min(samples, round((i + 1) * rate / fps))
+            if sent < until:
+                container.mux(audio.encode(_audio_frame(waveform[sent:until], rate, sent)))
+                sent = until
+        if sent < samples:
+            container.mux(audio.encode(_audio_frame(waveform[sent:], rate, sent)))
         for stream in [video] + [audio] * (audio is not None):
             container.mux(stream.encode(None))
-    os.replace(part, path)
 
 
 def _samples(spec: ClipSpec, rate: int) -> int:
     return round(spec.seconds * rate)
 
 
-def _audio_frame(waveform: np.ndarray, rate: int) -> av.AudioFrame:
-    """Mono sound, float32 [n], as a frame."""
+def _audio_frame(waveform: np.ndarray, rate: int, at: int = 0) -> av.AudioFrame:
+    """Mono sound, float32 [n], as a frame that begins at sample `at`."""
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform, np.float32)[None], format='fltp', layout='mono')
-    frame.sample_rate = rate
+    frame.sample_rate, frame.pts = rate, at
     return frame
 
 

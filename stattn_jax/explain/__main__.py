@@ -1,126 +1,89 @@
-"""`python -m stattn_jax.explain --workdir=DIR --video=FILE --out=DIR`: what, where and when, as JSON, NPZ and PNG.
+"""`python -m stattn_jax.explain --workdir=DIR --video=FILE --out=DIR`: what, where and when, as files to see and to compute with.
 
-Exit codes: 0 done, 2 wrong use, 1 a video that cannot be read (named, the others are done) or another failure.
+Writes explanation.json, .npz, .png, .html, .mp4, .csv and .vtt (--files chooses), and index.html where it explains more than one
+clip. With --long all of a video longer than the model's clip, as timeline.json and timeline.csv, and the most probable windows in
+full. `--check=FILE` computes an explanation.json anew from its own numbers. Exit codes: 0 done, 2 wrong use, 1 a video that cannot
+be read or a file that does not add up (named, the others are done) or another failure.
 """
 
-import csv
-import pathlib
 import sys
+import time
 
-from absl import flags, logging
+from absl import flags
 
-from stattn_jax import run
-from stattn_jax.data import media
-from stattn_jax.explain.explanation import Truth
-from stattn_jax.explain.model import load
-from stattn_jax.runtime import checkpoint, perf
-
-_EVENT, _BOX = ('onset', 'offset'), ('time', 'x0', 'y0', 'x1', 'y1')
+KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
 FLAGS = flags.FlagValues()
-flags.DEFINE_string('workdir', None, 'A trained workdir.', required=True, flag_values=FLAGS)
-flags.DEFINE_multi_string('video', None, 'A video file; may be given several times.', required=True, flag_values=FLAGS)
-flags.DEFINE_string(
-    'out', None, 'Folder for the files; several videos get one subfolder each.', required=True, flag_values=FLAGS
-)
+flags.DEFINE_string('workdir', None, 'A trained workdir.', flag_values=FLAGS)
+flags.DEFINE_multi_string('video', None, 'A video file; may be given several times.', flag_values=FLAGS)
+flags.DEFINE_string('out', None, 'Folder for the files; several videos get one subfolder each.', flag_values=FLAGS)
+flags.DEFINE_list('files', list(KINDS), f'Which files to write: {",".join(KINDS)}.', flag_values=FLAGS)
 flags.DEFINE_float('start', None, 'First second of the stretch to explain.', flag_values=FLAGS)
 flags.DEFINE_float('end', None, 'Last second of it.', flag_values=FLAGS)
-flags.DEFINE_string('label', None, 'Class to draw. Default: the best one.', flag_values=FLAGS)
+flags.DEFINE_string('label', None, 'Class to show. Default: the best one.', flag_values=FLAGS)
 flags.DEFINE_string(
     'truth', None, 'Folder with events.csv and boxes.csv of clips named as the files, to draw.', flag_values=FLAGS
 )
+flags.DEFINE_bool('long', False, 'Explain all of the video, by overlapping windows.', flag_values=FLAGS)
+flags.DEFINE_integer(
+    'hop', None, 'With --long: segments from a window to the next. Default: half a window.', 1, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    'top_windows', 5, 'With --long: how many windows, the most probable ones, get all files.', 0, flag_values=FLAGS
+)
 flags.DEFINE_string('compile_cache', None, 'Folder of your own that keeps compiled programs.', flag_values=FLAGS)
+flags.DEFINE_multi_string('check', None, 'An explanation.json to verify; nothing else is done.', flag_values=FLAGS)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Explains every video; returns the exit code."""
+    """Explains every video, or checks every file; returns the exit code."""
     argv = sys.argv if argv is None else argv
-    logging.set_verbosity('warning')
     if '--help' in argv or '-h' in argv:
         print(f'{__doc__}\n{FLAGS.get_help()}')
         return 0
     try:
-        folders = _parse(argv)
-        model = load(FLAGS.workdir)
-        known = model.trained.facts.classes
-        if FLAGS.label is not None and FLAGS.label not in known:
-            raise run.RunError(f'--label={FLAGS.label} is not a class of the model; expected one of {", ".join(known)}')
-        truths = {video: _truth(video.stem) for video in folders}
+        _parse(argv)
     except flags.Error as error:
-        return _fail(f'{error}; see `python -m stattn_jax.explain --help`', 2)
-    except run.RunError as error:
-        return _fail(error, error.code)
-    except checkpoint.CheckpointError as error:
-        return _fail(error, 1)
-    failed = 0
-    for video, out in folders.items():
-        try:
-            _explain(model, video, out, truths[video])
-        except media.MediaError as error:
-            failed += 1
-            _fail(error, 1)
-    return 1 if failed else 0
+        print(f'error: {" ".join(str(error).split())}; see `python -m stattn_jax.explain --help`', file=sys.stderr)
+        return 2
+    if FLAGS.check:
+        return max(_check(path) for path in FLAGS.check)
+    # JAX and all that stands on it load here, so that wrong use is told at once, and that their time can be told.
+    began = time.perf_counter()
+    from stattn_jax.explain import command
+
+    return command.run(FLAGS, time.perf_counter() - began)
 
 
-def _parse(argv) -> dict[pathlib.Path, pathlib.Path]:
-    """Parses the flags; the folder of each video."""
+def _parse(argv) -> None:
     FLAGS.unparse_flags()
     rest = FLAGS(argv)
     if len(rest) > 1:
-        raise run.RunError(f'{rest[1:]} on the command line is not a flag; expected --NAME=VALUE')
-    if FLAGS.compile_cache:
-        perf.enable_compile_cache(FLAGS.compile_cache)
-    videos, out = [pathlib.Path(video) for video in FLAGS.video], pathlib.Path(FLAGS.out)
-    folders = {video: out / video.stem if len(videos) > 1 else out for video in videos}
-    if len(set(folders.values())) < len(videos):
-        raise run.RunError(
-            f'--video={" --video=".join(FLAGS.video)}: two have the same name and would share a folder of --out={out}'
-        )
-    return folders
+        raise flags.Error(f'{rest[1:]} on the command line is not a flag; expected --NAME=VALUE')
+    missing = [name for name in ('workdir', 'video', 'out') if not FLAGS[name].value]
+    if missing and not FLAGS.check:
+        raise flags.Error(f'--{missing[0]} is missing; expected --workdir=DIR --video=FILE --out=DIR')
+    unknown = [kind for kind in FLAGS.files if kind not in KINDS]
+    if unknown or not FLAGS.files:
+        raise flags.Error(f'--files={",".join(FLAGS.files)}; expected some of {",".join(KINDS)}')
+    if not FLAGS.long and (FLAGS['hop'].present or FLAGS['top_windows'].present):
+        raise flags.Error('--hop and --top_windows say how to do --long, which is not given; add it')
 
 
-def _explain(model, video: pathlib.Path, out: pathlib.Path, truth: dict[str, Truth]) -> None:
-    explanation = model.explain(video, FLAGS.start, FLAGS.end)
-    out.mkdir(parents=True, exist_ok=True)
-    label = FLAGS.label or explanation.top(1)[0]['label']
-    explanation.save_json(out / 'explanation.json')
-    explanation.save_npz(out / 'explanation.npz')
-    explanation.save_png(out / 'explanation.png', label=label, truth=truth.get(label))
-    print(f'{video}: ' + ', '.join(f'{row["label"]} {row["probability"]:.1%}' for row in explanation.top(3)))
-    for note in explanation.media['notes']:
-        print(f'  note: the clip is {note}')
-    print(f'  sum of contributions against logit: {explanation.residual()[1]:.1e} relative')
-    print(f'  {out}/explanation.png, explanation.json, explanation.npz', flush=True)
+def _check(path: str) -> int:
+    """Prints how far the numbers of a file are from adding up, and returns 0 where that is rounding."""
+    from stattn_jax.explain import record_files
 
-
-def _truth(clip_id: str) -> dict[str, Truth]:
-    """What the tables in --truth say about a clip, by label; nothing without the flag. Raises RunError for tables that cannot be read."""
-    if FLAGS.truth is None:
-        return {}
-    folder = pathlib.Path(FLAGS.truth)
-    paths = [path for path in (folder / 'events.csv', folder / 'boxes.csv') if path.exists()]
-    if not paths:
-        raise run.RunError(
-            f'--truth={folder} holds neither events.csv nor boxes.csv; expected a folder with at least one of them'
-        )
-    found: dict[str, dict[str, list]] = {}
-    for path in paths:
-        kind, columns = ('intervals', _EVENT) if path.name == 'events.csv' else ('boxes', _BOX)
-        with open(path, newline='', encoding='utf-8') as file:
-            try:
-                for row in csv.DictReader(file):
-                    if row['clip_id'] == clip_id:
-                        values = tuple(float(row[name]) for name in columns)
-                        found.setdefault(row['label'], {}).setdefault(kind, []).append(values)
-            except (KeyError, ValueError) as error:
-                raise run.RunError(
-                    f'{path}: {error}; expected the columns clip_id, label, {", ".join(columns)}'
-                ) from None
-    return {label: Truth(**rows) for label, rows in found.items()}
-
-
-def _fail(error, code: int) -> int:
-    print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
-    return code
+    try:
+        errors = record_files.check(path)
+    except (OSError, ValueError) as error:
+        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        return 1
+    fine = max(errors.values()) <= record_files.TOLERANCE
+    numbers = ', '.join(f'{name} {error:.1e}' for name, error in errors.items())
+    print(
+        f'{path}: {"ok" if fine else "DOES NOT ADD UP"} (largest relative errors: {numbers}; {record_files.TOLERANCE:g} allowed)'
+    )
+    return 0 if fine else 1
 
 
 if __name__ == '__main__':

@@ -6,8 +6,8 @@
 
 The null cell has value zero, so that it takes weight and contributes nothing. The zero point of these terms is
 arbitrary (a constant moved from every score to the bias changes no logit but every term), hence `centred`. A term is
-what this unit adds in this clip, not what the logit would lose without it. Everything is float32, whatever the trunks'
-dtype. Read next: explanation.py.
+what this unit adds in this clip, not what the logit would lose without it (questions.py asks that). Everything is
+float32, whatever the trunks' dtype. Read next: explanation.py.
 """
 
 import jax
@@ -28,17 +28,17 @@ def contributions(out: Out, classes_b: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 def all_contributions(out: Out) -> tuple[jax.Array, jax.Array]:
-    """Terms of every class of one clip (`out` with b = 1): visual [c t s] and audio [c t]."""
-    beta_mct = jnp.swapaxes(out['beta'][0], 1, 2)
-    cells_ctns = jnp.einsum('tnse,cne->ctns', out['cell_values'][0], out['visual_head'], precision=Precision.HIGHEST)
-    visual_cts = beta_mct[0, :, :, None] * jnp.sum(out['alpha'][0] * cells_ctns, axis=2)
-    return visual_cts, beta_mct[1] * out['segment_scores'][0, 1].T
+    """Terms of every class: visual [b c t s] and audio [b c t]."""
+    beta_bmct = jnp.swapaxes(out['beta'], 2, 3)
+    cells_bctns = jnp.einsum('btnse,cne->bctns', out['cell_values'], out['visual_head'], precision=Precision.HIGHEST)
+    visual_bcts = beta_bmct[:, 0, :, :, None] * jnp.sum(out['alpha'][:, None] * cells_bctns, axis=3)
+    return visual_bcts, beta_bmct[:, 1] * jnp.swapaxes(out['segment_scores'][:, 1], 1, 2)
 
 
 def centred(out: Out, mean_scores_mc: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Terms against an average clip: reference [c], visual [c t s], audio [c t]; they still sum to the logit (b = 1).
+    """Terms against an average clip: reference [b c], visual [b c t s], audio [b c t]; they still sum to the logit.
 
-    With mu the training means of `unit_scores` and n heads, every score is counted from its mean:
+    With mu the training means of the scores (training/step.py, mean_scores) and n heads, every score is counted from its mean:
 
         visual_c(t, s) = beta(0, t, c) sum_n alpha(t, n, s) (value(t, n, s) . visual_head(c, n) - mu(0, c) / n)
         audio_c(t) = beta(1, t, c) (audio(t) . audio_head(c) - mu(1, c))
@@ -48,12 +48,35 @@ def centred(out: Out, mean_scores_mc: jax.Array) -> tuple[jax.Array, jax.Array, 
     is the logit of average scores under this clip's attention. Without the means the share of picture against sound is
     not defined: Javed et al., arXiv 2206.01794, give the additive form; the argument is that sum(beta) = 1.
     """
-    visual_cts, audio_ct = all_contributions(out)
-    beta_mct = jnp.swapaxes(out['beta'][0], 1, 2)
-    visual_mean = beta_mct[0, :, :, None] * jnp.mean(out['alpha'][0], axis=1) * mean_scores_mc[0, :, None, None]
-    audio_mean = beta_mct[1] * mean_scores_mc[1, :, None]
-    reference_c = out['bias'] + jnp.sum(visual_mean, axis=(1, 2)) + jnp.sum(audio_mean, axis=1)
-    return reference_c, visual_cts - visual_mean, audio_ct - audio_mean
+    visual_bcts, audio_bct = all_contributions(out)
+    beta_bmct = jnp.swapaxes(out['beta'], 2, 3)
+    on_cell_bts = jnp.mean(out['alpha'], axis=2)
+    visual_mean = beta_bmct[:, 0, :, :, None] * on_cell_bts[:, None] * mean_scores_mc[0, :, None, None]
+    audio_mean = beta_bmct[:, 1] * mean_scores_mc[1, :, None]
+    reference_bc = out['bias'] + jnp.sum(visual_mean, axis=(2, 3)) + jnp.sum(audio_mean, axis=2)
+    return reference_bc, visual_bcts - visual_mean, audio_bct - audio_mean
+
+
+def record(logits_bc: jax.Array, out: Out, mean_scores_mc: jax.Array, binary: bool) -> Out:
+    """The arrays of an Explanation for a batch of clips, cells not yet in rows and columns; bias and mean_scores have no b.
+
+    It is compiled with the forward pass. `binary`: each class is a yes or no of its own, so that probabilities are sigmoids.
+    """
+    logits_bc = logits_bc.astype(jnp.float32)
+    reference, visual, audio = centred(out, mean_scores_mc)
+    return {
+        'logits': logits_bc,
+        'probabilities': jax.nn.sigmoid(logits_bc) if binary else jax.nn.softmax(logits_bc),
+        'bias': out['bias'],
+        'mean_scores': mean_scores_mc,
+        'reference': reference,
+        'visual': visual,
+        'audio': audio,
+        'alpha': jnp.mean(out['alpha'], axis=2),
+        'null': jnp.mean(out['null'], axis=2),
+        'beta': out['beta'],
+        'segment_scores': out['segment_scores'],
+    }
 
 
 def segment_logits(out: Out) -> tuple[jax.Array, jax.Array]:
@@ -64,21 +87,3 @@ def segment_logits(out: Out) -> tuple[jax.Array, jax.Array]:
     """
     unit_bmtc = out['bias'] + out['segment_scores']
     return out['bias'] + jnp.sum(out['share'] * out['segment_scores'], axis=1), unit_bmtc
-
-
-def unit_scores(out: Out, valid_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sums for the means that `centred` wants: add both over the training set, then divide score [m c] by weight [m 1].
-
-    The picture's weight is the attention that fell on cells, so that the mean is that of a cell and not watered down by
-    the null cell.
-    """
-    valid = valid_bt.astype(jnp.float32)
-    scores_mc = jnp.einsum('bmtc,bt->mc', out['segment_scores'], valid, precision=Precision.HIGHEST)
-    on_cells = jnp.sum(valid * jnp.mean(jnp.sum(out['alpha'], axis=-1), axis=-1))
-    return scores_mc, jnp.stack([on_cells, jnp.sum(valid)])[:, None]
-
-
-def residual(out: Out, logits_bc: jax.Array) -> jax.Array:
-    """|bias + sum of terms - logit| of every class [c] of one clip (`out` with b = 1)."""
-    visual_cts, audio_ct = all_contributions(out)
-    return jnp.abs(out['bias'] + jnp.sum(visual_cts, axis=(1, 2)) + jnp.sum(audio_ct, axis=1) - logits_bc[0])

@@ -75,7 +75,7 @@ class Stan(nnx.Module):
         with jax.named_scope('visual'):
             v_btsd = self._cells(frames, train)
         with jax.named_scope('audio'):
-            a_btd = self._sound(log_mel, train)
+            a_btd = self.sound(log_mel, train=train)
         value = self.value(v_btsd.astype(jnp.float32))
         b, t, s, d = value.shape
         out = self.attend(v_btsd, value, a_btd, valid, cell_mask=cell_mask, unit_mask=unit_mask)
@@ -131,15 +131,16 @@ class Stan(nnx.Module):
         seen = jnp.clip(alpha.sum(-1), 1e-6)
         return jnp.mean(jnp.log(seen) - jnp.log(jnp.clip(null, 1e-6)), axis=-1)
 
+    def sound(self, log_mel: jax.Array, *, train: bool) -> jax.Array:
+        """log_mel [b t f k] -> [b t d], what `attend` takes; segments do not depend on each other."""
+        b, t = log_mel.shape[:2]
+        x = (log_mel - MEL_SHIFT) / MEL_SCALE if self.normalised[1] else log_mel
+        x = x.reshape(b * t, *log_mel.shape[2:]).astype(self.dtype)
+        return self.audio_out(self.audio(x, train=train).astype(jnp.float32)).reshape(b, t, -1)
+
     def _cells(self, frames, train):
         b, t = frames.shape[:2]
         x = normalise(frames) if self.normalised[0] else frames
         x = x.reshape(b * t, *frames.shape[2:]).astype(self.dtype)
         cells = self.visual(x, train=train)
         return cells.reshape(b, t, -1, cells.shape[-1])
-
-    def _sound(self, log_mel, train):
-        b, t = log_mel.shape[:2]
-        x = (log_mel - MEL_SHIFT) / MEL_SCALE if self.normalised[1] else log_mel
-        x = x.reshape(b * t, *log_mel.shape[2:]).astype(self.dtype)
-        return self.audio_out(self.audio(x, train=train).astype(jnp.float32)).reshape(b, t, -1)

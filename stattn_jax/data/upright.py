@@ -1,0 +1,39 @@
+"""Decoded frames turned upright, in square pixels and small; `decode.py` reads them."""
+
+import av
+import numpy as np
+
+
+def upright_size(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> tuple[int, int]:
+    """Height and width of a frame once it is upright and its pixels (width by height `pixel_aspect`) are square."""
+    height, width = frame.height, max(1, round(frame.width * pixel_aspect))
+    return (width, height) if _orientation(frame)[0] else (height, width)
+
+
+def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], short_side: int) -> np.ndarray:
+    """The frame uint8 [h w 3], upright, averaged down from `size` to a shorter side of `short_side`.
+
+    `size` is that of the upright source (`upright_size`), so that nothing is enlarged, or any other to be seen in.
+    """
+    transpose, flip_rows, flip_columns = _orientation(frame)
+    scale = min(1.0, short_side / min(size))
+    height, width = (max(1, round(side * scale)) for side in size)
+    if transpose:
+        height, width = width, height
+    image = frame.reformat(width=width, height=height, format='rgb24', interpolation='AREA').to_ndarray()
+    image = image.swapaxes(0, 1) if transpose else image
+    return np.ascontiguousarray(image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """How to turn a frame upright: (transpose, then flip rows, flip columns), to the nearest quarter turn.
+
+    The display matrix holds a, b, u, c, d, v, x, y, w (ISO 14496-12, section 6.2.2): x' = a x + c y, y' = b x + d y.
+    """
+    matrix = frame.side_data.get('DISPLAYMATRIX')
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(int)
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return True, b < 0, c < 0
+    return False, d < 0, a < 0

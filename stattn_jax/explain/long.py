@@ -1,0 +1,251 @@
+"""Videos longer than the model's clip: windows of its length, half a window apart, told as one timeline.
+
+Each segment is decoded once; windows are put together from decoded segments and explained a few at a time, so that memory
+does not grow with the video. Read next: model.py.
+"""
+
+import csv
+import dataclasses
+import itertools
+import json
+import math
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from stattn_jax.data import decode, media
+from stattn_jax.explain import reading, record_files
+from stattn_jax.explain.explanation import Explanation
+
+SCHEMA = 'stattn_jax.timeline/1'
+# Reasons for which a stretch of an otherwise good file holds nothing: a gap, or a stream that ends before the other.
+_GAPS = ('no_picture', 'no_sound', 'empty_interval')
+_NUMBERS = {'probability': 'probabilities', 'logit': 'logits'}
+_HOW_TO_READ = (
+    "Each segment is told by the window whose middle is nearest: label and probability are that window's best class, picture "
+    'and sound what this segment adds to its logit, against an average clip. Segments without data have no window.'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """A long video, segment by segment.
+
+    - media: as in Explanation, of the whole stretch; model, classes: likewise
+    - segment_seconds, hop: length of a segment (s), and segments from a window to the next
+    - windows: {start, end (s in the file), label, probability, logit} of each window; label to logit are None where it holds
+      no data
+    - rows: {start, end (s in the file), window (its number), label, probability (of the window), picture, sound (what this
+      segment adds to the logit of the label)}; window to sound are None where the segment holds no data
+    - explanations: the most probable windows, {number of the window: Explanation}, best first
+    """
+
+    media: dict[str, Any]
+    model: dict[str, Any]
+    classes: tuple[str, ...]
+    segment_seconds: float
+    hop: int
+    windows: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
+    explanations: dict[int, Explanation]
+
+    @property
+    def windows_left_out(self) -> int:
+        """How many windows with data have no Explanation."""
+        return sum(window['label'] is not None for window in self.windows) - len(self.explanations)
+
+    @property
+    def segments_without_data(self) -> int:
+        return sum(row['window'] is None for row in self.rows)
+
+    def save_json(self, path: str | os.PathLike) -> None:
+        """Writes schema stattn_jax.timeline/1: all but the explanations, whose windows are named."""
+        names = ('media', 'model', 'classes', 'segment_seconds', 'hop', 'windows', 'rows', 'segments_without_data')
+        record = {name: getattr(self, name) for name in names}
+        record |= {'windows_explained': list(self.explanations), 'windows_left_out': self.windows_left_out}
+        content = {'schema': SCHEMA, 'how_to_read': _HOW_TO_READ} | record
+        record_files.write_text(path, json.dumps(content, allow_nan=False, ensure_ascii=False))
+
+    def save_csv(self, path: str | os.PathLike) -> None:
+        """Writes one row for each segment; empty fields where it holds no data."""
+        with open(path, 'w', newline='', encoding='utf-8') as file:
+            writer = csv.DictWriter(file, list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Segment:
+    """Segment t of the decoded clip that it came in; without a clip, of a stretch that holds no data."""
+
+    clip: media.Clip | None = None
+    t: int = 0
+
+    @property
+    def valid(self) -> bool:
+        return self.clip is not None and bool(self.clip.valid[self.t])
+
+
+def explain(
+    model,
+    video: str | os.PathLike,
+    hop: int | None,
+    top_windows: int,
+    start: float | None,
+    end: float | None,
+    progress: Callable[[int, int], None] | None,
+) -> Timeline:
+    """What Model.explain_long does; model.py has the arguments."""
+    spec, first = model.spec, float(start or 0.0)
+    hop = max(1, spec.segments // 2) if hop is None else hop
+    if not 1 <= hop <= spec.segments:
+        raise ValueError(
+            f'hop is {hop}; expected 1 to {spec.segments} segments, so that no second lies between windows'
+        )
+    if top_windows < 0:
+        raise ValueError(f'top_windows is {top_windows}; expected 0 or more')
+    last, total = _extent(video, spec, first, end)
+    starts = window_starts(total, spec.segments, hop)
+    told, best = [], []
+    clips = _windows(_segments(video, spec, first, last, total), starts, spec)
+    for number, (clip, said) in enumerate(_tell(model, clips, min(len(starts), model.batch))):
+        told.append(said)
+        if said is not None:
+            best = sorted([*best, (-said['probability'], number, clip)], key=lambda row: row[:2])[:top_windows]
+        if progress is not None:
+            progress(number + 1, len(starts))
+    names, source, known = model.trained.facts.classes, pathlib.Path(video), reading.of_file(video)
+    seconds = [first + begin * spec.segment_seconds for begin in starts]
+    readings = [reading.Reading(clip, known | reading.of_clip(clip, seconds[k]), source) for _, k, clip in best]
+    explained = zip((k for _, k, _ in best), model.explain_readings(readings), strict=True)
+    windows = [_window(begin, said, names, spec) for begin, said in zip(seconds, told, strict=True)]
+    where = {'start': first, 'end': min(last, first + total * spec.segment_seconds)}
+    return Timeline(
+        media=known | where | {'duration': where['end'] - where['start']},
+        model=model.identity,
+        classes=names,
+        segment_seconds=spec.segment_seconds,
+        hop=hop,
+        windows=windows,
+        rows=_rows(starts, told, windows, total, first, spec),
+        explanations=dict(explained),
+    )
+
+
+def window_starts(total: int, segments: int, hop: int) -> list[int]:
+    """First segments of the windows over `total` segments; the last window ends with the video."""
+    last = max(0, total - segments)
+    return [*range(0, last, hop), last]
+
+
+def _extent(video, spec, first, end) -> tuple[float, int]:
+    """Where the stretch ends (s in the file) and how many segments it has; half a segment counts as one."""
+    file = decode.MediaFile(video)
+    last = min(math.inf if end is None else float(end), file.duration)
+    if not 0 <= first < last:
+        raise file.error('empty_interval', f'{first:g} s to {last:g} s holds nothing of its {file.duration:.2f} s')
+    if math.isinf(last):
+        raise file.error('empty_interval', 'the file does not say how long it is, and no end was given')
+    return last, max(1, math.floor((last - first) / spec.segment_seconds + 0.5))
+
+
+def _segments(video, spec: media.ClipSpec, first: float, last: float, total: int) -> Iterator[_Segment]:
+    """Every segment of the stretch, decoded a clip at a time; raises MediaError, for gaps only where there is nothing else."""
+    found = False
+    for begin in range(0, total, spec.segments):
+        start = first + begin * spec.segment_seconds
+        many = min(spec.segments, total - begin)
+        try:
+            clip = media.read_clip(video, spec, start, min(last, start + spec.seconds))
+        except media.MediaError as error:
+            if error.reason not in _GAPS or (begin + many == total and not found):
+                raise
+            yield from [_Segment()] * many
+        else:
+            found = True
+            yield from (_Segment(clip, t) for t in range(many))
+
+
+def _windows(segments: Iterator[_Segment], starts: list[int], spec: media.ClipSpec) -> Iterator[media.Clip | None]:
+    """The clip of each window, None where no segment of it is valid; holds one window's segments at a time."""
+    held, first = [], 0
+    for begin in starts:
+        held, first = held[begin - first :], begin
+        held += itertools.islice(segments, spec.segments - len(held))
+        yield _clip(held, spec)
+
+
+def _clip(segments: list[_Segment], spec: media.ClipSpec) -> media.Clip | None:
+    """One clip of segments that come from others; black and silent where they hold nothing or the stretch has ended."""
+    valid = np.zeros(spec.segments, bool)
+    valid[: len(segments)] = [segment.valid for segment in segments]
+    if not valid.any():
+        return None
+    like = segments[int(valid.argmax())].clip
+    nothing = like.without_picture().frames[0]
+    frames, log_mel = [nothing] * spec.segments, np.full(spec.mel_shape, spec.silence, np.float16)
+    for t in np.flatnonzero(valid):
+        frames[t], log_mel[t] = segments[t].clip.frames[segments[t].t], segments[t].clip.log_mel[segments[t].t]
+    clips = [segments[t].clip for t in np.flatnonzero(valid)]
+    notes = {
+        'short': not valid.all(),
+        'silent': all('silent' in clip.notes for clip in clips),
+        'damaged': any('damaged' in clip.notes for clip in clips),
+    }
+    return media.Clip(
+        frames=frames,
+        log_mel=log_mel,
+        valid=valid,
+        height=like.height,
+        width=like.width,
+        duration=len(segments) * spec.segment_seconds,
+        notes=tuple(note for note, holds in notes.items() if holds),
+    )
+
+
+def _tell(model, clips: Iterator[media.Clip | None], size: int) -> Iterator[tuple[media.Clip | None, dict | None]]:
+    """Each window with what the timeline needs of its explanation, `size` at a time."""
+    while batch := list(itertools.islice(clips, size)):
+        good = [clip for clip in batch if clip is not None]
+        arrays = model.record(good, size)[0] if good else {}
+        said = iter([_said(arrays, b, clip) for b, clip in enumerate(good)])
+        yield from ((clip, None if clip is None else next(said)) for clip in batch)
+
+
+def _said(arrays, b, clip):
+    c = int(arrays['logits'][b].argmax())
+    return {
+        'class': c,
+        **{name: record_files.rounded(arrays[source][b, c]) for name, source in _NUMBERS.items()},
+        'picture': record_files.rounded(arrays['visual'][b, c].sum(axis=-1)),
+        'sound': record_files.rounded(arrays['audio'][b, c]),
+        'valid': clip.valid,
+    }
+
+
+def _window(start, said, names, spec):
+    numbers = dict.fromkeys(_NUMBERS) if said is None else {name: said[name] for name in _NUMBERS}
+    label = None if said is None else names[said['class']]
+    return {'start': start, 'end': start + spec.seconds, 'label': label, **numbers}
+
+
+def _rows(starts, told, windows, total, first, spec) -> list[dict[str, Any]]:
+    nearest: dict[int, tuple[float, int, int]] = {}
+    for k, (begin, said) in enumerate(zip(starts, told, strict=True)):
+        for t in np.flatnonzero(said['valid']) if said else ():
+            told_here = (abs(t + 0.5 - spec.segments / 2), k, int(t))
+            nearest[begin + t] = min(told_here, nearest.get(begin + t, told_here))
+    rows = []
+    for g in range(total):
+        start = first + g * spec.segment_seconds
+        row = {'start': start, 'end': start + spec.segment_seconds}
+        row |= dict.fromkeys(('window', 'label', 'probability', 'picture', 'sound'))
+        if g in nearest:
+            _, k, t = nearest[g]
+            row |= {'window': k, 'label': windows[k]['label'], 'probability': windows[k]['probability']}
+            row |= {'picture': told[k]['picture'][t], 'sound': told[k]['sound'][t]}
+        rows.append(row)
+    return rows

@@ -1,0 +1,270 @@
+"""One explanation as one HTML file that plays offline, and the index page of a folder of them.
+
+The file holds the clip, the numbers (float32, base64) and the scripts of page/; a content security policy lets exactly these scripts
+and styles run and nothing be fetched. What the page computes itself (what-if, contrasts) comes from beta, segment_scores and bias by the
+same closed form as Explanation.without_units. Everything that comes from data is escaped. Read next: page/record.js for the arithmetic,
+page/player.js for how the page is wired.
+"""
+
+import base64
+import dataclasses
+import hashlib
+import html
+import importlib.resources
+import io
+import json
+import string
+import urllib.parse
+from typing import Any
+
+import matplotlib
+import numpy as np
+import PIL.Image
+import simplejpeg
+
+from stattn_jax.explain import figure, video, words
+from stattn_jax.explain.explanation import BEST, Explanation, Truth
+from stattn_jax.metrics import localization
+
+_SCRIPTS = ('record.js', 'stage.js', 'timeline.js', 'panels.js', 'player.js')
+_THUMBNAIL = 320
+
+
+def render(explanation: Explanation, label: str | None = None, truth: Truth | None = None) -> str:
+    """The page of one explanation: a self-contained HTML document that works from file:// without a network.
+
+    It opens with `label` (without one: the best class) and switches among the BEST best classes and `label`; `truth` belongs to
+    `label`. Where `explanation.source` is None its frames stand in for the clip, without sound, and the page says so. Raises ValueError
+    for an unknown label and media.MediaError for a source that can no longer be read.
+    """
+    chosen = explanation.class_index(label)
+    data = _data(explanation, chosen, truth or Truth())
+    clip = b''
+    if explanation.source is not None:
+        clip = video.web_clip(explanation.source, explanation.media['start'], explanation.media['end'], height=360)
+    name = explanation.classes[chosen]
+    return _fill(
+        'template.html',
+        ('style.css',),
+        _SCRIPTS,
+        title=f'{name} in {explanation.media["file"]}, explained',
+        file=explanation.media['file'],
+        sentence=explanation.sentence(name),
+        log_mel=_log_mel(explanation),
+        raw_data=_json(data),
+        raw_clip=base64.b64encode(clip).decode(),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One row of the index: what is told and known of one clip.
+
+    `href`: path of its page relative to the index; `thumbnail`: JPEG; `error`: 1 - probability of the true label, `pointing`: expected hit
+    of the attention's peak on the true boxes, both 0..1 and None where the truth is not known.
+    """
+
+    href: str
+    title: str
+    thumbnail: bytes
+    label: str
+    probability: float
+    true_label: str | None = None
+    error: float | None = None
+    pointing: float | None = None
+
+
+def index_entry(
+    explanation: Explanation, href: str, true_label: str | None = None, truth: Truth | None = None
+) -> Entry:
+    """The row of an explained clip whose page lies at `href`; `truth` belongs to `true_label`. Raises ValueError for an unknown label."""
+    c = explanation.class_index()
+    known = None if true_label is None else explanation.probabilities[explanation.class_index(true_label)]
+    return Entry(
+        href=href,
+        title=explanation.media['file'],
+        thumbnail=_thumbnail(explanation, c),
+        label=explanation.classes[c],
+        probability=float(explanation.probabilities[c]),
+        true_label=true_label,
+        error=None if known is None else float(1 - known),
+        pointing=_pointing(explanation, truth or Truth()),
+    )
+
+
+def render_index(entries: list[Entry]) -> str:
+    """The index page of a folder of explanations, in the order given; a person sorts it by confidence, error or pointing hit."""
+    cards = [_card(i, entry) for i, entry in enumerate(entries)]
+    return _fill(
+        'index.html',
+        ('style.css', 'index.css'),
+        ('index.js',),
+        count=f'{len(entries)} clip{"" if len(entries) == 1 else "s"} explained',
+        summary=_summary(entries),
+        raw_cards='\n'.join(cards),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a page is filled with
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _fill(template: str, styles: tuple[str, ...], scripts: tuple[str, ...], **values: str) -> str:
+    """The template with its values, escaped unless their name begins with raw_, and the one script and style that may run."""
+    folder = importlib.resources.files('stattn_jax.explain') / 'page'
+    style, body = (
+        '\n'.join((folder / name).read_text(encoding='utf-8') for name in names) for names in (styles, scripts)
+    )
+    script = f"(() => {{\n'use strict';\n{body}}})();\n"
+    policy = (
+        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:; media-src blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    values = {name: text if name.startswith('raw_') else html.escape(text) for name, text in values.items()}
+    text = (folder / template).read_text(encoding='utf-8')
+    return string.Template(text).substitute(values, policy=policy, style=style, script=script)
+
+
+def _digest(text):
+    return 'sha256-' + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _json(data) -> str:
+    """JSON that cannot end the element it stands in, whatever the names in it."""
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False)
+    return text.replace('<', '\\u003c').replace('>', '\\u003e').replace('&', '\\u0026')
+
+
+def _data(explanation: Explanation, chosen: int, truth: Truth) -> dict[str, Any]:
+    shown = [explanation.classes.index(row['label']) for row in explanation.top(BEST)]
+    shown += [chosen] if chosen not in shown else []
+    removed = [explanation.classes.index(name) for name in explanation.removed_classes]
+    numbers = {name: _floats(getattr(explanation, name)) for name in ('logits', 'bias', 'beta', 'segment_scores')}
+    maps = {name: _floats(getattr(explanation, name)[shown]) for name in ('reference', 'visual', 'audio')}
+    slides = [] if explanation.source is not None else [_url('image/jpeg', frame) for frame in explanation.frames]
+    return {
+        **numbers,
+        **maps,
+        'alpha': _floats(explanation.alpha),
+        'null': _floats(explanation.null),
+        'valid': explanation.valid.tolist(),
+        'removed_cells': _floats(explanation.removed_cells),
+        'removed': removed,
+        'shown': shown,
+        'chosen': chosen,
+        'sentences': [explanation.sentence(explanation.classes[c]) for c in shown],
+        'residual': explanation.residual()[1],
+        'centred': bool(explanation.mean_scores.any()),
+        'truth': {'intervals': list(truth.intervals), 'boxes': list(truth.boxes)},
+        'slides': slides,
+        'colours': {
+            'heat': _table(figure.HEAT, figure.HEAT_START),
+            'signed': _table(matplotlib.colormaps['PuOr_r'], 0),
+        },
+        'strongest': figure.STRONGEST,
+        **{
+            name: getattr(explanation, name)
+            for name in ('classes', 'multi_label', 'media', 'geometry', 'model', 'trust')
+        },
+    }
+
+
+def _floats(values) -> dict[str, Any]:
+    values = np.asarray(values, '<f4')
+    return {'shape': values.shape, 'base64': base64.b64encode(values.tobytes()).decode()}
+
+
+def _table(colours, start) -> str:
+    """256 RGB triples of a colour map from `start` to its end, base64."""
+    rgb = np.asarray(colours(np.linspace(start, 1, 256)))[:, :3]
+    return base64.b64encode((rgb * 255).round().astype(np.uint8).tobytes()).decode()
+
+
+def _url(kind: str, content: bytes) -> str:
+    return f'data:{kind};base64,{base64.b64encode(content).decode()}'
+
+
+def _log_mel(explanation: Explanation) -> str:
+    """The log-mel of the clip, low bands below, as a PNG of 256 colours: a third of the bytes of RGB."""
+    t, f, k = explanation.log_mel.shape
+    image = explanation.log_mel.astype(np.float32).reshape(t * f, k).T[::-1]
+    low, high = image.min(), image.max()
+    picture = PIL.Image.fromarray(((image - low) / ((high - low) or 1) * 255).astype(np.uint8), 'L')
+    picture.putpalette(base64.b64decode(_table(matplotlib.colormaps['cividis'], 0)))
+    return _url('image/png', _encoded(picture, 'PNG', optimize=True))
+
+
+def _encoded(picture, kind, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rows of the index
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _thumbnail(explanation: Explanation, c: int) -> bytes:
+    """The frame of the strongest cell (the first one where no cell speaks for the class) under its heat, JPEG."""
+    heat, _ = figure.overlay(explanation.visual[c])
+    t = (figure.strongest_cell(explanation.visual[c]) or (0,))[0]
+    picture = PIL.Image.fromarray(simplejpeg.decode_jpeg(explanation.frames[t]))
+    ratio = _THUMBNAIL / max(explanation.media['width'], explanation.media['height'])
+    width, height = (max(1, round(explanation.media[side] * ratio)) for side in ('width', 'height'))
+    picture = picture.resize((width, height))
+    to = explanation.geometry['to_source']
+    layer = PIL.Image.fromarray((heat[t] * 255).round().astype(np.uint8), 'RGBA')
+    x, y = round(to['x_offset'] * width), round(to['y_offset'] * height)
+    size = max(1, round(to['x_scale'] * width)), max(1, round(to['y_scale'] * height))
+    layer = layer.resize(size, PIL.Image.Resampling.NEAREST)
+    picture.paste(layer, (x, y), layer)
+    return _encoded(picture, 'JPEG', quality=80)
+
+
+def _pointing(explanation: Explanation, truth: Truth) -> float | None:
+    """Mean over the annotated frames of the expected hit, as pointing/space of an evaluation has it; None without boxes."""
+    to, seconds = explanation.geometry['to_source'], explanation.geometry['segment_seconds']
+    affine = [to[name] for name in ('x_scale', 'x_offset', 'y_scale', 'y_offset')]
+    by_frame: dict[int, list] = {}
+    for time, *box in truth.boxes:
+        by_frame.setdefault(int(time / seconds + 1e-6), []).append(box)
+    frames = [t for t in by_frame if t < len(explanation.valid) and explanation.valid[t]]
+    if not frames:
+        return None
+    hits = [localization.point_in_boxes(explanation.alpha[t], np.array(by_frame[t]), affine) for t in frames]
+    return float(np.mean(hits))
+
+
+def _card(i: int, entry: Entry) -> str:
+    keys = {'order': i, 'confidence': entry.probability, 'error': entry.error, 'pointing': entry.pointing}
+    attributes = ' '.join(f'data-{name}="{"" if x is None else f"{x:.6g}"}"' for name, x in keys.items())
+    rows = [('predicted', f'{entry.label} {words.percent(entry.probability)}')]
+    rows += [('truth', entry.true_label)] if entry.true_label is not None else []
+    rows += [('error', words.percent(entry.error))] if entry.error is not None else []
+    rows += [('pointing', _hit(entry.pointing))] if entry.pointing is not None else []
+    facts = ''.join(f'<div><dt>{name}</dt><dd>{html.escape(text)}</dd></div>' for name, text in rows)
+    wrong = entry.true_label is not None and entry.true_label != entry.label
+    mark = '<p class="wrong">\N{MULTIPLICATION X} not the true label</p>' if wrong else ''
+    return (
+        f'<li {attributes}><a href="{html.escape(urllib.parse.quote(entry.href))}">'
+        f'<img src="{_url("image/jpeg", entry.thumbnail)}" alt=""><span>{html.escape(entry.title)}</span></a>'
+        f'<dl>{facts}</dl>{mark}</li>'
+    )
+
+
+def _summary(entries: list[Entry]) -> str:
+    parts = []
+    known = [entry for entry in entries if entry.true_label is not None]
+    if known:
+        right = sum(entry.label == entry.true_label for entry in known)
+        parts.append(f'{right} of {len(known)} with a known label told right')
+    hits = [entry.pointing for entry in entries if entry.pointing is not None]
+    if hits:
+        parts.append(f'pointing hits in {np.mean(hits):.0%} of {len(hits)} with true boxes')
+    return '; '.join(parts) + '.' if parts else 'No true labels are known.'
+
+
+def _hit(x: float) -> str:
+    return {0.0: 'miss', 1.0: 'hit'}.get(x, f'{x:.0%} of the frames')

@@ -1,0 +1,143 @@
+// The record that the page was made from, and its arithmetic: pooled logits, probabilities, terms. Read next: stage.js.
+//
+// With weights beta and scores s of every (modality m, segment t), and `kept` units (a Uint8Array, picture first),
+//     logit_c = bias_c + sum kept beta_c s_c / sum kept beta_c
+// since the softmax over what is left is its own renormalisation (Explanation.without_units). Terms are scaled by the same factor.
+
+const record = JSON.parse(document.getElementById('data').textContent);
+
+function bytes(base64) {
+  return Uint8Array.from(atob(base64), (ch) => ch.charCodeAt(0));
+}
+
+// Typed arrays are little-endian wherever browsers run.
+for (const [name, value] of Object.entries(record)) {
+  if (value && value.base64 !== undefined) record[name] = new Float32Array(bytes(value.base64).buffer);
+}
+
+const [T, ROWS, COLUMNS] = record.geometry.grid;
+const CELLS = ROWS * COLUMNS;
+const SECONDS = record.geometry.segment_seconds;
+const CLASSES = record.classes.length;
+
+function allKept() {
+  return new Uint8Array(2 * T).fill(1);
+}
+
+// The logit of class c from the kept units, and the weight that they have; NaN where nothing that is left has any.
+function pooled(c, kept) {
+  if (kept.every((k) => k)) return { logit: record.logits[c], weight: 1 };
+  const left = [...kept.keys()].filter((unit) => kept[unit] && record.valid[unit % T]);
+  let weight = 0;
+  let sum = 0;
+  for (const unit of left) {
+    // A unit that is left alone has all the weight, even where float32 had no number for its share.
+    const beta = left.length === 1 ? 1 : record.beta[unit * CLASSES + c];
+    weight += beta;
+    sum += beta * record.segment_scores[unit * CLASSES + c];
+  }
+  return { logit: record.bias[c] + sum / weight, weight };
+}
+
+function probabilities(kept) {
+  const logits = Array.from({ length: CLASSES }, (_, c) => pooled(c, kept).logit);
+  if (record.multi_label) return logits.map((x) => 1 / (1 + Math.exp(-x)));
+  const top = Math.max(...logits);
+  const powers = logits.map((x) => Math.exp(x - top));
+  const total = powers.reduce((a, b) => a + b, 0);
+  return powers.map((x) => x / total);
+}
+
+// Terms of one class: reference, cells [t h w] flat, picture [t], sound [t]; reference + all = logit.
+function terms(c, kept) {
+  const { logit, weight } = pooled(c, kept);
+  const row = record.shown.indexOf(c);
+  const factor = weight > 0 ? 1 / weight : 0;
+  const size = T * CELLS;
+  const cells = Float64Array.from({ length: size }, (_, n) =>
+    kept[Math.floor(n / CELLS)] ? record.visual[row * size + n] * factor : 0);
+  const picture = Float64Array.from({ length: T }, (_, t) => total(cells.subarray(t * CELLS, (t + 1) * CELLS)));
+  const sound = Float64Array.from({ length: T }, (_, t) => (kept[T + t] ? record.audio[row * T + t] * factor : 0));
+  const whole = kept.every((k) => k);
+  const reference = whole ? record.reference[row] : logit - total(picture) - total(sound);
+  return { logit, reference, cells, picture, sound };
+}
+
+// Terms of class c, or with another class the difference of the two: then `logit` is the margin.
+function evidence(c, other, kept) {
+  const mine = terms(c, kept);
+  if (other === null) return mine;
+  const its = terms(other, kept);
+  const less = (a, b) => a.map((x, i) => x - b[i]);
+  return {
+    logit: mine.logit - its.logit,
+    reference: mine.reference - its.reference,
+    cells: less(mine.cells, its.cells),
+    picture: less(mine.picture, its.picture),
+    sound: less(mine.sound, its.sound),
+  };
+}
+
+function total(values) {
+  let sum = 0;
+  for (const x of values) sum += x;
+  return sum;
+}
+
+function largest(values) {
+  let most = 0;
+  for (const x of values) most = Math.max(most, Math.abs(x));
+  return most;
+}
+
+// The best class beside c.
+function runnerUp(c) {
+  return record.shown.find((other) => other !== c) ?? null;
+}
+
+// The number of the cell that speaks most for what is shown; -1 where none does.
+function strongestCell(cells) {
+  let best = -1;
+  cells.forEach((x, n) => { if (x > 0 && (best < 0 || x > cells[best])) best = n; });
+  return best;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Words
+// ---------------------------------------------------------------------------------------------------------------------
+
+function signedText(x, digits = 2) {
+  if (!Number.isFinite(x)) return 'undefined';
+  const text = Math.abs(x).toFixed(digits);
+  return (Number(text) === 0 ? '' : x < 0 ? '\u2212' : '+') + text;
+}
+
+function plainText(x, digits = 2) {
+  return signedText(x, digits).replace('+', '');
+}
+
+// As words.percent: what is not certain never reads 0% or 100%.
+function percent(p) {
+  if (!Number.isFinite(p)) return 'undefined';
+  if (p > 0 && p < 0.01) return 'below 1%';
+  if (p > 0.99 && p < 1) return 'above 99%';
+  return `${Math.round(100 * p)}%`;
+}
+
+function trimmed(x) {
+  return String(Number(x.toFixed(2)));
+}
+
+function secondName(t) {
+  return `${trimmed(t * SECONDS)}\u2013${trimmed((t + 1) * SECONDS)} s`;
+}
+
+function element(name, properties = {}, children = []) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+function byId(id) {
+  return document.getElementById(id);
+}

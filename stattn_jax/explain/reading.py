@@ -1,0 +1,60 @@
+"""What is known of a clip before a network sees it: its segments, and what the record says of where they come from.
+
+Read next: model.py, which explains it.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from stattn_jax.data import decode, media
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """A clip, the `media` of its record (explanation.py, Explanation) and the file it comes from, None for arrays."""
+
+    clip: media.Clip
+    media: dict[str, Any]
+    source: pathlib.Path | None
+
+
+def read(
+    video: str | os.PathLike, spec: media.ClipSpec, start: float | None = None, end: float | None = None
+) -> Reading:
+    """Reads the stretch start..end (s) of a video file; raises media.MediaError with a named reason."""
+    clip = media.read_clip(video, spec, start, end)
+    return Reading(clip, {**of_file(video), **of_clip(clip, float(start or 0.0))}, pathlib.Path(video))
+
+
+def of_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, rate: int, spec: media.ClipSpec) -> Reading:
+    """Makes a clip of arrays (media.clip_from_arrays, whose errors it raises)."""
+    clip = media.clip_from_arrays(frames_thwc, waveform, spec, rate)
+    digest = hashlib.sha256(frames_thwc.tobytes())
+    digest.update(np.asarray(waveform, np.float32).tobytes())
+    what = {'file': 'arrays', 'sha256': digest.hexdigest(), 'fps': 1 / spec.segment_seconds, 'rate': rate}
+    return Reading(clip, {**what, **of_clip(clip, 0.0)}, None)
+
+
+def of_file(video: str | os.PathLike) -> dict[str, Any]:
+    """Name, content hash, frames and samples a second of a file; None where it does not say."""
+    file = decode.MediaFile(video)
+    with open(video, 'rb') as content:
+        digest = hashlib.file_digest(content, 'sha256').hexdigest()
+    return {'file': file.path.name, 'sha256': digest, 'fps': file.fps or None, 'rate': file.rate or None}
+
+
+def of_clip(clip: media.Clip, start: float) -> dict[str, Any]:
+    """Where a clip that begins at `start` (s) lies in its file, its size and its notes."""
+    return {
+        'start': start,
+        'end': start + clip.duration,
+        'duration': float(clip.duration),
+        'height': clip.height,
+        'width': clip.width,
+        'notes': list(clip.notes),
+    }

@@ -1,0 +1,174 @@
+"""`explanation.json` and `explanation.npz`: writing, reading, and checking that the JSON alone still adds up.
+
+The JSON is described by docs/explanation.schema.json; a change of what it holds is a change of SCHEMA. Read next: explanation.py.
+"""
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+SCHEMA = 'stattn_jax.explanation/2'
+# Of an error, in units of max(1, |numbers added up|): float32 sums of a thousand terms, written with seven digits.
+TOLERANCE = 1e-5
+
+_HOW_TO_READ = (
+    'For each class in maps: logit = reference + sum of visual [t][h][w] + sum of audio [t]. A positive value speaks '
+    'for the class, against an average clip (whose logit is the reference; it is the bias where mean_scores are 0). '
+    'Values add up; they do not say what the logit would be without that cell or second. removed_units_exact says that: the '
+    'change of the logit when the picture or the sound of one segment is taken out of the attention in time, which is then '
+    'shared out anew among the others. removed_cells_exact: the same for one cell of one frame, which moves the attention '
+    'in space and, since the picture of that segment changes, in time. Both are changes of features, not of pixels or samples.'
+)
+_ARRAYS = ('logits', 'probabilities', 'bias', 'reference', 'mean_scores', 'visual', 'audio', 'alpha', 'null', 'beta')
+_ARRAYS += ('segment_scores', 'valid', 'log_mel', 'removed_cells')
+_HEADER = ('media', 'geometry', 'model', 'classes', 'multi_label')
+_ASKED = ('removed_classes', 'trust')
+
+
+def write_json(explanation, path: str | os.PathLike, c: int, best: int) -> None:
+    """Writes the record with class number `c` as target and the maps of the `best` classes, the target among them."""
+    target, runner_up = explanation.classes[c], explanation.runner_up(explanation.classes[c])
+    with_maps = [row['label'] for row in explanation.top(best)]
+    with_maps += [target] * (target not in with_maps)
+    absolute, relative = explanation.residual()
+    record = {
+        'schema': SCHEMA,
+        'how_to_read': _HOW_TO_READ,
+        **{name: getattr(explanation, name) for name in _HEADER},
+        'target': _target(explanation, target, runner_up),
+        'predicted': explanation.top(),
+        'logits': rounded(explanation.logits),
+        'probabilities': rounded(explanation.probabilities),
+        'additivity': {'max_absolute_error': absolute, 'max_relative_error': relative},
+        'attention': {'cells': rounded(explanation.alpha), 'null': rounded(explanation.null)},
+        'valid_segments': explanation.valid.tolist(),
+        'trust': explanation.trust,
+        'classes_with_maps': with_maps,
+        'classes_without_maps': len(explanation.classes) - len(with_maps),
+        'maps': [_map(explanation, label) for label in with_maps],
+    }
+    write_text(path, json.dumps(record, allow_nan=False, ensure_ascii=False))
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file in UTF-8."""
+    with open(path, 'w', encoding='utf-8') as file:
+        file.write(text)
+
+
+def write_npz(explanation, path: str | os.PathLike) -> None:
+    """Writes every array and frame; what is not an array as JSON in `header`."""
+    header = {'schema': SCHEMA} | {name: getattr(explanation, name) for name in _HEADER + _ASKED}
+    frames = {f'frame_{t}': np.frombuffer(jpeg, np.uint8) for t, jpeg in enumerate(explanation.frames)}
+    arrays = {name: getattr(explanation, name) for name in _ARRAYS}
+    with open(path, 'wb') as file:
+        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays, **frames)
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, Any]:
+    """The fields of the Explanation that `write_npz` wrote, all but `source`; raises ValueError for another schema."""
+    with np.load(path) as file:
+        header = _of_schema(json.loads(str(file['header'])), path)
+        arrays = {name: file[name] for name in _ARRAYS}
+        frames = tuple(file[f'frame_{t}'].tobytes() for t in range(len(arrays['valid'])))
+    for name in ('classes', 'removed_classes'):
+        header[name] = tuple(header[name])
+    return {'frames': frames, **arrays, **{name: header[name] for name in _HEADER + _ASKED}}
+
+
+def check(path: str | os.PathLike) -> dict[str, float]:
+    """Computes an explanation.json anew from its own numbers, reading nothing else: the largest relative error of each kind.
+
+    - sum: |reference + visual + audio - logit|, and that of the target's contrast to the runner-up
+    - attention: |bias + attention_in_time . segment_scores - logit|
+    - removed_units: |what the softmax over the other units gives - logit - removed_units_exact|
+    - probabilities: |sigmoid or softmax of the logits - probabilities|
+
+    Errors count in units of max(1, the numbers added up). Raises ValueError for another schema or a file that is none.
+    """
+    with open(path, encoding='utf-8') as file:
+        try:
+            record = _of_schema(json.load(file), path)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f'{path}: {error}; expected an explanation.json') from None
+    try:
+        errors = {'sum': [_sum_error(row, row['logit']) for row in record['maps']]}
+        contrast = record['target']['contrast']
+        if contrast is not None:
+            errors['sum'].append(_sum_error(contrast, record['target']['logit'] - contrast['other_logit']))
+        valid = np.tile(record['valid_segments'], 2)
+        what_if = [_what_if_errors(row, valid) for row in record['maps']]
+        errors['attention'], errors['removed_units'] = zip(*what_if, strict=True)
+        expected = _probabilities(np.array(record['logits']), record['multi_label'])
+        errors['probabilities'] = np.abs(expected - record['probabilities'])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'{path}: {error!r} where {SCHEMA} has something else; explain the clip again') from None
+    return {name: float(np.max(values)) for name, values in errors.items()}
+
+
+def rounded(values) -> Any:
+    """Seven significant digits: the resolution of float32, so that sums stay within 1e-7 of their terms."""
+    values = np.asarray(values)
+    return np.array([float(f'{x:.7g}') for x in values.ravel()]).reshape(values.shape).tolist()
+
+
+def _target(explanation, target, runner_up):
+    c = explanation.class_index(target)
+    content = {name: rounded(getattr(explanation, name)[c]) for name in ('bias', 'reference')}
+    content |= {'label': target, 'logit': rounded(explanation.logits[c])}
+    content |= {'probability': rounded(explanation.probabilities[c]), 'sentence': explanation.sentence(target)}
+    content |= {'shares': {name: rounded(share) for name, share in explanation.shares(target).items()}}
+    if runner_up is None:
+        return content | {'contrast': None}
+    reference, visual, audio = (rounded(part) for part in explanation.contrast(target, runner_up))
+    other = {'other': runner_up, 'other_logit': rounded(explanation.logits[explanation.class_index(runner_up)])}
+    return content | {'contrast': other | {'reference': reference, 'visual': visual, 'audio': audio}}
+
+
+def _map(explanation, label):
+    c = explanation.class_index(label)
+    by_modality = {
+        'mean_scores': explanation.mean_scores[:, c],
+        'segment_scores': explanation.segment_scores[..., c],
+        'attention_in_time': explanation.beta[..., c],
+        'removed_units_exact': explanation.removed_units(label),
+    }
+    cells = explanation.removed_classes
+    return {
+        'label': label,
+        'logit': rounded(explanation.logits[c]),
+        'probability': rounded(explanation.probabilities[c]),
+        **{name: rounded(getattr(explanation, name)[c]) for name in ('bias', 'reference', 'visual', 'audio')},
+        **{name: {'visual': rounded(x[0]), 'audio': rounded(x[1])} for name, x in by_modality.items()},
+        'removed_cells_exact': rounded(explanation.removed_cells[cells.index(label)]) if label in cells else None,
+    }
+
+
+def _sum_error(row, logit):
+    return abs(row['reference'] + np.sum(row['visual']) + np.sum(row['audio']) - logit) / max(1, abs(logit))
+
+
+def _what_if_errors(row, valid):
+    """Of one class: how far the weighted mean of all units is from the logit, and of all but one from the removed value."""
+    weights, scores, removed = (
+        np.concatenate([row[name]['visual'], row[name]['audio']])
+        for name in ('attention_in_time', 'segment_scores', 'removed_units_exact')
+    )
+    scale = max(1, abs(row['logit']), np.abs(scores[valid]).max())
+    others = ~np.eye(len(weights), dtype=bool)[valid] * weights
+    expected = row['bias'] + others @ scores / others.sum(axis=1) - row['logit']
+    error = max(np.abs(expected - removed[valid]).max(), np.abs(removed[~valid]).max(initial=0))
+    return abs(row['bias'] + weights @ scores - row['logit']) / scale, error / scale
+
+
+def _probabilities(logits, binary):
+    return 1 / (1 + np.exp(-logits)) if binary else np.exp(logits - np.logaddexp.reduce(logits))
+
+
+def _of_schema(record, path):
+    found = record.get('schema') if isinstance(record, dict) else None
+    if found != SCHEMA:
+        raise ValueError(f'{path}: schema {found!r}, expected {SCHEMA!r}; explain the clip again')
+    return record

@@ -1,0 +1,100 @@
+"""An explanation second by second for other programs: a CSV table, and WebVTT cues for players and screen readers.
+
+Read next: explanation.py for what the numbers are.
+"""
+
+import csv
+import html
+import os
+
+from stattn_jax.explain import figure, words
+from stattn_jax.explain.explanation import Explanation
+
+# Of so many classes, the best ones, the table has columns.
+_CLASSES = 5
+
+
+def write_csv(explanation: Explanation, path: str | os.PathLike) -> None:
+    """Writes one row for each segment: seconds, attention, and the terms of the five best classes.
+
+    - segment; start, end: seconds of the file; valid: 1 or 0; nothing_visible: the null cell's share of the attention
+    - `picture: CLASS`, `sound: CLASS`: sums of the terms in units of the logit, seven significant digits
+    - cell_row, cell_column: the cell that speaks most for the best class, counted from 0 at the top left, and cell_x, cell_y,
+      its centre in 0..1 of the source frame; empty where no cell speaks for it
+    """
+    classes = [explanation.class_index(row['label']) for row in explanation.top(_CLASSES)]
+    seconds, first = explanation.geometry['segment_seconds'], explanation.media['start']
+    header = ['segment', 'start', 'end', 'valid', 'nothing_visible']
+    header += ['cell_row', 'cell_column', 'cell_x', 'cell_y']
+    header += [f'{modality}: {explanation.classes[c]}' for c in classes for modality in ('picture', 'sound')]
+    with open(path, 'w', newline='', encoding='utf-8') as file:
+        table = csv.writer(file)
+        table.writerow(header)
+        for t, valid in enumerate(explanation.valid):
+            terms = [x for c in classes for x in (explanation.visual[c, t].sum(dtype=float), explanation.audio[c, t])]
+            numbers = [first + t * seconds, first + (t + 1) * seconds]
+            row = [t, *map(_number, numbers), int(valid), _number(explanation.null[t])]
+            table.writerow(row + _cell(explanation, classes[0], t) + [_number(x) for x in terms])
+
+
+def write_vtt(explanation: Explanation, path: str | os.PathLike) -> None:
+    """Writes one WebVTT cue for each segment: what its picture and its sound say of the best class, in words.
+
+    Second 0 is the beginning of the stretch, as in the videos that video.py writes.
+    """
+    c = explanation.class_index()
+    seconds = explanation.geometry['segment_seconds']
+    title = f'{explanation.classes[c]}, {words.percent(explanation.probabilities[c])}'
+    blocks = ['WEBVTT', f'NOTE What speaks for and against {_cue_text(title)}, in units of the logit']
+    for t in range(len(explanation.valid)):
+        times = f'{_stamp(t * seconds)} --> {_stamp((t + 1) * seconds)}'
+        blocks.append(f'{t + 1}\n{times}\n{_cue_text(_segment_sentence(explanation, c, t))}')
+    with open(path, 'w', encoding='utf-8') as file:
+        file.write('\n\n'.join(blocks) + '\n')
+
+
+def _segment_sentence(explanation: Explanation, c: int, t: int) -> str:
+    label = explanation.classes[c]
+    if not explanation.valid[t]:
+        return 'No picture and sound here.'
+    picture, sound = explanation.visual[c, t].sum(dtype=float), explanation.audio[c, t]
+    strongest = figure.strongest_cell(explanation.visual[c, t : t + 1])
+    # A cell whose number reads 0.00 is not worth a look.
+    told = strongest is not None and explanation.visual[c, t].max() >= 0.005
+    where = f', strongest support {words.place(explanation, *strongest[1:])}' if told else ''
+    return (
+        f'{label}: the picture {_verdict(picture)}{where}; the sound {_verdict(sound)}; '
+        f'{words.percent(explanation.null[t])} of the attention finds nothing visible.'
+    )
+
+
+def _verdict(term: float) -> str:
+    number = words.signed(term)
+    if float(f'{term:.2f}') == 0:
+        return 'says nothing (0.00)'
+    return f'speaks {"for" if term > 0 else "against"} it ({number})'
+
+
+def _cell(explanation: Explanation, c: int, t: int) -> list[str]:
+    strongest = figure.strongest_cell(explanation.visual[c, t : t + 1])
+    if strongest is None:
+        return [''] * 4
+    _, i, j = strongest
+    (_, rows, columns), to = explanation.geometry['grid'], explanation.geometry['to_source']
+    x = to['x_offset'] + to['x_scale'] * (j + 0.5) / columns
+    y = to['y_offset'] + to['y_scale'] * (i + 0.5) / rows
+    return [str(i), str(j), _number(x), _number(y)]
+
+
+def _number(value: float) -> str:
+    return f'{value:.7g}'
+
+
+def _cue_text(text: str) -> str:
+    """One line in which neither markup nor an arrow can begin (WebVTT, section 4.2.2)."""
+    return html.escape(' '.join(text.split()), quote=False)
+
+
+def _stamp(seconds: float) -> str:
+    millis = round(seconds * 1000)
+    return f'{millis // 3_600_000:02d}:{millis // 60_000 % 60:02d}:{millis // 1000 % 60:02d}.{millis % 1000:03d}'

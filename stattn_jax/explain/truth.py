@@ -1,0 +1,40 @@
+"""What is known about a clip, from the tables of a data set. Read next: figure.py and page.py, which draw it."""
+
+import csv
+import pathlib
+
+from stattn_jax import run
+from stattn_jax.explain.explanation import Truth
+
+_EVENT, _BOX = ('onset', 'offset'), ('time', 'x0', 'y0', 'x1', 'y1')
+
+
+def read(folder: pathlib.Path, clip_id: str) -> dict[str, Truth]:
+    """What events.csv and boxes.csv in `folder` say about a clip, by label; raises run.RunError for tables that cannot be read."""
+    paths = [path for path in (folder / 'events.csv', folder / 'boxes.csv') if path.exists()]
+    if not paths:
+        raise run.RunError(
+            f'--truth={folder} holds neither events.csv nor boxes.csv; expected a folder with at least one of them'
+        )
+    found: dict[str, dict[str, list]] = {}
+    for path in paths:
+        kind, columns = ('intervals', _EVENT) if path.name == 'events.csv' else ('boxes', _BOX)
+        with open(path, newline='', encoding='utf-8') as file:
+            try:
+                for row in csv.DictReader(file):
+                    if row['clip_id'] == clip_id:
+                        values = tuple(float(row[name]) for name in columns)
+                        found.setdefault(row['label'], {}).setdefault(kind, []).append(values)
+            except (KeyError, ValueError) as error:
+                raise run.RunError(
+                    f'{path}: {error}; expected the columns clip_id, label, {", ".join(columns)}'
+                ) from None
+    return {label: Truth(**rows) for label, rows in found.items()}
+
+
+def within(truth: Truth, start: float, seconds: float) -> Truth:
+    """What lies in the stretch of `seconds` from `start` (s), counted from there; intervals are cut at its ends."""
+    end = start + seconds
+    intervals = [(max(a, start) - start, min(b, end) - start) for a, b in truth.intervals if a < end and b > start]
+    boxes = [(time - start, *box) for time, *box in truth.boxes if start <= time < end]
+    return Truth(intervals, boxes)

@@ -1,0 +1,215 @@
+"""The explained stretch as mp4: small for the web, or with the evidence painted over it and a timeline below.
+
+Both are upright, in square pixels, at a steady frame rate, with the sound that the network heard: the mean of the channels.
+One frame at a time is in memory, and the sound. Heat, colours and outline are figure.py's, so that picture and video say
+the same; a cell is a block of one colour, since smoothing would claim a detail that the network does not have.
+"""
+
+import math
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.font_manager import FontProperties, findfont
+from PIL import Image, ImageDraw, ImageFont
+
+from stattn_jax.data import decode, media, upright
+from stattn_jax.explain import figure, words
+from stattn_jax.explain.explanation import Explanation
+
+RATE = 48000
+# An overlay's picture has this shorter side (pixels), enlarged if need be, on a canvas at least this wide: text must fit.
+_SHORT_SIDE, _LEAST_WIDTH, _LONGEST_SIDE = 360, 480, 1280
+# Of the strip below it (pixels): its height, where the bars begin and how far from the lower edge they end, its margins.
+STRIP, TOP, BOTTOM, SIDE = 126, 50, 18, 12
+# Against the still picture's heat: a moving picture must be followed through it, and the viewer cannot look twice.
+_OPACITY = 0.7
+# No more bits than this, so that a page that holds ten seconds stays below 2 MB even if the picture is noise.
+_SMALL = {'crf': '26', 'maxrate': '900k', 'bufsize': '900k', 'preset': 'superfast'}
+
+
+def web_clip(source: str | os.PathLike, start: float, end: float, height: int = 360) -> bytes:
+    """The seconds [start, end) of a video file as the bytes of an mp4 (H.264, AAC, table of contents first).
+
+    The shorter side is at most `height` pixels (both even), frames at most 30 a second, sound mono at 48 kHz; ten seconds
+    are below 1.5 MB. Raises media.MediaError.
+    """
+    stretch = _Stretch(source, start, end)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / 'clip.mp4'
+        pictures = (image for _, image in stretch.images(lambda size: _even(size, min(1.0, height / min(size)))))
+        media.encode_video(path, pictures, stretch.fps, stretch.sound(), RATE, **_SMALL)
+        return path.read_bytes()
+
+
+def write_overlay(explanation: Explanation, path: str | os.PathLike, label: str | None = None) -> None:
+    """Writes the explained stretch with the evidence for a class (without a label: the best) over it, as mp4.
+
+    Cells that speak for the class glow on the clip's one colour scale, the strongest has an outline; the strip below holds
+    label, probability, signed bars a segment for picture and sound, and the playhead. The file appears under its name only
+    when whole. `explanation.source` must be a file. Raises ValueError for an unknown label, media.MediaError for a file that
+    can no longer be read.
+    """
+    c = explanation.class_index(label)
+    stretch = _Stretch(explanation.source, explanation.media['start'], explanation.media['end'])
+    part = f'{os.fspath(path)}.part'
+    frames = _painted(explanation, c, stretch.images(_canvas_picture))
+    media.encode_video(part, frames, stretch.fps, stretch.sound(), RATE, crf='23', preset='superfast')
+    os.replace(part, path)
+
+
+class _Stretch:
+    """Seconds [start, end) of a file as frames at a steady rate and as sound."""
+
+    def __init__(self, source, start: float, end: float):
+        self._file = decode.MediaFile(source)
+        self._start, self._end = start, end
+        # A whole multiple or part of the source's own rate, so that frames keep their times.
+        fps = self._file.fps or 25.0
+        self.fps = fps * math.ceil(10 / fps) if fps < 10 else fps / math.ceil(fps / 30 - 0.01)
+
+    def images(self, fit) -> Iterator[tuple[float, np.ndarray]]:
+        """(seconds from the start, uint8 [h w 3]); `fit` gives the size of the images from that of the upright source."""
+        times = np.arange(max(1, math.ceil((self._end - self._start) * self.fps - 1e-3))) / self.fps
+        _, frames = self._file.shown(self._start + times, self._start, self._end)
+        size = shown = image = None
+        for time, frame in zip(times.tolist(), frames):
+            size = size or fit(self._file.size(frame))
+            if frame is not shown:
+                shown, image = frame, upright.upright_rgb(frame, size, min(size))
+            yield time, image
+
+    def sound(self) -> np.ndarray:
+        seconds = self._end - self._start
+        return self._file.sound(self._start, self._end, RATE, round(seconds * RATE))[0]
+
+
+def _even(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    return max(2, 2 * round(size[0] * scale / 2)), max(2, 2 * round(size[1] * scale / 2))
+
+
+def _canvas_picture(size: tuple[int, int]) -> tuple[int, int]:
+    return _even(size, min(_SHORT_SIDE / min(size), _LONGEST_SIDE / max(size)))
+
+
+def _painted(explanation: Explanation, c: int, images) -> Iterator[np.ndarray]:
+    """Every image on the canvas with heat, strip and playhead; the canvas is one array that each frame overwrites."""
+    visual = explanation.visual[c]
+    seconds = explanation.geometry['segment_seconds']
+    heat, _ = figure.overlay(visual)
+    strongest = figure.strongest_cell(visual)
+    canvas = strip = None
+    painted_segment = -1
+    for time, image in images:
+        high, wide = image.shape[:2]
+        if canvas is None:
+            canvas = np.zeros((high + STRIP, max(wide, _LEAST_WIDTH), 3), np.uint8)
+            left = (canvas.shape[1] - wide) // 2
+            strip = _strip(explanation, c, canvas.shape[1])
+            to_x = _playhead(len(explanation.valid) * seconds, canvas.shape[1])
+        t = min(int(time / seconds + decode.ROUNDING), len(visual) - 1)
+        if t != painted_segment:
+            painted_segment = t
+            outline = strongest[1:] if strongest and strongest[0] == t else None
+            paint = _paint(explanation.geometry, heat[t], outline, high, wide)
+        ours, added = paint
+        # Integers, since ten seconds of float would take longer than to encode them.
+        canvas[:high, left : left + wide] = (image * ours + added) >> 8
+        canvas[high:] = strip
+        x = to_x(time)
+        canvas[high + TOP - 2 : high + STRIP - BOTTOM + 2, x - 1 : x + 2] = 0
+        yield canvas
+
+
+def _paint(geometry, heat_hw4: np.ndarray, outline, high: int, wide: int) -> tuple[np.ndarray, np.ndarray]:
+    """What an image is multiplied by and what is added to it, both uint16 [h w 3], in 1/256."""
+    to, (rows, columns) = geometry['to_source'], heat_hw4.shape[:2]
+    y = ((np.arange(high) + 0.5) / high - to['y_offset']) / to['y_scale'] * rows
+    x = ((np.arange(wide) + 0.5) / wide - to['x_offset']) / to['x_scale'] * columns
+    i, j = np.floor(y).astype(int), np.floor(x).astype(int)
+    rgba = heat_hw4[i.clip(0, rows - 1)[:, None], j.clip(0, columns - 1)]
+    rgba[(i < 0) | (i >= rows)] = 0
+    rgba[:, (j < 0) | (j >= columns)] = 0
+    if outline is not None:
+        inside = (i == outline[0])[:, None] & (j == outline[1])
+        for thickness, colour in ((4, 'black'), (2, figure.STRONGEST)):
+            rgba[inside & ~_shrunk(inside, thickness)] = (*to_rgb(colour), 1 / _OPACITY)
+    alpha = rgba[..., 3:] * _OPACITY
+    ours = np.round(256 * (1 - alpha)).astype(np.uint16).repeat(3, axis=2)
+    return ours, np.round(255 * 256 * alpha * rgba[..., :3]).astype(np.uint16)
+
+
+def _shrunk(mask: np.ndarray, by: int) -> np.ndarray:
+    """A rectangle of True that has lost `by` rows and columns at each side."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    smaller = np.zeros_like(mask)
+    if len(rows) and len(columns):
+        smaller[rows[0] + by : rows[-1] + 1 - by, columns[0] + by : columns[-1] + 1 - by] = True
+    return smaller
+
+
+def _playhead(seconds: float, wide: int):
+    """Seconds of the clip to a column of the strip."""
+    return lambda time: SIDE + round(min(time / seconds, 1.0) * (wide - 2 * SIDE - 1))
+
+
+def _strip(explanation: Explanation, c: int, wide: int) -> np.ndarray:
+    """The timeline, uint8 [STRIP wide 3]: a line of text, bars, seconds."""
+    image = Image.new('RGB', (wide, STRIP), 'white')
+    draw = ImageDraw.Draw(image)
+    font, small = (ImageFont.truetype(findfont(FontProperties()), size) for size in (15, 11))
+    terms = explanation.visual[c].sum(axis=(1, 2)), explanation.audio[c]
+    titles = (
+        f'{figure.plain(explanation.classes[c], limit)}  {words.percent(explanation.probabilities[c])}'
+        for limit in range(100, 0, -1)
+    )
+    title = next(title for title in titles if font.getlength(title) <= wide - 2 * SIDE)
+    draw.text((SIDE, 14), title, 'black', font, anchor='lm')
+    _key(draw, explanation, c, max(float(np.abs(term).max()) for term in terms), small)
+    _bars(draw, explanation, terms, wide, small)
+    return np.asarray(image)
+
+
+def _key(draw: ImageDraw.ImageDraw, explanation: Explanation, c: int, largest: float, font) -> None:
+    """What the colours mean, and how much: without the numbers, the brightest cell of nothing would look like evidence."""
+    x, y = SIDE, 36
+    for name, colour in (('picture', figure.PICTURE), ('sound', figure.SOUND)):
+        draw.rectangle((x, y - 5, x + 10, y + 5), colour, 'black')
+        draw.text((x + 15, y), name, 'black', font, anchor='lm')
+        x += 15 + math.ceil(font.getlength(name)) + 12
+    texts = f'(largest bar {largest:.2g})', 'cell 0', f'{figure.overlay(explanation.visual[c])[1]:.2g}'
+    for i, text in enumerate(texts):
+        draw.text((x, y), text, 'black', font, anchor='lm')
+        x += math.ceil(font.getlength(text)) + (16 if i == 0 else 6)
+        if i == 1:
+            for step, colour in enumerate(figure.HEAT(np.linspace(figure.HEAT_START, 1, 60))[:, :3]):
+                draw.line((x + step, y - 5, x + step, y + 5), tuple((255 * colour).astype(int).tolist()))
+            x += 66
+
+
+def _bars(draw: ImageDraw.ImageDraw, explanation: Explanation, terms, wide: int, font) -> None:
+    """Signed bars of picture and sound over the seconds, on a zero line, all on one scale."""
+    top, bottom = TOP, STRIP - BOTTOM
+    highest, lowest = max(0.0, *map(np.max, terms)), min(0.0, *map(np.min, terms))
+    unit = (bottom - top) / ((highest - lowest) or 1.0)
+    zero = round(top + highest * unit)
+    segments, seconds = len(explanation.valid), explanation.geometry['segment_seconds']
+    to_x = _playhead(segments * seconds, wide)
+    for t in range(segments):
+        left, right = to_x(t * seconds), to_x((t + 1) * seconds)
+        if not explanation.valid[t]:
+            draw.rectangle((left, top, right, bottom), '#dddddd')
+        middle, gap = (left + right) / 2, 0.14 * (right - left)
+        for value, edges, colour in (
+            (terms[0][t], (left + gap, middle), figure.PICTURE),
+            (terms[1][t], (middle, right - gap), figure.SOUND),
+        ):
+            end = round(zero - value * unit)
+            draw.rectangle((edges[0], min(zero, end), edges[1], max(zero, end)), colour)
+    draw.line((SIDE, zero, wide - SIDE, zero), 'black')
+    step = max(1, -(-segments // 10))
+    for t in range(0, segments + 1, step):
+        draw.text((to_x(t * seconds), STRIP - 2), f'{t * seconds:g}', 'black', font, anchor='ms')

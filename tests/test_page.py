@@ -1,0 +1,239 @@
+"""The pages as text: every number is the record's, nothing is fetched, nothing from data becomes markup, colours can be told apart."""
+
+import base64
+import dataclasses
+import hashlib
+import html.parser
+import io
+import json
+import pathlib
+import re
+
+import matplotlib
+import numpy as np
+import PIL.Image
+import pytest
+from clips import write_small
+from pages import record
+
+from stattn_jax.explain import page
+from stattn_jax.explain.explanation import Truth
+from stattn_jax.metrics import localization
+
+HOSTILE = '</script><img src=x onerror=alert(1)><!-- "\'&'
+PAGE = pathlib.Path(page.__file__).with_suffix('')
+TRUTH = Truth([(1.0, 2.5)], [(0.5, 0.0, 0.0, 0.5, 0.5)])
+
+
+class Markup(html.parser.HTMLParser):
+    """The tags and attribute names of a document, what stands in its scripts and styles, and its addresses."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.inside, self.addresses = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, tuple(name for name, _ in attrs)))
+        self.addresses += [value for name, value in attrs if name in ('src', 'href', 'srcset', 'action')]
+        self.attributes = dict(attrs)
+        if tag == 'meta' and self.attributes.get('http-equiv') == 'Content-Security-Policy':
+            self.policy = self.attributes['content']
+
+    def handle_data(self, data):
+        tag = self.tags[-1][0] if self.tags else None
+        if tag in ('script', 'style'):
+            self.inside.append((tag, self.attributes.get('id'), data))
+
+    def texts(self, tag, name=None):
+        return [data for what, which, data in self.inside if (what, which) == (tag, name) and data.strip()]
+
+
+def data_of(text):
+    return json.loads(Markup(text).texts('script', 'data')[0])
+
+
+def floats(packed):
+    return np.frombuffer(base64.b64decode(packed['base64']), '<f4').reshape(packed['shape'])
+
+
+def from_url(url, kind):
+    assert url.startswith(f'data:{kind};base64,')
+    return base64.b64decode(url.split(',')[1])
+
+
+def test_the_page_holds_the_numbers_of_the_record():
+    e = record(classes=[f'class {c}' for c in range(14)])
+    data = data_of(page.render(e, 'class 12', TRUTH))
+    shown = [*range(10), 12]
+    assert data['shown'] == shown and data['chosen'] == 12 and data['classes'] == list(e.classes)
+    for name in ('logits', 'bias', 'beta', 'segment_scores', 'alpha', 'null', 'removed_cells'):
+        assert np.array_equal(floats(data[name]), getattr(e, name)), name
+    for name in ('reference', 'visual', 'audio'):
+        assert np.array_equal(floats(data[name]), getattr(e, name)[shown]), name
+    assert data['removed'] == [0, 1] and data['truth'] == {'intervals': [[1.0, 2.5]], 'boxes': [list(TRUTH.boxes[0])]}
+    assert data['sentences'] == [e.sentence(e.classes[c]) for c in shown]
+    assert data['trust'] == e.trust and data['geometry'] == e.geometry
+
+
+def test_without_a_label_the_page_opens_with_the_best_class_and_an_unknown_one_is_named():
+    assert data_of(page.render(record()))['chosen'] == 0
+    with pytest.raises(ValueError, match="unknown label 'cow'"):
+        page.render(record(), 'cow')
+
+
+def test_frames_stand_in_where_there_is_no_source_and_only_there(tmp_path):
+    e = record()
+    data = data_of(page.render(e))
+    assert [from_url(url, 'image/jpeg') for url in data['slides']] == list(e.frames)
+    assert not Markup(page.render(e)).texts('script', 'clip')
+    source = write_small(tmp_path / 'a.mp4', 4)
+    with_clip = page.render(dataclasses.replace(e, source=source))
+    assert data_of(with_clip)['slides'] == []
+    assert base64.b64decode(Markup(with_clip).texts('script', 'clip')[0])[4:8] == b'ftyp'
+
+
+@pytest.mark.parametrize('which', ['page', 'index'])
+def test_only_the_script_and_style_of_the_page_may_run_and_nothing_be_fetched(which):
+    e = record()
+    text = page.render(e, truth=TRUTH) if which == 'page' else page.render_index([page.index_entry(e, 'a b/e.html')])
+    markup = Markup(text)
+    for tag in ('script', 'style'):
+        (content,) = markup.texts(tag)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in markup.policy
+    assert (
+        markup.policy.startswith("default-src 'none'") and 'unsafe' not in markup.policy and 'http' not in markup.policy
+    )
+    assert {address for address in markup.addresses if not address.startswith('data:')} <= {'a%20b/e.html'}
+    names = {name for _, attributes in markup.tags for name in attributes}
+    assert 'style' not in names and not [name for name in names if name.startswith('on')]
+    # The one address in the text is the name of a vocabulary, which nobody fetches.
+    assert set(re.findall(r'https?://[^\s\'"]+', text)) <= {'http://www.w3.org/2000/svg'}
+
+
+def hostile():
+    e = record(classes=(HOSTILE, 'cat', 'rain'))
+    return dataclasses.replace(e, media=e.media | {'file': HOSTILE, 'notes': [HOSTILE]})
+
+
+def test_names_from_data_never_become_markup():
+    tame, wild = Markup(page.render(record())), Markup(page.render(hostile()))
+    assert wild.tags == tame.tags
+    assert data_of(page.render(hostile()))['classes'][0] == HOSTILE
+
+
+def test_names_in_the_index_never_become_markup():
+    entries = [page.index_entry(e, href, true_label='cat') for e, href in ((record(), 'a.html'), (hostile(), HOSTILE))]
+    tame, wild = (Markup(page.render_index([entry])) for entry in entries)
+    assert wild.tags == tame.tags
+    # Quoted, so that a name with a colon is not taken for javascript: or another scheme.
+    assert '%3C/script%3E' in wild.addresses[1]
+    odd = Markup(page.render_index([dataclasses.replace(entries[0], href='javascript:alert(1)')]))
+    assert odd.addresses[1] == 'javascript%3Aalert%281%29'
+
+
+def test_the_page_adds_little_to_the_clip():
+    """Ten seconds, 300 classes, 14 x 14 cells: the numbers take less than the 1 MB that 3 MB leave a clip of 1.5 MB in base64."""
+    e = record(classes=[f'class {c}' for c in range(300)], t=10, h=14, w=14)
+    log_mel = np.random.default_rng(0).normal(size=(10, 96, 64)).astype(np.float16)
+    e = dataclasses.replace(e, log_mel=log_mel, removed_cells=np.zeros((10, 10, 14, 14), np.float32))
+    assert len(page.render(dataclasses.replace(e, frames=()))) < 0.75e6
+
+
+def test_the_log_mel_strip_has_time_to_the_right_and_low_bands_below():
+    e = record()
+    ramp = np.zeros((4, 8, 6), np.float16)
+    ramp[3, 7, 0] = 1
+    url = next(x for x in Markup(page.render(dataclasses.replace(e, log_mel=ramp))).addresses if 'image/png' in x)
+    image = np.asarray(PIL.Image.open(io.BytesIO(from_url(url, 'image/png'))).convert('RGB'))
+    cividis = (np.array(matplotlib.colormaps['cividis']([0.0, 1.0]))[:, :3] * 255).round()
+    expected = np.full((6, 32, 3), cividis[0])
+    expected[5, 31] = cividis[1]
+    assert np.array_equal(image, expected)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The index
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_knows_error_and_pointing_as_an_evaluation_counts_them():
+    rng = np.random.default_rng(3)
+    e = record()
+    e = dataclasses.replace(e, alpha=rng.random(e.alpha.shape, np.float32))
+    truth = Truth(
+        (), [(t + 0.5, *sorted_box) for t, sorted_box in enumerate([(0, 0, 0.5, 0.67), (0, 0, 1, 1), (0, 0, 0.5, 1)])]
+    )
+    entry = page.index_entry(e, 'e.html', 'cat', truth)
+    rates = localization.spatial_pointing(
+        e.alpha[None], [np.array(truth.boxes)], [(1.0, 0.0, 1.0, 0.0)], 1.0, prefix='p', tau=0, classes_n=np.array([0])
+    )
+    assert entry.pointing == pytest.approx(rates['p']) and 0 < entry.pointing < 1
+    assert entry.error == pytest.approx(1 - e.probabilities[1]) and entry.label == 'dog'
+    unknown = page.index_entry(e, 'e.html')
+    assert unknown.error is unknown.pointing is unknown.true_label is None
+
+
+def test_cards_carry_what_they_are_sorted_by():
+    e = record()
+    entries = [page.index_entry(e, 'a.html', 'dog', TRUTH), page.index_entry(e, 'b.html')]
+    text = page.render_index(entries)
+    keys = re.findall(r'<li data-order="(.*?)" data-confidence="(.*?)" data-error="(.*?)" data-pointing="(.*?)">', text)
+    assert [row[0] for row in keys] == ['0', '1'] and keys[1][2:] == ('', '')
+    assert float(keys[0][1]) == pytest.approx(entries[0].probability, rel=1e-5)
+    assert float(keys[0][2]) == pytest.approx(1 - entries[0].probability, rel=1e-5)
+    assert '1 of 1 with a known label told right' in text and '2 clips explained' in text
+
+
+def test_a_thumbnail_is_the_frame_of_the_strongest_cell_with_its_heat():
+    visual = np.zeros((3, 4, 3, 2))
+    visual[0, 2, 0, 1] = 1
+    e = record(visual=visual)
+    image = np.asarray(PIL.Image.open(io.BytesIO(page.index_entry(e, 'e.html').thumbnail)).convert('RGB')).astype(int)
+    assert image.shape == (240, 320, 3)
+    hot = image.max(axis=-1) > 100
+    assert hot[4:76, 164:316].all() and hot.sum() == pytest.approx(80 * 160, rel=0.05)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Colours
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def schemes():
+    """The colours of both schemes by name; the dark one overrides the light one."""
+    light, dark = (
+        dict(re.findall(r'--([\w-]+): (#\w{6});', block))
+        for block in re.findall(r':root \{(.*?)\}', (PAGE / 'style.css').read_text(), re.DOTALL)
+    )
+    return {'light': light, 'dark': light | dark}
+
+
+def contrast(a, b):
+    """The ratio of WCAG 2.1, section 1.4.3."""
+
+    def luminance(colour):
+        channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4) @ (
+            0.2126,
+            0.7152,
+            0.0722,
+        )
+
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_text_and_marks_stand_out(scheme):
+    colours = schemes()[scheme]
+    grounds = [colours['ground'], colours['panel']]
+    for name in ('ink', 'quiet'):
+        assert min(contrast(colours[name], ground) for ground in [*grounds, colours['missing']]) >= 4.5, name
+    assert contrast(colours['on-accent'], colours['accent']) >= 4.5
+    assert min(contrast(colours['picture'], ground) for ground in grounds) >= 4.5  # It is a text colour in the index.
+    for name in ('edge', 'accent', 'sound', 'truth'):
+        assert min(contrast(colours[name], ground) for ground in grounds) >= 3, name
+    assert contrast(colours['hatch'], colours['sound']) >= 3

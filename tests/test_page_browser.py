@@ -1,0 +1,300 @@
+"""The page in headless Chromium: it plays and fetches nothing, obeys mouse and keys, computes what Python computes, and hits what it shows."""
+
+import base64
+import dataclasses
+import time
+
+import browser
+import numpy as np
+import pytest
+from clips import clicks, encode, numbered
+from pages import record
+from test_video import MARKERS, extent, marked
+
+from stattn_jax.explain import page, words
+from stattn_jax.explain.explanation import Truth
+
+CLASSES = tuple(f'class {c}' for c in range(12))
+T = 4
+PLACE = 'document.querySelector("#seek").getAttribute("aria-valuenow")'
+
+
+@pytest.fixture(scope='module')
+def chromium(tmp_path_factory):
+    driver = browser.Browser(tmp_path_factory.mktemp('profile'))
+    yield driver
+    driver.close()
+
+
+@pytest.fixture(scope='module')
+def explained(tmp_path_factory):
+    """A clip of four seconds, its record (the last second has no data) and its page."""
+    folder = tmp_path_factory.mktemp('page')
+    source = encode(folder / 'a.mp4', numbered(40), np.arange(40) / 10, clicks(4, [1.5])[None])
+    e = record(CLASSES, t=T, source=source, valid=[True, True, True, False])
+    (folder / 'explanation.html').write_text(page.render(e, truth=Truth([(0.5, 1.5)])), encoding='utf-8')
+    return e, folder / 'explanation.html'
+
+
+@pytest.fixture
+def opened(chromium, explained):
+    chromium.open(explained[1])
+    chromium.until('document.querySelector("video").readyState >= 2')
+    return chromium
+
+
+def number(text):
+    return float(text.replace('\N{MINUS SIGN}', '-').replace('+', ''))
+
+
+def seeked(driver, to, slack=0.02):
+    driver.until(f'Math.abs(document.querySelector("video").currentTime - {to}) < {slack}')
+
+
+def test_it_plays_with_sound_from_a_file_and_asks_for_nothing(opened):
+    assert opened.run('document.querySelector("video").muted') is False
+    opened.click('#play')
+    opened.until('document.querySelector("video").currentTime > 0.3')
+    assert opened.text('#play') == 'Pause'
+    opened.press(' ')
+    opened.until('document.querySelector("video").paused')
+    assert [url for url in opened.requests() if not url.startswith(('data:', 'blob:'))] == [opened.run('location.href')]
+    assert opened.complaints() == []
+
+
+def test_the_policy_holds_against_what_it_forbids(opened):
+    """Neither runs nor is fetched, so that the test above could fail."""
+    opened.run('document.body.append(Object.assign(new Image(), {src: "https://example.org/a.png"}))')
+    opened.run('document.body.insertAdjacentHTML("beforeend", "<p id=evil style=\\"color: rgb(1, 2, 3)\\">x</p>")')
+    assert opened.run('getComputedStyle(document.querySelector("#evil")).color') != 'rgb(1, 2, 3)'
+    time.sleep(0.2)
+    assert any('Content Security Policy' in complaint for complaint in opened.complaints())
+
+
+def test_clicks_and_keys_seek(opened, explained):
+    opened.click('#seek', x=0.625)
+    seeked(opened, 2.5)
+    assert float(opened.run(PLACE)) == pytest.approx(2.5, abs=0.02)
+    e, _ = explained
+    said = opened.run('document.querySelector("#seek").getAttribute("aria-valuetext")')
+    assert said.startswith('2.5 seconds of 4; picture ') and 'for class 0' in said
+    terms = [e.visual[0, 2].sum(), e.audio[0, 2]]
+    numbers = [part.split()[1] for part in said.split('; ')[1].split(', ')]
+    np.testing.assert_allclose([number(word) for word in numbers], terms, atol=0.006)
+    opened.press('[')
+    seeked(opened, 1.0)
+    opened.press(']')
+    seeked(opened, 2.0)
+    opened.press('ArrowRight')
+    seeked(opened, 2 + 1 / explained[0].media['fps'])
+    opened.press('ArrowLeft')
+    seeked(opened, 2.0)
+    opened.click('#next')
+    seeked(opened, 3.0)
+    assert 'no data' in opened.text('#readout')
+
+
+def test_keys_mute_and_switch_the_overlay(opened):
+    opened.press('m')
+    assert opened.run('document.querySelector("video").muted') is True
+    opened.press('m')
+    assert opened.run('document.querySelector("video").muted') is False
+    overlay = 'document.querySelector("#overlay")'
+    inked = f'{overlay}.getContext("2d").getImageData(0, 0, {overlay}.width, {overlay}.height).data.some((x) => x)'
+    assert opened.run(inked)
+    opened.press('o')
+    assert not opened.run(inked) and opened.run('document.querySelector("#heat").ariaPressed') == 'false'
+
+
+def shown_sum(driver):
+    cells = driver.run('Array.from(document.querySelectorAll("#sum td"), (cell) => cell.textContent)')
+    return [number(cell) for cell in cells]
+
+
+def test_it_switches_class_and_says_why_not_the_other(opened, explained):
+    e, _ = explained
+    opened.press('3')
+    assert opened.run('document.querySelector("#classes :checked").value') == '2'
+    assert opened.text('#sentence') == e.sentence('class 2')
+    reference, visual, audio = e.contributions('class 2')
+    np.testing.assert_allclose(shown_sum(opened), [reference, visual.sum(), audio.sum(), e.logits[2]], atol=0.006)
+    opened.click('#classes label:nth-of-type(2)')
+    assert opened.text('#sentence') == e.sentence('class 1')
+    assert opened.text('#contrast') == 'Why not class 0?'
+    opened.press('c')
+    reference, visual, audio = e.contrast('class 1', 'class 0')
+    np.testing.assert_allclose(
+        shown_sum(opened), [reference, visual.sum(), audio.sum(), e.logits[1] - e.logits[0]], atol=0.006
+    )
+    rows = opened.run(
+        'Array.from(document.querySelectorAll("#table tbody tr"), (row) => Array.from(row.cells, (cell) => cell.textContent))'
+    )
+    for t in range(3):
+        np.testing.assert_allclose([number(x) for x in rows[t][1:3]], [visual[t].sum(), audio[t]], atol=0.0006)
+    assert rows[3][1] == 'no data'
+    assert opened.text('#more').startswith('2 classes')
+
+
+def test_what_if_shows_the_logit_that_python_computes(opened, explained):
+    e, _ = explained
+    opened.click('#picture-units button:nth-child(2)')
+    keep = np.ones((2, T), bool)
+    keep[0, 1] = False
+    assert number(opened.text('#what-if-logit')) == pytest.approx(e.without_units(keep, 'class 0'), abs=1e-4)
+    rng = np.random.default_rng(0)
+    for k in range(8):
+        keep = rng.random((2, T)) < 0.5
+        keep[k % 2, 0], keep[k % 2, 1] = True, False
+        opened.run('document.querySelector("#reset").click()')
+        opened.press(str(1 + k % 3))
+        for m, t in np.argwhere(~keep[:, :3]):
+            opened.run(f'document.querySelectorAll("#{("picture", "sound")[m]}-units button")[{t}].click()')
+        logits = np.array([e.without_units(keep, name) for name in CLASSES])
+        assert number(opened.text('#what-if-logit')) == pytest.approx(logits[k % 3], abs=1e-4)
+        probability = (np.exp(logits) / np.exp(logits).sum())[k % 3]
+        assert opened.text('#what-if-probability') == words.percent(probability)
+        # The bars are the terms of what is left: they still add up to the logit.
+        *parts, total = shown_sum(opened)
+        assert sum(parts) == pytest.approx(total, abs=0.02)
+
+
+def test_all_of_a_modality_can_be_taken_away_and_put_back(opened, explained):
+    e, _ = explained
+    opened.click('#all-sound')
+    keep = np.array([[True] * T, [False] * T])
+    assert number(opened.text('#what-if-logit')) == pytest.approx(e.without_units(keep, 'class 0'), abs=1e-4)
+    opened.click('#all-picture')
+    assert 'no logit' in opened.text('#answer')
+    opened.click('#reset')
+    assert shown_sum(opened)[-1] == pytest.approx(e.logits[0], abs=0.006)
+
+
+def test_one_alone_has_all_the_weight_even_where_float32_has_none(chromium, explained, tmp_path):
+    beta = explained[0].beta.copy()
+    beta[1, 2] = 0
+    e = dataclasses.replace(explained[0], source=None, beta=beta)
+    (tmp_path / 'e.html').write_text(page.render(e))
+    chromium.open(tmp_path / 'e.html')
+    chromium.click('#all-picture')
+    for t in (1, 2):
+        chromium.click(f'#sound-units button:nth-child({t})')
+    keep = np.zeros((2, T), bool)
+    keep[1, 2] = True
+    assert number(chromium.text('#what-if-logit')) == pytest.approx(e.without_units(keep, 'class 0'), abs=1e-4)
+
+
+def test_a_cell_tells_its_term_and_what_its_removal_does(opened, explained):
+    e, _ = explained
+    opened.click('#seek', x=0.3)
+    seeked(opened, 1.2)
+    opened.run('document.querySelector("#overlay").focus()')
+    for key in ('ArrowRight', 'ArrowRight', 'ArrowDown', 'ArrowDown'):
+        opened.press(key)
+    told = opened.text('#cell')
+    assert told.startswith('Row 3, column 2 at 1\N{EN DASH}2 s')
+    assert number(told.split('adds ')[1].split(',')[0]) == pytest.approx(e.visual[0, 1, 2, 1], abs=6e-4)
+    assert number(told.split('class 0 by ')[1].split()[0]) == pytest.approx(e.removed_cells[0, 1, 2, 1], abs=6e-4)
+    opened.press('3')
+    assert 'not computed for class 2' in opened.text('#cell')
+
+
+def test_slides_stand_in_for_a_missing_source(chromium, tmp_path):
+    e = record(t=T)
+    (tmp_path / 'e.html').write_text(page.render(e))
+    chromium.open(tmp_path / 'e.html')
+    assert 'without sound' in chromium.text('#silent')
+    shown = chromium.run('document.querySelector("#slide").src')
+    assert base64.b64decode(shown.split(',')[1]) == e.frames[0]
+    chromium.click('#seek', x=0.6)
+    assert float(chromium.run(PLACE)) == pytest.approx(2.4, abs=0.02)
+    chromium.press(' ')
+    chromium.until(f'Number({PLACE}) > 2.6')
+    assert chromium.complaints() == []
+
+
+def test_it_works_in_the_frame_of_a_notebook(chromium, explained, tmp_path):
+    (tmp_path / 'notebook.html').write_text(
+        f'<!doctype html><body>{explained[0]._repr_html_()}</body>', encoding='utf-8'
+    )
+    chromium.open(tmp_path / 'notebook.html')
+    inside = 'document.querySelector("iframe").contentDocument'
+    chromium.until(f'{inside}.querySelector("video")?.readyState >= 2')
+    # Without a hand at the mouse, browsers play only what is muted.
+    chromium.run(f'{inside}.querySelector("#mute").click(), {inside}.querySelector("#play").click()')
+    chromium.until(f'{inside}.querySelector("video").currentTime > 0.2')
+    assert chromium.complaints() == []
+
+
+def test_a_hostile_class_name_stays_text(chromium, tmp_path):
+    name = '</script><img src=x onerror="window.hit=1">'
+    (tmp_path / 'e.html').write_text(page.render(record((name, 'cat', 'rain'))))
+    chromium.open(tmp_path / 'e.html')
+    chromium.press('c')
+    assert chromium.text('#classes .label') == name
+    assert chromium.run('window.hit === undefined && document.querySelectorAll("img[src=x]").length === 0')
+    assert chromium.complaints() == []
+
+
+@pytest.mark.parametrize('width', [1280, 390])
+def test_nothing_is_wider_than_the_window_and_everything_has_a_name(chromium, explained, width):
+    chromium.open(explained[1], width, 844)
+    assert chromium.run('document.documentElement.scrollWidth') <= width
+    nameless = chromium.run(
+        'Array.from(document.querySelectorAll("button, input, [role], img"), (e) => '
+        'e.getAttribute("aria-label") || e.textContent.trim() || e.closest("label")?.textContent || e.alt || '
+        '(e.hidden || e.closest("[hidden]") || e.role === "status" ? "hidden" : "")).filter((name) => !name).length'
+    )
+    assert nameless == 0
+
+
+@pytest.mark.parametrize('name', MARKERS)
+def test_the_heat_lies_on_what_it_speaks_of(chromium, tmp_path, name):
+    """The frame and the overlay as one sees them: what the overlay changes is the marker, to four pixels."""
+    box, height, width, degrees, bars, affine, cell, _ = MARKERS[name]
+    source = marked(tmp_path / 'a.mp4', box, height, width, degrees, bars)
+    visual = np.zeros((3, 2, 4, 4))
+    visual[0, 1][cell], visual[0, 0, 0, 0] = 1, -2
+    height, width = (width, height) if degrees == 90 else (height, width)
+    e = record(t=2, h=4, w=4, visual=visual, source=source, affine=affine, height=height, width=width)
+    (tmp_path / 'e.html').write_text(page.render(e))
+    chromium.open(tmp_path / 'e.html')
+    chromium.until('document.querySelector("video").readyState >= 2')
+    images = {}
+    for second in (0, 1):
+        chromium.click('#seek', x=0.25 + 0.5 * second)
+        seeked(chromium, 0.5 + second)
+        chromium.until('!document.querySelector("video").seeking')
+        for on in (True, False):
+            left, top, wide, high = (round(x) for x in chromium.box('#stage'))
+            time.sleep(0.15)
+            images[second, on] = chromium.screenshot()[top : top + high, left : left + wide].astype(int)
+            chromium.press('o')
+    # The rulers at the border are part of the overlay; they are shorter than 9 pixels.
+    changed = {s: (np.abs(images[s, True] - images[s, False]).max(axis=-1) > 40) for s in (0, 1)}
+    assert not changed[0][9:-9, 9:-9].any()
+    marker = extent(images[1, False].min(axis=-1) > 190)
+    inside = np.zeros_like(changed[1])
+    inside[marker[0] : marker[1], marker[2] : marker[3]] = True
+    assert changed[1][inside].mean() > 0.9
+    heat = extent(changed[1][9:-9, 9:-9]) + 9
+    border = np.array([9, high - 9, 9, wide - 9])
+    np.testing.assert_allclose(heat, [*np.clip(marker[:2], 9, border[1]), *np.clip(marker[2:], 9, border[3])], atol=4)
+
+
+def test_the_index_sorts_and_leads_to_the_page(chromium, explained):
+    e, path = explained
+    entries = [page.index_entry(e, 'explanation.html', label) for label in ('class 3', None, 'class 0', 'class 1')]
+    (path.parent / 'index.html').write_text(page.render_index(entries), encoding='utf-8')
+    chromium.open(path.parent / 'index.html')
+    order = 'Array.from(document.querySelectorAll("#cards li"), (card) => Number(card.dataset.order))'
+    assert chromium.run(order) == [0, 1, 2, 3]
+    known = sorted((0, 2, 3), key=lambda i: entries[i].error)
+    for choice, expected in (('error 1', [*known, 1]), ('error -1', [*known[::-1], 1])):
+        chromium.run(
+            f'(() => {{ const s = document.querySelector("#sort"); s.value = "{choice}"; s.dispatchEvent(new Event("change")); }})()'
+        )
+        assert chromium.run(order) == expected
+    assert 'not known for 1' in chromium.text('#said')
+    assert chromium.complaints() == []
+    chromium.click('#cards li a')
+    chromium.until('location.href.endsWith("explanation.html") && document.readyState === "complete"')

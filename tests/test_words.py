@@ -1,0 +1,64 @@
+"""Each word of the sentence stands for a number of the record."""
+
+import numpy as np
+import pytest
+from explained import make
+
+from stattn_jax.explain import words
+
+
+def test_the_sentence_tells_the_numbers():
+    visual, audio = np.zeros((2, 4, 3, 3)), np.zeros((2, 4))
+    visual[0, 2, 0, 2], visual[0, 1, 1, 1] = 2.0, 0.5
+    audio[0] = [-0.25, 0.6, 1.0, 0.2]
+    record = make(visual, audio, seconds=0.5, probabilities=(0.987, 0.013))
+    assert record.sentence() == (
+        'a, 99%. Against the bias, the picture adds +2.50 and the sound +1.55 to the logit. '
+        'Most for it: the picture at 1 to 1.5 s, strongest cell upper right at 1 to 1.5 s; the sound at 0.5 to 1.5 s. '
+        'Most against it: the sound at 0 to 0.5 s (−0.25). In space, 20% of the attention finds nothing visible.'
+    )
+
+
+def test_what_rounds_to_nothing_is_not_spoken_of():
+    record = make(np.full((2, 2, 1, 1), 0.004), np.full((2, 2), -0.004))
+    assert record.sentence('b') == (
+        'b, 30%. Against the bias, the picture adds +0.01 and the sound −0.01 to the logit. '
+        'In space, 20% of the attention finds nothing visible.'
+    )
+
+
+def test_an_average_clip_is_named_where_there_is_one():
+    record = make(np.zeros((2, 2, 1, 1)), np.zeros((2, 2)))
+    record.mean_scores[:] = 1
+    assert 'Against an average clip, the picture adds +0.00 and the sound +0.00' in record.sentence()
+
+
+@pytest.mark.parametrize(
+    ('value', 'text'),
+    [
+        (0, '0%'),
+        (1e-9, 'below 1%'),
+        (0.012, '1%'),
+        (0.5, '50%'),
+        (0.991, 'above 99%'),
+        (1 - 1e-9, 'above 99%'),
+        (1, '100%'),
+    ],
+)
+def test_percentages_are_neither_nothing_nor_all_by_rounding(value, text):
+    assert words.percent(value) == text
+
+
+def test_a_signed_zero_has_no_minus():
+    assert [words.signed(x) for x in (-0.001, 0.0, -1.234, 5)] == ['+0.00', '+0.00', '−1.23', '+5.00']
+
+
+def test_places_are_thirds_of_the_source_frame():
+    plain = make(np.zeros((1, 1, 3, 3)), np.zeros((1, 1)), classes='a', probabilities=[1])
+    assert words.place(plain, 0, 0) == 'upper left' and words.place(plain, 1, 1) == 'centre'
+    assert words.place(plain, 2, 1) == 'lower' and words.place(plain, 1, 2) == 'right'
+    # The middle third of a wide frame: all columns of the crop lie in the centre.
+    cropped = make(
+        np.zeros((1, 1, 3, 3)), np.zeros((1, 1)), classes='a', probabilities=[1], affine=(1 / 3, 1 / 3, 1, 0)
+    )
+    assert [words.place(cropped, 1, j) for j in range(3)] == ['centre'] * 3
