@@ -1,19 +1,25 @@
 """Explaining video files by the command: what it writes, what it says, and what one bad file among good ones does."""
 
+import csv
 import json
+import re
 import shutil
 
+import jsonschema
 import numpy as np
 import pytest
 import runs
 
+import stattn_jax
 from data_prep import scenes
-from stattn_jax.data import source
+from stattn_jax.data import media, source
 from stattn_jax.explain import __main__ as command
-from stattn_jax.explain import explanation
+from stattn_jax.explain import explanation, record_files
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
-FILES = ('explanation.json', 'explanation.npz', 'explanation.png')
+FILES = [f'explanation.{kind}' for kind in command.KINDS]
+# Two encodings a video are most of a test's time: where they are not the point, they are not made.
+FEW = '--files=json,npz,png'
 
 
 def explain(workdir, out, *videos, flags=()):
@@ -42,10 +48,15 @@ def explained(trained, scene_video, tmp_path_factory):
 
 def test_files_are_there_and_their_terms_add_up(explained):
     assert sorted(path.name for path in explained.iterdir()) == sorted(FILES)
-    assert explanation.check(explained / 'explanation.json') <= 1e-5
+    assert max(record_files.check(explained / 'explanation.json').values()) <= record_files.TOLERANCE
     loaded = explanation.Explanation.load_npz(explained / 'explanation.npz')
     assert loaded.residual()[1] <= 1e-5
     assert (explained / 'explanation.png').read_bytes().startswith(b'\x89PNG')
+    assert (explained / 'explanation.html').read_text().lower().startswith('<!doctype html>')
+    assert (explained / 'explanation.mp4').read_bytes()[4:8] == b'ftyp'
+    assert (explained / 'explanation.vtt').read_text().startswith('WEBVTT')
+    assert len((explained / 'explanation.csv').read_text().splitlines()) == 1 + runs.SEGMENTS
+    assert command.main(['explain', f'--check={explained / "explanation.json"}']) == 0
 
 
 def test_record_says_of_which_video_by_which_model(explained, trained, scene_video):
@@ -55,6 +66,18 @@ def test_record_says_of_which_video_by_which_model(explained, trained, scene_vid
     assert record['model']['step'] == json.loads((trained / 'eval_test.json').read_text())['checkpoint/step']
     assert sum(record['probabilities']) == pytest.approx(1, abs=1e-5)
     assert (record['media']['height'], record['media']['width']) == (64, 64)
+
+
+def test_record_keeps_its_schema_and_was_asked_everything(explained):
+    schema = json.loads((runs.ROOT / 'docs' / 'explanation.schema.json').read_text())
+    record = json.loads((explained / 'explanation.json').read_text())
+    jsonschema.Draft202012Validator(schema).validate(record)
+    assert record['media']['fps'] == pytest.approx(4, abs=0.1) and record['media']['rate'] == scenes.RATE
+    assert record['media']['end'] == record['media']['start'] + record['media']['duration']
+    assert record['trust']['shifted_sound']['by_segments'] == runs.SEGMENTS // 2
+    loaded = explanation.Explanation.load_npz(explained / 'explanation.npz')
+    assert loaded.removed_cells.shape == (10, runs.SEGMENTS, 2, 2) and np.abs(loaded.removed_cells).max() > 0
+    assert loaded.removed_classes == tuple(row['label'] for row in loaded.top(10))
 
 
 def test_command_sees_what_evaluation_saw(explained, tiny_data):
@@ -68,13 +91,23 @@ def test_command_sees_what_evaluation_saw(explained, tiny_data):
 def test_bad_videos_are_named_and_the_good_ones_done(trained, scene_video, videos, tmp_path, capsys):
     names = ('text', 'half', 'silent', 'second')
     assert (
-        explain(trained, tmp_path, scene_video, *(videos / f'{name}.mp4' for name in names), tmp_path / 'none.mp4') == 1
+        explain(
+            trained,
+            tmp_path,
+            scene_video,
+            *(videos / f'{name}.mp4' for name in names),
+            tmp_path / 'none.mp4',
+            flags=('--files=json,html',),
+        )
+        == 1
     )
     output, errors = capsys.readouterr()
     for good in ('scene', 'second'):
-        assert sorted(path.name for path in (tmp_path / good).iterdir()) == sorted(FILES)
+        assert sorted(path.name for path in (tmp_path / good).iterdir()) == ['explanation.html', 'explanation.json']
         assert f'{good}.mp4: ' in output
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['scene', 'second']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['index.html', 'scene', 'second']
+    index = (tmp_path / 'index.html').read_text()
+    assert 'href="scene/explanation.html"' in index and 'href="second/explanation.html"' in index
     lines = [line for line in errors.splitlines() if line.startswith('error: ')]
     assert (
         len(lines) == 4
@@ -84,14 +117,39 @@ def test_bad_videos_are_named_and_the_good_ones_done(trained, scene_video, video
 
 
 def test_network_is_compiled_once_for_all_videos(trained, scene_video):
-    model = command.load(str(trained))
+    model = stattn_jax.load(trained)
     first, again = model.explain(scene_video), model.explain(scene_video)
-    assert model._forward._cache_size() == 1
+    assert model._forward._cache_size() == model._ask._cache_size() == 1
     np.testing.assert_array_equal(first.logits, again.logits)
+    assert first.source == scene_video
+
+
+def test_several_videos_go_through_one_program(trained, scene_video, videos, monkeypatch):
+    model = stattn_jax.load(trained)
+    monkeypatch.setattr(type(model), 'batch', 2)
+    several = model.explain([scene_video, videos / 'second.mp4', scene_video])
+    assert model._forward._cache_size() == 1
+    alone = model.explain(videos / 'second.mp4')
+    np.testing.assert_allclose(several[1].logits, alone.logits, atol=1e-5)
+    np.testing.assert_array_equal(several[0].logits, several[2].logits)
+    assert [e.media['file'] for e in several] == ['scene.mp4', 'second.mp4', 'scene.mp4']
+    assert np.abs(several[0].logits - several[1].logits).max() > 1e-4
+
+
+def test_arrays_are_explained_as_their_record_is(trained):
+    model, scene = stattn_jax.load(trained), scenes.make_scene('easy', runs.SEGMENTS, (0, 2, 0))
+    frames = scenes.draw(scene, np.arange(runs.SEGMENTS) + 0.5, 64)
+    e = model.explain_arrays(frames, scenes.sound(scene), scenes.RATE)
+    clip = media.clip_from_arrays(frames, scenes.sound(scene), model.spec, scenes.RATE)
+    np.testing.assert_array_equal(e.log_mel, clip.log_mel)
+    assert e.source is None and e.media['file'] == 'arrays' and e.residual()[1] <= 1e-5
+    assert (e.media['start'], e.media['end'], e.media['rate']) == (0, runs.SEGMENTS, scenes.RATE)
+    with pytest.raises(ValueError, match='give uint8'):
+        model.explain_arrays(frames[1:], scenes.sound(scene))
 
 
 def test_stretch_of_a_video(trained, scene_video, tmp_path, capsys):
-    assert explain(trained, tmp_path, scene_video, flags=('--start=1', '--end=4')) == 0
+    assert explain(trained, tmp_path, scene_video, flags=('--start=1', '--end=4', FEW)) == 0
     record = json.loads((tmp_path / 'explanation.json').read_text())
     assert record['media']['start'] == 1 and record['media']['duration'] == pytest.approx(3, abs=0.1)
     assert record['valid_segments'] == [True] * 3 + [False] * 3 and record['media']['notes'] == ['short']
@@ -117,14 +175,15 @@ def test_truth_and_label_are_drawn(trained, scene_video, tmp_path, monkeypatch):
     monkeypatch.setattr(
         explanation.Explanation,
         'save_png',
-        lambda self, path, **options: (drawn.append(options), save(self, path, **options)),
+        lambda self, path, *options: (drawn.append(options), save(self, path, *options)),
     )
-    assert explain(trained, tmp_path / 'out', scene_video, flags=(f'--label={label}', f'--truth={tables}')) == 0
-    assert explain(trained, tmp_path / 'bare', scene_video, flags=(f'--label={label}',)) == 0
-    assert drawn[0]['label'] == label
-    assert (
-        drawn[0]['truth'] == explanation.Truth([scene.event], [(0.5, 0.1, 0.2, 0.3, 0.4)]) and drawn[1]['truth'] is None
-    )
+    shown = (f'--label={label}', '--files=png')
+    assert explain(trained, tmp_path / 'out', scene_video, flags=(*shown, f'--truth={tables}')) == 0
+    assert explain(trained, tmp_path / 'bare', scene_video, flags=shown) == 0
+    onset, offset = scene.event
+    interval = (onset, min(offset, runs.SEGMENTS))
+    assert drawn[0] == (label, explanation.Truth([interval], [(0.5, 0.1, 0.2, 0.3, 0.4)])) and drawn[1] == (label, None)
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['explanation.png']
     pictures = [(tmp_path / name / 'explanation.png').read_bytes() for name in ('out', 'bare')]
     assert pictures[0] != pictures[1]
 
@@ -142,6 +201,10 @@ def test_wrong_use_is_one_line(trained, scene_video, videos, tmp_path, capsys):
     assert 'checkpoints' in refused(capsys, tmp_path, tmp_path, scene_video)
     assert '--video' in refused(capsys, trained, tmp_path)
     assert '--start=soon' in refused(capsys, trained, tmp_path, scene_video, flags=('--start=soon',))
+    for flag in ('--files=gif', '--files=', '--hop=2', '--top_windows=1'):
+        assert flag.split('=')[0] in refused(capsys, trained, tmp_path, scene_video, flags=(flag,))
+    assert '--hop=7' in refused(capsys, trained, tmp_path, scene_video, flags=('--long', '--hop=7'))
+    assert '--hop=0' in refused(capsys, trained, tmp_path, scene_video, flags=('--long', '--hop=0'))
     assert "['surplus']" in refused(capsys, trained, tmp_path, scene_video, flags=('surplus',))
     assert '--truth' in refused(capsys, trained, tmp_path, scene_video, flags=(f'--truth={videos}',))
     twin = tmp_path / 'scene.mp4'
@@ -164,3 +227,45 @@ def test_help_lists_the_flags(capsys):
 def test_stretch_that_holds_nothing_is_named(trained, scene_video, tmp_path, capsys):
     assert explain(trained, tmp_path, scene_video, flags=('--start=30',)) == 1
     assert 'scene.mp4' in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope='module')
+def long_video(tmp_path_factory):
+    """Sixteen seconds: the first scene again and again, cut at the end."""
+    scene = scenes.make_scene('easy', runs.SEGMENTS, (0, 2, 0))
+    frames = np.tile(scenes.draw(scene, np.arange(runs.SEGMENTS * 4) / 4, 64), (3, 1, 1, 1))[:64]
+    path = tmp_path_factory.mktemp('long') / 'long.mp4'
+    media.write_video(path, frames, 4, np.tile(scenes.sound(scene), 3)[: 16 * scenes.RATE], scenes.RATE)
+    return path
+
+
+def test_all_of_a_long_video(trained, long_video, tmp_path, capsys):
+    flags = ('--long', '--top_windows=2', '--files=json,html,npz')
+    assert explain(trained, tmp_path, long_video, flags=flags) == 0
+    output, progress = capsys.readouterr()
+    timeline = json.loads((tmp_path / 'timeline.json').read_text())
+    assert [window['start'] for window in timeline['windows']] == [0, 3, 6, 9, 10]
+    assert timeline['windows_left_out'] == 3 and '2 windows in full, 3 less probable ones left out' in output
+    assert 'window 5 of 5, 0 s left' in progress
+    rows = list(csv.DictReader((tmp_path / 'timeline.csv').read_text().splitlines()))
+    assert len(rows) == len(timeline['rows']) == 16
+    folders = sorted(path.parent for path in tmp_path.glob('*/explanation.json'))
+    assert len(folders) == 2 and (tmp_path / 'index.html').read_text().count('/explanation.html"') == 2
+    for folder, k in zip(folders, sorted(timeline['windows_explained'])):
+        window, loaded = timeline['windows'][k], explanation.Explanation.load_npz(folder / 'explanation.npz')
+        assert folder.name == f'window_{window["start"]:07.1f}s' and loaded.media['start'] == window['start']
+        assert loaded.top(1)[0]['label'] == window['label']
+        assert loaded.top(1)[0]['logit'] == pytest.approx(window['logit'], abs=1e-5)
+        told = [row for row in timeline['rows'] if row['window'] == k]
+        for row in told:
+            t = round(row['start'] - window['start'])
+            assert row['sound'] == pytest.approx(loaded.contributions()[2][t], abs=1e-5)
+            assert row['picture'] == pytest.approx(loaded.contributions()[1][t].sum(), abs=1e-5)
+    assert command.main(['explain', f'--check={folders[0] / "explanation.json"}']) == 0
+
+
+def test_without_long_the_rest_is_said(trained, long_video, tmp_path, capsys):
+    assert explain(trained, tmp_path, long_video, flags=('--files=csv',)) == 0
+    output = capsys.readouterr().out
+    assert 'note: the clip is long; only its first 6 s are explained, --long explains all' in output
+    assert re.search(r'\ntime: imports \d+\.\d s, restore .* s, decode .* s, model .* s, files .* s\n', output)
