@@ -84,9 +84,12 @@ def test_the_outline_of_the_strongest_cell_is_where_the_geometry_says(tmp_path):
     assert (middle.max() - left) / side == pytest.approx(0.5, abs=0.03)
 
 
+SILENT = np.zeros(2)
+
+
 def test_one_colour_scale_for_the_clip():
     visual = np.array([[[0.1, -0.2]], [[0.4, 0.2]]])
-    rgba, scale = figure.overlay(visual)
+    rgba, scale = figure.overlay(visual, SILENT)
     assert scale == 0.4
     opacity = rgba[..., 3]
     assert opacity[1, 0, 0] == opacity.max() and opacity[0, 0, 1] == 0
@@ -97,13 +100,21 @@ def test_one_colour_scale_for_the_clip():
 
 
 def test_faint_support_stays_faint_beside_strong_objection():
-    rgba, scale = figure.overlay(np.array([[[0.01, -1.0]]]))
+    rgba, scale = figure.overlay(np.array([[[0.01, -1.0]]]), SILENT)
     assert scale == 1.0 and 0 < rgba[0, 0, 0, 3] < 0.1
+
+
+def test_a_picture_that_hardly_matters_does_not_glow():
+    visual = np.array([[[0.25, 0.25]], [[0.0, 0.1]]])
+    for loudest, longer in ((4.0, 1), (-5.0, 1), (20.0, 4), (-20.0, 4)):
+        assert figure.overlay(visual, np.array([1.0, loudest]))[1] == pytest.approx(0.25 * longer)
+    glow, faint = (figure.overlay(visual, np.array([1.0, loudest]))[0][..., 3] for loudest in (4.0, 20.0))
+    np.testing.assert_allclose(faint, glow * (1 / 4) ** 0.6, rtol=1e-6)
 
 
 def test_a_picture_without_support_has_no_heat_and_no_strongest_cell(tmp_path):
     visual = -np.ones((2, 2, 2))
-    assert not figure.overlay(visual)[0][..., 3].any() and figure.overlay(np.zeros((1, 2, 2)))[1] == 0
+    assert not figure.overlay(visual, SILENT)[0][..., 3].any() and figure.overlay(np.zeros((1, 2, 2)), SILENT)[1] == 0
     assert figure.strongest_cell(visual) is None
     record = make()
     dataclasses.replace(record, visual=-np.abs(record.visual)).save_png(tmp_path / 'a.png')

@@ -54,9 +54,10 @@ def main() -> int:
         print(f'{name:<44}{numbers[key]:>9.1%}{beside}')
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(f'{"wall time":<44}{time.perf_counter() - start:>8.0f}s     peak memory of a process {peak:.1f} GB')
-    print('\npictures:')
+    print('\npages to open in a browser (the videos with heat, pictures and tables lie beside them):')
+    print(f'  {workdir}/explained/index.html')
     for video in videos + ([args.video] if args.video else []):
-        print(f'  {workdir}/explained/{pathlib.Path(video).stem}/explanation.png')
+        print(f'  {workdir}/explained/{pathlib.Path(video).stem}/explanation.html')
     return 0
 
 

@@ -30,6 +30,8 @@ MAX_FRAMES = 10
 PICTURE, SOUND, TRUE, STRONGEST = '#e08214', '#542788', '#1b7837', '#00e5ff'
 # The dark end of magma would paint a shadow on the frame where there is little evidence.
 HEAT = matplotlib.colormaps['magma'].resampled(512)
+# Of the largest second of sound; below it the picture's heat fades (pages have the same: page/stage.js, heatScale).
+NEGLIGIBLE = 0.1
 HEAT_START = 0.35
 
 
@@ -52,7 +54,7 @@ def draw(explanation: Explanation, c: int, truth: Truth, path: str | os.PathLike
         return figure.add_axes((left / WIDTH, bottom / total, wide / WIDTH, (high or heights[row]) / total))
 
     _header(axes('header', left=0.3, wide=WIDTH - 0.6), explanation, c, len(shown))
-    heat, scale = overlay(explanation.visual[c])
+    heat, scale = overlay(explanation.visual[c], explanation.audio[c])
     for i, t in enumerate(shown):
         row, place = divmod(i, columns)
         cell = axes(f'row {row}', LEFT + (place + 0.015) * column, 0.97 * column, frame_height)
@@ -71,12 +73,16 @@ def draw(explanation: Explanation, c: int, truth: Truth, path: str | os.PathLike
         FigureCanvasAgg(figure).print_png(file)
 
 
-def overlay(visual_thw: np.ndarray) -> tuple[np.ndarray, float]:
+def overlay(visual_thw: np.ndarray, audio_t: np.ndarray) -> tuple[np.ndarray, float]:
     """Positive evidence as RGBA [t h w 4] in 0..1, and the term at the top of its colour scale.
 
-    The scale is the largest |term| of the clip: where the picture speaks against the class, faint support stays faint.
+    The scale is the largest |term| of the clip: where the picture speaks against the class, faint support stays faint. Where the
+    picture's largest second says less than NEGLIGIBLE of the sound's, the scale is that much longer: a picture that hardly matters
+    must not glow.
     """
-    scale = float(np.abs(visual_thw).max())
+    second = float(np.abs(visual_thw.sum(axis=(1, 2))).max())
+    loudest = NEGLIGIBLE * float(np.abs(audio_t).max())
+    scale = float(np.abs(visual_thw).max()) * (loudest / second if 0 < second < loudest else 1.0)
     strength = np.maximum(visual_thw, 0) / (scale or 1.0)
     rgba = HEAT(HEAT_START + (1 - HEAT_START) * strength)
     rgba[..., 3] = 0.75 * strength**0.6

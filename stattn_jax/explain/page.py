@@ -158,6 +158,7 @@ def _data(explanation: Explanation, chosen: int, truth: Truth) -> dict[str, Any]
         'centred': bool(explanation.mean_scores.any()),
         'truth': {'intervals': list(truth.intervals), 'boxes': list(truth.boxes)},
         'slides': slides,
+        'negligible': figure.NEGLIGIBLE,
         'colours': {
             'heat': _table(figure.HEAT, figure.HEAT_START),
             'signed': _table(matplotlib.colormaps['PuOr_r'], 0),
@@ -208,7 +209,7 @@ def _encoded(picture, kind, **options):
 
 def _thumbnail(explanation: Explanation, c: int) -> bytes:
     """The frame of the strongest cell (the first one where no cell speaks for the class) under its heat, JPEG."""
-    heat, _ = figure.overlay(explanation.visual[c])
+    heat, _ = figure.overlay(explanation.visual[c], explanation.audio[c])
     t = (figure.strongest_cell(explanation.visual[c]) or (0,))[0]
     picture = PIL.Image.fromarray(simplejpeg.decode_jpeg(explanation.frames[t]))
     ratio = _THUMBNAIL / max(explanation.media['width'], explanation.media['height'])

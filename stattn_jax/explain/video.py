@@ -99,7 +99,7 @@ def _painted(explanation: Explanation, c: int, images) -> Iterator[np.ndarray]:
     """Every image on the canvas with heat, strip and playhead; the canvas is one array that each frame overwrites."""
     visual = explanation.visual[c]
     seconds = explanation.geometry['segment_seconds']
-    heat, _ = figure.overlay(visual)
+    heat, _ = figure.overlay(visual, explanation.audio[c])
     strongest = figure.strongest_cell(visual)
     canvas = strip = None
     painted_segment = -1
@@ -180,7 +180,7 @@ def _key(draw: ImageDraw.ImageDraw, explanation: Explanation, c: int, largest: f
         draw.rectangle((x, y - 5, x + 10, y + 5), colour, 'black')
         draw.text((x + 15, y), name, 'black', font, anchor='lm')
         x += 15 + math.ceil(font.getlength(name)) + 12
-    texts = f'(largest bar {largest:.2g})', 'cell 0', f'{figure.overlay(explanation.visual[c])[1]:.2g}'
+    texts = f'(largest bar {largest:.2g})', 'cell 0', f'{figure.overlay(explanation.visual[c], explanation.audio[c])[1]:.2g}'
     for i, text in enumerate(texts):
         draw.text((x, y), text, 'black', font, anchor='lm')
         x += math.ceil(font.getlength(text)) + (16 if i == 0 else 6)

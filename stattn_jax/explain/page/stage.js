@@ -73,6 +73,13 @@ function paint(term, scale, signed) {
   return { opacity, fill: signed ? colour(SIGNED, 0.5 + 0.5 * Math.sign(term) * strength) : colour(HEAT, strength) };
 }
 
+// The term at the end of the colour scale; longer where the picture's largest second is below a tenth of the sound's, so that a
+// picture that hardly matters does not glow. As figure.overlay has it.
+function heatScale(view) {
+  const [second, loudest] = [largest(view.picture), record.negligible * largest(view.sound)];
+  return largest(view.cells) * (second > 0 && second < loudest ? loudest / second : 1);
+}
+
 // Edges of cell (i, j) in pixels of a canvas, rounded so that neighbours neither overlap nor leave a seam.
 function cellBox(i, j, width, height) {
   const to = record.geometry.to_source;
@@ -88,7 +95,7 @@ function drawOverlay(canvas, view, t, { overlay, signed, cell }) {
   const context = canvas.getContext('2d');
   context.clearRect(0, 0, width, height);
   if (!overlay && cell < 0) return;
-  const scale = largest(view.cells);
+  const scale = heatScale(view);
   for (let s = 0; overlay && s < CELLS; s++) {
     const term = view.cells[t * CELLS + s];
     const how = paint(term, scale, signed);
@@ -176,7 +183,7 @@ function cellAt(canvas, x, y) {
 
 function drawScale(view, signed) {
   const context = byId('scale').getContext('2d');
-  const scale = largest(view.cells);
+  const scale = heatScale(view);
   context.clearRect(0, 0, 256, 1);
   for (let k = 0; k < 256; k++) {
     context.fillStyle = colour(signed ? SIGNED : HEAT, k / 255);
