@@ -180,7 +180,11 @@ def _key(draw: ImageDraw.ImageDraw, explanation: Explanation, c: int, largest: f
         draw.rectangle((x, y - 5, x + 10, y + 5), colour, 'black')
         draw.text((x + 15, y), name, 'black', font, anchor='lm')
         x += 15 + math.ceil(font.getlength(name)) + 12
-    texts = f'(largest bar {largest:.2g})', 'cell 0', f'{figure.overlay(explanation.visual[c], explanation.audio[c])[1]:.2g}'
+    texts = (
+        f'(largest bar {largest:.2g})',
+        'cell 0',
+        f'{figure.overlay(explanation.visual[c], explanation.audio[c])[1]:.2g}',
+    )
     for i, text in enumerate(texts):
         draw.text((x, y), text, 'black', font, anchor='lm')
         x += math.ceil(font.getlength(text)) + (16 if i == 0 else 6)
