@@ -1,6 +1,5 @@
-"""Pointing games against naive loops, closed forms, and the boxes of VGG-SS where they are at hand."""
+"""Pointing games against naive loops and closed forms."""
 
-import json
 import math
 
 import numpy as np
@@ -252,35 +251,31 @@ def test_chance_corrected():
     assert math.isnan(localization.chance_corrected(1.0, 1.0))
 
 
-def pixel_gap(boxes):
-    """Pixels between pixel (112, 112) and the nearest one of boxes cut to whole pixels of a 224 pixel frame."""
-    gaps = [math.inf]
-    for box in boxes:
-        x0, y0, x1, y1 = (int(v * 224) for v in box)
-        if x0 < x1 and y0 < y1:
-            gaps.append(math.hypot(max(x0 - 112, 112 - (x1 - 1), 0), max(y0 - 112, 112 - (y1 - 1), 0)))
-    return min(gaps)
+def test_hits_of_clips_are_what_the_rates_are_means_of():
+    maps, boxes, affines = clips_with_boxes(np.random.default_rng(9))
+    maps[1] = -np.inf
+    for tau in (0.0, localization.TOLERANCE):
+        hits = localization.spatial_hits(maps, boxes, affines, 0.5, tau=tau)
+        rates = localization.spatial_pointing(maps, boxes, affines, 0.5, tau=tau)
+        assert np.nanmean(hits) == pytest.approx(rates['pointing/space'])
+        assert (np.isnan(hits).sum(), (~np.isnan(hits)).sum()) == (
+            rates['pointing/space_skipped'],
+            rates['pointing/space_n'],
+        )
+        alone = localization.spatial_hits(maps[5:6], boxes[5:6], affines[:1], 0.5, tau=tau)
+        assert alone[0] == hits[5]
+    scores, valid, events = clips_with_events(np.random.default_rng(10))
+    hits = localization.temporal_hits(scores, valid, events, 0.5)
+    rates = localization.temporal_pointing(scores, valid, events, 0.5)
+    assert np.nanmean(hits) == pytest.approx(rates['pointing/time'])
+    assert np.isnan(hits).sum() == rates['pointing/time_skipped'] > 0
 
 
-def test_centre_and_random_baselines_of_vggss(annotations):
-    """The known centre baselines, 69.5 % (tau = 0) and 82.1 % (15 pixels), are of whole pixels, as a loop confirms.
-
-    The exact boxes give 69.4 % and 82.8 %: distance runs to the box's edge, not to the middle of its last pixel. The
-    published 69.4 % and 82.0 % also count the two clips without a usable box (test_sounding.py).
-    """
-    content = json.loads((annotations / 'vggss/vggss.json').read_text())
-    rows = [[b for b in row['bbox'] if 0 <= b[0] < b[2] and 0 <= b[1] < b[3]] for row in content]
-    gaps = np.array([pixel_gap(row) for row in rows if row])
-    assert (np.mean(gaps == 0), np.mean(gaps < 15)) == pytest.approx((0.695, 0.821), abs=5e-4)
-    boxes, n = [np.array([(0.0, *b) for b in row]) for row in rows], len(rows)
-    flat = np.zeros((n, 1, 13, 13))
-    assert sum(0 < localization.covered_area(row) < localization.SMALL for row in rows) == 2551
-    exact = localization.spatial_pointing(flat, boxes, [WHOLE] * n, 1.0)
-    tolerant = localization.spatial_pointing(flat, boxes, [WHOLE] * n, 1.0, tau=localization.TOLERANCE)
-    assert (exact['pointing/space_n'], exact['pointing/space_skipped']) == (5156, 2)
-    assert (exact['pointing/space_centre'], tolerant['pointing/space_centre']) == pytest.approx(
-        (0.6941, 0.8280), abs=5e-5
-    )
-    assert exact['pointing/space_centre'] == pytest.approx(np.mean(gaps == 0), abs=1e-3)
-    assert exact['pointing/space_random'] == pytest.approx(0.313, abs=3e-3)
-    assert exact['pointing/space'] == pytest.approx(exact['pointing/space_random'], abs=1e-12)
+def test_small_clips_are_counted_by_their_mean_frame():
+    # A frame of 10 % and one of 30 %; two boxes of 15 % in one frame; nothing.
+    rows = [
+        [[0.5, 0, 0, 0.1, 1], [1.5, 0, 0, 0.3, 1]],
+        [[0.5, 0, 0, 0.15, 1], [0.5, 0.5, 0, 0.65, 1]],
+        np.zeros((0, 5)),
+    ]
+    assert localization.small_clips([np.array(row, float) for row in rows]).tolist() == [True, False, False]

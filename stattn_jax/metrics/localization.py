@@ -4,7 +4,7 @@ A map points at its maximum; where several cells tie, the score is the expected 
 constant map scores exactly the random rate. NaN and -inf cells are never chosen; signed maps are welcome. Rates are
 means over clips. A rate over no clips at all is left out of the result, and its `_n` is 0. Definitions and the traps of
 other implementations: the pointing game of Zhang et al., arXiv 1608.00507, with our tie rule in place of "first in row
-order".
+order". Read next: joint.py (both at once), energy.py (how much of the map is on the object).
 """
 
 from collections.abc import Sequence
@@ -90,13 +90,8 @@ def spatial_games(
     *,
     prefix: str = 'pointing/space',
 ) -> dict[str, float | int]:
-    """`spatial_pointing` three times: as it is, with `TOLERANCE` (`_tolerant`), and on clips of small objects (`_small`).
-
-    A clip is one of small objects where the boxes of its annotated frames cover less than `SMALL` of the frame on
-    average.
-    """
-    everything, classes_n = np.arange(len(boxes)), np.asarray(classes_n)
-    small = [i for i, boxes_k5 in enumerate(boxes) if len(boxes_k5) and _mean_area(boxes_k5) < SMALL]
+    """`spatial_pointing` three times: as it is, with `TOLERANCE` (`_tolerant`), and on `small_clips` (`_small`)."""
+    everything, small, classes_n = np.arange(len(boxes)), np.flatnonzero(small_clips(boxes)), np.asarray(classes_n)
     numbers = {}
     for name, kept, tau in (('', everything, 0), ('_tolerant', everything, TOLERANCE), ('_small', small, 0)):
         numbers |= spatial_pointing(
@@ -109,6 +104,11 @@ def spatial_games(
             classes_n=classes_n[kept],
         )
     return numbers
+
+
+def small_clips(boxes: Sequence[np.ndarray]) -> np.ndarray:
+    """bool [n]: clips whose annotated frames are covered by their boxes [k 5] to less than `SMALL` on average."""
+    return np.array([len(boxes_k5) > 0 and _mean_area(boxes_k5) < SMALL for boxes_k5 in boxes], bool)
 
 
 def _mean_area(boxes_k5):
@@ -137,19 +137,16 @@ def spatial_pointing(
     the answers, hence the hardest of the three); `_chance` the best of these; `_ceiling` a perfect map; `_macro`, where
     the clips' classes [n] are given, the rate as the mean over classes; `_n`, `_skipped`.
     """
+    clips = _annotated_clips(maps_nthw, boxes, affines, segment_seconds, tau)
     rows = {'': [], '_random': [], '_centre': [], '_ceiling': []}
-    occupancy, scored = [], []
-    for i, (map_thw, boxes_k5, affine) in enumerate(zip(maps_nthw, boxes, affines, strict=True)):
-        frames = _annotated(map_thw, boxes_k5, affine, segment_seconds, tau)
-        if not frames:
-            continue
-        scored.append(i)
-        centre = _centre_cells(map_thw.shape[1:], affine)
-        rows[''].append(np.mean([expected_hit(scores, target) for scores, target in frames]))
-        rows['_random'].append(np.mean([target[scores > -np.inf].mean() for scores, target in frames]))
-        rows['_centre'].append(np.mean([target[centre].mean() for _, target in frames]))
-        rows['_ceiling'].append(np.mean([target.any() for _, target in frames]))
-        occupancy.append(np.mean([target for _, target in frames], axis=0))
+    occupancy, scored = [], [i for i, frames in enumerate(clips) if frames]
+    for i in scored:
+        centre = centre_cells(maps_nthw[i].shape[1:], affines[i])
+        rows[''].append(np.mean([expected_hit(scores, target) for scores, target in clips[i]]))
+        rows['_random'].append(np.mean([target[scores > -np.inf].mean() for scores, target in clips[i]]))
+        rows['_centre'].append(np.mean([target[centre].mean() for _, target in clips[i]]))
+        rows['_ceiling'].append(np.mean([target.any() for _, target in clips[i]]))
+        occupancy.append(np.mean([target for _, target in clips[i]], axis=0))
     counts = {f'{prefix}_n': len(occupancy), f'{prefix}_skipped': len(maps_nthw) - len(occupancy)}
     if not occupancy:
         return counts
@@ -161,18 +158,40 @@ def spatial_pointing(
     return rates | counts
 
 
-def _annotated(map_thw, boxes_k5, affine, segment_seconds, tau):
-    """(map, target) of every segment that has a box and a cell to choose."""
+def spatial_hits(
+    maps_nthw: np.ndarray,
+    boxes: Sequence[np.ndarray],
+    affines: Sequence[Sequence[float]],
+    segment_seconds: float,
+    *,
+    tau: float = 0.0,
+) -> np.ndarray:
+    """The spatial pointing game clip by clip, as intervals need it: float [n], NaN for a clip that does not count."""
+    clips = _annotated_clips(maps_nthw, boxes, affines, segment_seconds, tau)
+    return np.array([np.mean([expected_hit(*frame) for frame in frames]) if frames else np.nan for frames in clips])
+
+
+def boxes_by_segment(boxes_k5: np.ndarray, segments: int, segment_seconds: float) -> dict[int, np.ndarray]:
+    """The boxes [k 4] of every segment that has some, from rows of time, x0, y0, x1, y1; those beyond the clip are left out."""
     boxes_k5 = np.asarray(boxes_k5, float).reshape(-1, 5)
     segment_k = segments_of(boxes_k5[:, 0], segment_seconds)
-    frames = []
-    for t in np.unique(segment_k):
-        if 0 <= t < len(map_thw) and (map_thw[t] > -np.inf).any():
-            frames.append((map_thw[t], cells_in_boxes(map_thw.shape[1:], boxes_k5[segment_k == t, 1:], affine, tau)))
-    return frames
+    return {int(t): boxes_k5[segment_k == t, 1:] for t in np.unique(segment_k) if 0 <= t < segments}
 
 
-def _centre_cells(grid, affine):
+def _annotated_clips(maps_nthw, boxes, affines, segment_seconds, tau):
+    """Of each clip, the (map, target) of every segment that has a box and a cell to choose."""
+    return [
+        [
+            (map_thw[t], cells_in_boxes(map_thw.shape[1:], boxes_k4, affine, tau))
+            for t, boxes_k4 in boxes_by_segment(boxes_k5, len(map_thw), segment_seconds).items()
+            if (map_thw[t] > -np.inf).any()
+        ]
+        for map_thw, boxes_k5, affine in zip(maps_nthw, boxes, affines, strict=True)
+    ]
+
+
+def centre_cells(grid: tuple[int, int], affine: Sequence[float]) -> np.ndarray:
+    """bool [h w]: the cells nearest to the middle of the source frame."""
     x, y = cell_centres(grid, affine)
     distance = np.hypot(x[None] - 0.5, y[:, None] - 0.5)
     return distance <= distance.min() + 1e-9
@@ -213,16 +232,29 @@ def temporal_pointing(
     the single best segment number of these clips; `_chance` the better of the two; `_ceiling` a perfect map; `_n`. And
     `_skipped`, once.
     """
-    choosable_nt = valid_nt & (scores_nt > -np.inf)
-    target_nt = valid_nt & np.stack([segments_in_events(valid_nt.shape[1], e, segment_seconds) for e in events])
-    scored_n = choosable_nt.any(axis=1) & np.array([len(e) > 0 for e in events])
-    scores_nt = np.where(valid_nt, scores_nt, -np.inf)
+    scores_nt, target_nt, scored_n = _time_targets(scores_nt, valid_nt, events, segment_seconds)
     partial_n = scored_n & (target_nt != valid_nt).any(axis=1)
     return {
         **_temporal_rates(scores_nt[scored_n], valid_nt[scored_n], target_nt[scored_n], prefix),
         **_temporal_rates(scores_nt[partial_n], valid_nt[partial_n], target_nt[partial_n], f'{prefix}_partial'),
         f'{prefix}_skipped': int((~scored_n).sum()),
     }
+
+
+def temporal_hits(
+    scores_nt: np.ndarray, valid_nt: np.ndarray, events: Sequence[np.ndarray], segment_seconds: float
+) -> np.ndarray:
+    """The temporal pointing game clip by clip, as intervals need it: float [n], NaN for a clip that does not count."""
+    scores_nt, target_nt, scored_n = _time_targets(scores_nt, valid_nt, events, segment_seconds)
+    hits = [expected_hit(*row) if scored else np.nan for *row, scored in zip(scores_nt, target_nt, scored_n)]
+    return np.array(hits)
+
+
+def _time_targets(scores_nt, valid_nt, events, segment_seconds):
+    """Scores, -inf where not valid; the segments in an event; the clips that count."""
+    target_nt = valid_nt & np.stack([segments_in_events(valid_nt.shape[1], e, segment_seconds) for e in events])
+    scored_n = (valid_nt & (scores_nt > -np.inf)).any(axis=1) & np.array([len(e) > 0 for e in events])
+    return np.where(valid_nt, scores_nt, -np.inf), target_nt, scored_n
 
 
 def _temporal_rates(scores_nt, valid_nt, target_nt, prefix):
