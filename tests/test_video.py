@@ -9,7 +9,7 @@ import pytest
 from clips import RATE, clicks, encode, grey, noise, numbered, onsets, write_twenty
 from explained import make
 
-from stattn_jax.data import media
+from stattn_jax.data import decode, media
 from stattn_jax.explain import figure, video
 
 
@@ -263,3 +263,19 @@ def test_segments_without_data_are_grey(twenty, tmp_path):
     assert strips[5, video.TOP + 9, 12:350].mean() > 245 and strips[5, video.TOP + 9, 360:465].mean() == pytest.approx(
         0xDD, abs=4
     )
+
+
+def test_stereo_stays_stereo_and_is_as_loud(tmp_path):
+    frames, seconds = grey(np.arange(20) * 10), np.arange(2 * RATE) / RATE
+    tones = np.stack([0.5 * np.sin(2 * np.pi * 440 * seconds), 0.1 * np.sin(2 * np.pi * 660 * seconds)]).astype(
+        np.float32
+    )
+    source = encode(tmp_path / 'two.mp4', frames, np.arange(20) / 10, tones)
+    (tmp_path / 'web.mp4').write_bytes(video.web_clip(source, 0, 2))
+    file = decode.MediaFile(tmp_path / 'web.mp4')
+    heard, _ = file.sound(0, 2, video.RATE, 2 * video.RATE, channels=2)
+    middle = heard[:, video.RATE // 2 : -video.RATE // 2]
+    np.testing.assert_allclose(np.sqrt(2 * (middle**2).mean(1)), [0.5, 0.1], rtol=0.05)
+    mono = encode(tmp_path / 'one.mp4', frames, np.arange(20) / 10, tones[:1])
+    (tmp_path / 'web1.mp4').write_bytes(video.web_clip(mono, 0, 2))
+    assert (file.channels, decode.MediaFile(tmp_path / 'web1.mp4').channels) == (2, 1)

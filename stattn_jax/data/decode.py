@@ -110,6 +110,7 @@ class MediaFile:
             self.fps = float(pictures[0].average_rate or 0)
             sound = container.streams.audio[0].codec_context
             self.rate = sound.sample_rate if sound else 0
+            self.channels = min(2, sound.layout.nb_channels) if sound else 1
 
     def error(self, reason: str, detail: str) -> MediaError:
         return MediaError(reason, detail, self.path)
@@ -136,23 +137,23 @@ class MediaFile:
         """Height and width (pixels) of a frame of this file once it is upright and its pixels are square."""
         return upright_size(frame, self._pixel_aspect)
 
-    def sound(self, start: float, stop: float, rate: int, samples: int) -> tuple[np.ndarray, Track]:
+    def sound(self, start: float, stop: float, rate: int, samples: int, channels: int = 1) -> tuple[np.ndarray, Track]:
         """Mono sound (mean of the channels) from `start`: float32 [samples] at `rate`, zeros after `stop` and in gaps.
 
-        Raises MediaError (no_sound, truncated, undecodable).
+        With `channels` 2 it is [2 samples] in stereo, further channels mixed in. Raises MediaError (no_sound, truncated, undecodable).
         """
         track, frames = self._frames('sound', start, stop)
-        waveform, run = np.zeros(samples, np.float32), None
+        waveform, run = np.zeros(samples if channels == 1 else (channels, samples), np.float32), None
         for time, frame in frames:
             if run is None or not run.continues(time, frame):
                 if run is not None:
                     run.write(None, waveform)
-                run = SoundRun(time, frame, start, rate)
+                run = SoundRun(time, frame, start, rate, channels)
             run.write(frame, waveform)
             track.cover(time, run.end)
         self._check(track, 'sound', start, stop)
         run.write(None, waveform)
-        waveform[round((stop - start) * rate) :] = 0
+        waveform[..., round((stop - start) * rate) :] = 0
         return waveform, track
 
     def check_whole(self, tracks: Sequence[Track], stop: float) -> None:
@@ -261,11 +262,12 @@ class MediaFile:
 class SoundRun:
     """Sound frames that follow each other without a gap, resampled into their place in a waveform."""
 
-    def __init__(self, time: float, frame: av.AudioFrame, start: float, rate: int):
+    def __init__(self, time: float, frame: av.AudioFrame, start: float, rate: int, channels: int = 1):
         self.end = time
+        self._mono = channels == 1
         self._form = _sound_form(frame)
         self._at = round((time - start) * rate)
-        self._resampler = av.AudioResampler(format='fltp', rate=rate)
+        self._resampler = av.AudioResampler(format='fltp', layout=None if self._mono else 'stereo', rate=rate)
 
     def continues(self, time: float, frame: av.AudioFrame) -> bool:
         return abs(time - self.end) <= _SEAM and _sound_form(frame) == self._form
@@ -276,11 +278,11 @@ class SoundRun:
         for piece in self._resampler.resample(frame):
             # The mean of the channels, as VGGish takes it; the resampler's own mix to mono makes two equal channels louder by
             # 3 dB.
-            mono = piece.to_ndarray().mean(0)
-            low, high = max(self._at, 0), min(self._at + len(mono), len(waveform))
+            heard = piece.to_ndarray().mean(0) if self._mono else piece.to_ndarray()
+            low, high = max(self._at, 0), min(self._at + heard.shape[-1], waveform.shape[-1])
             if low < high:
-                waveform[low:high] = mono[low - self._at : high - self._at]
-            self._at += len(mono)
+                waveform[..., low:high] = heard[..., low - self._at : high - self._at]
+            self._at += heard.shape[-1]
 
 
 def _sound_form(frame: av.AudioFrame) -> tuple[str, str, int]:

@@ -35,6 +35,7 @@ __all__ = [
 
 # Of full scale, -80 dB: below the last bit but one of 16 bit sound and far below any room.
 _SILENCE = 1e-4
+_LAYOUTS = {1: 'mono', 2: 'stereo'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +236,7 @@ def encode_video(
     rate: int,
     **quality: str,
 ) -> None:
-    """Encodes frames as they come, uint8 [h w 3] with even sides, with their sound; the rest is as in `write_video`.
+    """Encodes frames as they come, uint8 [h w 3] with even sides, with their sound, [n] or in stereo [2 n]; else as `write_video`.
 
     quality: options of libx264.
     """
@@ -247,19 +248,19 @@ def encode_video(
         video.height, video.width, video.pix_fmt = *first.shape[:2], 'yuv420p'
         # Whole frames in parallel; the default cuts each into slices, which costs bits and gains less.
         video.thread_type = 'AUTO'
-        audio = container.add_stream('aac', rate=rate, layout='mono') if waveform is not None else None
+        audio = container.add_stream('aac', rate=rate, layout=_LAYOUTS[waveform.ndim]) if waveform is not None else None
         # Each frame with the sound that goes with it, so that the two streams lie side by side in the file.
-        sent, samples = 0, len(waveform) if waveform is not None else 0
+        sent, samples = 0, waveform.shape[-1] if waveform is not None else 0
         for i, pixels in enumerate(itertools.chain([first], frames)):
             frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
             frame.pts = i
             container.mux(video.encode(frame))
             until = min(samples, round((i + 1) * rate / fps))
             if sent < until:
-                container.mux(audio.encode(_audio_frame(waveform[sent:until], rate, sent)))
+                container.mux(audio.encode(_audio_frame(waveform[..., sent:until], rate, sent)))
                 sent = until
         if sent < samples:
-            container.mux(audio.encode(_audio_frame(waveform[sent:], rate, sent)))
+            container.mux(audio.encode(_audio_frame(waveform[..., sent:], rate, sent)))
         for stream in [video] + [audio] * (audio is not None):
             container.mux(stream.encode(None))
 
@@ -269,8 +270,9 @@ def _samples(spec: ClipSpec, rate: int) -> int:
 
 
 def _audio_frame(waveform: np.ndarray, rate: int, at: int = 0) -> av.AudioFrame:
-    """Mono sound, float32 [n], as a frame that begins at sample `at`."""
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform, np.float32)[None], format='fltp', layout='mono')
+    """Sound, float32 [n] or [2 n], as a frame that begins at sample `at`."""
+    planes = np.ascontiguousarray(np.atleast_2d(waveform), np.float32)
+    frame = av.AudioFrame.from_ndarray(planes, format='fltp', layout=_LAYOUTS[waveform.ndim])
     frame.sample_rate, frame.pts = rate, at
     return frame
 

@@ -1,6 +1,6 @@
 """The explained stretch as mp4: small for the web, or with the evidence painted over it and a timeline below.
 
-Both are upright, in square pixels, at a steady frame rate, with the sound that the network heard: the mean of the channels.
+Both are upright, in square pixels, at a steady frame rate, with their own sound, mono or stereo; the network heard the mean of the channels.
 One frame at a time is in memory, and the sound. Heat, colours and outline are figure.py's, so that picture and video say
 the same; a cell is a block of one colour, since smoothing would claim a detail that the network does not have.
 """
@@ -34,7 +34,7 @@ _SMALL = {'crf': '26', 'maxrate': '900k', 'bufsize': '900k', 'preset': 'superfas
 def web_clip(source: str | os.PathLike, start: float, end: float, height: int = 360) -> bytes:
     """The seconds [start, end) of a video file as the bytes of an mp4 (H.264, AAC, table of contents first).
 
-    The shorter side is at most `height` pixels (both even), frames at most 30 a second, sound mono at 48 kHz; ten seconds
+    The shorter side is at most `height` pixels (both even), frames at most 30 a second, sound mono or stereo at 48 kHz; ten seconds
     are below 1.5 MB. Raises media.MediaError.
     """
     stretch = _Stretch(source, start, end)
@@ -84,7 +84,7 @@ class _Stretch:
 
     def sound(self) -> np.ndarray:
         seconds = self._end - self._start
-        return self._file.sound(self._start, self._end, RATE, round(seconds * RATE))[0]
+        return self._file.sound(self._start, self._end, RATE, round(seconds * RATE), self._file.channels)[0]
 
 
 def _even(size: tuple[int, int], scale: float) -> tuple[int, int]:
