@@ -23,16 +23,20 @@ def get_config() -> ConfigDict:
     )
     config.model = ConfigDict(
         {
+            'kind': 'stan',  # or a compared model (stattn_jax/models/baselines), for which heads and what follows it mean nothing
             'visual': 'resnet18',  # tiny, small, resnet18, resnet50, precomputed
             'audio': 'resnet18',  # tiny, resnet18, precomputed
             'frame_size': 224,  # pixels that the trunk sees
             'width': 512,
-            'heads': 1,
             'hidden': 128,
+            'dtype': 'bfloat16',  # of the trunks; attention and head are float32
+            'heads': 1,
+            'detach_evidence': True,
             'uniform_space': False,
             'uniform_time': False,
-            'detach_evidence': True,
-            'dtype': 'bfloat16',  # of the trunks; attention and head are float32
+            'guided': True,  # False: a learned query in place of the sound; set loss.match and loss.swap to 0
+            'null_cell': True,  # False: the cells share all the weight; set loss.match to 0
+            'class_time': True,  # False: one time attention for all classes
         }
     )
     config.loss = ConfigDict(

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from flax import nnx
 from jax.experimental import multihost_utils
 
 from stattn_jax import run, score
@@ -73,23 +74,30 @@ def check_metric(config: ml_collections.ConfigDict, numbers: dict[str, Any]) -> 
 def eval_rows(
     graphdef, state: step.State, batch: step.Batch, *, frame_size: int, labels_per_clip: int, by_segment: bool
 ) -> dict[str, jax.Array]:
-    """What the numbers need of each clip: logits and the picture's own part [b c], attention, terms of the true labels.
+    """What the numbers need of each clip: logits and classes [b l], its labels first, and what the model shows of itself.
 
-    `by_segment` adds the logits of each segment alone [b t c], and of its picture and its sound alone [b m t c].
+    A model that is a sum of terms: the picture's own part [b c], attention, terms of the true labels; with `by_segment` the logits
+    of each segment alone [b t c], and of its picture and its sound alone [b m t c]. Another: its maps of the true labels, where
+    [b l t s] and when [b l t], as far as it has them.
     """
     logits, out = step.forward(graphdef, state, batch, frame_size=frame_size)
     _, classes_bl = jax.lax.top_k(batch['labels'], labels_per_clip)
-    terms = [contributions.contributions(out, classes_bl[:, i]) for i in range(labels_per_clip)]
+    rows = {'logits': logits, 'classes': classes_bl}
+    model = nnx.merge(graphdef, state['params'], state['rest'])
+    if not model.additive:
+        shown = zip(*(model.maps(out, classes_b) for classes_b in classes_bl.T))
+        maps = zip(('where', 'when'), shown)
+        return rows | {name: jnp.stack(parts, axis=1) for name, parts in maps if parts[0] is not None}
+    terms = [contributions.contributions(out, classes_b) for classes_b in classes_bl.T]
     segment, unit = contributions.segment_logits(out)
     by_segment_rows = {'segment': segment, 'unit': unit} if by_segment else {}
     return {
+        **rows,
         **by_segment_rows,
-        'logits': logits,
         'picture': losses.path(out, 0),
         'alpha': out['alpha'].mean(2),
         'null': out['null'].mean(2),
         'sound_weight': out['beta'][:, 1].sum(1),
-        'classes': classes_bl,
         'visual': jnp.stack([visual for visual, _ in terms], axis=1),
         'audio': jnp.stack([audio for _, audio in terms], axis=1),
     }
@@ -129,19 +137,20 @@ class Evaluator:
         labels = score.multi_hot([truth[i] for i, _ in pairs], classes)
         foreign = score.multi_hot([truth[other] for _, other in pairs], classes)
         widest = _widest([truth[i] for i, _ in pairs])
-        swapped = self._rows(state, _Altered(data, pairs, lambda clip, i: clip.with_sound_of(data[i].clip)), widest)
         black = self._rows(state, _Altered(data, pairs, lambda clip, _: clip.without_picture()), widest)
+        numbers = {'leak/audio_only': classification.top_k(black['logits'], labels), 'leak/n': len(pairs)}
+        if 'picture' not in black:
+            return numbers
+        swapped = self._rows(state, _Altered(data, pairs, lambda clip, i: clip.with_sound_of(data[i].clip)), widest)
         said = np.argmax(swapped['picture'], axis=1)
         rows = np.arange(len(pairs))
         undecided = jax.nn.softmax(swapped['picture'], axis=1).max(1) < 0.5
-        return {
+        return numbers | {
             'leak/swap_sound': float(labels[rows, said].mean()),
             'leak/swap_sound_follows_sound': float(foreign[rows, said].mean()),
             'leak/swap_sound_chance': float(foreign.mean(0).sum() / labels.shape[1]),
             'leak/swap_sound_undecided': float(np.mean(undecided)),
             'leak/swap_sound_decided_follows_sound': float((foreign[rows, said] * ~undecided).mean()),
-            'leak/audio_only': classification.top_k(black['logits'], labels),
-            'leak/n': len(pairs),
         }
 
     def _rows(self, state, data, labels_per_clip: int, by_segment: bool = False) -> dict[str, np.ndarray]:

@@ -35,6 +35,7 @@ POSITIVE_FIELDS += ('train.save_every_steps', 'train.keep', 'eval.batch', 'eval.
 CHOICES = {
     'parallel': parallel.KINDS,
     'data.fit': pipeline.FITS,
+    'model.kind': models.KINDS,
     'model.visual': (*visual.SIZES, *resnet.STAGES, 'precomputed'),
     'model.audio': ('tiny', 'resnet18', 'precomputed'),
     'model.dtype': ('float32', 'bfloat16'),
@@ -129,6 +130,15 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise RunError(
             f'config.model.width is {config.model.width}; expected a multiple of config.model.heads, {config.model.heads}'
         )
+    try:
+        models.check_options(config.model.kind, config.model)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+    for option, part in (('guided', 'match'), ('guided', 'swap'), ('null_cell', 'match')):
+        if config.model.kind == 'stan' and not config.model[option] and config.loss[part]:
+            raise RunError(
+                f'config.loss.{part} is {config.loss[part]}; expected 0 with config.model.{option}=False, where it has nothing to teach'
+            )
 
 
 def check_trunks(config: ml_collections.ConfigDict, spec: records.Spec) -> None:
@@ -164,12 +174,13 @@ def make_state(
     """The model's static part, its state at step 0 (`abstract`: only the shapes), the optimiser and its schedule."""
     optimiser, schedule = make_optimiser(config)
     options = config.model.to_dict()
-    options.pop('frame_size')
+    side = options.pop('frame_size')
+    # Features come in their own grid, whatever the config says of pixels.
+    frame = facts.spec.visual[:2] if isinstance(facts.spec, features.FeatureSpec) else (side, side)
+    options |= {'channels': facts.spec.channels, 'frame': frame, 'axis_name': axis}
 
     def build():
-        return models.build(
-            len(facts.classes), channels=facts.spec.channels, axis_name=axis, rngs=nnx.Rngs(config.seed), **options
-        )
+        return models.build(len(facts.classes), rngs=nnx.Rngs(config.seed), **options)
 
     def init():
         return step.init_state(build(), optimiser, len(facts.classes))
@@ -180,13 +191,22 @@ def make_state(
 
 
 def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Trained:
-    """Restores the best checkpoint by the selection metric, the latest if there is none; raises RunError without a checkpoint."""
+    """Restores the best checkpoint by the selection metric, the latest if there is none.
+
+    Raises RunError without a checkpoint, and for a run of a version whose configs lack a field.
+    """
     directory = pathlib.Path(workdir) / CHECKPOINTS
     if not directory.is_dir():
         raise RunError(
             f'{workdir} holds no {CHECKPOINTS}/; expected the --workdir of a finished or stopped training run'
         )
     saved = json.loads((pathlib.Path(workdir) / CONFIG_FILE).read_text())
+    missing = sorted({*CHOICES, *POSITIVE_FIELDS, 'loss.binary'} - set(flatten(saved)))
+    if missing:
+        raise RunError(
+            f'{workdir} was trained by another version: its {CONFIG_FILE} lacks {", ".join(missing)}; train again, or use the version '
+            f'whose commit {RUN_FILE} names'
+        )
     config = ml_collections.ConfigDict(saved)
     checkpointer = checkpoint.Checkpointer(str(directory), best_metric=config.train.best_metric, read_only=True)
     try:

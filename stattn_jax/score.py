@@ -68,13 +68,17 @@ def score(
     valid_nt = np.stack([r.valid for r in truth])
     numbers = {'data/used': info.splits[split], 'data/wanted': info.wanted[split]}
     numbers |= classification.summary(scores_nc, labels_nc)
-    numbers['attention/null'] = float(rows['null'][valid_nt].mean())
-    own = np.take_along_axis(rows['sound_weight'], rows['classes'][:, :1], axis=1)[labels_nc.any(axis=1)]
-    numbers['attention/sound_weight'] = float(own.mean())
+    additive = 'alpha' in rows
+    if additive:
+        numbers['attention/null'] = float(rows['null'][valid_nt].mean())
+        own = np.take_along_axis(rows['sound_weight'], rows['classes'][:, :1], axis=1)[labels_nc.any(axis=1)]
+        numbers['attention/sound_weight'] = float(own.mean())
     pairs = _pairs(rows, truth)
-    numbers |= _pointing_space(rows, truth, pairs, info, fit) | _sounding(rows, truth, pairs, info, fit)
-    numbers |= _pointing_time(rows, truth, pairs, info, binary)
-    modalities = {event.modality for r in truth for event in r.events}
+    if additive or 'where' in rows:
+        numbers |= _pointing_space(rows, truth, pairs, info, fit) | _sounding(rows, truth, pairs, info, fit)
+    if additive or 'when' in rows:
+        numbers |= _pointing_time(rows, truth, pairs, info, binary)
+    modalities = {event.modality for r in truth for event in r.events} if additive else set()
     if modalities == {'both'} and max(len(r.labels) for r in truth) == 1:
         numbers |= _segments(rows, truth, labels_nc, valid_nt, info, binary)
     elif modalities:
@@ -128,17 +132,23 @@ def _pairs(rows, truth) -> _Pairs:
 
 
 def _pointing_space(rows, truth, pairs: _Pairs, info, fit) -> Numbers:
-    boxes, affines, alpha_pthw = _maps(rows['alpha'][pairs.clip], truth, pairs, fit)
+    boxes, affines, where_pthw = _maps(_where(rows, pairs), truth, pairs, fit)
     options = {'boxes': boxes, 'affines': affines, 'segment_seconds': info.spec.segment_seconds}
-    numbers = localization.spatial_games(alpha_pthw, classes_n=pairs.label, **options)
-    *_, terms_pthw = _maps(rows['visual'][pairs.clip, pairs.place], truth, pairs, fit)
-    numbers |= localization.spatial_pointing(terms_pthw, **options, prefix='pointing/space_contribution')
+    numbers = localization.spatial_games(where_pthw, classes_n=pairs.label, **options)
+    if 'visual' in rows:
+        *_, terms_pthw = _maps(rows['visual'][pairs.clip, pairs.place], truth, pairs, fit)
+        numbers |= localization.spatial_pointing(terms_pthw, **options, prefix='pointing/space_contribution')
     labelled = pairs.of([r.presence for r in truth])
     if any(labelled):
         both = np.array([any(p.modality == 'both' for p in items) for items in labelled])
         shown = [b if kept else np.zeros((0, 5)) for b, kept in zip(boxes, both)]
-        numbers |= localization.spatial_pointing(alpha_pthw, **options | {'boxes': shown}, prefix='pointing/space_both')
+        numbers |= localization.spatial_pointing(where_pthw, **options | {'boxes': shown}, prefix='pointing/space_both')
     return numbers
+
+
+def _where(rows, pairs: _Pairs) -> np.ndarray:
+    """What points at the sound's source for each pair, [p t s]: the attention, or the map of a model that is no sum of terms."""
+    return rows['alpha'][pairs.clip] if 'alpha' in rows else rows['where'][pairs.clip, pairs.place]
 
 
 def _maps(map_pts, truth, pairs: _Pairs, fit):
@@ -155,14 +165,14 @@ def _maps(map_pts, truth, pairs: _Pairs, fit):
 
 def _sounding(rows, truth, pairs: _Pairs, info, fit) -> Numbers:
     """The protocol of sets with one annotated frame a clip, as VGG-SS; of other sets nothing."""
-    boxes, affines, alpha_pthw = _maps(rows['alpha'][pairs.clip], truth, pairs, fit)
+    boxes, affines, where_pthw = _maps(_where(rows, pairs), truth, pairs, fit)
     times = [np.unique(b[:, 0]) for b in boxes]
     if not any(map(len, times)) or max(map(len, times)) > 1:
         return {}
     segment_p = [int(localization.segments_of(t, info.spec.segment_seconds)[0]) if len(t) else -1 for t in times]
     scored = [p for p, t in enumerate(segment_p) if 0 <= t < info.spec.segments and truth[pairs.clip[p]].valid[t]]
     numbers = sounding.summary(
-        np.array([alpha_pthw[p, segment_p[p]] for p in scored]),
+        np.array([where_pthw[p, segment_p[p]] for p in scored]),
         [boxes[p][:, 1:] for p in scored],
         [affines[p] for p in scored],
         pairs.label[scored],
@@ -176,8 +186,11 @@ def _pointing_time(rows, truth, pairs: _Pairs, info, binary) -> Numbers:
         for own in pairs.of([r.events for r in truth])
     ]
     valid_pt = np.array([truth[i].valid for i in pairs.clip])
-    picture, sound = rows['visual'][pairs.clip, pairs.place].sum(-1), rows['audio'][pairs.clip, pairs.place]
-    curves = {'pointing/time': picture + sound, 'pointing/time_picture': picture, 'pointing/time_sound': sound}
+    if 'when' in rows:
+        curves = {'pointing/time': rows['when'][pairs.clip, pairs.place]}
+    else:
+        picture, sound = rows['visual'][pairs.clip, pairs.place].sum(-1), rows['audio'][pairs.clip, pairs.place]
+        curves = {'pointing/time': picture + sound, 'pointing/time_picture': picture, 'pointing/time_sound': sound}
     if 'segment' in rows:
         likely = events.probabilities(rows['segment'], binary=binary)[pairs.clip, :, pairs.label]
         curves['pointing/time_event'] = likely * (1 - rows['null'][pairs.clip])
@@ -231,6 +244,6 @@ def _presence(rows, truth, scores_nc) -> Numbers:
     audible_nc, visible_nc = there['audio'] | there['both'], there['visual'] | there['both']
     numbers = presence.summary(scores_nc, audible_nc, visible_nc, music_n, np.log(0.5))
     for modality, there_nc in there.items():
-        if there_nc.any():
+        if 'sound_weight' in rows and there_nc.any():
             numbers[f'attention/sound_weight_{modality}'] = float(rows['sound_weight'][there_nc].mean())
     return numbers

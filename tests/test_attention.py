@@ -1,5 +1,6 @@
 """Where and when against NumPy loops, and the invariants of a softmax over cells, a null cell and units."""
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -18,17 +19,17 @@ VALID = np.ones((B, 2, T), bool)
 VALID[0, :, -1], VALID[1, 0] = False, False
 
 
-def make_space(uniform):
-    return tiny.filled(lambda: SpatialAttention(6, 7, heads=HEADS, head_width=WIDTH, uniform=uniform, rngs=nnx.Rngs(0)))
+def make_space(**options):
+    return tiny.filled(lambda: SpatialAttention(6, 7, heads=HEADS, head_width=WIDTH, rngs=nnx.Rngs(0), **options))
 
 
-def make_time(uniform):
-    return tiny.filled(lambda: TemporalAttention(6, 7, CLASSES, hidden=5, uniform=uniform, rngs=nnx.Rngs(0)))
+def make_time(**options):
+    return tiny.filled(lambda: TemporalAttention(6, 7, CLASSES, hidden=5, rngs=nnx.Rngs(0), **options))
 
 
 @pytest.fixture(scope='module')
 def space():
-    return make_space(False)
+    return make_space()
 
 
 def linear(module, x):
@@ -44,11 +45,12 @@ def space_by_loop(module, cells, sound, mask):
     weights = np.zeros((B, T, HEADS, S + 1))
     for b, t, n in np.ndindex(B, T, HEADS):
         part = slice(n * WIDTH, (n + 1) * WIDTH)
-        q = linear(module.query, sound[b, t])[part]
-        keys = [linear(module.key, cells[b, t, s])[part] for s in range(S)] + [np.asarray(module.null_key[n])]
+        q = linear(module.query, sound[b, t])[part] if module.query else np.asarray(module.own_query[n])
+        keys = [linear(module.key, cells[b, t, s])[part] for s in range(S)]
+        keys += [np.asarray(module.null_key[n])] if module.null_key else []
         odds = np.exp(np.exp(float(module.log_scale[n])) * np.array([cosine(q, k) for k in keys]))
         odds[:S] *= mask[b, t]
-        weights[b, t, n] = odds / odds.sum()
+        weights[b, t, n, : len(keys)] = odds / max(odds.sum(), 1e-30)
     return weights
 
 
@@ -69,6 +71,27 @@ def test_removed_cells_get_nothing_and_the_null_cell_all_that_is_left(space):
     np.testing.assert_array_equal(null[0, 0], 1)
 
 
+@pytest.mark.parametrize('options', [{'guided': False}, {'null_cell': False}, {'guided': False, 'null_cell': False}])
+def test_ablations_of_space_are_the_loop_too(options):
+    module = make_space(**options)
+    assert (module.query is None) == (options.get('guided') is False) == (module.own_query is not None)
+    alpha, null = map(np.asarray, module(CELLS, SOUND, MASK))
+    expected = space_by_loop(module, CELLS, SOUND, MASK)
+    np.testing.assert_allclose(alpha, expected[..., :-1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(null, expected[..., -1], rtol=1e-4, atol=1e-6)
+    other = np.asarray(module(CELLS, SOUND[::-1], MASK)[0])
+    assert np.array_equal(other, alpha) == ('guided' in options)
+    if 'null_cell' in options:
+        assert not null.any() and not alpha[0, 0].any()
+        np.testing.assert_allclose(alpha.sum(-1)[MASK.any(-1)], 1, rtol=1e-6)
+
+
+def test_a_frame_without_cells_and_without_a_null_cell_has_finite_gradients():
+    module = make_space(null_cell=False)
+    gradient = jax.grad(lambda cells: (module(cells, SOUND, MASK)[0] ** 2).sum())(CELLS)
+    assert np.isfinite(gradient).all() and not np.asarray(gradient)[0, 0].any() and np.abs(gradient).max() > 0
+
+
 def test_permuted_cells_permute_alpha_alone(space):
     order = np.random.default_rng(2).permutation(S)
     alpha, null = space(CELLS, SOUND, MASK)
@@ -78,7 +101,7 @@ def test_permuted_cells_permute_alpha_alone(space):
 
 
 def test_uniform_space_ignores_what_is_seen_and_heard():
-    module = make_space(True)
+    module = make_space(uniform=True)
     alpha, null = module(CELLS, SOUND, None)
     np.testing.assert_allclose(alpha, 1 / (S + 1), rtol=1e-6)
     np.testing.assert_allclose(null, 1 / (S + 1), rtol=1e-6)
@@ -98,12 +121,13 @@ def time_by_loop(module, picture, sound):
         )
         x = linear(module.hidden, x)
         x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-        odds[b, :, t] = np.exp(linear(module.score, x)).reshape(2, CLASSES) * VALID[b, :, t, None]
+        odds[b, :, t] = np.exp(linear(module.score, x)).reshape(2, -1) * VALID[b, :, t, None]
     return odds / odds.sum((1, 2), keepdims=True)
 
 
-def test_time_is_the_loop():
-    module = make_time(False)
+@pytest.mark.parametrize('by_class', [True, False])
+def test_time_is_the_loop(by_class):
+    module = make_time(by_class=by_class)
     beta, share, alone = map(np.asarray, module(CELLS[:, :, 0], SOUND, VALID))
     np.testing.assert_allclose(beta, time_by_loop(module, CELLS[:, :, 0], SOUND), rtol=1e-4, atol=1e-6)
     for part, axis in ((share, 1), (alone, 2)):
@@ -112,11 +136,11 @@ def test_time_is_the_loop():
         np.testing.assert_allclose(part.sum(axis), some, rtol=1e-6)
     np.testing.assert_allclose(beta.sum((1, 2)), 1, rtol=1e-6)
     assert not beta[~VALID].any()
-    assert (beta[VALID] > 0).all()
+    assert (beta[VALID] > 0).all() and (np.ptp(beta, axis=-1).max() > 0.01) == by_class
 
 
 def test_uniform_time_shares_among_valid_units():
-    module = make_time(True)
+    module = make_time(uniform=True)
     beta, *_ = module(CELLS[:, :, 0], SOUND, VALID)
     expected = VALID / VALID.sum((1, 2), keepdims=True)
     np.testing.assert_allclose(beta, np.broadcast_to(expected[..., None], beta.shape), rtol=1e-6)

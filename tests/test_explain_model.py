@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from configs import synthetic
+from configs import common, synthetic
 from stattn_jax import run
 from stattn_jax.data import media
+from stattn_jax.data.features import FeatureSpec
+from stattn_jax.explain import model as models
 from stattn_jax.explain.model import Model
 from stattn_jax.runtime import perf
 from stattn_jax.training import step
@@ -28,3 +30,16 @@ def test_an_explanation_costs_a_tenth_of_the_forward_pass_at_most(visual):
     plain = jax.jit(lambda state, batch: step.forward(graphdef, state, batch, frame_size=config.model.frame_size)[0])
     flops = {name: perf.lowered_flops(f.lower(state, batch)) for name, f in (('plain', plain), ('all', model._forward))}
     assert flops['plain'] > 1e7 and 1 < flops['all'] / flops['plain'] < 1.1
+
+
+@pytest.mark.parametrize('kind, spec, named', [
+    ('concat', media.ClipSpec(), "config.model.kind 'concat', whose logits are no sum of terms; expected 'stan'"),
+    ('stan', FeatureSpec(3, 1.0, (1, 1, 8), 4, 'some network'), r'trained on features \(some network\)'),
+])  # fmt: skip
+def test_what_cannot_be_explained_is_named(monkeypatch, kind, spec, named):
+    config = common.get_config()
+    config.model.kind = kind
+    facts = run.DataFacts(('a', 'b'), False, spec, '')
+    monkeypatch.setattr(run, 'load', lambda *_, **__: run.Trained(config, facts, None, None, 0, None))
+    with pytest.raises(run.RunError, match=named):
+        models.load('RUN')

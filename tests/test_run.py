@@ -86,6 +86,24 @@ def test_width_must_split_over_the_heads():
     run.check(common.get_config())
 
 
+@pytest.mark.parametrize('fields, message', [
+    ({'model__kind': 'cam', 'model__null_cell': False}, "config.model.null_cell is False, an ablation .* kind is 'cam'"),
+    ({'model__kind': 'mbt', 'model__hidden': 6}, "config.model.hidden is 6; expected a multiple of 4 for kind 'mbt'"),
+    ({'model__guided': False}, 'config.loss.match is 1.0; expected 0 with config.model.guided=False'),
+    ({'model__guided': False, 'loss__match': 0.0}, 'config.loss.swap is 1.0; expected 0 with config.model.guided=False'),
+    ({'model__null_cell': False}, 'config.loss.match is 1.0; expected 0 with config.model.null_cell=False'),
+])  # fmt: skip
+def test_options_that_a_kind_or_an_ablation_cannot_have_are_refused(fields, message):
+    with pytest.raises(run.RunError, match=message):
+        run.check(changed(**fields))
+
+
+def test_ablations_with_losses_that_fit_are_welcome():
+    run.check(changed(model__guided=False, loss__match=0.0, loss__swap=0.0))
+    run.check(changed(model__null_cell=False, loss__match=0.0))
+    run.check(changed(model__kind='mbt'))
+
+
 def test_batches_that_do_not_split_over_the_devices_are_refused():
     assert len(run.make_strategy(common.get_config(), 64, 16).devices) == 8
     with pytest.raises(run.RunError, match='global batch 20 does not split over 8 devices'):
@@ -176,6 +194,18 @@ def test_options_of_the_config_reach_the_model(quick_compile):
     assert float(schedule(config.train.steps)) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize('spec, cells', [
+    (media.ClipSpec(segments=2, short_side=32), (64 // 8) ** 2), (FeatureSpec(2, 1.0, (3, 5, 8), 4, 'x'), 15),
+])  # fmt: skip
+def test_avels_code_is_built_for_the_frames_of_the_data(spec, cells):
+    config = common.tiny(common.get_config())
+    config.model.kind = 'avel_code'
+    if isinstance(spec, FeatureSpec):
+        common.features(config)
+    _, state, *_ = run.make_state(config, run.DataFacts(('a', 'b'), False, spec, ''), None, abstract=True)
+    assert state['params']['of_seen']['kernel'].shape == (config.model.width, cells) and 'score_mean' not in state
+
+
 @pytest.mark.parametrize('visual, audio, kind, named', [
     ('resnet18', 'precomputed', 'features', "model.visual is 'resnet18'.*holds features"),
     ('precomputed', 'tiny', 'features', "model.audio is 'tiny'.*expected precomputed"),
@@ -196,3 +226,12 @@ def test_classes_are_yes_or_no_with_several_labels_or_where_asked_for():
     assert [run.is_binary(config, f) for f in facts] == [False, True]
     config.loss.binary = True
     assert run.is_binary(config, facts[0])
+
+
+def test_a_run_of_another_version_is_named_with_the_fields_that_it_lacks(tmp_path):
+    config = common.get_config().to_dict()
+    del config['loss']['binary']
+    (tmp_path / run.CHECKPOINTS).mkdir()
+    (tmp_path / run.CONFIG_FILE).write_text(json.dumps(config))
+    with pytest.raises(run.RunError, match='another version: its config.json lacks loss.binary; train again'):
+        run.load(str(tmp_path))

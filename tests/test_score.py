@@ -77,6 +77,25 @@ def test_score_of_rows_made_by_hand():
     assert numbers['pointing/time_partial_n'] == 2
 
 
+def test_a_model_that_is_no_sum_of_terms_points_by_its_own_maps():
+    rows, known = hand_made()
+    where = np.zeros((2, 2, 2, 4))
+    # Label 0 of clip 0 at its upper left cell, a hit; label 2 at any; label 1 of clip 1 at a lower cell, a miss.
+    where[0, 0, 0, 0] = where[0, 1, 1, 1] = where[1, 0, 0, 2] = 1
+    when = np.array([[[0.0, 1.0], [0.0, 1.0]], [[-1.0, 5.0], [0.0, 0.0]]])
+    told = {'logits': rows['logits'], 'classes': rows['classes']}
+    both = score.score({**told, 'where': where, 'when': when}, known, info(True), split='test', fit='crop', binary=True)
+    assert both['pointing/space'] == pytest.approx(2 / 3) and both['pointing/space_n'] == 3
+    # Label 0 in the second second, a hit; label 2 in the first, a miss; label 1 has one valid second.
+    assert both['pointing/time'] == pytest.approx(2 / 3)
+    none = score.score(told, known, info(True), split='test', fit='crop', binary=True)
+    plain = score.score(rows, known, info(True), split='test', fit='crop', binary=True)
+    shared = {name: value for name, value in plain.items() if name.split('/')[0] in ('data', 'classification')}
+    assert none == shared and {k: v for k, v in both.items() if not k.startswith('pointing')} == shared
+    timed = score.score({**told, 'when': when}, known, info(True), split='test', fit='crop', binary=True)
+    assert timed['pointing/time'] == both['pointing/time'] and 'pointing/space' not in timed
+
+
 def test_score_without_events_and_boxes_says_only_that_there_are_none():
     rows, known = hand_made()
     bare = [dataclasses.replace(t, events=(), boxes=()) for t in known]

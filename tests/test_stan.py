@@ -22,6 +22,9 @@ VARIANTS = {
     'one head': {'heads': 1},
     'two heads': {},
     'bfloat16': {'dtype': 'bfloat16'},
+    'no guidance': {'guided': False},
+    'no null cell': {'null_cell': False},
+    'one time attention': {'class_time': False},
 }
 
 
@@ -72,6 +75,18 @@ def test_shapes_are_those_of_the_design(models):
     np.testing.assert_allclose(out['alpha'].sum(-1) + out['null'], 1, rtol=1e-6)
     assert models['two heads'].grid(16, 16) == (2, 2)
     assert models['two heads'].grid(17, 24) == (3, 3)
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_maps_are_the_terms_of_the_logit(models, name):
+    logits, out = run(models[name])
+    classes = np.array([0, 2, 1, 2])
+    where, when = map(np.asarray, models[name].maps(out, classes))
+    visual, audio = contributions.contributions(out, classes)
+    np.testing.assert_allclose(where, visual, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(when, np.asarray(visual).sum(-1) + audio, rtol=1e-4, atol=1e-6)
+    total = out['bias'][classes] + when.sum(1)
+    np.testing.assert_allclose(total, logits[np.arange(CLIPS), classes], rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_is_close_to_float32(models):

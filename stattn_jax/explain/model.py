@@ -168,6 +168,10 @@ class Model:
 def load(workdir: str | os.PathLike) -> Model:
     """The model trained in a workdir: its best checkpoint, the latest where none was selected; raises run.RunError."""
     trained = run.load(str(workdir), parallel_kind='jit', devices=jax.local_devices()[:1])
+    if trained.config.model.kind != 'stan':
+        raise run.RunError(
+            f"{workdir} was trained with config.model.kind {trained.config.model.kind!r}, whose logits are no sum of terms; expected 'stan'"
+        )
     if isinstance(trained.facts.spec, features.FeatureSpec):
         raise run.RunError(
             f'{workdir} was trained on features ({trained.facts.spec.source}), from which no video can be explained; '

@@ -7,52 +7,90 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from stattn_jax.models.pooling import softmax_among
+
 
 class SpatialAttention(nnx.Module):
     """Softmax over the cells and one learned null cell of the sound's cosine match with each cell.
 
-    The null cell takes the weight when nothing visible makes this sound; its value is zero. `uniform` ignores the sound.
+    The null cell takes the weight when nothing visible makes this sound; its value is zero. Ablations: `uniform` weighs all cells alike,
+    without `guided` one learned query takes the place of the sound, without `null_cell` the cells share all the weight.
     Source: arXiv 2105.01517 (audio-guided spatial attention); the null cell and the cosine are ours (docs/design.md).
     """
 
-    def __init__(self, visual: int, audio: int, *, heads: int, head_width: int, uniform: bool, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        visual: int,
+        audio: int,
+        *,
+        heads: int,
+        head_width: int,
+        uniform: bool = False,
+        guided: bool = True,
+        null_cell: bool = True,
+        rngs: nnx.Rngs,
+    ):
         self.shape = (heads, head_width)
         self.uniform = uniform
-        self.query = nnx.Linear(audio, heads * head_width, rngs=rngs)
+
+        def vectors():
+            return nnx.Param(jax.random.normal(rngs.params(), self.shape))
+
+        self.query = nnx.Linear(audio, heads * head_width, rngs=rngs) if guided else None
+        self.own_query = None if guided else vectors()
         self.key = nnx.Linear(visual, heads * head_width, rngs=rngs)
-        self.null_key = nnx.Param(jax.random.normal(rngs.params(), (heads, head_width)))
+        self.null_key = vectors() if null_cell else None
         self.log_scale = nnx.Param(jnp.full((heads,), jnp.log(8.0)))
 
     def __call__(
         self, v_btsd: jax.Array, a_btd: jax.Array, cell_mask_bts: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns alpha [b t n s] and null [b t n], which sum to 1; `cell_mask` is False for cells that training removed."""
+        """Returns alpha [b t n s] and null [b t n], which sum to 1; `cell_mask` is False for cells that training removed.
+
+        Without a null cell null is 0, and alpha too where no cell is left.
+        """
         b, t, s, _ = v_btsd.shape
-        q = _unit(self.query(a_btd.astype(jnp.float32)).reshape(b, t, *self.shape))
+        q = _unit(self._asked(a_btd.astype(jnp.float32)))
         k = _unit(self.key(v_btsd.astype(jnp.float32)).reshape(b, t, s, *self.shape))
         logits = jnp.einsum('btne,btsne->btns', q, k, precision='highest')
-        null = jnp.einsum('btne,ne->btn', q, _unit(self.null_key[...]), precision='highest')
-        logits = jnp.concatenate([logits, null[..., None]], axis=-1) * jnp.exp(self.log_scale[...])[:, None]
-        if self.uniform:
-            logits = jnp.zeros_like(logits)
-        if cell_mask_bts is not None:
-            keep = jnp.concatenate([cell_mask_bts, jnp.ones((b, t, 1), bool)], axis=-1)
-            logits = jnp.where(keep[:, :, None], logits, -jnp.inf)
-        weights = jax.nn.softmax(logits, axis=-1)
-        return weights[..., :-1], weights[..., -1]
+        keep = jnp.ones((b, t, s), bool) if cell_mask_bts is None else cell_mask_bts
+        if self.null_key is not None:
+            null = jnp.einsum('btne,ne->btn', q, _unit(self.null_key[...]), precision='highest')
+            logits = jnp.concatenate([logits, null[..., None]], axis=-1)
+            keep = jnp.concatenate([keep, jnp.ones((b, t, 1), bool)], axis=-1)
+        logits = jnp.zeros_like(logits) if self.uniform else logits * jnp.exp(self.log_scale[...])[:, None]
+        weights = softmax_among(logits, keep[:, :, None], axis=-1)
+        return weights[..., :s], jnp.zeros((b, t, self.shape[0])) if self.null_key is None else weights[..., s]
+
+    def _asked(self, a_btd):
+        if self.query is None:
+            return jnp.broadcast_to(self.own_query[...], (*a_btd.shape[:2], *self.shape))
+        return self.query(a_btd).reshape(*a_btd.shape[:2], *self.shape)
 
 
 class TemporalAttention(nnx.Module):
     """One softmax over (modality, segment) per class, scored by a small network of the segment's picture and sound.
 
-    Source: arXiv 2105.01517 (temporal attention pooling); one joint softmax so that the weights sum to 1.
+    Source: arXiv 2105.01517 (temporal attention pooling); one joint softmax so that the weights sum to 1. Ablations: `uniform` weighs all
+    units alike, without `by_class` all classes share one softmax.
     """
 
-    def __init__(self, visual: int, audio: int, classes: int, *, hidden: int, uniform: bool, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        visual: int,
+        audio: int,
+        classes: int,
+        *,
+        hidden: int,
+        uniform: bool = False,
+        by_class: bool = True,
+        rngs: nnx.Rngs,
+    ):
         self.classes, self.uniform = classes, uniform
         self.norm = nnx.LayerNorm(visual + audio, rngs=rngs)
         self.hidden = nnx.Linear(visual + audio, hidden, rngs=rngs)
-        self.score = nnx.Linear(hidden, 2 * classes, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
+        scores = 2 * (classes if by_class else 1)
+        self.score = nnx.Linear(hidden, scores, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
 
     def __call__(self, v_btd: jax.Array, a_btd: jax.Array, valid_bmt: jax.Array) -> tuple[jax.Array, ...]:
         """Returns beta [b m t c], which sums to 1 over (m, t) and is 0 where `valid` [b m t] is False; and share, alone [b m t c].
@@ -65,16 +103,11 @@ class TemporalAttention(nnx.Module):
         if self.uniform:
             logits = jnp.zeros_like(logits)
         b, t, _ = logits.shape
-        logits = logits.reshape(b, t, 2, self.classes).transpose(0, 2, 1, 3)
+        logits = logits.reshape(b, t, 2, -1).transpose(0, 2, 1, 3)
+        logits = jnp.broadcast_to(logits, (b, 2, t, self.classes))
         logits = jnp.where(valid_bmt[..., None], logits, -jnp.inf)
         beta = jax.nn.softmax(logits.reshape(b, 2 * t, -1), axis=1).reshape(logits.shape)
-        return beta, *(_within(logits, valid_bmt[..., None], axis) for axis in (1, 2))
-
-
-def _within(logits, valid, axis):
-    """Softmax over one axis among what is valid, 0 where nothing is."""
-    some = valid.any(axis=axis, keepdims=True)
-    return jax.nn.softmax(jnp.where(some, logits, 0.0), axis=axis) * valid
+        return beta, *(softmax_among(logits, valid_bmt[..., None], axis) for axis in (1, 2))
 
 
 def _unit(x):

@@ -9,49 +9,50 @@ import jax.numpy as jnp
 from flax import nnx
 
 from stattn_jax.models.attention import SpatialAttention, TemporalAttention
-from stattn_jax.models.audio import make_audio
-from stattn_jax.models.visual import make_visual, normalise
-
-# Fixed shift and scale of log(mel + 0.01), whose silence is -4.6 and whose loud bands reach 3.
-MEL_SHIFT, MEL_SCALE = -3.0, 2.0
+from stattn_jax.models.trunks import Trunks
 
 
-class Stan(nnx.Module):
+class Stan(Trunks):
     """Frames and log-mel of a clip's segments to class logits with their attention (docs/design.md lists `out`).
 
     `detach_evidence` keeps the gradient of the sound-steered logits away from the visual evidence (trunk, values, head), which
     then learns only from losses on `cell_values`: what a cell says must not depend on which cell the sound picks.
-    `channels`: numbers in a pixel (or feature cell) and in a cell (or feature frame) of the sound, as the data's spec has them.
+    `uniform_space`, `uniform_time`, not `guided`, not `null_cell` and not `class_time` are ablations (models/attention.py).
     """
+
+    additive = True
 
     def __init__(
         self,
         classes: int,
         *,
-        channels: tuple[int, int] = (3, 1),
-        visual: str = 'tiny',
-        audio: str = 'tiny',
         width: int = 128,
         heads: int = 1,
         hidden: int = 64,
         uniform_space: bool = False,
         uniform_time: bool = False,
         detach_evidence: bool = True,
-        dtype: str = 'float32',
-        axis_name: str | None = None,
+        guided: bool = True,
+        null_cell: bool = True,
+        class_time: bool = True,
         rngs: nnx.Rngs,
+        **trunks,
     ):
-        self.dtype, self.heads, self.detach_evidence = jnp.dtype(dtype), heads, detach_evidence
-        self.normalised = (visual != 'precomputed', audio != 'precomputed')
-        options = {'width': width, 'axis_name': axis_name, 'dtype': self.dtype, 'rngs': rngs}
-        self.visual = make_visual(visual, inputs=channels[0], **options)
-        self.audio = make_audio(audio, inputs=channels[1], **options)
-        self.value = nnx.Linear(self.visual.width, width, rngs=rngs)
-        self.audio_out = nnx.Linear(self.audio.width, width, rngs=rngs)
+        super().__init__(width=width, rngs=rngs, **trunks)
+        self.heads, self.detach_evidence = heads, detach_evidence
         self.space = SpatialAttention(
-            self.visual.width, width, heads=heads, head_width=width // heads, uniform=uniform_space, rngs=rngs
+            self.visual.width,
+            width,
+            heads=heads,
+            head_width=width // heads,
+            uniform=uniform_space,
+            guided=guided,
+            null_cell=null_cell,
+            rngs=rngs,
         )
-        self.time = TemporalAttention(width, width, classes, hidden=hidden, uniform=uniform_time, rngs=rngs)
+        self.time = TemporalAttention(
+            width, width, classes, hidden=hidden, uniform=uniform_time, by_class=class_time, rngs=rngs
+        )
         init = nnx.initializers.lecun_normal()
         self.visual_head = nnx.Param(init(rngs.params(), (width, classes)))
         self.audio_head = nnx.Param(init(rngs.params(), (width, classes)))
@@ -73,7 +74,7 @@ class Stan(nnx.Module):
         in training (dropout) as in a what-if question.
         """
         with jax.named_scope('visual'):
-            v_btsd = self._cells(frames, train)
+            v_btsd = self.cells(frames, train=train)
         with jax.named_scope('audio'):
             a_btd = self.sound(log_mel, train=train)
         value = self.value(v_btsd.astype(jnp.float32))
@@ -118,9 +119,15 @@ class Stan(nnx.Module):
         scores = jnp.stack([visual, audio], axis=1)
         return {'alpha': alpha, 'null': null, 'beta': beta, 'share': share, 'alone': alone, 'segment_scores': scores}
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of cells that frames of this size give."""
-        return -(-height // self.visual.stride), -(-width // self.visual.stride)
+    def maps(self, out: dict[str, jax.Array], classes_b: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What the network shows for a class of each clip: the terms of its logit, of cells [b t s] and of segments [b t]."""
+        c = classes_b[:, None, None, None]
+        beta_bmt, scores_bmt = (
+            jnp.take_along_axis(out[name], c, axis=-1)[..., 0] for name in ('beta', 'segment_scores')
+        )
+        head_bne = out['visual_head'][classes_b]
+        cells_bts = jnp.einsum('btns,btnse,bne->bts', out['alpha'], out['cell_values'], head_bne, precision='highest')
+        return beta_bmt[:, 0, :, None] * cells_bts, jnp.sum(beta_bmt * scores_bmt, axis=1)
 
     def match(self, cells: jax.Array, audio: jax.Array) -> jax.Array:
         """Log-odds that something in the segment's picture, rather than nothing, makes its sound: [b t], head mean.
@@ -130,17 +137,3 @@ class Stan(nnx.Module):
         alpha, null = self.space(cells, audio, None)
         seen = jnp.clip(alpha.sum(-1), 1e-6)
         return jnp.mean(jnp.log(seen) - jnp.log(jnp.clip(null, 1e-6)), axis=-1)
-
-    def sound(self, log_mel: jax.Array, *, train: bool) -> jax.Array:
-        """log_mel [b t f k] -> [b t d], what `attend` takes; segments do not depend on each other."""
-        b, t = log_mel.shape[:2]
-        x = (log_mel - MEL_SHIFT) / MEL_SCALE if self.normalised[1] else log_mel
-        x = x.reshape(b * t, *log_mel.shape[2:]).astype(self.dtype)
-        return self.audio_out(self.audio(x, train=train).astype(jnp.float32)).reshape(b, t, -1)
-
-    def _cells(self, frames, train):
-        b, t = frames.shape[:2]
-        x = normalise(frames) if self.normalised[0] else frames
-        x = x.reshape(b * t, *frames.shape[2:]).astype(self.dtype)
-        cells = self.visual(x, train=train)
-        return cells.reshape(b, t, -1, cells.shape[-1])

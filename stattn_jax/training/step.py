@@ -1,6 +1,7 @@
 """One pure training step and one pure evaluation step; the strategy in runtime/parallel.py compiles them.
 
-The state is a dict of arrays {params, rest, opt_state, score_mean, step}. Everything random comes from fold_in(key(seed), step).
+The state is a dict of arrays {params, rest, opt_state, score_mean, step}; score_mean only for a model that is a sum of terms
+(`model.additive`), as are the parts of the loss beside the main one. Everything random comes from fold_in(key(seed), step).
 `axis` is the name of the pmap axis, or None under jit, where the arrays are global. Read next: training/losses.py.
 """
 
@@ -52,13 +53,8 @@ def init_state(model: nnx.Module, optimiser: optax.GradientTransformation, class
     """The state at step 0."""
     _, params, rest = nnx.split(model, nnx.Param, ...)
     params, rest = nnx.as_pure(params), nnx.as_pure(rest)
-    return {
-        'params': params,
-        'rest': rest,
-        'opt_state': optimiser.init(params),
-        'score_mean': jnp.zeros((2, classes)),
-        'step': jnp.zeros((), jnp.int32),
-    }
+    state = {'params': params, 'rest': rest, 'opt_state': optimiser.init(params), 'step': jnp.zeros((), jnp.int32)}
+    return state | ({'score_mean': jnp.zeros((2, classes))} if model.additive else {})
 
 
 def train_step(
@@ -94,7 +90,8 @@ def train_step(
         total = parts['main'] + sum(getattr(loss, name) * parts[name] for name in parts if name != 'main')
         top1 = jnp.take_along_axis(batch['labels'], logits.argmax(-1, keepdims=True), axis=-1)
         parts = {'loss': total, **{f'loss_{name}': part for name, part in parts.items()}, 'top1': top1.mean()}
-        return total, (parts, mean_scores(out, batch['valid'], axis), nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param))))
+        scores = {'score_mean': mean_scores(out, batch['valid'], axis)} if model.additive else {}
+        return total, (parts, scores, nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param))))
 
     grads, (parts, scores, rest) = jax.grad(loss_fn, has_aux=True)(state['params'])
     if axis:
@@ -107,8 +104,8 @@ def train_step(
         'params': params,
         'rest': rest,
         'opt_state': opt_state,
-        'score_mean': state['score_mean'] + rate * (scores - state['score_mean']),
         'step': state['step'] + 1,
+        **{name: state[name] + rate * (score - state[name]) for name, score in scores.items()},
     }
     norms = {
         'l2_grads': optax.tree.norm(grads),
@@ -130,7 +127,7 @@ def read_inputs(batch: Batch) -> dict[str, jax.Array]:
 
 
 def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | None) -> dict[str, jax.Array]:
-    """Each part of the loss that has a weight, averaged over the clips at hand."""
+    """Each part of the loss that has a weight, averaged over the clips at hand; of a model without terms the main part alone."""
 
     def classify(logits_bc):
         targets = labels_bc if loss.binary else labels_bc / labels_bc.sum(-1, keepdims=True)
@@ -139,6 +136,8 @@ def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | 
     # A yes or no needs an absolute level; classes that compete do not (docs/log.md, 2026-11-23).
     said = losses.alone if loss.binary else losses.path
     parts = {'main': classify(logits)}
+    if not model.additive:
+        return parts
     if loss.audio:
         parts['audio'] = classify(said(out, 1))
     if loss.picture:

@@ -98,7 +98,7 @@ function showCell(view, t, s, c, other) {
 
 function sameness(correlation) {
   if (correlation === null) return 'The map is constant.';
-  const words = correlation > 0.9 ? 'looks the same: it hardly depends on the sound' : correlation > 0.5 ? 'is alike' : 'changes';
+  const words = correlation > 0.9 ? 'looks the same: it hardly depends on the sound' : correlation > 0.5 ? 'is partly the same' : 'changes';
   return `The map ${words} (correlation ${plainText(correlation)}).`;
 }
 

@@ -1,0 +1,83 @@
+"""AVEL (Tian et al., arXiv 1803.08842): audio-guided attention on the cells, a BiLSTM for each modality, the best segment.
+
+Two forms, for the released code (github.com/YapengTian/AVE-ECCV18, models_weakly.py) computes another attention than the paper:
+
+    paper   score of cell i = w . tanh(P u_i + Q a),        Q a one number for each hidden unit, the same for all cells
+    code    score of cell i = w . tanh(P u_i + (Q a)_i 1),  Q a one number for each cell, the same for all hidden units
+
+In the code's form the sound is a preference for places: it runs only because hidden units and cells are 49 alike, it does not
+move with the object, and even equal cells get unequal weights. Here the cells are those of the frame size it was built for.
+It is trained weakly, by the maximum of the segments' scores, without the code's softmax inside the network. Read next: han.py.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from stattn_jax.models.baselines.compared import Compared, Evidence, Maps, Out, Sizes, of_class
+from stattn_jax.models.pooling import largest, softmax_among
+
+XAVIER = nnx.initializers.xavier_uniform()
+
+
+class BiLstm(nnx.Module):
+    """Both ways over the segments that are there, x [b t d], there bool [b t] -> [b t 2e]; 0 where a segment is not."""
+
+    def __init__(self, inputs: int, hidden: int, *, rngs: nnx.Rngs):
+        self.ways = nnx.List([nnx.OptimizedLSTMCell(inputs, hidden, rngs=rngs) for _ in range(2)])
+
+    def __call__(self, x_btd: jax.Array, there_bt: jax.Array) -> jax.Array:
+        steps = (x_btd.swapaxes(0, 1), there_bt.T[..., None])
+        both = []
+        for cell, reverse in zip(self.ways, (False, True)):
+
+            def step(carry, inputs, cell=cell):
+                x, there = inputs
+                new, said = cell(carry, x)
+                # The memory walks past what is not there.
+                return jax.tree.map(lambda a, b: jnp.where(there, a, b), new, carry), said * there
+
+            rest = jnp.zeros((len(x_btd), cell.hidden_features))
+            both.append(jax.lax.scan(step, (rest, rest), steps, reverse=reverse)[1])
+        return jnp.concatenate(both, axis=-1).swapaxes(0, 1)
+
+
+class AvelPaper(Compared):
+    """The attention of the paper, whose sound asks for content."""
+
+    by_cell = False
+
+    def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
+        super().__init__(sizes, rngs=rngs, **trunks)
+        rows, columns = self.grid(*sizes.frame)
+        d, hidden = sizes.width, rows * columns if self.by_cell else sizes.hidden
+        self.seen = nnx.Linear(d, d, kernel_init=XAVIER, rngs=rngs)
+        self.heard = nnx.Linear(d, d, kernel_init=XAVIER, rngs=rngs)
+        plain = {'use_bias': False, 'kernel_init': XAVIER, 'rngs': rngs}
+        self.of_seen, self.of_heard = nnx.Linear(d, hidden, **plain), nnx.Linear(d, hidden, **plain)
+        self.score = nnx.Linear(hidden, 1, **plain)
+        self.lstms = nnx.List([BiLstm(d, sizes.hidden, rngs=rngs) for _ in range(2)])
+        self.joint = nnx.Linear(4 * sizes.hidden, sizes.hidden, kernel_init=XAVIER, rngs=rngs)
+        self.head = nnx.Linear(sizes.hidden, sizes.classes, kernel_init=XAVIER, rngs=rngs)
+
+    def classify(self, evidence: Evidence) -> tuple[jax.Array, Out]:
+        asked = self.of_heard(nnx.relu(self.heard(evidence.audio)))
+        asked = asked[..., None] if self.by_cell else asked[:, :, None]
+        scores = self.score(jnp.tanh(self.of_seen(nnx.relu(self.seen(evidence.values))) + asked))[..., 0]
+        weights = softmax_among(scores, evidence.cells, axis=2)
+        picture = jnp.einsum('bts,btsd->btd', weights, evidence.values, precision='highest')
+        said = [lstm(x, evidence.units[:, m]) for m, (lstm, x) in enumerate(zip(self.lstms, (picture, evidence.audio)))]
+        segments = self.head(nnx.relu(self.joint(nnx.relu(jnp.concatenate(said[::-1], axis=-1)))))
+        there = evidence.segments[..., None]
+        logits = largest(jnp.where(there, segments, jnp.finfo(jnp.float32).min), 1)
+        return logits, {'weights': weights, 'segments': jnp.where(there, segments, 0.0)}
+
+    def maps(self, out: Out, classes_b: jax.Array) -> Maps:
+        """The attention, one for all classes, within each frame; the segments' scores of the class."""
+        return out['weights'], of_class(out['segments'], classes_b)
+
+
+class AvelCode(AvelPaper):
+    """The attention of the released code, whose sound prefers places."""
+
+    by_cell = True

@@ -1,0 +1,64 @@
+"""HAN with attentive MMIL pooling (Tian et al., arXiv 2007.10558): video parsing from labels of whole clips.
+
+One hybrid layer, the same weights for both modalities with their roles swapped, as released (github.com/YapengTian/AVVP-ECCV20,
+nets/net_audiovisual.py): x <- norm(x + self(x) + cross(x, y)), then a feed-forward layer. Then per class
+
+    p = sum_tm W_time W_modality sigmoid(score),   W_time a softmax over time, W_modality a softmax over the modalities
+
+Both softmaxes are published so, though their product does not sum to 1 and p is clamped to (0, 1). Logits are log(p / (1 - p)), so
+that a sigmoid gives p back. Without the paper's dropout and its losses on either modality's own p: one step trains all models here.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from stattn_jax.models.baselines.compared import Compared, Evidence, Maps, Out, Sizes, of_class
+from stattn_jax.models.pooling import softmax_among
+
+# The code clamps to [1e-7, 1 - 1e-7]; float32 knows nothing between 1 - 6e-8 and 1, and the gradient of log(1 - p) needs room.
+CLAMP = 1e-6
+
+
+class Hybrid(nnx.Module):
+    """x [b t d] with keys of its own and of the other modality; there, other_there bool [b t]."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.own = nnx.MultiHeadAttention(1, width, decode=False, keep_rngs=False, rngs=rngs)
+        self.cross = nnx.MultiHeadAttention(1, width, decode=False, keep_rngs=False, rngs=rngs)
+        self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
+        self.wide = nnx.Linear(width, width, rngs=rngs)
+        self.narrow = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x: jax.Array, y: jax.Array, there: jax.Array, other_there: jax.Array) -> jax.Array:
+        own = self.own(x, mask=there[:, None, None]) * there.any(axis=1)[:, None, None]
+        cross = self.cross(x, y, mask=other_there[:, None, None]) * other_there.any(axis=1)[:, None, None]
+        x = self.norms[0](x + cross + own)
+        return self.norms[1](x + self.narrow(nnx.relu(self.wide(x))))
+
+
+class Han(Compared):
+    """Probabilities of each segment and modality, pooled by the product of two attentions."""
+
+    def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
+        super().__init__(sizes, rngs=rngs, **trunks)
+        self.hybrid = Hybrid(sizes.width, rngs=rngs)
+        self.score = nnx.Linear(sizes.width, sizes.classes, rngs=rngs)
+        # No bias: it is alike over time and over both modalities, and a softmax does not see it.
+        self.time = nnx.Linear(sizes.width, sizes.classes, use_bias=False, rngs=rngs)
+        self.modality = nnx.Linear(sizes.width, sizes.classes, use_bias=False, rngs=rngs)
+
+    def classify(self, evidence: Evidence) -> tuple[jax.Array, Out]:
+        seen, heard = evidence.picture, evidence.audio
+        there, other = evidence.units[:, 0], evidence.units[:, 1]
+        both = jnp.stack([self.hybrid(seen, heard, there, other), self.hybrid(heard, seen, other, there)], axis=1)
+        among = evidence.units[..., None]
+        time = softmax_among(self.time(both), among, axis=2)
+        modality = softmax_among(self.modality(both), among, axis=1)
+        said = time * modality * nnx.sigmoid(self.score(both))
+        p = jnp.clip(said.sum(axis=(1, 2)), CLAMP, 1 - CLAMP)
+        return jnp.log(p) - jnp.log1p(-p), {'said': said}
+
+    def maps(self, out: Out, classes_b: jax.Array) -> Maps:
+        """What each segment adds to p, by its picture and its sound; the picture was one vector, so nothing says where."""
+        return None, of_class(out['said'].sum(axis=1), classes_b)

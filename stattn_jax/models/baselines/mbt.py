@@ -1,0 +1,67 @@
+"""The bottleneck transformer (MBT, arXiv 2107.00135), small: one layer a modality, then two that meet in four tokens.
+
+Smaller than the published one (12 layers on raw patches of 8 frames): tokens are the trunk's cells and the segment's sound, and every segment
+is read on its own, like one of its views, whose logits are averaged. No position embedding: no model here tells where a cell
+lies. Each modality updates its copy of the bottleneck, the copies are averaged, and so are the logits of the class tokens of
+both modalities, by one shared layer, as in google-research/scenic (projects/av_mae/mbt.py). Read next: intrinsic.py.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from stattn_jax.models.baselines.compared import Compared, Evidence, Out, Sizes
+from stattn_jax.models.pooling import mean_among
+
+BOTTLENECK, HEADS, FUSED = 4, 4, 2
+
+
+class Layer(nnx.Module):
+    """A pre-norm transformer layer: x [b n d], kept bool [b n] -> [b n d]."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
+        self.attention = nnx.MultiHeadAttention(HEADS, width, decode=False, keep_rngs=False, rngs=rngs)
+        self.wide = nnx.Linear(width, 2 * width, rngs=rngs)
+        self.narrow = nnx.Linear(2 * width, width, rngs=rngs)
+
+    def __call__(self, x: jax.Array, kept: jax.Array) -> jax.Array:
+        x = x + self.attention(self.norms[0](x), mask=kept[:, None, None])
+        return x + self.narrow(nnx.gelu(self.wide(self.norms[1](x))))
+
+
+class Mbt(Compared):
+    """Class tokens of picture and sound that exchange what they know through `BOTTLENECK` tokens; width `hidden`, a multiple of 4."""
+
+    def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
+        super().__init__(sizes, rngs=rngs, **trunks)
+        d = sizes.hidden
+        self.embed = nnx.List([nnx.Linear(sizes.width, d, rngs=rngs) for _ in range(2)])
+        init = nnx.initializers.normal(0.02)
+        self.class_tokens = nnx.Param(init(rngs.params(), (2, 1, d)))
+        self.bottleneck = nnx.Param(init(rngs.params(), (BOTTLENECK, d)))
+        self.layers = nnx.List(
+            [nnx.List([Layer(d, rngs=rngs) for _ in range(2)]) for _ in range(1 + FUSED)]  # a pair each: picture, sound
+        )
+        self.norm = nnx.LayerNorm(d, rngs=rngs)
+        self.head = nnx.Linear(d, sizes.classes, rngs=rngs)
+
+    def classify(self, evidence: Evidence) -> tuple[jax.Array, Out]:
+        b, t, s, _ = evidence.values.shape
+        tokens = [evidence.values.reshape(b * t, s, -1), evidence.audio.reshape(b * t, 1, -1)]
+        kept = [evidence.cells.reshape(b * t, s), evidence.units[:, 1].reshape(b * t, 1)]
+        # Class and bottleneck tokens are never taken away.
+        own = [jnp.pad(k, ((0, 0), (1, 0)), constant_values=True) for k in kept]
+        met = [jnp.pad(k, ((0, 0), (0, BOTTLENECK)), constant_values=True) for k in own]
+        xs = [
+            jnp.concatenate([jnp.broadcast_to(first, (b * t, *first.shape)), embed(x)], axis=1)
+            for first, embed, x in zip(self.class_tokens[...], self.embed, tokens)
+        ]
+        xs = [layer(x, k) for layer, x, k in zip(self.layers[0], xs, own)]
+        shared = jnp.broadcast_to(self.bottleneck[...], (b * t, *self.bottleneck.shape))
+        for pair in self.layers[1:]:
+            both = [layer(jnp.concatenate([x, shared], axis=1), k) for layer, x, k in zip(pair, xs, met)]
+            xs = [x[:, :-BOTTLENECK] for x in both]
+            shared = (both[0][:, -BOTTLENECK:] + both[1][:, -BOTTLENECK:]) / 2
+        logits = jnp.stack([self.head(self.norm(x[:, 0])).reshape(b, t, -1) for x in xs], axis=1)
+        return mean_among(logits, evidence.units, axis=(1, 2)), {}
