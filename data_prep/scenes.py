@@ -4,7 +4,8 @@ A clip's class is the one object that is seen *and* heard in the event interval.
 seen as well, and another class is heard off-screen in other segments, so that neither the picture nor the sound suffices
 alone. `easy` is the demo; `lopsided` is the case that breaks naive training: small objects, cluttered backgrounds, and a sound
 that nearly gives the class away because the event lasts longer than the off-screen sound.
-Read next: data_prep/synthetic.py, which turns scenes into records through the same front-end as real video.
+Read next: scenes_binding.py, where the class is neither a shape nor a sound; synthetic.py, which turns scenes into records through the
+same front-end as real video.
 """
 
 import dataclasses
@@ -61,17 +62,17 @@ VARIANTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """One drawn object: its class, half-size and path (fractions of the frame), colour, and the seconds it is visible."""
+    """One drawn object: its shape (the class's, in CLASSES), half-size and path (fractions of the frame), colour, and when it is visible (s)."""
 
-    label: int
+    shape: int
     half: float
     start_xy: np.ndarray
     velocity_xy: np.ndarray
     rgb: np.ndarray
     visible: tuple[float, float]
 
-    def centre(self, time: float) -> np.ndarray:
-        """The centre at `time` s, as (x, y) in 0..1: a straight path reflected at the frame's border."""
+    def centre(self, time: float | np.ndarray) -> np.ndarray:
+        """The centre at `time` s, as (x, y) in 0..1: a straight path reflected at the frame's border. Times [t 1] give [t 2]."""
         low, high = self.half, 1 - self.half
         path = (self.start_xy + self.velocity_xy * time - low) / (high - low)
         return low + (high - low) * (1 - np.abs(1 - path % 2))
@@ -79,20 +80,27 @@ class Thing:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Everything needed to draw and sound one clip; `event` and `offscreen` are (first, end) segments of one second."""
+    """Everything needed to draw and sound one clip; `event` and `offscreen` are (first, end) segments of one second.
+
+    `things[source]` sounds in the event, by `timbre`; `offscreen_timbre` is of nothing in view. A timbre is a number in CLASSES. `grey`: so is the
+    background below the clutter.
+    """
 
     label: int
+    timbre: int
     event: tuple[int, int]
-    offscreen_label: int
+    offscreen_timbre: int
     offscreen: tuple[int, int]
     things: tuple[Thing, ...]
+    source: int
     segments: int
     clutter: int
+    grey: bool
     seed: tuple[int, ...]
 
     def box(self, time: float) -> tuple[float, float, float, float]:
         """The sounding object's box (x0, y0, x1, y1) in 0..1 of the frame at `time` s."""
-        thing = self.things[-1]
+        thing = self.things[self.source]
         x, y = thing.centre(time)
         return x - thing.half, y - thing.half, x + thing.half, y + thing.half
 
@@ -108,7 +116,19 @@ def make_scene(variant: str, segments: int, seed: tuple[int, ...]) -> Scene:
     seen = [_visible_around(rng, _intervals(rng, spec, segments)[0], segments) for _ in distractor_labels]
     things = [_thing(rng, spec, *pair) for pair in zip(distractor_labels, seen)]
     things.append(_thing(rng, spec, label, _visible_around(rng, event, segments)))
-    return Scene(label, event, offscreen_label, offscreen, tuple(things), segments, spec.clutter, tuple(seed) + (1,))
+    return Scene(
+        label=label,
+        timbre=label,
+        event=event,
+        offscreen_timbre=offscreen_label,
+        offscreen=offscreen,
+        things=tuple(things),
+        source=len(things) - 1,
+        segments=segments,
+        clutter=spec.clutter,
+        grey=False,
+        seed=tuple(seed) + (1,),
+    )
 
 
 def _run(rng, lengths, segments):
@@ -136,7 +156,7 @@ def _thing(rng, spec, label, visible):
     return Thing(label, half, rng.uniform(half, 1 - half, 2), rng.uniform(-0.12, 0.12, 2), rgb, visible)
 
 
-def _inside(label: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _inside(shape: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Signed distance-like field of a class's shape in its own box (u, v in -1..1); negative inside."""
     r = np.hypot(u, v)
     box = np.maximum(np.abs(u), np.abs(v))
@@ -151,7 +171,7 @@ def _inside(label: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         lambda: np.maximum(box - 0.95, 0.3 * np.cos(2.5 * np.pi * u)),
         lambda: np.maximum(box - 0.95, 0.3 * np.sign(u * v) * np.minimum(1, 8 * np.minimum(np.abs(u), np.abs(v)))),
         lambda: np.maximum(r - 0.95, 0.75 - np.hypot(u - 0.55, v)),
-    )[label]()
+    )[shape]()
 
 
 def draw(scene: Scene, times: np.ndarray, size: int) -> np.ndarray:
@@ -174,7 +194,7 @@ def draw(scene: Scene, times: np.ndarray, size: int) -> np.ndarray:
 def _paint(frame, thing, centre, x, y):
     u, v = (x - centre[0]) / thing.half, (y - centre[1]) / thing.half
     edge = 64 * thing.half
-    mask = np.clip(0.5 - _inside(thing.label, u, v) * edge, 0, 1)[..., None]
+    mask = np.clip(0.5 - _inside(thing.shape, u, v) * edge, 0, 1)[..., None]
     frame += mask * (thing.rgb - frame)
 
 
@@ -184,6 +204,8 @@ def _background(scene, x, y):
     for _ in range(3):
         fx, fy, phase = rng.uniform(-6, 6), rng.uniform(-6, 6), rng.uniform(0, 2 * np.pi)
         image += 0.12 * np.sin(fx * x + fy * y + phase)[..., None] * rng.uniform(-1, 1, 3).astype(np.float32)
+    if scene.grey:
+        image = image.mean(-1, keepdims=True).repeat(3, -1)
     for _ in range(scene.clutter):
         cx, cy = rng.uniform(0, 1, 2)
         a, b, turn = rng.uniform(0.04, 0.25), rng.uniform(0.04, 0.25), rng.uniform(0, np.pi)
@@ -199,14 +221,14 @@ def sound(scene: Scene) -> np.ndarray:
     rng = np.random.default_rng(scene.seed + (3,))
     samples = scene.segments * RATE
     wave = rng.normal(0, 10 ** rng.uniform(-2.6, -1.8), samples)
-    for label, (first, end) in ((scene.label, scene.event), (scene.offscreen_label, scene.offscreen)):
-        part = _timbre(label, (end - first) * RATE, rng) * 10 ** rng.uniform(-1.0, -0.5)
+    for timbre, (first, end) in ((scene.timbre, scene.event), (scene.offscreen_timbre, scene.offscreen)):
+        part = _timbre(timbre, (end - first) * RATE, rng) * 10 ** rng.uniform(-1.0, -0.5)
         fade = np.minimum(1, np.minimum(np.arange(len(part)), np.arange(len(part))[::-1]) / (0.02 * RATE))
         wave[first * RATE : end * RATE] += part * fade
     return np.clip(wave, -1, 1).astype(np.float32)
 
 
-def _timbre(label, samples, rng):
+def _timbre(number, samples, rng):
     t = np.arange(samples) / RATE
     pitch = rng.uniform(0.94, 1.06)
 
@@ -235,4 +257,4 @@ def _timbre(label, samples, rng):
         ),
         lambda: sweep(np.where(t * 12 % 1 < 0.5, 3000.0, 3500.0)),
         lambda: band(400, 1000) * (0.5 + 0.5 * np.sin(2 * np.pi * 2 * t)),
-    )[label]()
+    )[number]()

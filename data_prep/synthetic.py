@@ -1,29 +1,49 @@
 """The synthetic data set as TFRecords, through the same front-end as real video; `--videos=N` also writes N test clips as mp4.
 
-  python -m data_prep.synthetic --out=DIR [--variant=easy|lopsided] [--train=N --val=N --test=N --seed=S --videos=N]
+  python -m data_prep.synthetic --out=DIR [--variant=easy|lopsided|binding] [--train=N --val=N --test=N --seed=S --videos=N]
 
 Beside the records stand OUT/videos/*.mp4 with their clips.csv, events.csv and boxes.csv, ready for data_prep.folder and explain.
-What is drawn and heard: scenes.py. Read next: prepare.py.
+What is drawn and heard: scenes.py and scenes_binding.py. Read next: prepare.py.
 """
 
+import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 from absl import flags
 
-from data_prep import cli, prepare, rows, scenes, tables
+from data_prep import cli, prepare, rows, scenes, scenes_binding, tables
 from stattn_jax.data import media, records
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """The names of the labels, the usual number of segments, and the law of the scenes: (segments, seed) -> Scene."""
+
+    classes: tuple[str, ...]
+    segments: int
+    make_scene: Callable[[int, tuple[int, ...]], scenes.Scene]
+
+
+VARIANTS = {
+    'easy': Variant(scenes.CLASSES, 8, functools.partial(scenes.make_scene, 'easy')),
+    'lopsided': Variant(scenes.CLASSES, 10, functools.partial(scenes.make_scene, 'lopsided')),
+    'binding': Variant(scenes_binding.CLASSES, 8, scenes_binding.make_scene),
+}
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string('out', None, 'Directory to write; a stopped run continues there.', required=True, flag_values=FLAGS)
-flags.DEFINE_enum('variant', 'easy', sorted(scenes.VARIANTS), 'Which scenes; see scenes.py.', flag_values=FLAGS)
+flags.DEFINE_enum(
+    'variant', 'easy', sorted(VARIANTS), 'Which scenes; see scenes.py and scenes_binding.py.', flag_values=FLAGS
+)
 flags.DEFINE_integer('train', 2000, 'Training clips.', lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer('val', 0, 'Validation clips; 0 leaves the split out.', lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_integer('test', 400, 'Test clips.', lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer('seed', 0, 'Another seed gives other clips.', lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_integer(
-    'segments', None, 'Seconds of a clip. Default: 8 (easy), 10 (lopsided).', lower_bound=6, flag_values=FLAGS
+    'segments', None, 'Seconds of a clip. Default: 8 (easy, binding), 10 (lopsided).', lower_bound=6, flag_values=FLAGS
 )
 flags.DEFINE_integer('videos', 0, 'Test clips to write as mp4 too.', lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_integer('workers', None, 'Processes. Default: one per CPU.', lower_bound=1, flag_values=FLAGS)
@@ -38,7 +58,8 @@ def main(_: list[str]) -> None:
         raise cli.UsageError(
             f'--videos={FLAGS.videos} is more than the {FLAGS.test} test clips; give --test={FLAGS.videos}'
         )
-    segments = FLAGS.segments or {'easy': 8, 'lopsided': 10}[FLAGS.variant]
+    variant = VARIANTS[FLAGS.variant]
+    segments = FLAGS.segments or variant.segments
     jobs = [job(FLAGS.variant, segments, FLAGS.seed, split, i) for split in SPLITS for i in range(FLAGS[split].value)]
     spec = media.ClipSpec(segments=segments, short_side=SIZE)
     prepare.prepare(
@@ -46,7 +67,7 @@ def main(_: list[str]) -> None:
         f'synthetic_{FLAGS.variant}',
         jobs,
         functools.partial(make_record, FLAGS.variant),
-        classes=scenes.CLASSES,
+        classes=variant.classes,
         spec=spec,
         multi_label=False,
         workers=FLAGS.workers,
@@ -60,7 +81,7 @@ def main(_: list[str]) -> None:
 def job(variant: str, segments: int, seed: int, split: str, number: int) -> prepare.Job:
     """The job of one clip; its truth comes from the scene, its payload is the scene's seed."""
     scene_seed = (seed, SPLITS.index(split), number)
-    scene = scenes.make_scene(variant, segments, scene_seed)
+    scene = VARIANTS[variant].make_scene(segments, scene_seed)
     first, end = scene.event
     return prepare.Job(
         clip_id=f'{split}_{number:06d}',
@@ -74,7 +95,7 @@ def job(variant: str, segments: int, seed: int, split: str, number: int) -> prep
 
 def make_record(variant: str, work: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:
     """Draws and sounds a job's scene."""
-    scene = scenes.make_scene(variant, spec.segments, tuple(work.payload))
+    scene = VARIANTS[variant].make_scene(spec.segments, tuple(work.payload))
     frames = scenes.draw(scene, np.arange(spec.segments) + 0.5, SIZE)
     clip = media.clip_from_arrays(frames, scenes.sound(scene), spec)
     return records.ClipRecord(work.clip_id, clip, work.labels, work.events, work.boxes, '', 0.0)
@@ -83,11 +104,12 @@ def make_record(variant: str, work: prepare.Job, spec: media.ClipSpec) -> record
 def write_videos(folder: pathlib.Path, jobs: list[prepare.Job], segments: int) -> None:
     """Writes jobs as H.264 + AAC mp4 with the three tables that data_prep.folder reads."""
     folder.mkdir(exist_ok=True)
+    variant = VARIANTS[FLAGS.variant]
     for work in jobs:
-        scene = scenes.make_scene(FLAGS.variant, segments, tuple(work.payload))
+        scene = variant.make_scene(segments, tuple(work.payload))
         frames = scenes.draw(scene, np.arange(segments * VIDEO_FPS) / VIDEO_FPS, VIDEO_SIZE)
         media.write_video(folder / f'{work.clip_id}.mp4', frames, VIDEO_FPS, scenes.sound(scene), scenes.RATE)
-    name = scenes.CLASSES.__getitem__
+    name = variant.classes.__getitem__
     rows.write_rows(folder / 'clips.csv', tables.CLIP_COLUMNS, [
         (j.clip_id, f'{j.clip_id}.mp4', '', '', j.split, name(j.labels[0])) for j in jobs
     ])  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 PUBLISHED = ('vggsound', 'ave', 'ave_features', 'llp', 'llp_features', 'kinetics_sounds')
-VARIANTS = {'common': (None,), 'own': ('', 'tiny'), 'synthetic': ('', 'lopsided')} | {
+VARIANTS = {'common': (None,), 'own': ('', 'tiny'), 'synthetic': ('', 'lopsided', 'binding')} | {
     name: ('', 'runlocal') for name in PUBLISHED
 }
 CASES = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]

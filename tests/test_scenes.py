@@ -45,8 +45,8 @@ def test_event_and_offscreen_sound_are_apart_and_inside(many, variant):
 @pytest.mark.parametrize('variant', SEGMENTS)
 def test_labels_of_a_scene_are_distinct_and_all_used(many, variant):
     for scene in many[variant]:
-        labels = [scene.offscreen_label] + [thing.label for thing in scene.things]
-        assert len(set(labels)) == len(labels) and scene.things[-1].label == scene.label
+        labels = [scene.offscreen_timbre] + [thing.shape for thing in scene.things]
+        assert len(set(labels)) == len(labels) and scene.things[scene.source].shape == scene.timbre == scene.label
         assert len(scene.things) - 1 in range(
             scenes.VARIANTS[variant].distractors[0], scenes.VARIANTS[variant].distractors[1] + 1
         )

@@ -7,7 +7,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from data_prep import cli, scenes, synthetic, tables
+from data_prep import cli, scenes, scenes_binding, synthetic, tables
 from stattn_jax.data import media, source
 
 
@@ -113,3 +113,20 @@ def test_lopsided_writes_ten_segments(tmp_path):
     assert command(f'--out={out}', '--variant=lopsided', '--train=1', '--test=1', '--workers=1') == 0
     assert source.DatasetInfo.load(out).spec.segments == 10
     assert not (out / 'videos').exists()
+
+
+def test_binding_names_colours_and_boxes_the_source(tmp_path):
+    out = tmp_path / 'binding'
+    assert command(f'--out={out}', '--variant=binding', '--train=1', '--test=3', '--videos=1', '--workers=1') == 0
+    info = source.DatasetInfo.load(out)
+    assert info.spec.segments == 8 and info.classes == scenes_binding.CLASSES and info.name == 'synthetic_binding'
+    for number, record in enumerate(records_of(out, 'test')):
+        scene = scenes_binding.make_scene(8, (0, 2, number))
+        assert record.labels == (scene.label,) and [(e.onset, e.offset) for e in record.events] == [scene.event]
+        for box in record.boxes:
+            frame = pixels(record.clip.frames[int(box.time)]) / 255
+            inside = frame[int(box.y0 * 64) : int(box.y1 * 64) + 1, int(box.x0 * 64) : int(box.x1 * 64) + 1]
+            wanted = np.array(scenes_binding.COLOURS[scenes_binding.CLASSES[scene.label]])
+            assert (np.abs(inside - wanted).max(-1) < 0.25).mean() > 0.15
+    found = tables.read_tables(*(out / 'videos' / f'{name}.csv' for name in ('clips', 'events', 'boxes')))
+    assert set(found.classes) <= set(scenes_binding.CLASSES)
