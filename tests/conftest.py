@@ -16,6 +16,13 @@ if jax.__version_info__ < (0, 11):
 jax.config.update('jax_num_cpu_devices', 8)
 
 
+@pytest.fixture(autouse=True, scope='module')
+def forget_compiled():
+    """Gives back the memory of a file's compiled programs."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope='session')
 def tiny_data(tmp_path_factory):
     """A data set of 16 training clips; never written to."""
