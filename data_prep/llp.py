@@ -121,13 +121,11 @@ def _events(rows: list[Row], modality: str, name: str, annotated: dict[str, str]
         else:
             events[event] = None
     names = [f'{clip_id} (lines {", ".join(map(str, lines))})' for clip_id, lines in unknown.items()]
-    for what, found in (
+    remarks += videos.named_all(
         (f'empty or inverted intervals of {name} left out', empty),
         (f'names of {name} are not in val or test, and left out', names),
         (f'rows of {name} repeat another exactly, which counts once', repeated),
-    ):
-        if found:
-            remarks.append(videos.named(what, found))
+    )
     return list(events)
 
 

@@ -180,12 +180,10 @@ def restrict_train(listing: published.Listing, path: str, boxes: str | None, *, 
     listing.clips = [clip for clip in listing.clips if clip.split != 'train' or clip.clip_id in wanted]
     after = sum(clip.split == 'train' for clip in listing.clips)
     listing.remarks.append(f'{path}: {len(named)} names, {after} of {before} training clips kept')
-    for what, found in (
+    listing.remarks += videos.named_all(
         (f'names of {path} are test clips and left out', dropped),
         (f'names of {path} are in no annotation', unknown),
-    ):
-        if found:
-            listing.remarks.append(videos.named(what, found))
+    )
 
 
 def carve_val(listing: published.Listing, part: float) -> None:

@@ -36,10 +36,8 @@ def attach(path: str | os.PathLike, listing: published.Listing) -> None:
                 listing.presence.append((clip_id, label, MODALITIES[modality], '|'.join(flags)))
     clips = {clip_id for clip_id, *_ in listing.presence}
     listing.remarks.append(f'{path}: {len(listing.presence)} labels of {len(clips)} clips')
-    for what, found in (
+    listing.remarks += videos.named_all(
         (f'clips of {path} that are not test clips of the annotations', strange_clips),
         (f'rows of {path} with a label that is no class', strange_labels),
         (f'rows of {path} that repeat a clip and label, of which the first is used', repeated),
-    ):
-        if found:
-            listing.remarks.append(videos.named(what, found))
+    )

@@ -42,13 +42,11 @@ def attach(path: str | os.PathLike, listing: published.Listing) -> None:
     listing.remarks.append(
         f'{path}: {len(listing.boxes)} boxes of {len({box[0] for box in listing.boxes})} clips, at {TIME:g} s'
     )
-    for what, found in (
+    listing.remarks += videos.named_all(
         (f'boxes of {path} without area or outside the frame left out', broken),
         (f'clips of {path} without a sound box, which cannot be scored', unscorable),
         (f'clips of {path} that are not in the annotations', unknown),
-    ):
-        if found:
-            listing.remarks.append(videos.named(what, found))
+    )
 
 
 def _is_sound(box: list[float]) -> bool:

@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 SUFFIXES = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v', '.flv', '.3gp', '.mpg', '.mpeg', '.ts', '.wmv')
 _NAMED = 50
@@ -104,6 +104,11 @@ def _scan(folder: pathlib.Path) -> dict[str, list[str]]:
     for path in sorted(paths):
         stems.setdefault(pathlib.PurePath(path).stem, []).append(path)
     return stems
+
+
+def named_all(*findings: tuple[str, Collection[str]]) -> list[str]:
+    """A remark for each (what, items) that has any items."""
+    return [named(what, items) for what, items in findings if items]
 
 
 def named(what: str, items: Iterable[str]) -> str:

@@ -60,11 +60,8 @@ def score(
     """
     classes = len(info.classes)
     labels_nc = multi_hot(truth, classes)
-    logits_nc = rows['logits']
-    # Log-probabilities, not probabilities, which saturate at 1 and tie.
-    scores_nc = (
-        -np.logaddexp(0, -logits_nc) if binary else logits_nc - np.logaddexp.reduce(logits_nc, axis=1, keepdims=True)
-    )
+    # Not probabilities, which saturate at 1 and tie.
+    scores_nc = events.log_probabilities(rows['logits'], binary=binary)
     valid_nt = np.stack([r.valid for r in truth])
     numbers = {'data/used': info.splits[split], 'data/wanted': info.wanted[split]}
     numbers |= classification.summary(scores_nc, labels_nc)

@@ -8,11 +8,16 @@ metrics/segments.py and metrics/parsing.py, which score the decisions.
 import numpy as np
 
 
-def probabilities(logits: np.ndarray, *, binary: bool) -> np.ndarray:
-    """Sigmoid of each logit [... c] where each class is a yes or no of its own, else the softmax over classes."""
+def log_probabilities(logits: np.ndarray, *, binary: bool) -> np.ndarray:
+    """Log-sigmoid of each logit [... c] where each class is a yes or no of its own, else the log-softmax over classes."""
     if binary:
-        return np.exp(-np.logaddexp(0, -logits))
-    return np.exp(logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True))
+        return -np.logaddexp(0, -logits)
+    return logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+
+
+def probabilities(logits: np.ndarray, *, binary: bool) -> np.ndarray:
+    """The exponential of `log_probabilities`: [... c]."""
+    return np.exp(log_probabilities(logits, binary=binary))
 
 
 def candidates(clip_nc: np.ndarray, *, single: bool) -> np.ndarray:

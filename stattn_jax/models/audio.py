@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from stattn_jax.models.pooling import largest
 from stattn_jax.models.precomputed import Precomputed
 from stattn_jax.models.resnet import ResNet, make_norm
 
@@ -25,11 +26,8 @@ class TinyAudio(nnx.Module):
         x = x[..., None]
         for conv, bn in zip(self.convs, self.bns):
             x = nnx.relu(bn(conv(x), use_running_average=not train))
-        # Not x.max: its gradient looks for the maximum by equality, which fails where XLA computes x twice and rounds
-        # differently (jax 0.10.2 on CPU: gradients 15 % off, NaN with few optimisations).
         x = x.reshape(len(x), -1, x.shape[-1])
-        loudest = jnp.take_along_axis(x, x.argmax(1, keepdims=True), axis=1)[:, 0]
-        return jnp.concatenate([x.mean(1), loudest], axis=-1)
+        return jnp.concatenate([x.mean(1), largest(x, 1)], axis=-1)
 
 
 class ResNetAudio(nnx.Module):
