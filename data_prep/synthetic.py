@@ -1,13 +1,16 @@
 """The synthetic data set as TFRecords, through the same front-end as real video; `--videos=N` also writes N test clips as mp4.
 
-  python -m data_prep.synthetic --out=DIR [--variant=easy|lopsided|binding] [--train=N --val=N --test=N --seed=S --videos=N]
+  python -m data_prep.synthetic --out=DIR [--variant=easy|lopsided|binding] [--train=N --val=N --test=N --seed=S --videos=N --sounds]
 
 Beside the records stand OUT/videos/*.mp4 with their clips.csv, events.csv and boxes.csv, ready for data_prep.folder and explain.
+`--sounds` also writes OUT/sounds-test.npy for studies that take sound away before the log-mel: the waveform of each test clip in the
+order of the records, int16 [clips samples] at 16 kHz, full scale 32767.
 What is drawn and heard: scenes.py and scenes_binding.py. Read next: prepare.py.
 """
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -46,11 +49,13 @@ flags.DEFINE_integer(
     'segments', None, 'Seconds of a clip. Default: 8 (easy, binding), 10 (lopsided).', lower_bound=6, flag_values=FLAGS
 )
 flags.DEFINE_integer('videos', 0, 'Test clips to write as mp4 too.', lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_bool('sounds', False, 'Write the waveforms of the test clips too.', flag_values=FLAGS)
 flags.DEFINE_integer('workers', None, 'Processes. Default: one per CPU.', lower_bound=1, flag_values=FLAGS)
 
 SIZE = 64
 VIDEO_SIZE, VIDEO_FPS = 256, 12
 SPLITS = ('train', 'val', 'test')
+SOUNDS_FILE = 'sounds-test.npy'
 
 
 def main(_: list[str]) -> None:
@@ -72,10 +77,11 @@ def main(_: list[str]) -> None:
         multi_label=False,
         workers=FLAGS.workers,
     )
+    tests = [j for j in jobs if j.split == 'test']
     if FLAGS.videos:
-        write_videos(
-            pathlib.Path(FLAGS.out) / 'videos', [j for j in jobs if j.split == 'test'][: FLAGS.videos], segments
-        )
+        write_videos(pathlib.Path(FLAGS.out) / 'videos', tests[: FLAGS.videos], segments)
+    if FLAGS.sounds:
+        write_sounds(pathlib.Path(FLAGS.out) / SOUNDS_FILE, tests, segments)
 
 
 def job(variant: str, segments: int, seed: int, split: str, number: int) -> prepare.Job:
@@ -119,6 +125,17 @@ def write_videos(folder: pathlib.Path, jobs: list[prepare.Job], segments: int) -
     rows.write_rows(folder / 'boxes.csv', tables.BOX_COLUMNS, [
         (j.clip_id, b.time, name(b.label), b.x0, b.y0, b.x1, b.y1) for j in jobs for b in j.boxes
     ])  # fmt: skip
+
+
+def write_sounds(path: pathlib.Path, jobs: list[prepare.Job], segments: int) -> None:
+    """Writes the waveforms of jobs as one array; the file appears under its name only when whole."""
+    part, shape = path.with_name(f'{path.name}.part'), (len(jobs), segments * scenes.RATE)
+    sounds = np.lib.format.open_memmap(part, 'w+', np.int16, shape)
+    for row, work in zip(sounds, jobs):
+        scene = VARIANTS[FLAGS.variant].make_scene(segments, tuple(work.payload))
+        row[:] = np.rint(scenes.sound(scene) * np.iinfo(np.int16).max)
+    sounds.flush()
+    os.replace(part, path)
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ Exit codes: 0 done (or stopped by SIGTERM after saving), 2 wrong use in one line
 import difflib
 import pathlib
 import sys
+from collections.abc import Callable
 
 import jax
 import ml_collections
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'{__doc__}\n{make_flags(argv).get_help()}')
         return 0
     try:
-        values = _parse(argv)
+        values = parse(argv, make_flags)
         config, workdir = values.config, pathlib.Path(values.workdir)
         _start_processes(values)
         if not config.data.dir:
@@ -49,24 +50,25 @@ def main(argv: list[str] | None = None) -> int:
             )
         numbers = train.train(config, workdir) if values.mode == 'train' else _evaluate(config, workdir)
     except (run.RunError, tfrecord.NoDataError) as error:
-        return _fail(error, getattr(error, 'code', 2))
+        return fail(error, getattr(error, 'code', 2))
     except (tfrecord.DataError, checkpoint.CheckpointError) as error:
-        return _fail(error, 1)
+        return fail(error, 1)
     except KeyboardInterrupt:
-        return _fail('stopped', 130)
+        return fail('stopped', 130)
     if jax.process_index() == 0:
         _print(numbers)
     return 0
 
 
-def _parse(argv):
-    values = make_flags(argv)
+def parse(argv: list[str], make: Callable[[list[str]], flags.FlagValues]) -> flags.FlagValues:
+    """The flags of a command with --config; raises RunError, in one line, for what they cannot be."""
+    values = make(argv)
     try:
         rest = values(argv)
         # A config file that could not be read says so only when it is touched.
         values.config.lock()
     except (AttributeError, KeyError):
-        raise run.RunError(_unknown_field(argv)) from None
+        raise run.RunError(_unknown_field(argv, make)) from None
     except OSError as error:
         raise run.RunError(
             f'--config: {str(error).splitlines()[-1].strip()}; expected a file such as configs/own.py'
@@ -75,16 +77,16 @@ def _parse(argv):
         # An error inside the config file comes with its whole traceback; its last line is the message.
         text = str(error).strip()
         text = text.splitlines()[-1] if 'Traceback' in text else text
-        raise run.RunError(f'{text}; see `python -m stattn_jax.main --help`') from None
+        raise run.RunError(f'{text}; --help lists the flags') from None
     if len(rest) > 1:
         raise run.RunError(f'{rest[1:]} on the command line is not a flag; expected --NAME=VALUE')
     return values
 
 
-def _unknown_field(argv):
+def _unknown_field(argv, make):
     """One line on the fields that --config does not have, with the nearest names."""
     config_only = [argument for argument in argv if not argument.startswith('--config.')]
-    values = make_flags(config_only)
+    values = make(config_only)
     values(config_only)
     known = list(run.flatten(values.config.to_dict()))
     given = [a.split('=')[0].removeprefix('--config.') for a in argv if a.startswith('--config.')]
@@ -134,7 +136,8 @@ def _print(numbers):
         print(score.table(values))
 
 
-def _fail(error, code: int) -> int:
+def fail(error: Exception | str, code: int) -> int:
+    """Prints an error as one line and returns the exit code."""
     print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
     return code
 

@@ -41,18 +41,7 @@ CHOICES = {
     'model.dtype': ('float32', 'bfloat16'),
     'optim.name': ('adamw', 'sgd'),
 }
-PACKAGES = (
-    'jax',
-    'jaxlib',
-    'flax',
-    'optax',
-    'orbax-checkpoint',
-    'grain',
-    'numpy',
-    'tensorflow-datasets',
-    'librosa',
-    'av',
-)
+PACKAGES = tuple('jax jaxlib flax optax orbax-checkpoint grain numpy tensorflow-datasets librosa av'.split())
 
 
 class RunError(Exception):
@@ -173,21 +162,28 @@ def make_state(
 ) -> tuple[nnx.GraphDef, step.State, optax.GradientTransformation, optax.Schedule]:
     """The model's static part, its state at step 0 (`abstract`: only the shapes), the optimiser and its schedule."""
     optimiser, schedule = make_optimiser(config)
+
+    def build(key):
+        return build_model(config, facts, axis, nnx.Rngs(key))
+
+    def init(key):
+        return step.init_state(build(key), optimiser, len(facts.classes))
+
+    key = jax.random.key(config.seed)
+    # One program, for every seed, instead of a compilation for every initialiser's operation.
+    state = jax.eval_shape(init, key) if abstract else jax.jit(init)(key)
+    return nnx.graphdef(nnx.eval_shape(build, key)), state, optimiser, schedule
+
+
+def build_model(config: ml_collections.ConfigDict, facts: DataFacts, axis: str | None, rngs: nnx.Rngs) -> nnx.Module:
+    """The network of cfg.model for such data, its parameters drawn from `rngs`."""
     options = config.model.to_dict()
     side = options.pop('frame_size')
     # Features come in their own grid, whatever the config says of pixels.
     frame = facts.spec.visual[:2] if isinstance(facts.spec, features.FeatureSpec) else (side, side)
-    options |= {'channels': facts.spec.channels, 'frame': frame, 'axis_name': axis}
-
-    def build():
-        return models.build(len(facts.classes), rngs=nnx.Rngs(config.seed), **options)
-
-    def init():
-        return step.init_state(build(), optimiser, len(facts.classes))
-
-    # One program instead of a compilation for every initialiser's operation.
-    state = jax.eval_shape(init) if abstract else jax.jit(init)()
-    return nnx.graphdef(nnx.eval_shape(build)), state, optimiser, schedule
+    return models.build(
+        len(facts.classes), rngs=rngs, channels=facts.spec.channels, frame=frame, axis_name=axis, **options
+    )
 
 
 def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Trained:

@@ -16,7 +16,7 @@ SOURCES = {
 }
 ROOMS = ('training', 'data', 'models', 'metrics', 'runtime')
 # Above each other; the rooms lie below all of them and beside each other.
-FLOORS = ('main', 'train', 'evaluate', 'score', 'explain', 'run')
+FLOORS = ('study', 'main', 'train', 'evaluate', 'score', 'explain', 'run')
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
 
 

@@ -1,9 +1,10 @@
-"""Sparseness, complexity, sensitivity, infidelity and sign agreement: closed forms and loops."""
+"""Sparseness, complexity, sensitivity, infidelity, sign agreement, likeness: closed forms, loops and scipy."""
 
 import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from stattn_jax.metrics import maps
 
@@ -74,3 +75,49 @@ def test_sign_agreement_counts_units_that_say_and_do_something():
     # Weights say "for" everywhere.
     assert maps.sign_agreement(np.full(6, 0.2), drop) == 3 / 5
     assert math.isnan(maps.sign_agreement(map_, np.zeros(6)))
+
+
+def test_rank_correlation_is_scipys_with_and_without_ties():
+    rng = np.random.default_rng(2)
+    for high in (3, 10**6):
+        a, b = rng.integers(-high, high, (2, 4, 5))
+        assert maps.rank_correlation(a, b) == pytest.approx(stats.spearmanr(a.ravel(), b.ravel()).statistic, abs=1e-12)
+        want = stats.spearmanr(np.abs(a).ravel(), np.abs(b).ravel()).statistic
+        assert maps.rank_correlation(a, b, magnitude=True) == pytest.approx(want, abs=1e-12)
+        assert maps.rank_correlation(a, a) == 1 and maps.rank_correlation(a, -a) == pytest.approx(-1, abs=1e-12)
+        assert maps.rank_correlation(a, -a, magnitude=True) == 1
+        assert maps.rank_correlation(a, np.exp(a / high)) == 1
+    assert math.isnan(maps.rank_correlation(a, np.ones_like(a)))
+    assert math.isnan(maps.rank_correlation(a, np.where(a == a.max(), np.nan, a)))
+
+
+def loop_ssim(x, y, window):
+    """The formula of Wang et al. 2004, place by place, with plain weights."""
+    span = max(x.max(), y.max()) - min(x.min(), y.min())
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    rows, columns = min(window, x.shape[0]), min(window, x.shape[1])
+    found = []
+    for i in range(x.shape[0] - rows + 1):
+        for j in range(x.shape[1] - columns + 1):
+            a, b = (z[i : i + rows, j : j + columns].ravel() for z in (x, y))
+            covariance = np.mean(a * b) - a.mean() * b.mean()
+            level = (2 * a.mean() * b.mean() + c1) / (a.mean() ** 2 + b.mean() ** 2 + c1)
+            found.append(level * (2 * covariance + c2) / (a.var() + b.var() + c2))
+    return np.mean(found)
+
+
+@pytest.mark.parametrize('shape, window', [((8, 8), 5), ((8, 8), 7), ((6, 9), 3), ((2, 2), 5), ((3, 8), 5)])
+def test_ssim_is_that_of_a_loop(shape, window):
+    x, y = np.random.default_rng(3).normal(0.5, 1, (2, 4, *shape))
+    found = maps.ssim(x, y, window)
+    np.testing.assert_allclose(found, [loop_ssim(a, b, window) for a, b in zip(x, y)], atol=1e-12)
+    # Neither the unit nor the order of the two matters, and other frames of the clip do not.
+    np.testing.assert_allclose(maps.ssim(7 * y, 7 * x, window), found, atol=1e-12)
+    np.testing.assert_array_equal(maps.ssim(x[1], y[1], window), found[1])
+    assert (maps.ssim(x, x, window) == 1).all() and (found < 0.9).all()
+
+
+def test_ssim_of_two_flat_frames_is_that_of_their_levels():
+    c1 = 0.01**2 * 4
+    assert maps.ssim(np.full((8, 8), 1.0), np.full((8, 8), 3.0)) == pytest.approx((6 + c1) / (10 + c1), abs=1e-12)
+    assert np.isnan(maps.ssim(np.ones((8, 8)), np.ones((8, 8))))

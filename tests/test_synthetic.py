@@ -21,7 +21,15 @@ def made(tmp_path_factory):
     out = tmp_path_factory.mktemp('synthetic') / 'easy'
     assert (
         command(
-            f'--out={out}', '--train=2', '--val=1', '--test=3', '--videos=2', '--segments=6', '--seed=7', '--workers=1'
+            f'--out={out}',
+            '--train=2',
+            '--val=1',
+            '--test=3',
+            '--videos=2',
+            '--sounds',
+            '--segments=6',
+            '--seed=7',
+            '--workers=1',
         )
         == 0
     )
@@ -102,6 +110,23 @@ def test_tables_beside_the_videos_are_those_of_folder(made):
     ]
 
 
+def test_sounds_are_those_of_the_records(made):
+    sounds = np.load(made / 'sounds-test.npy', mmap_mode='r')
+    assert sounds.dtype == np.int16 and sounds.shape == (3, 6 * scenes.RATE)
+    spec = source.DatasetInfo.load(made).spec
+    for number, (wave, record) in enumerate(zip(sounds, records_of(made, 'test'), strict=True)):
+        np.testing.assert_array_less(
+            np.abs(wave / 32767 - scenes.sound(scenes.make_scene('easy', 6, (7, 2, number)))), 0.51 / 32767
+        )
+        found = media.log_mel(
+            wave / np.float32(32767), media.MEL_PRESETS[spec.mel], spec.segments, spec.segment_seconds
+        )
+        # int16 is a noise of 1.1e-4 in each of a band's magnitudes, beside the 0.01 that the logarithm adds; the record is float16.
+        errors = np.abs(found - record.clip.log_mel.astype(np.float32))
+        assert errors.max() < 0.04 and errors.mean() < 1e-3
+    assert [path.name for path in made.glob('sounds*')] == ['sounds-test.npy']
+
+
 def test_wrong_use_is_one_line(tmp_path, capsys):
     assert command(f'--out={tmp_path / "x"}', '--test=2', '--videos=3') == 2
     error = capsys.readouterr().err
@@ -112,7 +137,7 @@ def test_lopsided_writes_ten_segments(tmp_path):
     out = tmp_path / 'lopsided'
     assert command(f'--out={out}', '--variant=lopsided', '--train=1', '--test=1', '--workers=1') == 0
     assert source.DatasetInfo.load(out).spec.segments == 10
-    assert not (out / 'videos').exists()
+    assert not (out / 'videos').exists() and not (out / synthetic.SOUNDS_FILE).exists()
 
 
 def test_binding_names_colours_and_boxes_the_source(tmp_path):

@@ -1,4 +1,4 @@
-"""What a map is like, and whether its values mean what they say: sparseness, complexity, stability, agreement with removal.
+"""What a map is like, how like another, and whether its values mean what they say: sparseness, stability, agreement with removal.
 
 None of them is quality by itself: attention at temperature zero has the highest sparseness there is. All take arrays of
 any shape, on the map's own grid, since up-sampling changes the number of cells and so the numbers; all are NaN where
@@ -64,3 +64,41 @@ def sign_agreement(map_: np.ndarray, drop: np.ndarray, least: float = 0.0) -> fl
     map_, drop = np.asarray(map_), np.asarray(drop)
     counts = (map_ != 0) & (np.abs(drop) > least)
     return float((np.sign(map_) == np.sign(drop))[counts].mean()) if counts.any() else float('nan')
+
+
+def rank_correlation(map_: np.ndarray, other: np.ndarray, magnitude: bool = False) -> float:
+    """Spearman's correlation of two maps' values, or of their `magnitude`s: Pearson's of the ranks, tied values sharing their
+    mean rank. NaN where one is constant or holds a NaN.
+    """
+    maps = [np.abs(x) if magnitude else np.asarray(x) for x in (map_, other)]
+    if any(np.isnan(x).any() for x in maps):
+        return float('nan')
+    a, b = (ranks - ranks.mean() for ranks in map(_ranks, maps))
+    size = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / size) if size else float('nan')
+
+
+def _ranks(values):
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place.ravel()]
+
+
+def ssim(map_hw: np.ndarray, other_hw: np.ndarray, window: int = 5) -> np.ndarray:
+    """Structural similarity of frames [... h w], each by itself: [...], 1 for equal ones; NaN where both are one constant.
+
+    Wang et al. 2004 (IEEE Trans. Image Processing 13(4)), K = 0.01 and 0.03. Their Gaussian window of 11 x 11 pixels does not
+    fit a map of 8 x 8 cells: here it is uniform, `window` cells wide or the frame where that is smaller, at every place where
+    it fits, with plain means as variances. The dynamic range is that of the two frames together, largest less smallest value.
+    Give values of one sign: a pattern turned around at a level turned around counts as alike.
+    """
+    x, y = np.asarray(map_hw, float), np.asarray(other_hw, float)
+    both = np.stack([x, y])
+    span = both.max(axis=(0, -2, -1)) - both.min(axis=(0, -2, -1))
+    c1, c2 = (np.square(k * np.where(span, span, np.nan))[..., None, None] for k in (0.01, 0.03))
+    size = tuple(min(window, n) for n in x.shape[-2:])
+    x, y = (np.lib.stride_tricks.sliding_window_view(z, size, axis=(-2, -1)) for z in (x, y))
+    mean_x, mean_y = x.mean(axis=(-2, -1)), y.mean(axis=(-2, -1))
+    x, y = x - mean_x[..., None, None], y - mean_y[..., None, None]
+    level = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
+    shape = (2 * (x * y).mean((-2, -1)) + c2) / ((x * x).mean((-2, -1)) + (y * y).mean((-2, -1)) + c2)
+    return (level * shape).mean(axis=(-2, -1))

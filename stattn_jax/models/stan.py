@@ -58,25 +58,16 @@ class Stan(Trunks):
         self.audio_head = nnx.Param(init(rngs.params(), (width, classes)))
         self.bias = nnx.Param(jnp.zeros((classes,)))
 
-    def __call__(
+    def decide(
         self,
-        frames: jax.Array,
-        log_mel: jax.Array,
+        v_btsd: jax.Array,
+        a_btd: jax.Array,
         valid: jax.Array,
         *,
-        train: bool,
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """frames [b t H W 3] in 0..1, log_mel [b t f k], valid bool [b t] -> logits [b c], out; features take their places.
-
-        `cell_mask` bool [b t s] and `unit_mask` bool [b m t] take cells and (modality, segment) units out of both softmaxes,
-        in training (dropout) as in a what-if question.
-        """
-        with jax.named_scope('visual'):
-            v_btsd = self.cells(frames, train=train)
-        with jax.named_scope('audio'):
-            a_btd = self.sound(log_mel, train=train)
+        """Logits [b c] and `out`; the masks take cells and units out of both softmaxes."""
         value = self.value(v_btsd.astype(jnp.float32))
         b, t, s, d = value.shape
         out = self.attend(v_btsd, value, a_btd, valid, cell_mask=cell_mask, unit_mask=unit_mask)

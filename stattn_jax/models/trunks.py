@@ -44,6 +44,43 @@ class Trunks(nnx.Module):
         """Rows and columns of cells that frames of this size give."""
         return -(-height // self.stride), -(-width // self.stride)
 
+    def __call__(
+        self,
+        frames: jax.Array,
+        log_mel: jax.Array,
+        valid: jax.Array,
+        *,
+        train: bool,
+        cell_mask: jax.Array | None = None,
+        unit_mask: jax.Array | None = None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """frames [b t H W 3] in 0..1, log_mel [b t f k], valid bool [b t] -> logits [b c], out; features take their places.
+
+        `cell_mask` bool [b t s] and `unit_mask` bool [b m t] take cells and (modality, segment) units away, in training (dropout)
+        as in a what-if question.
+        """
+        seen, heard = self.read(frames, log_mel, train=train)
+        return self.decide(seen, heard, valid, cell_mask=cell_mask, unit_mask=unit_mask)
+
+    def read(self, frames: jax.Array, log_mel: jax.Array, *, train: bool) -> tuple[jax.Array | None, jax.Array | None]:
+        """What the trunks make of each segment, by itself: cells [b t s d'] and sound [b t d]; None for what is not looked at."""
+        with jax.named_scope('visual'):
+            seen = self.cells(frames, train=train) if self.sees else None
+        with jax.named_scope('audio'):
+            return seen, self.sound(log_mel, train=train) if self.hears else None
+
+    def decide(
+        self,
+        seen: jax.Array | None,
+        heard: jax.Array | None,
+        valid: jax.Array,
+        *,
+        cell_mask: jax.Array | None = None,
+        unit_mask: jax.Array | None = None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Logits [b c] and out from what `read` gave; everything that segments have to do with each other happens here."""
+        raise NotImplementedError
+
     def cells(self, frames: jax.Array, *, train: bool) -> jax.Array:
         """frames [b t H W 3] in 0..1 -> [b t s d'] of the trunk's own width and dtype; `value` makes them [b t s d]."""
         b, t = frames.shape[:2]

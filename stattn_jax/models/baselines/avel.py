@@ -46,6 +46,7 @@ class AvelPaper(Compared):
     """The attention of the paper, whose sound asks for content."""
 
     by_cell = False
+    where_by_frame = True
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)

@@ -52,35 +52,33 @@ class Compared(Trunks):
     """A network that says its logits without being a sum of terms; subclasses say how in `classify`."""
 
     additive = False
+    # Whether what `maps` says of places compares within a frame alone.
+    where_by_frame = False
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(width=sizes.width, rngs=rngs, **trunks)
 
-    def __call__(
+    def decide(
         self,
-        frames: jax.Array,
-        log_mel: jax.Array,
+        seen: jax.Array | None,
+        heard: jax.Array | None,
         valid: jax.Array,
         *,
-        train: bool,
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> tuple[jax.Array, Out]:
-        """frames [b t H W 3] in 0..1, log_mel [b t f k], valid bool [b t] -> logits [b c], and what `maps` needs.
-
-        `cell_mask` bool [b t s] and `unit_mask` bool [b m t] take cells and (modality, segment) units away, as in models/stan.py.
-        """
+        """Logits [b c], and what `maps` needs; the masks take away as in models/stan.py."""
         b, t = valid.shape
         units = jnp.broadcast_to(valid[:, None], (b, 2, t))
         units = units if unit_mask is None else units & unit_mask
         values = audio = cells = None
         if self.sees:
-            values = self.value(self.cells(frames, train=train).astype(jnp.float32))
+            values = self.value(seen.astype(jnp.float32))
             cells = jnp.broadcast_to(units[:, 0, :, None], values.shape[:3])
             cells = cells if cell_mask is None else cells & cell_mask
             values = jnp.where(cells[..., None], values, 0.0)
         if self.hears:
-            audio = jnp.where(units[:, 1, :, None], self.sound(log_mel, train=train), 0.0)
+            audio = jnp.where(units[:, 1, :, None], heard, 0.0)
         return self.classify(Evidence(values, audio, cells, units))
 
     def classify(self, evidence: Evidence) -> tuple[jax.Array, Out]:

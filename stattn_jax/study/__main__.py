@@ -1,0 +1,109 @@
+"""The study: `python -m stattn_jax.study --config=configs/study.py[:quick] --workdir=DIR [--workers=N]`.
+
+Trains what is missing, measures it, and writes DIR/report.html, results.md, study.json, tables/ and figures/. A stopped study (Ctrl-C,
+SIGTERM, a crash) goes on with the same command. Exit codes: 0 done, or stopped by SIGTERM; 1 a network failed; 2 wrong use; 130 Ctrl-C.
+Read next: plan.py.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import time
+
+import jax
+from absl import flags, logging
+from ml_collections import config_flags
+
+from stattn_jax import main as stattn_main
+from stattn_jax import run
+from stattn_jax.data import tfrecord
+from stattn_jax.runtime import checkpoint, perf
+from stattn_jax.study import jobs, measure, plan, summary
+
+
+def make_flags(argv: list[str]) -> flags.FlagValues:
+    """The command's flags, not yet parsed."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        'config',
+        None,
+        'configs/study.py or configs/study.py:quick.',
+        lock_config=True,
+        flag_values=values,
+        sys_argv=argv,
+    )
+    flags.DEFINE_string('workdir', None, 'Where the study lives; what is there already is kept.', flag_values=values)
+    flags.DEFINE_integer(
+        'workers',
+        None,
+        'Networks at a time. Default: one per CPU; one on an accelerator.',
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        'only', None, 'Train and measure this one, as VARIANT/ROW-SEED, in this process.', flag_values=values
+    )
+    flags.mark_flags_as_required(['config', 'workdir'], values)
+    return values
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses flags, works the study off, writes its results, and returns the exit code."""
+    argv = sys.argv if argv is None else argv
+    logging.set_verbosity('warning')
+    if '--help' in argv or '-h' in argv:
+        print(f'{__doc__}\n{make_flags(argv).get_help()}')
+        return 0
+    try:
+        values = stattn_main.parse(argv, make_flags)
+        workdir = pathlib.Path(values.workdir)
+        entries = plan.entries(values.config, workdir)
+        if values.only:
+            return _one(values.config, workdir, entries, values.only)
+        return _all(values, workdir, entries, argv[1:])
+    except (run.RunError, tfrecord.NoDataError) as error:
+        return stattn_main.fail(error, getattr(error, 'code', 2))
+    except (tfrecord.DataError, checkpoint.CheckpointError) as error:
+        return stattn_main.fail(error, 1)
+
+
+def _one(config, workdir: pathlib.Path, entries: list[plan.Entry], name: str) -> int:
+    """Trains and measures one network; a stop signal ends it after its training has saved."""
+    chosen = [entry for entry in entries if entry.name == name]
+    if not chosen:
+        raise run.RunError(f'--only={name} is no entry of this study; expected one such as {entries[0].name}')
+    perf.enable_compile_cache(str(workdir / 'compiled'))
+    measure.work(chosen[0], config.measure)
+    return 0
+
+
+def _all(values, workdir: pathlib.Path, entries: list[plan.Entry], arguments: list[str]) -> int:
+    began = time.perf_counter()
+    workdir.mkdir(parents=True, exist_ok=True)
+    jobs.make_data(values.config, workdir)
+    waiting = [entry for entry in entries if not jobs.is_done(entry, values.config.measure)]
+    accelerated = jax.default_backend() != 'cpu'
+    workers = values.workers or (1 if accelerated else os.cpu_count())
+    print(f'{len(entries)} networks, {len(entries) - len(waiting)} of them done; {workers} at a time', flush=True)
+    work = jobs.Jobs(arguments, workers, threads=accelerated or workers == 1)
+    failed, stopped = work.work(waiting, len(entries))
+    seconds = _add_wall_time(workdir, time.perf_counter() - began)
+    if stopped:
+        print('stopped; run the same command again to go on', flush=True)
+        return stopped
+    summary.write(values.config, workdir, entries, seconds)
+    print(f'\nthe report is {workdir / "report.html"}, its tables are in {workdir / "results.md"}', flush=True)
+    return 1 if failed else 0
+
+
+def _add_wall_time(workdir: pathlib.Path, seconds: float) -> float:
+    """Wall time of the study over all its starts, in seconds."""
+    path = workdir / 'wall.json'
+    total = seconds + (json.loads(path.read_text())['seconds'] if path.exists() else 0.0)
+    run.write_json(path, {'seconds': total})
+    return total
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""What takes many passes through a network, of some clips: post-hoc explanations, removal, sanity. Arrays [n], by name.
+
+Read next: posthoc.py, perturb.py, sanity.py.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stattn_jax.metrics import perturbation
+from stattn_jax.study import inside as inside_stan
+from stattn_jax.study import networks, perturb, posthoc, removal, sanity
+from stattn_jax.study.clips import Clip, Map
+from stattn_jax.study.heldout import TestClips
+from stattn_jax.study.networks import Network, Shown
+
+EVERY = tuple(posthoc.METHODS)
+BASELINE = removal.PAIRS[0]
+SHIFTED = ('feature', BASELINE)
+KEY = 0
+
+
+def explain(net: Network, clips: TestClips, names: tuple[str, ...]) -> dict[str, Shown]:
+    """The clips' labels explained after the fact; what is absent is blurred and muted."""
+    if not names:
+        return {}
+    mute = np.stack([absent[BASELINE[1]] for absent in clips.absent_sounds])
+    found = {}
+    for name in names:
+
+        def of_clip(model, clip, absent_mel, class_, method=posthoc.METHODS[name]):
+            absent = _absent(model, clip, absent_mel, clips.mean_picture)
+            return networks.shown(method(model, clip, absent, class_, jax.random.key(KEY)))
+
+        compiled = net.compile(of_clip)
+        each = [
+            compiled(jax.tree.map(lambda x, i=i: x[i], clips.inputs), mute[i], clips.labels[i])
+            for i in range(len(clips))
+        ]
+        found[name] = jax.tree.map(lambda *x: np.stack(x), *each)
+    return found
+
+
+def removals(net: Network, clips: TestClips, shown: dict[str, Shown], *, shifts: int) -> dict[str, np.ndarray]:
+    """Areas and curves of each explanation in each setting, of a random map, and of the first one shifted; AOPC; the surface."""
+    scorer = perturb.Scorer(net.graphdef, net.state, binary=net.binary, mean_hw3=clips.mean_picture)
+    rows = [
+        _removed(scorer, net.grid, clips, i, jax.tree.map(lambda x, i=i: x[i], shown), shifts)
+        for i in range(len(clips))
+    ]
+    found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    for name in [name for name in found if name.endswith('fraction')]:
+        found[name] = found[name][0]
+    for name in [name for name in found if name.endswith('/surface')]:
+        found[name] = found[name].mean(axis=0)
+    return found
+
+
+def _removed(scorer, grid, clips, i, shown, shifts) -> dict[str, Any]:
+    """One clip's numbers."""
+    clip, label, absent = jax.tree.map(lambda x: x[i], clips.inputs), int(clips.labels[i]), clips.absent_sounds[i]
+    rng = np.random.default_rng(int(clips.numbers[i]))
+    first = networks.first(shown)
+    t, s = len(clip.valid), grid[0] * grid[1]
+    maps = {name: one.map for name, one in shown.items()} | {'random': Map(rng.random((t, s)), rng.random(t))}
+    whens = {name: one.when for name, one in shown.items()}
+    found = {}
+    for setting in removal.SETTINGS:
+        name = setting if isinstance(setting, str) else '_'.join(setting)
+        ask = scorer.score(clip, label, setting, None if setting == 'feature' else absent[setting[1]])
+        rolled = _rolled(shown[first].map, grid, shifts) if shown and setting in SHIFTED else []
+        curves = perturb.curves(ask, clip.valid, [*maps.values(), *rolled])
+        for explainer, curve in zip(maps, curves):
+            found |= {f'{explainer}/{name}/{key}': value for key, value in _areas(curve).items()}
+        if rolled:
+            areas = [_areas(curve)['difference'] for curve in curves[len(maps) :]]
+            found[f'{first}/{name}/shifted'] = np.mean(areas)
+        if setting in SHIFTED:
+            key = 'aopc' if setting == 'feature' else 'aopc_input'
+            scores = perturb.segment_scores(ask, clip.valid, s)
+            normalised, blind = perturb.segment_aopc(scores, clip.valid, np.array(list(whens.values())).reshape(-1, t))
+            found |= {f'{explainer}/{key}': value for explainer, value in zip(whens, normalised)}
+            found[f'chance/{key}'] = blind
+        if setting == 'feature' and shown:
+            surface = perturb.surface(ask, clip.valid, maps[first])
+            found[f'{first}/feature/volume'] = surface.volume()[perturb.PROBABILITY]
+            found[f'{first}/surface'] = surface.scores[..., perturb.PROBABILITY]
+            found['surface_fraction'] = np.asarray(perturb.SURFACE_FRACTIONS, float)
+    return found
+
+
+def _areas(curve: perturbation.Curves) -> dict[str, np.ndarray]:
+    """Areas and curves of the probability; `logit` is the difference of areas of the logit with the empty clip at 0, the whole at 1."""
+    areas = {key: value[perturb.PROBABILITY] for key, value in curve.summary().items()}
+    normalised = curve.normalised().summary()['difference'][perturb.LOGIT]
+    return {
+        'deletion': areas['deletion'],
+        'insertion': areas['insertion'],
+        'difference': areas['difference'],
+        'logit_difference': normalised,
+        'morf': areas['aopc_morf'],
+        'lerf': areas['aopc_lerf'],
+        'curve_deletion': curve.deletion[:, perturb.PROBABILITY],
+        'curve_insertion': curve.insertion[:, perturb.PROBABILITY],
+        'fraction': curve.fraction,
+    }
+
+
+def _rolled(map_: Map, grid: tuple[int, int], shifts: int) -> list[Map]:
+    """The map rolled in time and place, by as many drawn shifts: it keeps its shape and loses its place."""
+    t = len(map_.audio)
+    visual = perturbation.shifted(np.asarray(map_.visual).reshape(t, *grid), shifts)
+    audio = perturbation.shifted(np.asarray(map_.audio), shifts)
+    return [Map(v.reshape(t, -1), a) for v, a in zip(visual, audio)]
+
+
+def sanity_checks(net: Network, clips: TestClips, name: str, *, redraws: int) -> dict[str, np.ndarray]:
+    """Whether an explanation depends on the parameters, the sound, the class, place and time: rank correlations [n]."""
+    explain_one = _explainer(net, clips, name)
+    asked = (net.graphdef, net.state, explain_one, clips.inputs, clips.labels)
+    cascade = sanity.randomisation(*asked, fresh=net.fresh, grid=net.grid, seeds=redraws)
+    found = {f'randomised/{group}': rows['visual'] for group, rows in cascade.items()}
+    found |= {f'randomised_magnitude/{group}': rows['visual_magnitude'] for group, rows in cascade.items()}
+    found |= {f'randomised_ssim/{group}': rows['visual_ssim'] for group, rows in cascade.items()}
+    sounds = sanity.heard(*asked, silence=clips.silence)
+    found |= {'foreign_sound': sounds['other'], 'silence': sounds['silent'], 'moved_sound': sounds['moved']}
+    found['other_class'] = sanity.other_class(*asked, classes=len(net.facts.classes))['visual']
+    follows = sanity.equivariance(*asked, grid=net.grid)
+    return found | {'mirror': follows['mirror_visual'], 'roll': follows['roll_visual']}
+
+
+def _explainer(net, clips, name):
+    """The explanation called `name` as sanity.py wants it: a function of one clip."""
+    if name in networks.OWN:
+        return functools.partial(_own, name)
+    return functools.partial(_late, posthoc.METHODS[name], np.asarray(clips.mean_picture), float(clips.silence))
+
+
+def _own(name, model, clip, class_) -> Map:
+    batch = jax.tree.map(lambda x: x[None], clip)
+    return jax.tree.map(lambda x: x[0], networks.own(model, batch, class_[None])[1][name].map)
+
+
+def _late(method, mean_picture, silence, model, clip, class_) -> Map:
+    return method(
+        model,
+        clip,
+        _absent(model, clip, jnp.full_like(clip.log_mel, silence), mean_picture),
+        class_,
+        jax.random.key(KEY),
+    )
+
+
+def _absent(model, clip, absent_mel, mean_picture) -> Clip:
+    """The clip with everything removed."""
+    keep = jnp.zeros((len(clip.valid), *model.grid(*clip.frames.shape[1:3])), bool)
+    return removal.without(clip, absent_mel, keep, keep[:, 0, 0], BASELINE[0], jnp.asarray(mean_picture))
+
+
+def inside(net: Network, clips: TestClips, *, redraws: int) -> dict[str, float]:
+    """Means over clips of what can be asked of a Stan alone (study/inside.py), as flat numbers; nothing of other networks."""
+    if net.config.model.kind != 'stan':
+        return {}
+    asked = (net.graphdef, net.state, clips.inputs, clips.labels)
+    modules = inside_stan.modular(*asked, fresh=net.fresh, seeds=redraws)
+    found = {f'inside/{module}/{part}': x for module, parts in modules.items() for part, x in parts.items()}
+    found |= {f'inside/permuted/{name}': x for name, x in inside_stan.permuted(*asked).items()}
+    return {name: float(np.nanmean(x)) for name, x in found.items() if not np.isnan(x).all()}

@@ -1,0 +1,205 @@
+"""A table of numbers with intervals, and its three shapes: CSV, Markdown, JSON. Read next: tables.py, which fills them.
+
+Tables hold the names that configs use; `said` turns them into words where people read.
+"""
+
+import csv
+import dataclasses
+import io
+import math
+from typing import Any, NamedTuple
+
+AHEAD, LEVEL, BEHIND = 'ahead', 'level', 'behind'
+MINUS = '\N{MINUS SIGN}'
+# Of a unit: factor, decimals, whether a sign is always shown, and what stands behind the value.
+UNITS = {
+    'percent': (100, 1, False, '\N{NO-BREAK SPACE}%'),
+    'points': (100, 1, True, ''),
+    'number': (1, 3, False, ''),
+    'signed': (1, 3, True, ''),
+    'seconds': (1, 0, False, '\N{NO-BREAK SPACE}s'),
+}
+WORDS = {
+    'stan': 'Stan (ours)',
+    'audio_only': 'sound only',
+    'visual_only': 'picture only',
+    'late_sum': 'late fusion (sum)',
+    'concat': 'concatenation',
+    'film': 'FiLM',
+    'gmu': 'GMU',
+    'lmf': 'LMF',
+    'mbt': 'MBT',
+    'cam': 'CAM',
+    'mil': 'gated attention MIL',
+    'proto': 'prototypes',
+    'avel_paper': 'AVEL (paper)',
+    'avel_code': 'AVEL (released code)',
+    'han': 'HAN',
+    'own': 'its own',
+    'gradient_input': 'gradient × input',
+    'grad_cam': 'Grad-CAM',
+    'rise': 'RISE',
+    'random': 'random map',
+    'centre': 'centre of the frame',
+    'feature': 'features',
+    'blur_mute': 'blur, mute',
+    'mean_noise': 'mean, noise',
+    'freeze_mean': 'freeze, mean',
+}
+
+
+def said(name: str) -> str:
+    """A name of a config or a measure in words."""
+    return WORDS.get(name, name.replace('_', ' '))
+
+
+def verdict(low: float, high: float) -> str:
+    """'ahead' where the interval of ours less theirs lies above 0, 'behind' below, 'level' where it holds 0."""
+    return AHEAD if low > 0 else BEHIND if high < 0 else LEVEL
+
+
+class Cell(NamedTuple):
+    """A number, its 95 % interval, clips that count and that have no value, trainings; `verdict` of a difference.
+
+    NaN in place of an interval that cannot be: a single training's seconds, a number that is no estimate.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+    skipped: int = 0
+    seeds: int = 0
+    verdict: str = ''
+
+    def text(self, unit: str) -> tuple[str, str]:
+        """The value and its interval, '' without one, as people read them."""
+        factor, decimals, signed, after = UNITS[unit]
+
+        def shown(value, sign=''):
+            # Rounded first: no number shows as minus zero.
+            rounded = round(factor * value, decimals) + 0.0
+            return f'{rounded:{sign},.{decimals}f}'.replace('-', MINUS)
+
+        interval = '' if math.isnan(self.low) else f'[{shown(self.low)}, {shown(self.high)}]'
+        return shown(self.value, '+' if signed else '') + after, interval
+
+
+class Column(NamedTuple):
+    """The head of a column; its unit is 'text', 'count' (a whole number) or one of UNITS. `measure`: of verdicts, what is compared."""
+
+    name: str
+    unit: str = 'text'
+    measure: str = ''
+
+
+Row = tuple[str | int | Cell | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Numbers of one variant: rows of text, whole numbers and cells, None where nothing was measured.
+
+    Attributes:
+      name: of its file, with the variant before it.
+      topic: the heading under which sentences tell its verdicts.
+      only: the row that sentences speak of, where it is one of several networks compared with themselves.
+      aside: whether a report keeps it folded at first.
+    """
+
+    name: str
+    variant: str
+    title: str
+    note: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    topic: str = 'Stan beside the other networks'
+    only: str = ''
+    aside: bool = False
+
+    @property
+    def stem(self) -> str:
+        return f'{self.variant}-{self.name}'
+
+    def without_empty(self) -> 'Table':
+        """The table without the columns of numbers in which nothing was measured."""
+        kept = [c for c, column in enumerate(self.columns) if column.unit not in UNITS or self._cells(c)]
+        rows = tuple(tuple(row[c] for c in kept) for row in self.rows)
+        return dataclasses.replace(self, columns=tuple(self.columns[c] for c in kept), rows=rows)
+
+    def csv(self) -> str:
+        """Plain numbers in full precision, shares in 0..1; each followed by its low, high, n, skipped, seeds and verdict."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator='\n')
+        judged = {c: self._judged(c) for c in range(len(self.columns))}
+        head = []
+        for c, column in enumerate(self.columns):
+            head.append(column.name)
+            if column.unit in UNITS:
+                head += [f'{column.name} {part}' for part in ('low', 'high', 'n', 'skipped', 'seeds')]
+                head += [f'{column.name} verdict'] * judged[c]
+        writer.writerow(head)
+        for row in self.rows:
+            found = []
+            for c, cell in enumerate(row):
+                found += _csv_cell(cell, judged[c]) if self.columns[c].unit in UNITS else [cell]
+            writer.writerow(found)
+        return stream.getvalue()
+
+    def markdown(self) -> str:
+        """The table in GitHub's Markdown, without its title."""
+        lines = [self.heads(), ['---' if column.unit == 'text' else '---:' for column in self.columns]]
+        for row in self.rows:
+            lines.append([' '.join(filter(None, parts)) for parts in self.texts(row)])
+        return '\n'.join(f'| {" | ".join(cell.replace("|", "/") for cell in line)} |' for line in lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The table for study.json: cells as objects, null for what is not there."""
+        found = dataclasses.asdict(self)
+        found['columns'] = [column._asdict() for column in self.columns]
+        found['rows'] = [[_json_cell(cell) for cell in row] for row in self.rows]
+        return found
+
+    def heads(self) -> list[str]:
+        """The columns' heads, with the number of clips and trainings where all of a column's cells share it."""
+        return [
+            ', '.join([column.name, *([f'n\N{NO-BREAK SPACE}{self._shared(c)}'] if self._shared(c) else [])])
+            for c, column in enumerate(self.columns)
+        ]
+
+    def texts(self, row: Row) -> list[tuple[str, ...]]:
+        """Of each cell of a row: value, interval, number of clips where the head does not say it, trainings where not the row's, verdict."""
+        seeds = max((cell.seeds for cell in row if isinstance(cell, Cell)), default=0)
+        return [self._text(c, cell, seeds) for c, cell in enumerate(row)]
+
+    def _text(self, c, cell, seeds):
+        if isinstance(cell, str):
+            return (said(cell),)
+        if not isinstance(cell, Cell):
+            return ('–' if cell is None else f'{cell:,}',)
+        fewer = f'({cell.seeds} of {seeds} trainings)' if 0 < cell.seeds < seeds else ''
+        n = f'n\N{NO-BREAK SPACE}{cell.n}' if cell.n and not self._shared(c) else ''
+        return *cell.text(self.columns[c].unit), n, fewer, cell.verdict
+
+    def _cells(self, c):
+        return [row[c] for row in self.rows if isinstance(row[c], Cell)]
+
+    def _shared(self, c):
+        numbers = {cell.n for cell in self._cells(c) if cell.n}
+        return numbers.pop() if len(numbers) == 1 else 0
+
+    def _judged(self, c):
+        return any(cell.verdict for cell in self._cells(c))
+
+
+def _csv_cell(cell, judged):
+    if cell is None:
+        return [''] * (6 + judged)
+    ends = ['' if math.isnan(end) else repr(float(end)) for end in (cell.low, cell.high)]
+    return [repr(float(cell.value)), *ends, cell.n, cell.skipped, cell.seeds, *([cell.verdict] * judged)]
+
+
+def _json_cell(cell):
+    if not isinstance(cell, Cell):
+        return cell
+    return {key: None if isinstance(x, float) and math.isnan(x) else x for key, x in cell._asdict().items()}

@@ -1,0 +1,210 @@
+"""The tables that compare networks: recognition, pointing, ablations. Functions of the measured runs alone.
+
+Plausibility (pointing) and faithfulness (removal) stand in tables of their own and are never averaged: a map may be on the object without
+being what the network used. Read next: faithfulness.py, and explanations.py for the tables about explanations as such.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from stattn_jax.metrics import localization
+from stattn_jax.study import results
+from stattn_jax.study.cells import Cell, Column, Table
+from stattn_jax.study.results import Run
+
+COMPARED = ('ours', 'representation', 'intrinsic')
+ROW, EXPLAINER, TRAININGS = Column('row'), Column('explanation'), Column('trainings', 'count')
+
+
+class Game(NamedTuple):
+    """A pointing game: its name, its values in measures.npz, the clips it is played on, and its chance among a run's numbers."""
+
+    name: str
+    values: str
+    stratum: str
+    chance: str
+
+
+GAMES = (
+    Game('space', 'space', '', 'pointing/space_chance'),
+    Game('space, tolerant', 'space_scaled', '', 'pointing/space_tolerant_chance'),
+    Game('space, small objects', 'space', 'small', 'pointing/space_small_chance'),
+    Game('time', 'time', '', 'pointing/time_chance'),
+    Game('time, partial events', 'time', 'partial', 'pointing/time_partial_chance'),
+    Game('space and time', 'joint', '', 'pointing/joint_chance'),
+    Game('energy inside', 'energy', '', 'pointing/energy_chance'),
+)
+
+
+def recognition(runs: Sequence[Run], variant: str) -> Table:
+    """Accuracy and mean average precision of each compared network, and Stan's accuracy less theirs."""
+    of_ours = results.ours(runs, variant)
+    accuracy = results.values(of_ours, 'correct')
+    rows = []
+    for row, of_row in results.rows(runs, variant, *COMPARED).items():
+        correct = results.values(of_row, 'correct')
+        rows.append(
+            (
+                row,
+                len(of_row),
+                results.mean(correct),
+                results.mean_average_precision(of_row),
+                results.difference(accuracy, correct) if of_row is not of_ours and row != name_of(of_ours) else None,
+                of_row[0].parameters,
+                results.over_seeds([run.train_seconds for run in of_row]),
+            )
+        )
+    columns = (
+        ROW,
+        TRAININGS,
+        Column('accuracy', 'percent'),
+        Column('mAP', 'percent'),
+        Column('Stan less this, accuracy', 'points', 'accuracy'),
+        Column('parameters', 'count'),
+        Column('training', 'seconds'),
+    )
+    note = (
+        'Share of test clips whose class is named, and mean average precision over classes. The difference, in points, is of the same clips. '
+        'Training: mean over trainings, on the machine named below; networks that trained side by side shared it.'
+    )
+    return Table('recognition', variant, 'Recognition', note, columns, tuple(rows))
+
+
+def name_of(of_row: Sequence[Run]) -> str:
+    """The row of these runs, '' of none."""
+    return of_row[0].row if of_row else ''
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pointing
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def pointing(runs: Sequence[Run], variant: str) -> tuple[Table, Table, Table]:
+    """Seven pointing games: hits beside chance, chance-corrected hits, and Stan's hits less those of the others."""
+    of_ours = results.ours(runs, variant)
+    best = {game: chance(runs, variant, game) for game in GAMES}
+    hits, corrected, less = [], [], []
+    for row, explainer, of_row in explained(runs, variant):
+        found = [results.values(of_row, f'{explainer}/{game.values}', game.stratum) for game in GAMES]
+        if all(values is None for values in found):
+            continue
+        label, cells = (row, explainer, len(of_row)), [results.mean(values) for values in found]
+        hits.append((*label, *cells))
+        corrected.append((*label, *(_corrected(cell, best[game][1]) for game, cell in zip(GAMES, cells))))
+        if row != name_of(of_ours):
+            less.append((*label, *_less(of_ours, found, GAMES)))
+    for i, name in enumerate(('chance: a blind guess', 'chance: best of blind, centre, prior') if hits else ()):
+        hits.append((name, '', None, *(best[game][i] for game in GAMES)))
+    head = (ROW, EXPLAINER, TRAININGS)
+    rates = (*head, *(Column(game.name, 'percent') for game in GAMES))
+    points = (*head, *(Column(game.name, 'points', f'pointing ({game.name})') for game in GAMES))
+    return (
+        Table(
+            'pointing',
+            variant,
+            'Pointing: is the strongest cell on the object, the strongest second in the event?',
+            NOTE,
+            rates,
+            tuple(hits),
+        ),
+        Table('pointing-corrected', variant, 'Pointing beyond chance', CORRECTED, rates, tuple(corrected), aside=True),
+        Table('pointing-difference', variant, 'Pointing: Stan less the others', LESS, points, tuple(less)),
+    )
+
+
+NOTE = (
+    'Expected hit over ties, clips as the unit; a row is scored by the explanation that stands for it. Tolerant: a cell within 15/224 of the '
+    "frame's side counts. Small objects: under a quarter of the frame. Partial events: those that do not fill the clip. Space and time: the "
+    'strongest cell of the strongest second, on the object and in its event. Energy: share of the positive values inside the boxes. '
+    'The best chance of a game for which only the blind guess is known is that guess.'
+)
+CORRECTED = (
+    '(hit - chance) / (1 - chance) with the best of the blind guesses: 0 at chance, 100 % where every clip is hit.'
+)
+LESS = 'In points, on the same clips: ahead where the 95 % interval lies above 0, behind where below, level where it holds 0.'
+
+
+def explained(runs: Sequence[Run], variant: str) -> Iterator[tuple[str, str, list[Run]]]:
+    """(row, explainer, runs) of the explanation that stands for each compared row, and of Stan's attention beside its terms."""
+    for row, of_row in results.rows(runs, variant, *COMPARED).items():
+        explainer = results.first_explainer(of_row)
+        if explainer:
+            yield row, explainer, of_row
+        if explainer == 'terms' and 'attention' in results.explainers(of_row):
+            yield row, 'attention', of_row
+
+
+def _less(of_ours, theirs, games):
+    explainer = results.first_explainer(of_ours)
+    for game, values in zip(games, theirs, strict=True):
+        yield results.difference(results.values(of_ours, f'{explainer}/{game.values}', game.stratum), values)
+
+
+def chance(runs: Sequence[Run], variant: str, game: Game) -> tuple[Cell | None, Cell | None]:
+    """What a blind guess hits, and the best of blind, centre and prior where a run's numbers know it, or else the blind guess.
+
+    Both are facts of the clips and not of a network: those of the first run that has them, Stan's before others'.
+    """
+    of_variant = [run for run in runs if run.variant == variant]
+    blind = next(
+        (
+            cell
+            for run in of_variant
+            if (cell := results.mean(results.values([run], f'chance/{game.values}', game.stratum)))
+        ),
+        None,
+    )
+    told = next((run.numbers[game.chance] for run in of_variant if game.chance in run.numbers), None)
+    return blind, blind if told is None else Cell(told)
+
+
+def _corrected(cell, best):
+    if cell is None or best is None:
+        return None
+    value, low, high = (localization.chance_corrected(x, best.value) for x in cell[:3])
+    return cell._replace(value=value, low=low, high=high)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Ablations
+# ---------------------------------------------------------------------------------------------------------------------
+
+PARTS = (
+    ('accuracy', 'correct', '', 'percent'),
+    ('space', '{}/space', '', 'percent'),
+    ('attention in space', 'attention/space', '', 'percent'),
+    ('time, partial events', '{}/time', 'partial', 'percent'),
+    ('space and time', '{}/joint', '', 'percent'),
+    ('AOPC at the features', '{}/aopc', '', 'number'),
+)
+
+
+def ablations(runs: Sequence[Run], variant: str) -> Table:
+    """Stan without one of its parts each, beside Stan."""
+    of_ours = results.ours(runs, variant)
+    rows = []
+    for row, of_row in results.rows(runs, variant, 'ours', 'ablation').items():
+        cells = []
+        for _, name, stratum, _ in PARTS:
+            mine, theirs = (
+                results.values(of, name.format(results.first_explainer(of)), stratum) for of in (of_ours, of_row)
+            )
+            cells += [results.mean(theirs), results.difference(mine, theirs) if row != name_of(of_ours) else None]
+        rows.append((row, len(of_row), *cells))
+    columns = [ROW, TRAININGS]
+    for name, _, _, unit in PARTS:
+        columns += [
+            Column(name, unit),
+            Column(f'Stan less this, {name}', 'points' if unit == 'percent' else 'signed', name),
+        ]
+    note = 'Each row is Stan with one thing changed. Level: the part makes no difference here that so many clips and trainings would show.'
+    return Table(
+        'ablations',
+        variant,
+        'Ablations: what each part of Stan is worth',
+        note,
+        tuple(columns),
+        tuple(rows),
+        topic='Stan beside Stan without one of its parts',
+    )

@@ -1,0 +1,145 @@
+"""The figures that show arrays: removal curves with their controls, and the surface over picture and sound removed.
+
+None where nothing of it was measured. Read next: figures.py.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from stattn_jax.metrics import bootstrap
+from stattn_jax.study import results
+from stattn_jax.study.cells import Table, said
+from stattn_jax.study.comparisons import COMPARED
+from stattn_jax.study.panels import GRID, LINES, figure
+from stattn_jax.study.results import Run
+
+RANDOM = (0, (1, 1.5))
+LEAST = 1e-6
+
+
+def removal(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
+    """Deletion and insertion of Stan, of the two others with the largest difference, of the rest in grey, and of a random map."""
+    rows = results.rows(runs, runs[0].variant, *COMPARED)
+    of_rows = {row: of for row, of in rows.items() if results.first_explainer(of)}
+    settings = [s for s in results.SETTINGS if any(_area(of, s) for of in of_rows.values())]
+    if not settings:
+        return None
+    sheet = figure(1.2 + 3 * max(len(settings), 2), 8.8)
+    grid = sheet.subplots(3, len(settings), squeeze=False, sharey='row')
+    shown = _chosen(of_rows, settings[0])
+    for column, setting in zip(grid.T, settings):
+        for panel, way in zip(column, ('deletion', 'insertion')):
+            _ways(panel, of_rows, shown, setting, way)
+        column[0].set_title(said(setting))
+        _areas(column[2], {row: of_rows[row] for row in shown}, setting)
+    for panel, text in zip(grid[:, 0], ('probability, deletion', 'probability, insertion', 'insertion less deletion')):
+        panel.set_ylabel(text)
+    marks = [
+        Line2D(
+            [],
+            [],
+            color=colour,
+            ls=dash,
+            marker=marker,
+            label=f'{said(row)}, {said(results.first_explainer(of_rows[row]))}',
+        )
+        for row, (colour, dash, marker) in zip(shown, LINES)
+    ]
+    marks.append(Line2D([], [], color='black', ls=RANDOM, marker='x', label=f'random map, {said(shown[0])}'))
+    marks.append(Line2D([], [], color='black', ls='', marker='o', mfc='white', label='the same map, shifted'))
+    if len(of_rows) > len(shown):
+        marks.append(Line2D([], [], color='0.75', label='the other networks'))
+    sheet.legend(handles=marks, loc='outside lower center', ncols=min(3, len(settings) + 1), frameon=False)
+    return sheet
+
+
+def _area(of_row, setting):
+    return results.mean(results.values(of_row, f'{results.first_explainer(of_row)}/{setting}/difference'))
+
+
+def _chosen(of_rows, setting):
+    """The first row, which is Stan's where it is there, and the two of the others with the largest area."""
+    areas = {row: cell.value for row, of in of_rows.items() if (cell := _area(of, setting))}
+    first, *others = areas or of_rows
+    return [first, *sorted(others, key=lambda row: -areas.get(row, 0.0))[:2]]
+
+
+def _ways(axes, of_rows, shown, setting, way):
+    for row, of_row in of_rows.items():
+        if row not in shown:
+            _curve(axes, of_row, results.first_explainer(of_row), setting, way, color='0.75', lw=1)
+    for row, (colour, dash, _) in zip(shown, LINES):
+        style = {'color': colour, 'ls': dash, 'lw': 2}
+        _curve(axes, of_rows[row], results.first_explainer(of_rows[row]), setting, way, band=True, **style)
+    _curve(axes, of_rows[shown[0]], 'random', setting, way, color='black', ls=RANDOM, lw=1.6)
+    axes.set(xlim=(0, 1), xlabel='share removed' if way == 'deletion' else 'share there')
+    axes.grid(**GRID)
+
+
+def _curve(axes, of_row, explainer, setting, way, band=False, **style):
+    at = f'{explainer}/{setting}'
+    found = [run.arrays for run in of_row if f'{at}/curve_{way}' in run.arrays]
+    if not found:
+        return
+    values_skn = np.stack([arrays[f'{at}/curve_{way}'].T for arrays in found])
+    fraction_k = found[0][f'{at}/fraction']
+    intervals = [bootstrap.mean(values_sn) for values_sn in values_skn.swapaxes(0, 1)]
+    axes.plot(fraction_k, [interval.value for interval in intervals], **style)
+    if band:
+        low, high = ([getattr(interval, end) for interval in intervals] for end in ('low', 'high'))
+        axes.fill_between(fraction_k, low, high, color=style['color'], alpha=0.16, lw=0)
+
+
+def _areas(axes, of_rows, setting):
+    """Of each row the area of its map, of that map shifted, and of a random one."""
+    for place, (of_row, (colour, _, marker)) in enumerate(zip(of_rows.values(), LINES)):
+        at = f'{results.first_explainer(of_row)}/{setting}'
+        controls = (
+            (f'{at}/difference', marker, colour),
+            (f'{at}/shifted', 'o', 'white'),
+            (f'random/{setting}/difference', 'x', colour),
+        )
+        for shift, (name, mark, fill) in zip((-0.2, 0, 0.2), controls):
+            cell = results.mean(results.values(of_row, name))
+            if cell:
+                axes.plot([place + shift] * 2, cell[1:3], color=colour, lw=1.6)
+                axes.plot(place + shift, cell.value, mark, color=colour, mfc=fill, ms=7, mew=1.6)
+    axes.axhline(0, color='black', lw=1)
+    axes.set_xticks(range(len(of_rows)), [said(row).replace(' ', '\n', 1) for row in of_rows], fontsize=9)
+    axes.set_xlim(-0.5, len(of_rows) - 0.5)
+    axes.grid(axis='y', **GRID)
+
+
+def surface(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
+    """Mean probability over shares of picture and sound removed, of Stan and the first two others that use both modalities."""
+    found = {}
+    for row, of_row in results.rows(runs, runs[0].variant, *COMPARED).items():
+        explainer = results.first_explainer(of_row)
+        maps = [run.arrays[f'{explainer}/surface'] for run in of_row if f'{explainer}/surface' in run.arrays]
+        scores = np.mean(maps, axis=0) if maps else np.zeros((1, 1))
+        # A network that only sees or only hears has nothing to show in the other direction.
+        if np.ptp(scores[0]) > LEAST and np.ptp(scores[:, 0]) > LEAST:
+            fraction = next(run.arrays['surface_fraction'] for run in of_row if 'surface_fraction' in run.arrays)
+            found[f'{said(row)}, {said(explainer)}'] = fraction, scores
+    if not found:
+        return None
+    panels = list(found.items())[:3]
+    sheet = figure(1.4 + 3.2 * len(panels), 4.2)
+    axes = sheet.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    top = max(scores.max() for _, (_, scores) in panels)
+    for panel, (name, (fraction, scores)) in zip(axes, panels):
+        # Linear between the measured shares, as the volume's trapezoids are.
+        mesh = panel.pcolormesh(fraction, fraction, scores, shading='gouraud', cmap='cividis', vmin=0, vmax=top)
+        levels = [level for level in np.arange(0.1, 1, 0.2) if scores.min() < level < scores.max()]
+        if levels:
+            lines = panel.contour(fraction, fraction, scores, levels=levels, colors='white', linewidths=1)
+            lines.set(path_effects=[patheffects.withStroke(linewidth=2.5, foreground='black')])
+            panel.clabel(lines, fmt='%.1f', fontsize=9)
+        panel.set(title=name, xlabel='share of the sound removed', aspect='equal')
+    axes[0].set_ylabel('share of the picture removed')
+    sheet.colorbar(mesh, ax=axes, label='probability of the class', shrink=0.8)
+    return sheet

@@ -1,0 +1,230 @@
+"""The tables about explanations as such: post-hoc ones on the same networks, sanity checks, leaks, agreement of removal settings.
+
+Functions of the measured runs alone. Read next: tables.py, which writes all of them.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from stattn_jax.metrics import bootstrap, maps
+from stattn_jax.study import results
+from stattn_jax.study.cells import Cell, Column, Table, said
+from stattn_jax.study.comparisons import COMPARED, EXPLAINER, ROW, TRAININGS
+from stattn_jax.study.results import Run
+
+# Name, array behind the explainer's name, stratum, unit. A larger value is better in all of them.
+MEASURES = (
+    ('space', 'space', '', 'percent'),
+    ('space, small objects', 'space', 'small', 'percent'),
+    ('time, partial events', 'time', 'partial', 'percent'),
+    ('space and time', 'joint', '', 'percent'),
+    ('energy inside', 'energy', '', 'percent'),
+    ('AOPC at the features', 'aopc', '', 'number'),
+    ('AOPC at the input', 'aopc_input', '', 'number'),
+    *((f'insertion less deletion, {said(s)}', f'{s}/difference', '', 'number') for s in results.SETTINGS),
+)
+
+
+def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
+    """Every explanation of a network side by side, blind maps among them; and the first of them less the others."""
+    shown, less = [], []
+    for row, of_row in results.rows(runs, variant, *COMPARED).items():
+        first, there = results.first_explainer(of_row), results.explainers(of_row)
+        if first is None or len(set(there) - set(results.BLIND)) < 2:
+            continue
+        for explainer in there:
+            values = (results.mean(results.values(of_row, f'{explainer}/{name}', s)) for _, name, s, _ in MEASURES)
+            shape = (results.mean(results.values(of_row, f'{explainer}/{name}')) for name in ('gini', 'entropy'))
+            shown.append((row, explainer, len(of_row), *values, *shape))
+            if explainer != first:
+                gaps = (results.gaps(of_row, f'{first}/{name}', f'{explainer}/{name}', s) for _, name, s, _ in MEASURES)
+                less.append((row, explainer, len(of_row), *(results.mean(gap, judged=True) for gap in gaps)))
+    head = (ROW, EXPLAINER, TRAININGS)
+    note = 'Each network, the same clips, several explanations; the random map and the centre of the frame know nothing of either.'
+    columns = [Column(name, unit) for name, _, _, unit in MEASURES] + [
+        Column('Gini', 'number'),
+        Column('entropy', 'number'),
+    ]
+    gaps = [Column(name, 'points' if unit == 'percent' else 'signed', name) for name, _, _, unit in MEASURES]
+    first = 'What stands for the row elsewhere (its own explanation where it has one) less each of the others, training by training.'
+    of_ours = next(iter(results.rows(runs, variant, 'ours')), '-')
+    return (
+        Table('explainers', variant, 'Several explanations of the same networks', note, (*head, *columns), tuple(shown), aside=True),
+        Table(
+            'explainers-difference', variant, 'The first explanation less the others', first, (*head, *gaps), tuple(less),
+            topic="Stan's own explanation beside others of the same network", only=of_ours, aside=True,
+        ),
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sanity
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Of each cascade, as measures.npz names it: how maps are compared.
+CASCADES = {
+    'randomised': 'rank correlation',
+    'randomised_magnitude': 'rank correlation of magnitudes',
+    'randomised_ssim': 'SSIM',
+}
+
+
+def cascades(runs: Sequence[Run], variant: str) -> list[Table]:
+    """How like the trained network's maps those of networks are whose parameters are drawn anew, heads first, by each comparison."""
+    asked = _asked(runs, variant)
+    note = (
+        'Parameters are drawn anew from the heads down to the trunks, all groups up to the named one. Near 0: the map was about what the network '
+        'had learned. Near 1: it is about the clip alone.'
+    )
+    found = []
+    for place, (kind, words) in enumerate(CASCADES.items()):
+        checks = cascade_groups([checks for _, _, of in asked for checks in of.values()], f'{kind}/')
+        name, title = (
+            kind.replace('randomised', 'sanity-cascade').replace('_', '-'),
+            f'Sanity: parameters drawn anew, {words}',
+        )
+        found.append(_similarities(name, variant, title, note, asked, checks, aside=place > 0))
+    return found
+
+
+def sanity(runs: Sequence[Run], variant: str) -> Table:
+    """Rank correlations with the explanation of the untouched clip: other sounds, another class, mirrored frames, rolled seconds."""
+    asked = _asked(runs, variant)
+    every = dict.fromkeys(check for _, _, of in asked for checks in of.values() for check in checks)
+    checks = [check for check in every if check.split('/')[0] not in CASCADES]
+    note = (
+        'Silence, foreign and moved sound: near 1, the sound does not steer the map. Other class: near 1, the map is not about the class. Mirror '
+        'and roll, undone again: near 1, the map follows the clip.'
+    )
+    return _similarities('sanity', variant, 'Sanity: sound, class, place, time', note, asked, checks)
+
+
+def _asked(runs, variant):
+    return [(row, of_row, _checks(of_row)) for row, of_row in results.rows(runs, variant).items()]
+
+
+def _checks(of_row) -> dict[str, list[str]]:
+    """Of each explanation of a row, the names of its checks in the order of their measuring."""
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for run in of_row for name in run.arrays if name.startswith('sanity/')):
+        _, explainer, check = name.split('/', 2)
+        found.setdefault(explainer, []).append(check)
+    return found
+
+
+def cascade_groups(checks: Sequence[Sequence[str]], prefix: str) -> list[str]:
+    """The checks that begin so, from heads to trunks of all networks, by their mean depth in the cascades they occur in."""
+    depth: dict[str, list[float]] = {}
+    for of_one in checks:
+        groups = [check for check in of_one if check.startswith(prefix)]
+        for place, group in enumerate(groups):
+            depth.setdefault(group, []).append(place / max(len(groups) - 1, 1))
+    return sorted(depth, key=lambda group: np.mean(depth[group]))
+
+
+def _similarities(name, variant, title, note, asked, checks, aside=False):
+    rows = []
+    for row, of_row, there in asked:
+        for explainer in there:
+            cells = [results.mean(results.values(of_row, f'sanity/{explainer}/{check}')) for check in checks]
+            if any(cells):
+                rows.append((row, explainer, len(of_row), *cells))
+    columns = (ROW, EXPLAINER, TRAININGS, *(Column(said(check.split('/')[-1]), 'number') for check in checks))
+    return Table(name, variant, title, note, columns, tuple(rows), aside=aside)
+
+
+def inside(runs: Sequence[Run], variant: str) -> Table:
+    """What can be asked of Stan alone, as means over clips and trainings (study/inside.py)."""
+    of_ours = results.ours(runs, variant)
+    names = dict.fromkeys(name for run in of_ours for name in run.numbers if name.startswith('inside/'))
+    rows = tuple(
+        (
+            name.removeprefix('inside/'),
+            results.over_seeds([run.numbers[name] for run in of_ours if name in run.numbers]),
+        )
+        for name in names
+    )
+    note = (
+        'MODULE/PART: rank correlation of a part of the explanation with the trained one when one module alone is drawn anew. permuted: how far the '
+        'logit moves when attention is shuffled, and as a share of how far any attention could move it. The interval is over trainings alone.'
+    )
+    return Table(
+        'inside',
+        variant,
+        'Inside Stan: does its attention matter?',
+        note,
+        (Column('check'), Column('value', 'number')),
+        rows,
+        aside=True,
+    )
+
+
+LEAKS = (
+    ('sound alone (black frames)', 'leak/audio_only'),
+    ("foreign sound: the picture's terms keep its label", 'leak/swap_sound'),
+    ("... follow the sound's", 'leak/swap_sound_follows_sound'),
+    ('... undecided', 'leak/swap_sound_undecided'),
+    ("... decided, for the sound's", 'leak/swap_sound_decided_follows_sound'),
+)
+
+
+def leaks(runs: Sequence[Run], variant: str) -> Table:
+    """What the sound alone names, and whether the picture's part repeats what a foreign sound said."""
+    rows = []
+    for row, of_row in results.rows(runs, variant).items():
+        cells = [results.rate(of_row, name, 'leak/n') for _, name in LEAKS]
+        told = next(
+            (run.numbers['leak/swap_sound_chance'] for run in of_row if 'leak/swap_sound_chance' in run.numbers), None
+        )
+        if any(cells):
+            rows.append((row, len(of_row), *cells, None if told is None else Cell(told)))
+    columns = (
+        ROW,
+        TRAININGS,
+        *(Column(name, 'percent') for name, _ in LEAKS),
+        Column('chance of following', 'percent'),
+    )
+    note = (
+        "The picture's terms of a network that has terms, when the clip gets another clip's sound. Following it above chance means that the "
+        'picture repeats the sound; in binding it may, for there the sound says where to look. Undecided: no class has half of their softmax.'
+    )
+    return Table('leaks', variant, 'Leaks between the modalities', note, columns, tuple(rows))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rankings
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def rankings(runs: Sequence[Run], variant: str) -> Table:
+    """Spearman's rank correlation between removal settings of the explanations' insertion less deletion, blind maps left out."""
+    pairs = list(itertools.combinations(results.SETTINGS, 2))
+    rows = []
+    for row, of_row in results.rows(runs, variant, *COMPARED).items():
+        names = [name for name in results.explainers(of_row) if name not in results.BLIND]
+        cells = [_agreement(of_row, names, pair) for pair in pairs]
+        if any(cells):
+            rows.append((row, len(of_row), *cells))
+    columns = (ROW, TRAININGS, *(Column(f'{said(a)} / {said(b)}', 'number') for a, b in pairs))
+    note = (
+        "Do two ways of removing rank a network's explanations alike? 1: the same order, -1: the opposite one. Of three or more explanations, each "
+        'by its mean over clips and trainings; intervals over drawn clips.'
+    )
+    return Table('rankings', variant, 'Do the removal settings agree?', note, columns, tuple(rows), aside=True)
+
+
+def _agreement(of_row, names, pair):
+    both = [[results.values(of_row, f'{name}/{setting}/difference') for setting in pair] for name in names]
+    means_epn = np.array([[values.mean(axis=0) for values in of] for of in both if all(v is not None for v in of)])
+    if len(means_epn) < 3:
+        return None
+    whole_n = ~np.isnan(means_epn).any(axis=(0, 1))
+    values_epn = means_epn[..., whole_n]
+    if not whole_n.any():
+        return None
+    found = bootstrap.statistic(
+        lambda clips: maps.rank_correlation(*values_epn[..., clips].mean(axis=-1).T), int(whole_n.sum())
+    )
+    return Cell(*found._replace(skipped=int((~whole_n).sum())), seeds=len(of_row))

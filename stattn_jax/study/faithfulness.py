@@ -1,0 +1,101 @@
+"""The tables of faithfulness: is what an explanation calls important what the network's answer rests on? Read next: explanations.py.
+
+Functions of the measured runs alone; the numbers are those of metrics/aopc.py and metrics/perturbation.py.
+"""
+
+from collections.abc import Sequence
+
+from stattn_jax.study import results
+from stattn_jax.study.cells import Column, Table
+from stattn_jax.study.comparisons import EXPLAINER, ROW, TRAININGS, explained, name_of
+from stattn_jax.study.results import Run
+
+
+def order(runs: Sequence[Run], variant: str) -> Table:
+    """The exactly normalised AOPC over time of each row's explanation, at the features and at the input."""
+    of_ours = results.ours(runs, variant)
+    mine = results.first_explainer(of_ours)
+    rows = []
+    for row, explainer, of_row in explained(runs, variant):
+        cells = [results.values(of_row, f'{explainer}/{name}') for name in ('aopc', 'aopc_input')]
+        if all(values is None for values in cells):
+            continue
+        theirs = (None, None)
+        if row != name_of(of_ours):
+            theirs = [
+                results.difference(results.values(of_ours, f'{mine}/{n}'), v)
+                for n, v in zip(('aopc', 'aopc_input'), cells)
+            ]
+        rest = ('chance/aopc', f'{explainer}/feature/volume', f'{explainer}/gini', f'{explainer}/entropy')
+        pairs = (x for values, less in zip(cells, theirs) for x in (results.mean(values), less))
+        rows.append(
+            (row, explainer, len(of_row), *pairs, *(results.mean(results.values(of_row, name)) for name in rest))
+        )
+    columns = (
+        *(ROW, EXPLAINER, TRAININGS),
+        Column('AOPC at the features', 'number'),
+        Column('Stan less this, features', 'signed', 'normalised AOPC at the features'),
+        Column('AOPC at the input', 'number'),
+        Column('Stan less this, input', 'signed', 'normalised AOPC at the input'),
+        *(Column(name, 'number') for name in ('blind order', 'surface volume', 'Gini', 'entropy')),
+    )
+    note = (
+        'Seconds are removed in the order of the explanation: 0 is the worst of all orders of this very network, 1 the best, so that networks can '
+        'be compared. Blind order: what a constant map reaches. Surface volume: mean probability while shares of picture and sound are removed '
+        '(small is good; it depends on the network too). Gini and entropy: how sparse and how spread the map is, neither good nor bad.'
+    )
+    return Table(
+        'faithfulness', variant, 'Faithfulness: does what is shown as important matter?', note, columns, tuple(rows)
+    )
+
+
+# In measures.npz, and as a table calls them.
+AREAS = {
+    'deletion': 'deletion',
+    'insertion': 'insertion',
+    'difference': 'insertion less deletion',
+    'logit_difference': '... of the logit',
+    'morf': 'strongest first',
+    'lerf': 'weakest first',
+}
+
+
+def removal(runs: Sequence[Run], variant: str) -> Table:
+    """Deletion and insertion by setting, less the shifted and the random control, and Stan's difference less the others'."""
+    of_ours = results.ours(runs, variant)
+    mine = results.first_explainer(of_ours)
+    rows = []
+    for setting in results.SETTINGS:
+        for row, explainer, of_row in explained(runs, variant):
+            at = f'{explainer}/{setting}'
+            areas = results.values(of_row, f'{at}/difference')
+            if areas is None:
+                continue
+            cells = [results.values(of_row, f'{at}/{name}') for name in AREAS]
+            controls = [f'{at}/shifted', f'random/{setting}/difference']
+            less = None
+            if row != name_of(of_ours):
+                less = results.difference(results.values(of_ours, f'{mine}/{setting}/difference'), areas)
+            gaps = (results.mean(results.gaps(of_row, f'{at}/difference', name), judged=True) for name in controls)
+            rows.append((setting, row, explainer, len(of_row), *map(results.mean, cells), *gaps, less))
+    columns = (
+        *(Column('removed'), ROW, EXPLAINER, TRAININGS),
+        *(Column(name, 'number') for name in AREAS.values()),
+        Column('less shifted map', 'signed'),
+        Column('less random map', 'signed'),
+        Column('Stan less this', 'signed', 'insertion less deletion'),
+    )
+    note = (
+        "Areas under the class's probability while the strongest units go (deletion, small is good) or come (insertion, large is good). Of the "
+        'logit: with the empty clip at 0 and the whole one at 1. Strongest and weakest first: mean drops (MoRF, LeRF). The shifted map is the same map rolled around, of the same shape in the wrong place; words in '
+        'these two columns say whether the map beats its control. Areas depend on the network as well as on the map: only AOPC above does not.'
+    )
+    return Table(
+        'removal',
+        variant,
+        'Removal: insertion and deletion with their controls',
+        note,
+        columns,
+        tuple(rows),
+        aside=True,
+    )

@@ -1,0 +1,94 @@
+"""The study's pictures, one PNG each: pointing, removal curves, accuracy against faithfulness, the surface, the randomisation cascade.
+
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/) for groups and cividis for the surface, which stay apart for
+colour-blind eyes; markers, dashes and names say the same without colour. Matplotlib's object interface only. Read next: panels.py
+and curves.py, which draw, report.py, which shows.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from stattn_jax.study import curves, panels, results
+from stattn_jax.study.cells import Table
+from stattn_jax.study.results import Run
+
+
+class Picture(NamedTuple):
+    """A written figure: its file, the variant, what it shows in a line, and how to read it."""
+
+    path: pathlib.Path
+    variant: str
+    title: str
+    note: str
+
+
+class Kind(NamedTuple):
+    """A figure of a variant: what draws it from its runs and tables by name, None where nothing of it was measured."""
+
+    name: str
+    title: str
+    note: str
+    draw: Callable[[Sequence[Run], dict[str, Table]], Figure | None]
+
+
+KINDS = (
+    Kind(
+        'pointing',
+        'Pointing in space and in time',
+        'Dots: share of clips hit, with 95 % intervals. Dashed: a blind guess; dotted: the best of blind, centre and prior.',
+        panels.pointing,
+    ),
+    Kind(
+        'tradeoff',
+        'Accuracy against faithfulness',
+        'To the right: names more clips rightly. Up: its explanation removes what matters first (normalised AOPC at the features). With 95 % intervals.',
+        panels.tradeoff,
+    ),
+    Kind(
+        'removal',
+        'Removal curves with their controls',
+        'Probability of the class while the strongest units go (top, low is good) or come (middle, high is good). Bottom: insertion less deletion beside '
+        'that of the same map shifted (open circle) and of a random map (cross).',
+        curves.removal,
+    ),
+    Kind(
+        'surface',
+        'Picture and sound removed together',
+        "Mean probability of the class while the strongest shares of picture and of sound are removed; each modality in its own map's order.",
+        curves.surface,
+    ),
+    Kind(
+        'cascade',
+        'Parameters drawn anew, from the heads down',
+        'Rank correlation with the map of the trained network. A line that stays high shows a map that is about the clip alone.',
+        panels.cascade,
+    ),
+)
+
+
+def write(runs: Sequence[Run], tables: Sequence[Table], folder: pathlib.Path) -> list[Picture]:
+    """Draws every figure that the runs allow, as VARIANT-NAME.png in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for variant in results.variants(runs):
+        of_variant = [run for run in runs if run.variant == variant]
+        by_name = {table.name: table for table in tables if table.variant == variant}
+        for kind in KINDS:
+            figure = kind.draw(of_variant, by_name)
+            if figure is not None:
+                path = folder / f'{variant}-{kind.name}.png'
+                _save(figure, path)
+                found.append(Picture(path, variant, kind.title, kind.note))
+    return found
+
+
+def _save(figure: Figure, path: pathlib.Path) -> None:
+    part = path.with_name(f'{path.name}.part')
+    with open(part, 'wb') as file:
+        FigureCanvasAgg(figure).print_png(file)
+    os.replace(part, path)

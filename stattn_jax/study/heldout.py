@@ -1,0 +1,106 @@
+"""The test clips of a variant as the study needs them: inputs, labels, what is known of them, and what removed sound is like.
+
+Read next: measure.py.
+"""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+import ml_collections
+import numpy as np
+
+from stattn_jax import run, score
+from stattn_jax.data import mel, pipeline, source
+from stattn_jax.study import removal
+from stattn_jax.study.clips import Clip
+from stattn_jax.study.pointing import Targets
+from stattn_jax.training import augment
+
+SPLIT = 'test'
+SOUNDS = 'sounds-test.npy'
+# Training clips whose mean stands for the mean picture and the mean patch.
+AVERAGED = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class TestClips:
+    """Clips with a label, in order: inputs [n ...], int labels [n], targets, waveforms int16 [n samples]; means of training clips."""
+
+    inputs: Clip
+    labels: np.ndarray
+    targets: Targets
+    sounds: np.ndarray
+    mean_picture: np.ndarray
+    mean_patch: np.ndarray
+    facts: run.DataFacts
+    numbers: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, chosen: np.ndarray) -> 'TestClips':
+        """Some of the clips, by number."""
+        inputs = jax.tree.map(lambda x: x[chosen], self.inputs)
+        return dataclasses.replace(
+            self,
+            inputs=inputs,
+            labels=self.labels[chosen],
+            targets=self.targets.subset(chosen),
+            sounds=self.sounds[chosen],
+            numbers=self.numbers[chosen],
+        )
+
+    @property
+    def silence(self) -> float:
+        """The log-mel of nothing."""
+        return self.facts.spec.silence
+
+    @functools.cached_property
+    def absent_sounds(self) -> list[dict[str, np.ndarray]]:
+        """What takes the place of each clip's log-mel, by operator: float32 [t f k]."""
+        spec = self.facts.spec
+        options = (mel.MEL_PRESETS[spec.mel], spec.segments, spec.segment_seconds, self.mean_patch)
+        return [
+            removal.sound_absent(waveform.astype(np.float32) / 32767, *options, seed=int(number))
+            for waveform, number in zip(self.sounds, self.numbers)
+        ]
+
+
+def load(config: ml_collections.ConfigDict, facts: run.DataFacts) -> TestClips:
+    """Reads the test split and the waveforms beside it; raises RunError without these, or where a clip has not just one label."""
+    data = source.RecordSource(config.data.dir, SPLIT)
+    truth = score.read_truth(data)
+    if any(len(r.labels) != 1 for r in truth):
+        raise run.RunError(
+            f'{config.data.dir} has test clips without just one label; the study compares clips of one label'
+        )
+    path = pathlib.Path(config.data.dir) / SOUNDS
+    if not path.exists():
+        raise run.RunError(
+            f'{path} is not there; expected the test waveforms, int16 [n samples] in the order of the records; '
+            'data_prep.synthetic --sounds writes them'
+        )
+    train = source.RecordSource(config.data.dir, config.data.split)
+    some = _inputs(train, np.unique(np.linspace(0, len(train) - 1, AVERAGED).astype(int)), config)
+    return TestClips(
+        inputs=_inputs(data, np.arange(len(data)), config),
+        labels=np.array([r.labels[0] for r in truth]),
+        targets=Targets.of(truth, config.data.fit, facts.spec.segment_seconds),
+        sounds=np.load(path, mmap_mode='r'),
+        mean_picture=some.frames.mean((0, 1)),
+        mean_patch=some.log_mel.mean((0, 1)),
+        facts=facts,
+        numbers=np.arange(len(data)),
+    )
+
+
+def _inputs(data, numbers, config) -> Clip:
+    clips = [pipeline.clip_arrays(data[int(i)], config.data.frame_size, config.data.fit) for i in numbers]
+    frames, log_mel, valid = (np.stack([clip[name] for clip in clips]) for name in ('frames', 'log_mel', 'valid'))
+    size = config.model.frame_size
+    resized = [
+        np.asarray(augment.resize_frames(part / np.float32(255), size)) for part in np.split(frames, len(frames))
+    ]
+    return Clip(np.concatenate(resized), log_mel.astype(np.float32), valid)

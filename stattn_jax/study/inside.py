@@ -1,0 +1,98 @@
+"""What can be asked of a Stan alone, whose attention lies open: which of its modules feed which part, and whether it could be any.
+
+`state`, `batch` and what comes back are as in sanity.py, which see.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from stattn_jax.models.baselines.compared import of_class
+from stattn_jax.study import sanity
+from stattn_jax.study.clips import Clip
+
+MODULES = {'space': ('space',), 'time': ('time',), 'heads': sanity.HEADS, 'sound': ('audio',)}
+LEAST = 1e-6
+
+
+def modular(
+    graphdef: nnx.GraphDef,
+    state: sanity.State,
+    clips: Clip,
+    classes_n: np.ndarray,
+    *,
+    fresh: Callable[[int], sanity.State],
+    seeds: int = 5,
+    batch: int = 16,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Of a Stan with one of `MODULES` re-drawn: rank correlation of alpha, beta and the terms, visual and audio, with the trained.
+
+    Exactly 1 where a part does not depend on the module: alpha with another `time` or other `heads`, beta with other `heads`.
+    """
+    trained = _parts(_inside(graphdef, state, clips, classes_n, batch))
+    found = {name: [] for name in MODULES}
+    for seed in range(sanity.FIRST_SEED, sanity.FIRST_SEED + seeds):
+        new = fresh(seed)
+        for module, names in MODULES.items():
+            parts = _parts(_inside(graphdef, sanity.redrawn(state, new, names), clips, classes_n, batch))
+            found[module].append({name: sanity.correlations(trained[name], parts[name], clips.valid) for name in parts})
+    return {module: sanity.over_seeds(rows) for module, rows in found.items()}
+
+
+def _parts(inside):
+    """What is compared, each [n t ...]."""
+    visual = inside['beta'][:, 0, :, None] * (inside['alpha'] * inside['said']).sum(axis=2)
+    audio = inside['beta'][:, 1] * inside['scores'][:, 1]
+    return {'alpha': inside['alpha'], 'beta': inside['beta'].swapaxes(1, 2), 'visual': visual, 'audio': audio}
+
+
+def permuted(
+    graphdef: nnx.GraphDef,
+    state: sanity.State,
+    clips: Clip,
+    classes_n: np.ndarray,
+    *,
+    draws: int = 100,
+    seed: int = 0,
+    batch: int = 16,
+) -> dict[str, np.ndarray]:
+    """How far a Stan's logit moves when its attention is shuffled and all else kept: attention that could be any says nothing.
+
+    `space`: alpha shuffled over the cells of each frame and head; `time`: beta over the valid units of both modalities; the mean
+    magnitude of the change over `draws` shuffles, in units of the logit. `space_share`, `time_share`: the same over the distance
+    between the largest and the smallest logit that any division of the same weight gives; NaN where these are less than 1e-6 apart. The
+    objection is that of Jain and Wallace 2019 (Attention is not Explanation); here the change has a closed form.
+    """
+    inside = _inside(graphdef, state, clips, classes_n, batch)
+    rows = []
+    for i, valid in enumerate(clips.valid):
+        alpha, said = inside['alpha'][i, valid].astype(float), inside['said'][i, valid]
+        beta, scores = inside['beta'][i][:, valid].astype(float), inside['scores'][i][:, valid]
+        rng = np.random.default_rng((seed, i))
+        moved = rng.permuted(np.broadcast_to(alpha, (draws, *alpha.shape)), axis=-1) - alpha
+        space = np.einsum('t,jtns,tns->j', beta[0], moved, said, optimize=True)
+        moved = rng.permuted(np.broadcast_to(beta.ravel(), (draws, beta.size)), axis=1) - beta.ravel()
+        room = {'space': beta[0] @ (alpha.sum(axis=2) * np.ptp(said, axis=2)).sum(axis=1), 'time': np.ptp(scores)}
+        change = {'space': np.abs(space).mean(), 'time': np.abs(moved @ scores.ravel()).mean()}
+        rows.append(
+            change | {f'{name}_share': change[name] / room[name] if room[name] >= LEAST else np.nan for name in room}
+        )
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _attended(graphdef, state, clips, classes_b):
+    _, out = nnx.merge(graphdef, state['params'], state['rest'])(*clips, train=False)
+    head_bne = out['visual_head'][classes_b]
+    said = jnp.einsum('btnse,bne->btns', out['cell_values'], head_bne, precision='highest')
+    found = {name: of_class(out[name], classes_b) for name in ('beta', 'segment_scores')}
+    return {'alpha': out['alpha'], 'said': said, 'beta': found['beta'], 'scores': found['segment_scores']}
+
+
+def _inside(graphdef, state, clips, classes_n, batch) -> dict[str, np.ndarray]:
+    """Of each clip's class: alpha and what each cell says [n t heads s], beta and segment scores [n m t]."""
+    return sanity.in_batches(functools.partial(_attended, graphdef), state, clips, classes_n, batch)

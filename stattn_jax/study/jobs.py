@@ -1,0 +1,130 @@
+"""Works a study off: processes side by side, one per network, each resumable; and the line that says how far it is.
+
+A network is trained and measured in a process of its own, on one thread: two of them on two cores get through half as many again as
+one on both, and what one leaves behind in memory ends with it. Read next: measure.py.
+"""
+
+import collections
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import ml_collections
+
+from stattn_jax import run
+from stattn_jax.runtime import summaries
+from stattn_jax.study import plan
+
+MEASURED = 'measures.json'
+LOG = 'log.txt'
+ONE_THREAD = '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
+
+
+def is_done(entry: plan.Entry, measure: ml_collections.ConfigDict) -> bool:
+    """Whether an entry was measured with this very config."""
+    path = entry.folder / MEASURED
+    return path.exists() and json.loads(path.read_text())['key'] == entry.key(measure)
+
+
+def make_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Makes, or finishes, the data of each variant that does not name its own; raises RunError where that fails."""
+    for variant, what in config.variants.items():
+        folder = plan.data_folder(variant, workdir)
+        if what.run.data.dir or (folder / 'stattn.json').exists():
+            continue
+        flags = [f'--{name}={value}' for name, value in what.make.items()]
+        print(f'making the data of {variant} in {folder}', flush=True)
+        command = [sys.executable, '-m', 'data_prep.synthetic', f'--out={folder}', '--sounds', *flags]
+        if code := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+            raise run.RunError(f'{" ".join(command[1:])} failed with exit code {code}; it says why above', code=1)
+
+
+class Jobs:
+    """The processes of a study: `work` starts them, waits, reports; a stop signal ends them after they saved."""
+
+    def __init__(self, arguments: list[str], workers: int, threads: bool):
+        """`arguments` of the command, which each process gets with --only=ENTRY; `threads`: several for each process."""
+        self._arguments, self._workers = arguments, workers
+        flags = os.environ.get('XLA_FLAGS', '')
+        self._environment = os.environ | ({} if threads else {'XLA_FLAGS': f'{flags} {ONE_THREAD}'.strip()})
+        self._running: dict[subprocess.Popen, tuple[plan.Entry, float]] = {}
+        self._stopped = False
+
+    def work(self, waiting: list[plan.Entry], total: int) -> tuple[list[plan.Entry], bool]:
+        """Works off the entries; returns those that failed, and whether it was stopped."""
+        previous = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        queue, failed, done = collections.deque(waiting), [], total - len(waiting)
+        clock = Clock()
+        try:
+            while self._running or (queue and not self._stopped):
+                while queue and len(self._running) < self._workers and not self._stopped:
+                    self._start(queue.popleft())
+                for process in [p for p in self._running if p.poll() is not None]:
+                    entry, began = self._running.pop(process)
+                    if self._stopped:
+                        continue
+                    done += 1
+                    if process.returncode:
+                        failed.append(entry)
+                    else:
+                        clock.add(entry, time.perf_counter() - began)
+                    left = clock.left([*queue, *(e for e, _ in self._running.values())], self._workers)
+                    print(f'[{done}/{total}] {_said(entry, process.returncode)}  eta {left}', flush=True)
+                time.sleep(0.2)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return failed, self._stopped
+
+    def _start(self, entry: plan.Entry) -> None:
+        entry.folder.mkdir(parents=True, exist_ok=True)
+        with open(entry.folder / LOG, 'a') as log:
+            command = [sys.executable, '-m', 'stattn_jax.study', *self._arguments, f'--only={entry.name}']
+            # A session of its own: Ctrl-C reaches it through us alone, as the signal that it saves at.
+            process = subprocess.Popen(
+                command, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        self._running[process] = (entry, time.perf_counter())
+
+    def _stop(self, number, frame) -> None:
+        self._stopped = True
+        for process in self._running:
+            process.terminate()
+
+
+class Clock:
+    """How long the entries of a study take, and what is left of them."""
+
+    def __init__(self):
+        self._seconds = collections.defaultdict(list)
+
+    def add(self, entry: plan.Entry, seconds: float) -> None:
+        self._seconds[entry.variant].append(seconds)
+
+    def left(self, entries: list[plan.Entry], workers: int) -> str:
+        """Time left on so many workers, by the mean of the variant, or of all where none of it is done; '?' before the first."""
+        everything = [seconds for of_variant in self._seconds.values() for seconds in of_variant]
+        if not everything:
+            return '?'
+        guesses = (self._seconds[entry.variant] or everything for entry in entries)
+        return summaries.format_seconds(sum(sum(guess) / len(guess) for guess in guesses) / workers)
+
+
+def _said(entry: plan.Entry, code: int) -> str:
+    """An entry in a few words: its numbers, or the last line of its log."""
+    if code:
+        lines = (entry.folder / LOG).read_text().strip().splitlines() or ['']
+        return f'{entry.name}: FAILED with exit code {code}: {lines[-1]} (all of it: {entry.folder / LOG})'
+    found = json.loads((entry.folder / MEASURED).read_text())
+    numbers = found['numbers']
+    rates = [
+        f'{word} {numbers[name]:.1%}'
+        for word, name in (('accuracy', 'classification/top1'), ('where', 'pointing/space'), ('when', 'pointing/time'))
+        if name in numbers
+    ]
+    seconds = summaries.format_seconds(found['train_seconds'] + found['measure_seconds'])
+    return f'{entry.name}: {", ".join(rates)}  ({seconds})'

@@ -1,0 +1,116 @@
+"""Trains and measures one network of the study: per clip what it said, where and when it points, what removal does, whether it can be trusted.
+
+An entry's folder then holds measures.npz, arrays [n] over the test clips in order, NaN where a clip has no value or was not asked, and
+measures.json. Names: `correct`, `logits`; `chance/GAME`; `E/GAME`, `E/SETTING/AREA`, `E/aopc` of explanation E; `sanity/E/CHECK`;
+`example/E/visual` of the clips `example/clips`. The class in question is the clip's label, for all networks and explanations alike, rightly
+classified or not. Read next: pointing.py, perturb.py, sanity.py, tables.py.
+"""
+
+import json
+import os
+import time
+
+import jax
+import ml_collections
+import numpy as np
+
+from stattn_jax import run, train
+from stattn_jax.runtime import summaries
+from stattn_jax.study import asked, heldout, networks, plan, pointing
+from stattn_jax.study.networks import Shown
+
+NUMBERS, ARRAYS = 'measures.json', 'measures.npz'
+EXAMPLES = 3
+
+
+def work(entry: plan.Entry, options: ml_collections.ConfigDict) -> None:
+    """Trains what is left to train, measures, and writes the two files; returns early, without them, when stopped."""
+    if not train.train(entry.config, str(entry.workdir)):
+        return
+    began = time.perf_counter()
+    net = networks.load(entry.workdir)
+    arrays, inside = measure(net, entry.row, options)
+    part = entry.folder / f'{ARRAYS}.part'
+    arrays = {name: x.astype(np.float32) if x.dtype == np.float64 else x for name, x in arrays.items()}
+    with open(part, 'wb') as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(part, entry.folder / ARRAYS)
+    run.write_json(entry.folder / NUMBERS, {
+        'variant': entry.variant,
+        'row': entry.row,
+        'seed': entry.seed,
+        'group': entry.group,
+        'key': entry.key(options),
+        'steps': entry.config.train.steps,
+        'parameters': sum(x.size for x in jax.tree.leaves(net.state['params'])),
+        'train_seconds': _train_seconds(entry),
+        'measure_seconds': time.perf_counter() - began,
+        'numbers': json.loads((entry.workdir / f'eval_{heldout.SPLIT}.json').read_text()) | inside,
+        'run': json.loads((entry.workdir / run.RUN_FILE).read_text()),
+    })  # fmt: skip
+
+
+def _train_seconds(entry: plan.Entry) -> float:
+    """Steps times the middle of the measured times of a step, since a run may have been stopped in between."""
+    rows = [json.loads(line) for line in (entry.workdir / summaries.METRICS_FILE).read_text().splitlines()]
+    return (
+        entry.config.train.steps
+        * float(np.median([row['perf/step_ms'] for row in rows if 'perf/step_ms' in row]))
+        / 1000
+    )
+
+
+def measure(net: networks.Network, row: str, options: ml_collections.ConfigDict) -> tuple[dict, dict]:
+    """The arrays of a network's measures, and flat numbers of what can be asked of a Stan alone."""
+    clips = heldout.load(net.config, net.facts)
+    arrays, own = _recognition(net, clips)
+    for name, shown in own.items():
+        arrays |= _named(name, pointing.games(shown, clips.targets))
+    chosen = np.unique(np.linspace(0, len(clips) - 1, options.clips).round().astype(int))
+    some = clips.subset(chosen)
+    names = tuple(options.explainers) if not own else ()
+    names = asked.EVERY if row in options.explained else names
+    late = asked.explain(net, some, names)
+    found = {}
+    for name, shown in late.items():
+        found |= _named(name, pointing.games(shown, some.targets))
+    everything = {name: _take(shown, chosen) for name, shown in own.items()} | late
+    found |= asked.removals(net, some, everything, shifts=options.shifts)
+    if name := networks.first(everything):
+        found |= _named(f'sanity/{name}', asked.sanity_checks(net, some, name, redraws=options.redraws))
+    spread = [name for name in found if name.endswith('fraction') or name.endswith('/surface')]
+    arrays |= {name: x if name in spread else _everyone(x, chosen, len(clips)) for name, x in found.items()}
+    arrays['example/clips'] = chosen[:EXAMPLES]
+    for name, shown in everything.items():
+        arrays[f'example/{name}/visual'] = shown.map.visual[:EXAMPLES]
+        arrays[f'example/{name}/when'] = shown.when[:EXAMPLES]
+    return arrays, asked.inside(net, some, redraws=options.redraws)
+
+
+def _recognition(net, clips) -> tuple[dict[str, np.ndarray], dict[str, Shown]]:
+    """What is known of the clips and said of them; and what the network itself shows of the labels."""
+    parts = networks.in_batches(net.compile(networks.own), clips.inputs, clips.labels)
+    logits, own = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    arrays = {
+        'labels': clips.labels,
+        'logits': logits,
+        'correct': (logits.argmax(axis=1) == clips.labels).astype(float),
+        **clips.targets.strata,
+        **_named('chance', pointing.chance(clips.targets, int(np.prod(net.grid)))),
+    }
+    return arrays, own
+
+
+def _take(shown: Shown, chosen: np.ndarray) -> Shown:
+    return jax.tree.map(lambda x: x[chosen], shown)
+
+
+def _named(prefix: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f'{prefix}/{name}': value for name, value in values.items()}
+
+
+def _everyone(values: np.ndarray, chosen: np.ndarray, n: int) -> np.ndarray:
+    """Values of some clips among all, NaN for the others."""
+    whole = np.full((n, *values.shape[1:]), np.nan)
+    whole[chosen] = values
+    return whole

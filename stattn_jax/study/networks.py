@@ -1,0 +1,120 @@
+"""A trained network as pure functions of clips, and what it shows of itself. Read next: pointing.py, perturb.py."""
+
+import copy
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from stattn_jax import run
+from stattn_jax.explain import contributions
+from stattn_jax.study.clips import Clip, Map
+from stattn_jax.training import step
+
+# What a network can show of itself (see `own`).
+OWN = ('terms', 'own', 'attention')
+
+
+def first(names: Iterable[str]) -> str | None:
+    """The explanation that stands for a network: what it shows itself, or else the usual choice, or else any; None without one."""
+    return next((name for name in (*OWN, 'grad_cam') if name in names), next(iter(names), None))
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A trained network: its static part, its arrays, the run's config and the facts of its data."""
+
+    graphdef: nnx.GraphDef
+    state: step.State
+    config: object
+    facts: run.DataFacts
+
+    @property
+    def binary(self) -> bool:
+        """Whether each class is a yes or no of its own."""
+        return run.is_binary(self.config, self.facts)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of its cells."""
+        side = self.config.model.frame_size
+        return nnx.merge(self.graphdef, self.state['params'], self.state['rest']).grid(side, side)
+
+    def compile(self, function: Callable) -> Callable:
+        """`function(model, *arrays)` as a compiled function of the arrays; the parameters are arguments, not constants."""
+        compiled = jax.jit(lambda params, rest, *arrays: function(nnx.merge(self.graphdef, params, rest), *arrays))
+        return lambda *arrays: compiled(self.state['params'], self.state['rest'], *arrays)
+
+    def fresh(self, seed: int) -> step.State:
+        """Parameters and statistics of this network before any training, drawn from another seed."""
+        return self._draw(jax.random.key(seed))
+
+    @functools.cached_property
+    def _draw(self):
+        @jax.jit
+        def draw(key):
+            model = run.build_model(self.config, self.facts, None, nnx.Rngs(key))
+            _, params, rest = nnx.split(model, nnx.Param, ...)
+            return {'params': nnx.as_pure(params), 'rest': nnx.as_pure(rest)}
+
+        return draw
+
+
+def load(workdir: pathlib.Path) -> Network:
+    """The network of a finished run, open to gradients: what training kept from the evidence (detach_evidence), explaining must not."""
+    trained = run.load(str(workdir), devices=jax.devices()[:1])
+    config = copy.deepcopy(trained.config)
+    config.model.detach_evidence = False
+    graphdef, *_ = run.make_state(config, trained.facts, None, abstract=True)
+    return Network(graphdef, trained.state, config, trained.facts)
+
+
+def in_batches(compiled: Callable, clips: Clip, classes_n: np.ndarray, chunk: int = 20) -> list:
+    """What `compiled(clips, classes)` gives for so many clips at a time, as NumPy arrays; the last batch may be smaller."""
+    return [
+        jax.device_get(compiled(jax.tree.map(lambda x, i=i: x[i : i + chunk], clips), classes_n[i : i + chunk]))
+        for i in range(0, len(classes_n), chunk)
+    ]
+
+
+class Shown(NamedTuple):
+    """An explanation and its verdict on time: map, and when [t], which segment speaks most."""
+
+    map: Map
+    when: jax.Array
+
+
+def shown(map_: Map) -> Shown:
+    """A map whose verdict on time is the sum of its segments."""
+    return Shown(map_, map_.visual.sum(-1) + map_.audio)
+
+
+def own(model, clips: Clip, classes_b: jax.Array) -> tuple[jax.Array, dict[str, Shown]]:
+    """Logits [b c], and what a network shows of itself, by name; nothing where it shows nothing.
+
+    Of Stan `terms`, the sum that makes the logit, and `attention`, the weights of that sum. Of others `own`: one that shows only
+    *when* has the same for every cell of a segment; one whose *where* compares within a frame alone has it times the softmax
+    of its *when*.
+    """
+    logits, out = model(*clips, train=False)
+    if model.additive:
+        beta_bmt = jnp.take_along_axis(out['beta'], classes_b[:, None, None, None], axis=-1)[..., 0]
+        weights = Map(beta_bmt[:, 0, :, None] * out['alpha'].mean(2), beta_bmt[:, 1])
+        attention = Shown(weights, beta_bmt.sum(1))
+        return logits, {'terms': shown(Map(*contributions.contributions(out, classes_b))), 'attention': attention}
+    where_bts, when_bt = model.maps(out, classes_b)
+    if when_bt is None:
+        return logits, {}
+    if where_bts is None:
+        cells = np.prod(model.grid(*clips.frames.shape[2:4]))
+        where_bts = jnp.broadcast_to(when_bt[..., None], (*when_bt.shape, cells))
+    elif model.where_by_frame:
+        weight_bt = jax.nn.softmax(jnp.where(clips.valid, when_bt, -jnp.inf), axis=1)
+        where_bts = where_bts * weight_bt[..., None]
+    return logits, {'own': Shown(Map(where_bts, when_bt), when_bt)}

@@ -1,0 +1,221 @@
+"""The figures that show tables: pointing, accuracy against faithfulness, the randomisation cascade; None where nothing was measured.
+
+Read next: curves.py for those that show arrays, figures.py for what each says.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from stattn_jax.study import results
+from stattn_jax.study.cells import Cell, Table, said
+from stattn_jax.study.comparisons import COMPARED
+from stattn_jax.study.results import Run
+
+DPI = 110
+# Okabe and Ito: vermilion, blue, bluish green, grey; each with a marker of its own.
+GROUPS = {
+    'ours': ('#d55e00', 'D'),
+    'representation': ('#0072b2', 'o'),
+    'intrinsic': ('#007a58', 's'),
+    'ablation': ('#606060', '^'),
+}
+LEGEND = {'ours': 'Stan', 'representation': 'joint representations', 'intrinsic': 'explain themselves'}
+# Lines of one panel, told apart by colour, dash and marker alike.
+LINES = (
+    ('#d55e00', '-', 'D'),
+    ('#0072b2', '--', 'o'),
+    ('#007a58', '-.', 's'),
+    ('#5d3a9b', ':', '^'),
+    ('#8a6d00', (0, (5, 1, 1, 1, 1, 1)), 'v'),
+)
+QUIET = '#606060'
+GRID = {'color': '0.88', 'lw': 0.8}
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty sheet, in inches."""
+    return Figure(figsize=(width, height), dpi=DPI, facecolor='white', layout='constrained')
+
+
+def group_of(runs: Sequence[Run]) -> dict[str, str]:
+    """The group of each row."""
+    return {run.row: run.group for run in runs}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pointing
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def pointing(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
+    """Space and time for each row, as dots with intervals beside the chance lines."""
+    table = tables.get('pointing')
+    games = [name for name in ('space', 'time, partial events') if table and name in _names(table)]
+    if not games:
+        return None
+    rows = [row for row in table.rows if not row[0].startswith('chance')]
+    sheet = figure(10, 1.5 + 0.3 * len(rows))
+    axes = sheet.subplots(1, len(games), sharey=True, squeeze=False)[0]
+    groups = group_of(runs)
+    for panel, game in zip(axes, games):
+        c = _names(table).index(game)
+        for place, row in enumerate(rows):
+            if isinstance(row[c], Cell):
+                colour, marker = GROUPS[groups[row[0]]]
+                hollow = row[1] == 'attention'
+                _dot(panel, row[c], place, colour, marker, hollow)
+        blind, best = (row[c] for row in table.rows[-2:])
+        for cell, style in ((blind, '--'), (best, ':')):
+            if cell is not None:
+                panel.axvline(100 * cell.value, color='black', ls=style, lw=1.3, zorder=1)
+        panel.set(
+            xlim=(-2, 102),
+            xlabel='% of clips hit',
+            title={'space': 'where: on the object'}.get(game, 'when: in the event (partial events)'),
+        )
+        panel.grid(axis='x', **GRID)
+        panel.set_axisbelow(True)
+    axes[0].set_yticks(range(len(rows)), [f'{said(row[0])}, {said(row[1])}' for row in rows])
+    axes[0].set_ylim(len(rows) - 0.4, -0.6)
+    lines = [
+        Line2D([], [], color='black', ls=style, label=label)
+        for style, label in (('--', 'blind guess'), (':', 'best of blind, centre, prior'))
+    ]
+    _group_legend(sheet, {groups[row[0]] for row in rows}, lines)
+    return sheet
+
+
+def _names(table):
+    return [column.name for column in table.columns]
+
+
+def _dot(axes, cell, y, colour, marker, hollow):
+    axes.plot([100 * cell.low, 100 * cell.high], [y, y], color=colour, lw=2, solid_capstyle='butt')
+    axes.plot(100 * cell.value, y, marker, ms=7, color=colour, mfc='white' if hollow else colour, mew=1.6)
+
+
+def _group_legend(sheet, groups, more=()):
+    marks = [
+        Line2D([], [], color=colour, marker=marker, ls='', ms=7, label=LEGEND[group])
+        for group, (colour, marker) in GROUPS.items()
+        if group in groups
+    ]
+    sheet.legend(handles=[*marks, *more], loc='outside lower center', ncols=5, frameon=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Accuracy against faithfulness
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def tradeoff(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
+    """A point for each row; names stand in a column at the right, each joined to its point, so that none hides another."""
+    if not {'recognition', 'faithfulness'} <= tables.keys() or 'AOPC at the features' not in _names(
+        tables['faithfulness']
+    ):
+        return None
+    accuracy = {row[0]: row[_names(tables['recognition']).index('accuracy')] for row in tables['recognition'].rows}
+    c = _names(tables['faithfulness']).index('AOPC at the features')
+    aopc = {row[0]: row[c] for row in reversed(tables['faithfulness'].rows) if isinstance(row[c], Cell)}
+    rows = [row for row in accuracy if row in aopc]
+    if not rows:
+        return None
+    sheet, groups = figure(9, 5.6), group_of(runs)
+    axes = sheet.add_subplot()
+    for row in rows:
+        colour, marker = GROUPS[groups[row]]
+        x, y = (100 * np.array(accuracy[row][:3])), np.array(aopc[row][:3])
+        axes.plot(x[1:], y[[0, 0]], color=colour, lw=1.2, alpha=0.7)
+        axes.plot(x[[0, 0]], y[1:], color=colour, lw=1.2, alpha=0.7)
+        axes.plot(x[0], y[0], marker, color=colour, ms=9, mec='white', zorder=3)
+    axes.set(xlabel='accuracy, %', ylabel='normalised AOPC (1: best order of all)')
+    axes.margins(0.06)
+    axes.grid(**GRID)
+    axes.set_axisbelow(True)
+    _group_legend(sheet, {groups[row] for row in rows})
+    points = {said(row): (100 * accuracy[row].value, aopc[row].value) for row in rows}
+    _label(axes, points)
+    return sheet
+
+
+def _label(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
+    """Names to the right of the axes at the heights of their points, pushed apart as far as lines of text need."""
+    names = sorted(points, key=lambda name: points[name][1])
+    low, high = axes.get_ylim()
+    heights = spread([(points[name][1] - low) / (high - low) for name in names], least=0.058)
+    for name, height in zip(names, heights):
+        axes.annotate(
+            name, points[name], xytext=(1.06, height), textcoords='axes fraction', va='center', fontsize=9.5, annotation_clip=False,
+            arrowprops={'arrowstyle': '-', 'color': QUIET, 'lw': 0.7, 'shrinkA': 1, 'shrinkB': 5, 'relpos': (0, 0.5)},
+        )  # fmt: skip
+
+
+def spread(wanted: Sequence[float], least: float) -> list[float]:
+    """Rising places in 0..1 at least `least` apart, as near to the rising `wanted` ones as runs of equal gaps come.
+
+    Neighbours that are too near become one block around the mean of what they want, as in isotonic regression.
+    """
+    blocks: list[list[float]] = []
+    for i, place in enumerate(wanted):
+        blocks.append([place - i * least, 1])
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (a, m), (b, n) = blocks[-2:]
+            blocks[-2:] = [[(a * m + b * n) / (m + n), m + n]]
+    starts = [start for start, count in blocks for _ in range(count)]
+    room = 1 - least * (len(starts) - 1)
+    return [min(max(start, min(room, 0)), max(room, 0)) + i * least for i, start in enumerate(starts)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The randomisation cascade
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def cascade(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
+    """Correlation with the trained network's map while ever more groups of parameters are drawn anew: Stan's network, the others."""
+    table = tables.get('sanity-cascade')
+    if table is None:
+        return None
+    groups, first = group_of(runs), _first_explained(runs)
+    sides = {
+        "Stan's network": [row for row in table.rows if groups[row[0]] == 'ours'],
+        'other networks': [row for row in table.rows if (row[0], row[1]) in first and groups[row[0]] != 'ours'],
+    }
+    sides = {title: rows for title, rows in sides.items() if rows}
+    if not sides:
+        return None
+    sheet = figure(5.2 * len(sides), 5.2)
+    for panel, (title, rows) in zip(sheet.subplots(1, len(sides), sharey=True, squeeze=False)[0], sides.items()):
+        for row, (colour, dash, marker) in zip(rows, (*LINES, *[('0.75', '-', '')] * len(rows))):
+            cells = [Cell(1.0, 1.0, 1.0), *(cell for cell in row if isinstance(cell, Cell))]
+            at = np.linspace(0, 1, len(cells))
+            name = said(row[1]) if title.startswith('Stan') else f'{said(row[0])}, {said(row[1])}'
+            panel.plot(
+                at,
+                [c.value for c in cells],
+                color=colour,
+                ls=dash,
+                marker=marker,
+                ms=6,
+                lw=1.8,
+                label=name if marker else None,
+            )
+            panel.fill_between(at, [c.low for c in cells], [c.high for c in cells], color=colour, alpha=0.13, lw=0)
+        panel.axhline(0, color='black', lw=1)
+        panel.set_xticks([0, 1], ['trained', 'all drawn anew'])
+        panel.get_xticklabels()[1].set_ha('right')
+        panel.set(title=title, xlabel='from the heads down to the trunks', ylim=(min(-0.15, panel.get_ylim()[0]), 1.06))
+        panel.grid(**GRID)
+        panel.legend(loc='upper center', bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=9)
+    sheet.axes[0].set_ylabel('rank correlation')
+    return sheet
+
+
+def _first_explained(runs):
+    """(row, explanation) of the compared networks, each with the explanation that stands for it."""
+    of_rows = results.rows(runs, runs[0].variant, *COMPARED)
+    return {(row, results.first_explainer(of_row)) for row, of_row in of_rows.items()}

@@ -1,0 +1,248 @@
+"""What the order of a map does to a network's score: curves, surfaces, and the order of segments among all orders.
+
+The masks and the areas are those of metrics/perturbation.py and metrics/aopc.py; here they meet a network and a removal. A score is
+asked for one clip and many removals. The trunks read segments one by one, so each picture that occurs among all those removals
+is read once, whichever of them it occurs in, and the rest of the network joins what was read: the numbers are those of running
+the whole network anew for each. Read next: removal.py.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from stattn_jax.metrics import aopc, perturbation
+from stattn_jax.study import removal
+from stattn_jax.study.clips import Clip, Map
+
+FRACTIONS = (0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1)
+SURFACE_FRACTIONS = (0, 0.1, 0.3, 0.6, 1)
+PROBABILITY, LOGIT = 0, 1
+
+# Takes what is left, cells bool [n t s] and sounds bool [n t]; gives probability and logit of the class, float64 [n 2].
+Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Scorer:
+    """The scores of one network, compiled once for all its clips, removals and settings.
+
+    `state` holds 'params' and 'rest'; `binary`: a class's probability is a sigmoid's, not a softmax's; `mean_hw3`: the training
+    set's mean picture; `chunk`: how many pictures, and how many removals, go through the network at a time.
+    """
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        state: dict[str, Any],
+        *,
+        binary: bool,
+        mean_hw3: np.ndarray,
+        chunk: int = 16,
+    ):
+        self._params, self._chunk, self._mean = (state['params'], state['rest']), chunk, jnp.asarray(mean_hw3)
+        model = nnx.merge(graphdef, *self._params)
+        self._sees, self._hears, self._grid = model.sees, model.hears, model.grid(*self._mean.shape[:2])
+
+        def compiled(function):
+            return jax.jit(lambda params, *inputs: function(nnx.merge(graphdef, *params), *inputs))
+
+        self._bank = jax.jit(removal.bank)
+        self._sources = jax.jit(jax.vmap(removal.sources, (None, 0)), static_argnums=0)
+        self._look, self._hear, self._see = map(compiled, (_look, _hear, _see))
+        self._masked = compiled(lambda *inputs: _masked(*inputs, binary=binary))
+        self._joined = compiled(lambda *inputs: _joined(*inputs, binary=binary))
+
+    def score(
+        self,
+        clip: Clip,
+        class_: int,
+        setting: str | tuple[str, str] = 'feature',
+        absent_log_mel: np.ndarray | None = None,
+    ) -> Score:
+        """The score of a class of one clip in a setting of removal.SETTINGS; what does not depend on the removal is read here.
+
+        `absent_log_mel` [t f k]: what `removal.sound_absent` gives for the second of an input-level pair. The score of 'feature'
+        lets the network's masks take away cells, and a picture with its last cell; where nothing at all is left there is nothing
+        to weigh: the sound is then zero and no cell is there, which for a sum of terms gives the bias.
+        """
+        clip = Clip(*map(np.asarray, clip))
+        heard = self._hear(self._params, clip.log_mel) if self._hears else None
+        if setting == 'feature':
+            seen = self._look(self._params, clip.frames) if self._sees else None
+            return lambda keep_nts, keep_nt: self._ask_masked((seen, heard, clip.valid, class_), keep_nts, keep_nt)
+        absent = self._hear(self._params, absent_log_mel) if self._hears else None
+        pictures = self._bank(clip.frames, self._mean) if self._sees else None
+        sounds = None if heard is None else np.stack([absent, heard])
+
+        def ask(keep_nts, keep_nt):
+            t, n = np.arange(keep_nt.shape[1]), len(keep_nt)
+            heard_ntd = None if sounds is None else sounds[keep_nt.astype(int), t]
+            if pictures is None:
+                return self._ask_joined(None, np.zeros((n, len(t)), int), heard_ntd, clip.valid, class_)
+            keep_nthw = (keep_nts & clip.valid[:, None]).reshape(n, len(t), *self._grid)
+            shown, index = self._distinct(setting[0], keep_nthw)
+            return self._ask_joined(self._read(pictures, shown), index, heard_ntd, clip.valid, class_)
+
+        return ask
+
+    def _distinct(self, operator, keep_nthw):
+        """The different pictures [u h w] among those that cells are kept in, as removal.sources says, and which is which, [n t]."""
+        parts = [self._sources(operator, keep) for (keep,) in self._chunks(keep_nthw)]
+        source = np.concatenate(parts)[: len(keep_nthw)]
+        shown, index = np.unique(source.reshape(-1, source[0, 0].size), axis=0, return_inverse=True)
+        return shown.reshape(-1, *self._grid), index.reshape(source.shape[:2])
+
+    def _read(self, pictures, source_uhw):
+        """Cells [u s d'] of the pictures that `source_uhw` puts together."""
+        parts = [np.asarray(self._see(self._params, pictures, source)) for (source,) in self._chunks(source_uhw)]
+        return np.concatenate(parts)[: len(source_uhw)]
+
+    def _ask_masked(self, read, keep_nts, keep_nt):
+        parts = [self._masked(self._params, *read, *kept) for kept in self._chunks(keep_nts, keep_nt)]
+        return np.concatenate(parts)[: len(keep_nt)].astype(float)
+
+    def _ask_joined(self, seen_usd, index_nt, heard_ntd, valid, class_):
+        parts = []
+        for index, *heard in self._chunks(*(x for x in (index_nt, heard_ntd) if x is not None)):
+            seen = None if seen_usd is None else seen_usd[index]
+            parts.append(self._joined(self._params, seen, heard[0] if heard else None, valid, class_))
+        return np.concatenate(parts)[: len(index_nt)].astype(float)
+
+    def _chunks(self, *arrays):
+        """The rows of all arrays, so many at a time; the last row stands in for those that the last chunk lacks."""
+        for start in range(0, len(arrays[0]), self._chunk):
+            rows = [x[start : start + self._chunk] for x in arrays]
+            yield [np.concatenate([x, np.repeat(x[-1:], self._chunk - len(x), axis=0)]) for x in rows]
+
+
+def _look(model, frames):
+    return model.cells(frames[None], train=False)[0]
+
+
+def _hear(model, log_mel):
+    return model.sound(log_mel[None], train=False)[0]
+
+
+def _see(model, pictures, source_nhw):
+    return _look(model, removal.assemble(pictures, source_nhw))
+
+
+def _masked(model, seen, heard, valid, class_, keep_nts, keep_nt, *, binary):
+    """One clip behind the trunks, [t s d'] and [t d], with masks."""
+
+    def ask(keep_ts, keep_t):
+        units = jnp.stack([keep_ts.any(axis=-1), keep_t]) & valid
+        nothing = ~units.any()
+        logits, _ = model.decide(
+            None if seen is None else seen[None],
+            None if heard is None else jnp.where(nothing, 0.0, heard)[None],
+            valid[None],
+            cell_mask=keep_ts[None],
+            unit_mask=(units | nothing)[None],
+        )
+        return logits[0]
+
+    return _said(jax.vmap(ask)(keep_nts, keep_nt), class_, binary)
+
+
+def _joined(model, seen, heard, valid, class_, *, binary):
+    """Clips that differ in what the trunks read, [n t s d'] and [n t d]."""
+    n = len(heard if seen is None else seen)
+    logits, _ = model.decide(seen, heard, jnp.broadcast_to(valid, (n, *valid.shape)))
+    return _said(logits, class_, binary)
+
+
+def _said(logits_nc, class_, binary):
+    probabilities = jax.nn.sigmoid(logits_nc) if binary else jax.nn.softmax(logits_nc, axis=-1)
+    return jnp.stack([probabilities[:, class_], logits_nc[:, class_]], axis=-1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Orders
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def curves(
+    score: Score,
+    valid: np.ndarray,
+    maps: Sequence[Map],
+    fractions: Sequence[float] = FRACTIONS,
+    *,
+    draws: int = 4,
+    seed: int = 0,
+) -> list[perturbation.Curves]:
+    """Deletion and insertion of the same fraction of cells and of sounds together, each in its own order; scores [k 2], of each map.
+
+    Cells of all `valid` segments [t] have one order; segments that are not valid hold no units. `Curves.fraction` is the mean of the
+    true shares of cells and of sounds. Maps asked together share the pictures that are the same.
+    """
+    removed = [_diagonal(map_, valid, fractions, draws, seed) for map_ in maps]
+    masks = [(np.stack([cells, ~cells]), np.stack([sounds, ~sounds])) for cells, sounds in removed]
+    flat = [[x.reshape(-1, *x.shape[3:]) for x in pair] for pair in masks]
+    scores = score(*_kept(*map(np.concatenate, zip(*flat)), valid))
+    ends = np.cumsum([len(sounds) for _, sounds in flat])
+    found = []
+    for (_, sounds), part in zip(masks, np.split(scores, ends[:-1])):
+        deletion, insertion = part.reshape(*sounds.shape[:3], 2).mean(axis=1)
+        found.append(perturbation.Curves(_shares(maps[0], valid, fractions), deletion, insertion))
+    return found
+
+
+def _diagonal(map_, valid, fractions, draws, seed):
+    """What is removed of cells, bool [d k v s], and of sounds, [d k v], of the v valid segments."""
+    parts = [
+        perturbation.removals(np.asarray(values)[valid], fractions, draws=draws, seed=(seed, i))
+        for i, values in enumerate(map_)
+    ]
+    d = max(map(len, parts))
+    return [np.broadcast_to(part, (d, *part.shape[1:])) for part in parts]
+
+
+def _shares(map_, valid, fractions):
+    sizes = [np.asarray(values)[valid].size for values in map_]
+    return np.mean([perturbation.counts(size, fractions) / size for size in sizes], axis=0)
+
+
+def _kept(removed_nvs, removed_nv, valid):
+    """What is left, [n t s] and [n t], of what is removed of the valid segments."""
+    kept = []
+    for removed in (removed_nvs, removed_nv):
+        whole = np.ones((len(removed), len(valid), *removed.shape[2:]), bool)
+        whole[:, valid] = ~removed
+        kept.append(whole & valid.reshape(-1, *(1,) * (removed.ndim - 2)))
+    return kept
+
+
+def surface(
+    score: Score,
+    valid: np.ndarray,
+    map_: Map,
+    fractions: Sequence[float] = SURFACE_FRACTIONS,
+    *,
+    draws: int = 4,
+    seed: int = 0,
+) -> perturbation.Surface:
+    """The scores [i j 2] over (share of the cells removed, share of the sounds removed)."""
+    visual, audio = (np.asarray(values)[valid] for values in map_)
+    return perturbation.surface(
+        visual, audio, lambda *removed: score(*_kept(*removed, valid)), fractions, draws=draws, seed=seed
+    )
+
+
+def segment_scores(score: Score, valid: np.ndarray, cells: int) -> np.ndarray:
+    """The class's logit with every subset of the valid segments left, pictures of so many cells and sounds together: float64 [2^v]."""
+    kept_nv = aopc.subsets(int(valid.sum()))
+    kept_nt = np.zeros((len(kept_nv), len(valid)), bool)
+    kept_nt[:, valid] = kept_nv
+    return score(np.broadcast_to(kept_nt[..., None], (*kept_nt.shape, cells)), kept_nt)[:, LOGIT]
+
+
+def segment_aopc(scores: np.ndarray, valid: np.ndarray, maps_kt: np.ndarray) -> tuple[np.ndarray, float]:
+    """Where the order of each map lies from the worst (0) to the best (1), [k], and where a blind order does, from `segment_scores`.
+
+    NaN where the order makes no difference.
+    """
+    return aopc.normalised(scores, np.asarray(maps_kt)[:, valid]), aopc.chance(scores)

@@ -1,0 +1,93 @@
+"""What the study consists of: from its config to one entry per trained network, with the config of its run and its folder.
+
+Read next: jobs.py, which works the entries off; measure.py, which measures one.
+"""
+
+import copy
+import dataclasses
+import difflib
+import hashlib
+import json
+import pathlib
+
+import ml_collections
+
+from stattn_jax import run
+
+GROUPS = ('ours', 'representation', 'intrinsic', 'ablation')
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One network of the study: a row of its tables, trained on a variant with a seed."""
+
+    variant: str
+    row: str
+    seed: int
+    group: str
+    config: ml_collections.ConfigDict
+    folder: pathlib.Path
+
+    @property
+    def name(self) -> str:
+        return f'{self.variant}/{self.row}-{self.seed}'
+
+    @property
+    def workdir(self) -> pathlib.Path:
+        """Where its training lives."""
+        return self.folder / 'training'
+
+    def key(self, measure: ml_collections.ConfigDict) -> str:
+        """A short hash of all that its numbers depend on: results under another key are made anew."""
+        fields = {'run': self.config.to_dict(), 'measure': measure.to_dict(), 'row': self.row}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def entries(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Entry]:
+    """Every entry, seed by seed, so that a study that is stopped early has whole tables of fewer seeds.
+
+    Raises RunError for a row with an unknown group, variant or field, and for fields that no run can have.
+    """
+    for row, what in config.rows.items():
+        _check_row(row, what, config)
+    rows = sorted(config.rows.items(), key=lambda item: GROUPS.index(item[1].group))
+    found = []
+    for seed in config.seeds:
+        for variant in config.variants:
+            for row, what in rows:
+                if not what.variants or variant in what.variants:
+                    fields = run_config(config, variant, row, seed, workdir)
+                    folder = workdir / 'runs' / variant / f'{row}-{seed}'
+                    found.append(Entry(variant, row, seed, what.group, fields, folder))
+    return found
+
+
+def run_config(config, variant: str, row: str, seed: int, workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """The config of one run: the variant's, with the row's fields, the seed, and the variant's data where none are named."""
+    made = copy.deepcopy(config.variants[variant].run).lock()
+    try:
+        made.update(config.rows[row].fields)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise run.RunError(f'config.rows.{row}.fields: {str(error).splitlines()[0]}') from None
+    made.seed = seed
+    if not made.data.dir:
+        made.data.dir = str(data_folder(variant, workdir))
+    run.check(made)
+    return made
+
+
+def data_folder(variant: str, workdir: pathlib.Path) -> pathlib.Path:
+    """Where the study makes a variant's data."""
+    return workdir / 'data' / variant
+
+
+def _check_row(row, what, config):
+    if what.group not in GROUPS:
+        raise run.RunError(f'config.rows.{row}.group is {what.group!r}; expected one of {", ".join(GROUPS)}')
+    for variant in what.variants:
+        if variant not in config.variants:
+            near = difflib.get_close_matches(variant, config.variants, n=1)
+            raise run.RunError(
+                f'config.rows.{row}.variants names {variant!r}; expected {", ".join(config.variants)}'
+                + (f'; near: {near[0]}' if near else '')
+            )

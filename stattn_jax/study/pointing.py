@@ -1,0 +1,81 @@
+"""The pointing games of a map clip by clip, as intervals need them. Read next: perturb.py."""
+
+import dataclasses
+
+import numpy as np
+
+from stattn_jax import score
+from stattn_jax.data import pipeline
+from stattn_jax.metrics import energy, joint, localization, maps
+from stattn_jax.study.clips import Map
+from stattn_jax.study.networks import Shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """What is known of the clips' labels: boxes [k 5] and events [e 2] of each, affine maps, valid [n t], length of a segment (s)."""
+
+    boxes: list[np.ndarray]
+    events: list[np.ndarray]
+    affines: list[tuple[float, float, float, float]]
+    valid: np.ndarray
+    seconds: float
+
+    @classmethod
+    def of(cls, truth: list[score.Truth], fit: str, seconds: float) -> 'Targets':
+        """Of each clip's first label."""
+        return cls(
+            [_rows(((b.time, b.x0, b.y0, b.x1, b.y1) for b in r.boxes if b.label == r.labels[0]), 5) for r in truth],
+            [_rows(((e.onset, e.offset) for e in r.events if e.label == r.labels[0]), 2) for r in truth],
+            [pipeline.frame_affine(r.height, r.width, fit) for r in truth],
+            np.stack([r.valid for r in truth]),
+            seconds,
+        )
+
+    def subset(self, chosen: np.ndarray) -> 'Targets':
+        """Of some clips, by number."""
+        lists = ([items[i] for i in chosen] for items in (self.boxes, self.events, self.affines))
+        return Targets(*lists, self.valid[chosen], self.seconds)
+
+    @property
+    def strata(self) -> dict[str, np.ndarray]:
+        """Which clips have a small object, and which an event that does not fill the clip: bool [n]."""
+        segments = self.valid.shape[1]
+        inside = np.array([localization.segments_in_events(segments, e, self.seconds) for e in self.events])
+        return {'small': localization.small_clips(self.boxes), 'partial': (inside != self.valid).any(axis=1)}
+
+
+def games(shown: Shown, targets: Targets) -> dict[str, np.ndarray]:
+    """Expected hits [n] in space (also with TorchRay's tolerance), time, both at once; energy inside the boxes; sparseness."""
+    where_nthw = _grids(shown.map.visual, targets.valid)
+    spatial = {'boxes': targets.boxes, 'affines': targets.affines, 'segment_seconds': targets.seconds}
+    when_nt = np.asarray(shown.when)
+    together = (when_nt, where_nthw, targets.boxes, targets.events, targets.affines, targets.seconds)
+    kept = [visual[valid] for visual, valid in zip(np.asarray(shown.map.visual), targets.valid)]
+    return {
+        'space': localization.spatial_hits(where_nthw, **spatial),
+        'space_scaled': localization.spatial_hits(where_nthw, **spatial, tau=localization.TOLERANCE),
+        'time': localization.temporal_hits(when_nt, targets.valid, targets.events, targets.seconds),
+        'joint': joint.joint_hits(*together),
+        'energy': energy.energies(where_nthw, **spatial)[0],
+        'gini': np.array([maps.gini(map_) for map_ in kept]),
+        'entropy': np.array([maps.entropy(map_) for map_ in kept]),
+    }
+
+
+def chance(targets: Targets, cells: int) -> dict[str, np.ndarray]:
+    """What a blind guess scores in each game, [n]: a constant map, whose ties are all hit alike."""
+    n, t = targets.valid.shape
+    blind = games(Shown(Map(np.ones((n, t, cells)), np.zeros((n, t))), np.zeros((n, t))), targets)
+    return {name: blind[name] for name in ('space', 'space_scaled', 'time', 'joint', 'energy')}
+
+
+def _rows(rows, width: int) -> np.ndarray:
+    return np.array(list(rows), float).reshape(-1, width)
+
+
+def _grids(visual_nts, valid_nt) -> np.ndarray:
+    """[n t h w], -inf where not valid."""
+    n, t, s = visual_nts.shape
+    side = int(np.sqrt(s))
+    return np.where(valid_nt[..., None], np.asarray(visual_nts, float), -np.inf).reshape(n, t, side, side)

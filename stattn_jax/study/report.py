@@ -1,0 +1,173 @@
+"""The study as a page and as a document: the same words, figures and tables in report.html and results.md.
+
+The page is one file that needs no network and no script: pictures are data URIs, folded tables are <details>. Everything that comes from
+data is escaped. Its style is report.css. Read next: words.py for the sentences.
+"""
+
+import base64
+import importlib.resources
+import json
+import pathlib
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+from stattn_jax.study.cells import AHEAD, BEHIND, LEVEL, Row, Table
+from stattn_jax.study.figures import Picture
+from stattn_jax.study.words import ASKED, READING
+
+MARKS = {AHEAD: '▲', LEVEL: '●', BEHIND: '▼'}
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+NOWHERE = 'Nowhere, in what was measured.'
+TITLE = 'Stan and the others: does it recognise more, and are its explanations true?'
+
+
+class Story(NamedTuple):
+    """The study in words: which runs are there, what came out by variant, where Stan is not ahead, what the numbers hang on."""
+
+    coverage: str
+    outcome: dict[str, list[str]]
+    shortfalls: dict[str, list[str]]
+    facts: list[tuple[str, str]]
+
+
+class Example(NamedTuple):
+    """A drawn clip: its file, the variant, and what it shows."""
+
+    path: pathlib.Path
+    variant: str
+    caption: str
+
+
+def examples(folder: pathlib.Path) -> list[Example]:
+    """What VARIANT/examples.json under `folder` name, in their order; none where the folder is not there."""
+    found = []
+    for path in sorted(folder.glob('*/examples.json')):
+        told = json.loads(path.read_text(encoding='utf-8'))
+        found += [Example(path.parent / item['file'], path.parent.name, item['caption']) for item in told]
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Markdown
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def markdown(story: Story, tables: Sequence[Table], pictures: Sequence[Picture]) -> str:
+    """The document; figures are named as figures/FILE beside it."""
+    parts = ['# Results of the study', ASKED, f'{story.coverage} {READING}']
+    parts.append('\n'.join(f'- {name}: {value}' for name, value in story.facts))
+    for variant, sentences in story.outcome.items():
+        parts += [f'## {variant}', '\n'.join(f'- {sentence}' for sentence in sentences)]
+        parts += [
+            f'![{p.title}](figures/{p.path.name})\n\n{p.title}. {p.note}' for p in pictures if p.variant == variant
+        ]
+        for table in tables:
+            if table.variant == variant:
+                parts += [f'### {table.title} ({variant})', table.note, table.markdown()]
+    parts.append('## Where Stan is not ahead')
+    for topic, sentences in story.shortfalls.items():
+        parts += [f'### {topic}', '\n'.join(f'- {sentence}' for sentence in sentences) or NOWHERE]
+    return '\n\n'.join(part for part in parts if part) + '\n'
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# HTML
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def html(story: Story, tables: Sequence[Table], pictures: Sequence[Picture], shown: Sequence[Example] = ()) -> str:
+    """The page."""
+    style = (importlib.resources.files('stattn_jax.study') / 'report.css').read_text(encoding='utf-8')
+    body = [_head(story), _shortfalls(story.shortfalls)]
+    for variant in story.outcome:
+        body.append(f'<section id="{escape(variant)}"><h2>{escape(variant)}</h2>')
+        body += [_picture(p) for p in pictures if p.variant == variant]
+        body += [_table(table) for table in tables if table.variant == variant]
+        body += [_examples([example for example in shown if example.variant == variant]), '</section>']
+    facts = ''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in story.facts)
+    body.append(f'<section id="facts"><h2>What the numbers hang on</h2><dl>{facts}</dl></section>')
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{TITLE}</title><style>\n{style}</style></head>\n<body><main>\n'
+        + '\n'.join(body)
+        + '\n</main></body></html>\n'
+    )
+
+
+def _head(story: Story) -> str:
+    links = [
+        ('shortfalls', 'Where Stan is not ahead'),
+        *((v, v) for v in story.outcome),
+        ('facts', 'What the numbers hang on'),
+    ]
+    found = [f'<header><h1>{TITLE}</h1><p>{escape(ASKED)}</p><p class="coverage">{escape(story.coverage)}</p>']
+    found.append(
+        '<nav>' + ' '.join(f'<a href="#{escape(to)}">{escape(text)}</a>' for to, text in links) + '</nav></header>'
+    )
+    found.append('<section id="outcome"><h2>What came out</h2>')
+    for variant, sentences in story.outcome.items():
+        found.append(f'<h3>{escape(variant)}</h3>{_list(sentences)}')
+    return ''.join(found) + f'<p class="note">{escape(READING)}</p></section>'
+
+
+def _shortfalls(by_topic: dict[str, list[str]]) -> str:
+    found = ['<section id="shortfalls"><h2>Where Stan is not ahead</h2>']
+    for place, (topic, sentences) in enumerate(by_topic.items()):
+        behind = sum(f': {BEHIND} ' in sentence for sentence in sentences)
+        count = f'{topic}: {len(sentences)} measures in which one or more are level or ahead, {behind} in which one or more are ahead'
+        told = _list(sentences) if sentences else f'<p>{NOWHERE}</p>'
+        found.append(f'<details{"" if place else " open"}><summary>{escape(count)}</summary>{told}</details>')
+    return ''.join(found) + '</section>'
+
+
+def _list(sentences):
+    return f'<ul>{"".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)}</ul>'
+
+
+def _picture(picture: Picture) -> str:
+    return _image(picture.path, picture.title, f'<b>{escape(picture.title)}.</b> {escape(picture.note)}')
+
+
+def _examples(shown: Sequence[Example]) -> str:
+    if not shown:
+        return ''
+    images = ''.join(_image(example.path, f'Example: {example.caption}', escape(example.caption)) for example in shown)
+    return f'<h3>Examples</h3><p class="note">Seed 0, the same clips for all; the frame is the true object, the shade the true event.</p>{images}'
+
+
+def _image(path, alternative, caption):
+    data = base64.b64encode(path.read_bytes()).decode()
+    image = f'<img alt="{escape(alternative)}" src="data:image/png;base64,{data}">'
+    return f'<figure><div class="sheet" tabindex="0">{image}</div><figcaption>{caption}</figcaption></figure>'
+
+
+def _table(table: Table) -> str:
+    head = ''.join(f'<th scope="col"{_side(table, c)}>{escape(text)}</th>' for c, text in enumerate(table.heads()))
+    rows = ''.join(f'<tr>{_cells(table, row)}</tr>' for row in table.rows)
+    box = (
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f'<p class="note">{escape(table.note)}</p>'
+    )
+    title = escape(table.title)
+    if table.aside:
+        return f'<details><summary><h3>{title}</h3></summary>{box}</details>'
+    return f'<h3>{title}</h3>{box}'
+
+
+def _cells(table: Table, row: Row) -> str:
+    found = []
+    for c, texts in enumerate(table.texts(row)):
+        tag = 'th scope="row"' if c == 0 else 'td'
+        value, *rest = map(escape, texts)
+        verdict = rest.pop() if rest else ''
+        quiet = ''.join(f' <small>{part}</small>' for part in rest if part)
+        word = f' <span class="{verdict}">{MARKS[verdict]} {verdict}</span>' if verdict else ''
+        found.append(f'<{tag}{_side(table, c)}>{value}{quiet}{word}</{tag[:2]}>')
+    return ''.join(found)
+
+
+def _side(table, c):
+    return '' if table.columns[c].unit == 'text' else ' class="number"'

@@ -1,0 +1,214 @@
+"""The measured runs of a study, and numbers over them with their intervals. Read next: cells.py, then tables.py.
+
+A number is a mean over test clips and over trainings of one row. Two networks are compared on the same clips, with their trainings drawn
+apart; two explanations of one network are compared training by training, since they share it.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from stattn_jax.explain import events
+from stattn_jax.metrics import bootstrap
+from stattn_jax.study import networks, plan, posthoc, removal
+from stattn_jax.study.cells import Cell, verdict
+
+BLIND = ('random', 'centre')
+EXPLAINERS = ('terms', 'attention', 'own', *posthoc.METHODS, *BLIND)
+SETTINGS = ('feature', *('_'.join(pair) for pair in removal.PAIRS))
+VARIANTS = ('events', 'lopsided', 'binding')
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One trained and measured network: what measures.json says, and the arrays of measures.npz, most of them [n] over test clips.
+
+    NaN where a clip has no value or was not measured.
+    """
+
+    variant: str
+    row: str
+    seed: int
+    group: str
+    steps: int
+    parameters: int
+    train_seconds: float
+    measure_seconds: float
+    numbers: dict[str, Any]
+    run: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def name(self) -> str:
+        return f'{self.variant}/{self.row}-{self.seed}'
+
+    def to_json(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != 'arrays'}
+
+
+def load(folder: pathlib.Path) -> list[Run]:
+    """Every run under `folder`/runs that has both its files, in the order of the tables.
+
+    Raises ValueError where runs of a variant were measured on different test clips.
+    """
+    paths = pathlib.Path(folder, 'runs').glob('*/*/measures.json')
+    runs = sorted((_read(path) for path in paths if path.with_suffix('.npz').exists()), key=_place)
+    for variant in variants(runs):
+        first, *others = (run for run in runs if run.variant == variant)
+        for other in others:
+            if not np.array_equal(first.arrays['labels'], other.arrays['labels']):
+                raise ValueError(
+                    f'{first.name} and {other.name} were measured on different test clips; expected the same labels in '
+                    'the same order; remove the older one and measure it again'
+                )
+    return runs
+
+
+def _read(path):
+    told = json.loads(path.read_text())
+    with np.load(path.with_suffix('.npz')) as arrays:
+        names = [field.name for field in dataclasses.fields(Run) if field.name != 'arrays']
+        return Run(**{name: told[name] for name in names}, arrays=dict(arrays))
+
+
+def _place(run):
+    variant = VARIANTS.index(run.variant) if run.variant in VARIANTS else len(VARIANTS)
+    return variant, run.variant, plan.GROUPS.index(run.group), run.row, run.seed
+
+
+def variants(runs: Sequence[Run]) -> list[str]:
+    """The variants there are, in order."""
+    return list(dict.fromkeys(run.variant for run in runs))
+
+
+def rows(runs: Sequence[Run], variant: str, *groups: str) -> dict[str, list[Run]]:
+    """The runs of each row of a variant, of these groups (without any: of all)."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.variant == variant and run.group in (groups or plan.GROUPS):
+            found.setdefault(run.row, []).append(run)
+    return found
+
+
+def ours(runs: Sequence[Run], variant: str) -> list[Run]:
+    """The runs of Stan as it is; empty where none is there."""
+    return next(iter(rows(runs, variant, 'ours').values()), [])
+
+
+def explainers(runs: Sequence[Run]) -> list[str]:
+    """What was asked to explain these runs, blind ones included."""
+    there = {name.split('/')[0] for run in runs for name in run.arrays}
+    return [name for name in EXPLAINERS if name in there]
+
+
+def first_explainer(runs: Sequence[Run]) -> str | None:
+    """The explanation that stands for a row in comparisons of rows; None for a row without one."""
+    return networks.first([name for name in explainers(runs) if name not in BLIND])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Values of clips
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def values(runs: Sequence[Run], name: str, stratum: str = '') -> np.ndarray | None:
+    """float [s n] of the runs that have a value under `name`, of the clips of a stratum ('small', 'partial'; '' for all)."""
+    return _stacked(runs, lambda run: _array(run, name), stratum)
+
+
+def gaps(runs: Sequence[Run], name: str, other: str, stratum: str = '') -> np.ndarray | None:
+    """float [s n]: `name` less `other` of the same networks; None where no run has both."""
+    return _stacked(runs, lambda run: _array(run, name) - _array(run, other), stratum)
+
+
+def _array(run, name):
+    return np.asarray(run.arrays.get(name, np.nan), float)
+
+
+def _stacked(runs, of, stratum):
+    found = []
+    for run in runs:
+        values_n = np.broadcast_to(of(run), run.arrays['labels'].shape)
+        kept_n = run.arrays.get(stratum, np.zeros(len(values_n), bool)) if stratum else np.ones(len(values_n), bool)
+        if not np.isnan(values_n[kept_n]).all():
+            found.append(values_n[kept_n])
+    return np.stack(found) if found else None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def mean(values_sn: np.ndarray | None, judged: bool = False) -> Cell | None:
+    """The mean over clips and trainings; `judged`: of gaps, with the verdict that they lie above, around or below 0."""
+    return None if values_sn is None else _cell(bootstrap.mean(values_sn), len(values_sn), judged)
+
+
+def difference(ours_sn: np.ndarray | None, theirs_sn: np.ndarray | None) -> Cell | None:
+    """The mean of ours less the mean of theirs on the same clips, with its verdict."""
+    if ours_sn is None or theirs_sn is None:
+        return None
+    return _cell(bootstrap.difference(ours_sn, theirs_sn), min(len(ours_sn), len(theirs_sn)), judged=True)
+
+
+def _cell(found: bootstrap.Interval, seeds: int, judged: bool) -> Cell | None:
+    if not found.n:
+        return None
+    return Cell(*found, seeds=seeds, verdict=verdict(found.low, found.high) if judged else '')
+
+
+def over_seeds(values_s: Sequence[float]) -> Cell:
+    """The mean of one number of each training; no interval for a single training."""
+    found = bootstrap.mean(np.array(values_s, float))
+    low, high = (found.low, found.high) if len(values_s) > 1 else (np.nan, np.nan)
+    return Cell(found.value, low, high, len(values_s), seeds=len(values_s))
+
+
+def rate(runs: Sequence[Run], name: str, count: str) -> Cell | None:
+    """A rate among a run's numbers, whose clips are known by their `count` alone: the interval that so many hits among them have.
+
+    Trainings count as if the same clips were hard for all of them, which makes the interval the widest there is.
+    """
+    told = [run.numbers for run in runs if name in run.numbers and run.numbers.get(count)]
+    if not told:
+        return None
+    n = min(numbers[count] for numbers in told)
+    hits = [np.arange(n) < round(numbers[name] * n) for numbers in told]
+    found = mean(np.array(hits, float))
+    return found and found._replace(value=float(np.mean([numbers[name] for numbers in told])))
+
+
+def mean_average_precision(runs: Sequence[Run]) -> Cell:
+    """Mean average precision over classes, mean over trainings; the interval draws clips, the trainings staying as they are."""
+    labels_n = runs[0].arrays['labels']
+    functions = [ap_of_draws(run.arrays['logits'], labels_n) for run in runs]
+    found = bootstrap.statistic(lambda clips: float(np.mean([f(clips) for f in functions])), len(labels_n))
+    return Cell(*found, seeds=len(runs))
+
+
+def ap_of_draws(logits_nc: np.ndarray, labels_n: np.ndarray) -> Callable[[np.ndarray], float]:
+    """Mean average precision of drawn clips, as metrics.classification defines it for the clips repeated.
+
+    A clip drawn k times weighs k: sorting once is enough for all draws.
+    """
+    scores_cn = events.log_probabilities(logits_nc, binary=False).T
+    order_cn = np.argsort(-scores_cn, axis=1, kind='stable')
+    sorted_cn = np.take_along_axis(scores_cn, order_cn, axis=1)
+    positive_cn = labels_n[order_cn] == np.arange(len(scores_cn))[:, None]
+    # Clips of equal score enter together: each counts at the last of its equals.
+    last_cn = np.stack([np.searchsorted(-row, -row, side='right') - 1 for row in sorted_cn])
+
+    def of(clips):
+        weight_cn = np.bincount(clips, minlength=len(labels_n))[order_cn]
+        hits_cn = weight_cn * positive_cn
+        precision_cn = np.cumsum(hits_cn, axis=1) / np.maximum(np.cumsum(weight_cn, axis=1), 1)
+        total_c = hits_cn.sum(axis=1)
+        found_c = (hits_cn * np.take_along_axis(precision_cn, last_cn, axis=1)).sum(axis=1)
+        return float((found_c[total_c > 0] / total_c[total_c > 0]).mean())
+
+    return of

@@ -1,0 +1,70 @@
+"""From the measured networks to what people read: examples, tables, figures, report. Read next: tables.py, report.py."""
+
+import os
+import pathlib
+
+import numpy as np
+
+from stattn_jax import run, score
+from stattn_jax.data import pipeline, source
+from stattn_jax.study import examples, measure, plan, tables
+from stattn_jax.study.pointing import Targets
+
+# Which explanation of a row an example shows: the first of these that it has.
+PREFERRED = ('terms', 'own', 'grad_cam', 'gradient_input')
+
+
+def write(config, workdir: pathlib.Path, entries: list[plan.Entry], wall_seconds: float) -> None:
+    """Writes all results of a study from what was measured; entries that are not are named in them."""
+    measured = [entry for entry in entries if (entry.folder / measure.NUMBERS).exists()]
+    for variant in config.variants:
+        of_variant = [
+            e for e in measured if e.variant == variant and e.seed == config.seeds[0] and e.group != 'ablation'
+        ]
+        if of_variant:
+            examples.write(workdir / 'examples', variant, _examples(of_variant))
+    facts = {
+        'expected': [entry.name for entry in entries],
+        'commit': run.git_commit(),
+        'versions': run.versions(),
+        'cpus': os.cpu_count(),
+        'wall_seconds': wall_seconds,
+        'seeds': list(config.seeds),
+        'measure': config.measure.to_dict(),
+    }
+    tables.write(tables.load(workdir), workdir, facts)
+
+
+def _examples(entries: list[plan.Entry]) -> list[dict]:
+    """The clips that every entry kept maps of, with the maps."""
+    config = entries[0].config
+    data = source.RecordSource(config.data.dir, measure.SPLIT)
+    arrays = {entry.row: np.load(entry.folder / measure.ARRAYS) for entry in entries}
+    found = []
+    for place, number in enumerate(next(iter(arrays.values()))['example/clips']):
+        record = data[int(number)]
+        clip = pipeline.clip_arrays(record, config.data.frame_size, config.data.fit)
+        truth = score.Truth(
+            record.labels,
+            record.events,
+            record.boxes,
+            record.presence,
+            clip['valid'],
+            record.clip.height,
+            record.clip.width,
+        )
+        rows, said = {}, []
+        for row, kept in arrays.items():
+            name = next((name for name in PREFERRED if f'example/{name}/visual' in kept), None)
+            if name:
+                rows[f'{row}: {examples.NAMES[name]}'] = tuple(
+                    kept[f'example/{name}/{part}'][place] for part in ('visual', 'when')
+                )
+                said.append(f'{row} {data.info.classes[kept["logits"][number].argmax()]}')
+        found.append({
+            'frames': clip['frames'],
+            'targets': Targets.of([truth], config.data.fit, data.info.spec.segment_seconds),
+            'rows': rows,
+            'caption': f'{record.clip_id}, label {data.info.classes[record.labels[0]]}. Said: {", ".join(said)}.',
+        })  # fmt: skip
+    return found

@@ -1,0 +1,75 @@
+"""From measured runs to all that people read of a study: study.json, tables, figures, results.md and the report.
+
+`write(load(workdir), workdir, facts)`. Read next: comparisons.py, faithfulness.py and explanations.py for what the tables hold, report.py for the page.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from stattn_jax.study import comparisons, explanations, faithfulness, figures, report, results, words
+from stattn_jax.study.cells import Table
+from stattn_jax.study.results import Run, load
+
+__all__ = ['Run', 'Table', 'load', 'make', 'write']
+
+FORMAT = 'stattn_jax.study/1'
+
+
+def write(runs: Sequence[Run], folder: pathlib.Path, facts: dict[str, Any]) -> None:
+    """Writes study.json, tables/*.csv, figures/*.png, results.md and report.html into `folder`, from what is there.
+
+    `facts`: what the numbers hang on, printed as it is (commit, versions, hardware, wall_seconds, ...); `expected`, the names
+    VARIANT/ROW-SEED of all runs of the study, is counted against the runs that are there. Files are replaced whole.
+    """
+    folder, facts = pathlib.Path(folder), dict(facts)
+    coverage, made = words.coverage(runs, facts.pop('expected')), make(runs)
+    story = report.Story(
+        coverage,
+        {v: words.outcome(made, v) for v in results.variants(runs)},
+        words.shortfalls(made),
+        words.facts(facts),
+    )
+    told = {
+        'format': FORMAT,
+        'facts': facts,
+        'coverage': coverage,
+        'shortfalls': story.shortfalls,
+        'tables': [table.to_json() for table in made],
+        'runs': [run.to_json() for run in runs],
+    }
+    _replace(folder / 'study.json', json.dumps(told, indent=1, allow_nan=False) + '\n')
+    for table in made:
+        _replace(folder / 'tables' / f'{table.stem}.csv', table.csv())
+    pictures = figures.write(runs, made, folder / 'figures')
+    _replace(folder / 'results.md', report.markdown(story, made, pictures))
+    _replace(folder / 'report.html', report.html(story, made, pictures, report.examples(folder / 'examples')))
+
+
+def _replace(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'{path.name}.part')
+    part.write_text(text, encoding='utf-8')
+    os.replace(part, path)
+
+
+def make(runs: Sequence[Run]) -> list[Table]:
+    """Every table of every variant, those without a row left out."""
+    found = []
+    for variant in results.variants(runs):
+        found += [
+            comparisons.recognition(runs, variant),
+            *comparisons.pointing(runs, variant),
+            faithfulness.order(runs, variant),
+            faithfulness.removal(runs, variant),
+            *explanations.explainers(runs, variant),
+            *explanations.cascades(runs, variant),
+            explanations.sanity(runs, variant),
+            explanations.inside(runs, variant),
+            explanations.leaks(runs, variant),
+            comparisons.ablations(runs, variant),
+            explanations.rankings(runs, variant),
+        ]
+    return [table.without_empty() for table in found if table.rows]

@@ -1,0 +1,56 @@
+"""The study at toy size: a config of a few rows on six-second clips of 16 pixels, and its data."""
+
+import pathlib
+
+import ml_collections
+
+from configs import study
+from data_prep import cli, synthetic
+
+FIELDS = {
+    'model': {'frame_size': 16, 'width': 16, 'hidden': 8},
+    'data': {'frame_size': 16},
+    'loss': {'negatives': 1},
+    'optim': {'warmup_steps': 2},
+    'train': {'steps': 4, 'batch': 8, 'log_every_steps': 2, 'save_every_steps': 2},
+    'eval': {'batch': 8, 'leak_clips': 4},
+}
+MAKE = {'train': 16, 'test': 8, 'segments': 6}
+MEASURE = {'clips': 2, 'shifts': 2, 'redraws': 1}
+
+
+def config(*rows: str, seeds: tuple[int, ...] = (0,)) -> ml_collections.ConfigDict:
+    """The events alone, of these rows."""
+    made = study.get_config()
+    for name in [name for name in made.variants if name != 'events']:
+        del made.variants[name]
+    for name in [name for name in made.rows if name not in rows]:
+        del made.rows[name]
+    for what in made.rows.values():
+        what.variants = ()
+    made.variants.events.run.update(FIELDS)
+    made.variants.events.make.update(MAKE)
+    made.measure.update(MEASURE)
+    made.seeds = seeds
+    return made
+
+
+def as_flags() -> list[str]:
+    """The sizes of `config` for the command line."""
+    fields = {f'variants.events.run.{a}.{b}': x for a, group in FIELDS.items() for b, x in group.items()}
+    fields |= {f'variants.events.make.{name}': x for name, x in MAKE.items()}
+    fields |= {f'measure.{name}': x for name, x in MEASURE.items()}
+    return [f'--config.{name}={x}' for name, x in fields.items()]
+
+
+def make_data(folder: pathlib.Path) -> None:
+    """The data of the events, with the sounds of the test clips."""
+    synthetic.FLAGS.unparse_flags()
+    flags = [
+        f'--out={folder}',
+        '--variant=easy',
+        '--sounds',
+        '--workers=1',
+        *(f'--{name}={x}' for name, x in MAKE.items()),
+    ]
+    assert cli.exit_code(['synthetic', *flags], synthetic.main, synthetic.FLAGS, '') == 0

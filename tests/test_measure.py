@@ -1,0 +1,141 @@
+"""One network trained and measured at toy size: what is in its files, and that measuring again gives the same numbers."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import studies
+from tiny import quick_compile  # noqa: F401  autouse
+
+from stattn_jax import evaluate, run
+from stattn_jax.explain import contributions
+from stattn_jax.metrics import aopc
+from stattn_jax.runtime import parallel
+from stattn_jax.study import heldout, measure, networks, plan, pointing
+from stattn_jax.study.clips import Map
+
+
+@pytest.fixture(scope='module')
+def entries(tmp_path_factory):
+    """A measured Stan and a measured network that shows nothing of itself, by row."""
+    workdir = tmp_path_factory.mktemp('study')
+    config = studies.config('stan', 'concat', 'avel_paper')
+    studies.make_data(plan.data_folder('events', workdir))
+    found = {entry.row: entry for entry in plan.entries(config, workdir)}
+    for entry in found.values():
+        measure.work(entry, config.measure)
+    return found
+
+
+def arrays(entry):
+    with np.load(entry.folder / measure.ARRAYS) as stored:
+        return dict(stored)
+
+
+def test_numbers_and_arrays_are_there_and_finite(entries):
+    for row, entry in entries.items():
+        told, kept = json.loads((entry.folder / measure.NUMBERS).read_text()), arrays(entry)
+        assert (told['row'], told['seed'], told['variant']) == (row, 0, 'events')
+        assert kept['logits'].shape == (8, 10) and kept['labels'].shape == (8,)
+        np.testing.assert_array_equal(kept['correct'], kept['logits'].argmax(1) == kept['labels'])
+        assert told['numbers']['classification/top1'] == pytest.approx(kept['correct'].mean())
+        assert told['train_seconds'] > 0 and told['measure_seconds'] > 0
+
+
+def test_pointing_is_that_of_the_evaluation(entries):
+    """The same games, one network: as means of eval_test.json and clip by clip here."""
+    told, kept = json.loads((entries['stan'].folder / measure.NUMBERS).read_text())['numbers'], arrays(entries['stan'])
+    assert told['pointing/space'] == pytest.approx(kept['attention/space'].mean(), abs=1e-6)
+    assert told['pointing/space_contribution'] == pytest.approx(kept['terms/space'].mean(), abs=1e-6)
+    assert told['pointing/time'] == pytest.approx(kept['terms/time'].mean(), abs=1e-6)
+    assert told['pointing/time_partial'] == pytest.approx(kept['terms/time'][kept['partial']].mean(), abs=1e-6)
+    assert told['pointing/space_random'] == pytest.approx(kept['chance/space'].mean(), abs=1e-6)
+    other = json.loads((entries['avel_paper'].folder / measure.NUMBERS).read_text())['numbers']
+    assert other['pointing/space'] == pytest.approx(arrays(entries['avel_paper'])['own/space'].mean(), abs=1e-6)
+
+
+def test_what_takes_many_passes_is_asked_of_the_chosen_clips_alone(entries):
+    for row, explanation in (('stan', 'terms'), ('avel_paper', 'own'), ('concat', 'gradient_input')):
+        kept = arrays(entries[row])
+        asked = ~np.isnan(kept[f'{explanation}/feature/deletion'])
+        assert asked.sum() == 2 and asked[0] and asked[-1]
+        for name in ('aopc', 'aopc_input', 'blur_mute/difference', 'mean_noise/insertion', 'freeze_mean/lerf'):
+            values = kept[f'{explanation}/{name}'][asked]
+            assert values.shape == (2,) and (np.isfinite(values).all() or 'aopc' in name)
+        assert kept[f'{explanation}/feature/fraction'].tolist() == sorted(kept[f'{explanation}/feature/fraction'])
+        assert kept[f'sanity/{explanation}/roll'].shape == (8,)
+    assert 'concat' != 'own' and not any(name.startswith('own/') for name in arrays(entries['concat']))
+
+
+def test_aopc_of_stan_is_the_closed_form(entries):
+    """Segments removed by masks, subset by subset, against the softmax of what is left."""
+    entry = entries['stan']
+    net = networks.load(entry.workdir)
+    clips = heldout.load(net.config, net.facts)
+    _, out = net.compile(lambda model, clips: model(*clips, train=False))(clips.inputs)
+    kept = arrays(entry)
+    for i in (0, 7):
+        beta, scores = (np.asarray(out[name][i, :, :, clips.labels[i]], float) for name in ('beta', 'segment_scores'))
+        bias = float(out['bias'][clips.labels[i]])
+        exact = aopc.pooled_scores(beta.sum(0), (beta * scores).sum(0), bias)
+        # Of one chosen clip: the terms' own order, and a blind one.
+        order = (beta * scores).sum(0)
+        assert aopc.normalised(exact, order[None])[0] == pytest.approx(kept['terms/aopc'][i], abs=1e-3)
+        assert aopc.chance(exact) == pytest.approx(kept['chance/aopc'][i], abs=1e-3)
+
+
+def test_terms_sum_to_the_logit_though_the_network_is_open_to_gradients(entries):
+    net = networks.load(entries['stan'].workdir)
+    clips = heldout.load(net.config, net.facts)
+    logits, own = net.compile(networks.own)(clips.inputs, clips.labels)
+    bias = np.asarray(net.state['params']['bias'])[clips.labels]
+    terms = own['terms'].map
+    total = bias + np.asarray(terms.visual).sum((1, 2)) + np.asarray(terms.audio).sum(1)
+    np.testing.assert_allclose(total, np.take_along_axis(np.asarray(logits), clips.labels[:, None], 1)[:, 0], atol=1e-5)
+    evaluated = evaluate.eval_rows(
+        run.load(str(entries['stan'].workdir), devices=jax.devices()[:1]).graphdef,
+        net.state,
+        {'frames': np.asarray(clips.inputs.frames), 'log_mel': clips.inputs.log_mel, 'valid': clips.inputs.valid}
+        | {'labels': np.eye(10, dtype=np.float32)[clips.labels]},
+        frame_size=16,
+        labels_per_clip=1,
+        by_segment=False,
+    )
+    assert contributions and parallel and evaluated['logits'].shape == logits.shape
+
+
+def test_measuring_again_gives_the_same(entries, tmp_path):
+    config = studies.config('stan')
+    before = arrays(entries['stan'])
+    (entries['stan'].folder / measure.NUMBERS).unlink()
+    measure.work(entries['stan'], config.measure)
+    after = arrays(entries['stan'])
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        np.testing.assert_array_equal(value, after[name], err_msg=name)
+
+
+def test_a_blind_map_scores_the_blind_rate(entries):
+    """Ties are hit alike: a constant map gives the chance of each game, whatever its level."""
+    net = networks.load(entries['stan'].workdir)
+    clips = heldout.load(net.config, net.facts)
+    n, t = clips.inputs.valid.shape
+    blind = pointing.chance(clips.targets, 4)
+    flat = networks.Shown(Map(np.full((n, t, 4), -3.0), np.zeros((n, t))), np.full((n, t), 7.0))
+    found = pointing.games(flat, clips.targets)
+    for name in ('space', 'space_scaled', 'time', 'joint'):
+        np.testing.assert_allclose(found[name], blind[name])
+    np.testing.assert_allclose(
+        blind['time'], [pointing.localization.segments_in_events(t, e, 1.0).mean() for e in clips.targets.events]
+    )
+
+
+def test_data_without_waveforms_are_told_in_one_line(entries, tmp_path):
+    net = networks.load(entries['stan'].workdir)
+    net.config.data.dir = str(tmp_path)
+    for path in plan.data_folder('events', entries['stan'].folder.parents[2]).iterdir():
+        if path.name != heldout.SOUNDS:
+            (tmp_path / path.name).symlink_to(path)
+    with pytest.raises(run.RunError, match='--sounds writes them'):
+        heldout.load(net.config, net.facts)

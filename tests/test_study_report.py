@@ -1,0 +1,128 @@
+"""The report: well formed, self-contained, nothing of the data becomes markup, and colours that can be read in both schemes."""
+
+import base64
+import html.parser
+import json
+import pathlib
+import re
+
+import measured
+import pytest
+from PIL import Image
+
+from stattn_jax.study import report, tables
+from stattn_jax.study.cells import Cell, Column, Table
+
+VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
+CSS = (pathlib.Path(report.__file__).with_name('report.css')).read_text()
+
+
+class Page(html.parser.HTMLParser):
+    """Holds that every element is closed in its turn; collects tags, attributes and text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def of(self, name):
+        return [value for _, attribute, value in self.attributes if attribute == name]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = measured.write(
+        tmp_path_factory.mktemp('study'), variants=('events', 'binding'), seeds=(0, 1), rows=('stan', 'film', 'cam')
+    )
+    place = folder / 'examples/events'
+    place.mkdir(parents=True)
+    Image.new('RGB', (8, 4), 'red').save(place / 'a.png')
+    (place / 'examples.json').write_text(json.dumps([{'file': 'a.png', 'caption': 'clip <script>7</script> & "bell"'}]))
+    tables.write(tables.load(folder), folder, {'expected': ['binding/<b>-0'], 'commit': '<i>abc'})
+    return folder
+
+
+@pytest.fixture(scope='module')
+def page(folder):
+    return Page((folder / 'report.html').read_text())
+
+
+def test_the_page_is_whole_and_needs_nothing_else(page, folder):
+    assert 'script' not in page.tags and 'link' not in page.tags
+    assert all(source.startswith('data:image/png;base64,') for source in page.of('src'))
+    assert all(address.startswith('#') for address in page.of('href'))
+    assert {address[1:] for address in page.of('href')} <= set(page.of('id'))
+    assert not re.search(r'url\(|@import|https?:', CSS)
+    images = {base64.b64decode(source.split(',')[1]) for source in page.of('src')}
+    files = [*(folder / 'figures').glob('*.png'), *(folder / 'examples').glob('*/*.png')]
+    assert images == {path.read_bytes() for path in files} and len(files) == 11
+    assert all(page.of('alt')) and len(page.of('alt')) == len(files)
+
+
+def test_nothing_of_the_data_becomes_markup(page):
+    text = ''.join(page.text)
+    assert 'clip <script>7</script> & "bell"' in text and 'missing: binding/<b>-0.' in text and '<i>abc' in text
+    assert 'b' not in page.tags[page.tags.index('header') : page.tags.index('section')] and 'i' not in page.tags
+
+
+def test_each_table_scrolls_in_a_box_of_its_own(page, folder):
+    classes = page.of('class')
+    made = tables.make(tables.load(folder))
+    assert page.tags.count('table') == classes.count('scroll') == len(made)
+    assert 'overflow-x: auto' in CSS and page.of('name') == ['viewport']
+    assert all(table.title in ''.join(page.text) for table in made)
+
+
+def test_a_verdict_is_a_word_and_a_shape(folder):
+    columns = (Column('row'), Column('less', 'points', 'accuracy'))
+    rows = tuple((word, Cell(0.1, 0.0, 0.2, 4, 0, 1, word)) for word in ('ahead', 'level', 'behind'))
+    table = Table('x', 'v', 'X', '', columns, rows)
+    found = report.html(report.Story('', {'v': []}, {}, []), [table], [])
+    for mark, word in zip('▲●▼', ('ahead', 'level', 'behind')):
+        assert f'<span class="{word}">{mark} {word}</span>' in found
+    assert '+10.0 <small>[0.0, 20.0]</small>' in found
+
+
+def test_examples_keep_their_order_and_may_be_absent(tmp_path):
+    assert report.examples(tmp_path / 'none') == []
+    (tmp_path / 'events').mkdir()
+    items = [{'file': f'{i}.png', 'caption': str(i)} for i in (2, 1)]
+    (tmp_path / 'events/examples.json').write_text(json.dumps(items))
+    found = report.examples(tmp_path)
+    assert [(e.path.name, e.variant, e.caption) for e in found] == [('2.png', 'events', '2'), ('1.png', 'events', '1')]
+
+
+@pytest.mark.parametrize('scheme', [0, 1])
+def test_text_has_contrast_in_both_schemes(scheme):
+    colours = dict(re.findall(r'--(\w+): (#\w{6})', CSS.split('@media (prefers-color-scheme: dark)')[0]))
+    if scheme:
+        colours |= dict(re.findall(r'--(\w+): (#\w{6})', CSS.split('@media (prefers-color-scheme: dark)')[1]))
+    for ink in ('ink', 'quiet', 'accent', 'ahead', 'level', 'behind'):
+        for ground in ('ground', 'panel', *(['head'] if ink == 'ink' else [])):
+            assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
+
+
+def contrast(first, second):
+    """Of two colours, as WCAG 2.2 defines it."""
+    light, dark = sorted(map(luminance, (first, second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -1,0 +1,294 @@
+"""The study's tables: their numbers against the metrics they stand for, verdicts, what is missing, and that files say the same."""
+
+import csv
+import json
+import shutil
+
+import measured
+import numpy as np
+import pytest
+
+from stattn_jax.explain import events
+from stattn_jax.metrics import bootstrap, classification, localization
+from stattn_jax.study import results, tables, words
+from stattn_jax.study.cells import Cell, Column, Table, verdict
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return measured.write(tmp_path_factory.mktemp('study'))
+
+
+@pytest.fixture(scope='module')
+def runs(folder):
+    return tables.load(folder)
+
+
+@pytest.fixture(scope='module')
+def made(runs):
+    return {table.name: table for table in tables.make(runs)}
+
+
+def cell(table, column, *labels):
+    """The cell of the row that begins with these labels."""
+    c = [column.name for column in table.columns].index(column)
+    return next(row[c] for row in table.rows if row[: len(labels)] == labels)
+
+
+def stack(runs, row, name):
+    return np.stack([run.arrays[name] for run in runs if run.row == row])
+
+
+def test_runs_come_in_the_order_of_the_groups_and_half_written_ones_not_at_all(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / 'copy')
+    (tmp_path / 'copy/runs/events/stan-0/measures.npz').unlink()
+    (tmp_path / 'copy/runs/events/han-2/measures.json').unlink()
+    found = tables.load(tmp_path / 'copy')
+    assert [run.group for run in found] == sorted(
+        (run.group for run in found), key=['ours', 'representation', 'intrinsic', 'ablation'].index
+    )
+    expected = [f'events/{row}-{seed}' for row in measured.ROWS for seed in (0, 1, 2)]
+    assert words.coverage(found, expected) == '19 of 21 runs are there; missing: events/stan-0, events/han-2.'
+    assert words.coverage(found, ['events/stan-1']) == '1 of 1 runs are there.'
+
+
+def test_runs_of_other_test_clips_are_refused(tmp_path):
+    measured.write_run(tmp_path, 'events', 'stan', 0, n=30)
+    measured.write_run(tmp_path, 'events', 'cam', 0, n=31)
+    with pytest.raises(ValueError, match='events/stan-0 and events/cam-0 were measured on different test clips'):
+        tables.load(tmp_path)
+
+
+def test_accuracy_is_the_mean_and_its_difference_the_paired_bootstrap(runs, made):
+    table, correct = made['recognition'], {row: stack(runs, row, 'correct') for row in ('stan', 'film')}
+    found = cell(table, 'accuracy', 'film')
+    assert found.value == pytest.approx(correct['film'].mean(), abs=1e-12) and (found.n, found.seeds) == (40, 3)
+    assert found[:5] == tuple(bootstrap.mean(correct['film']))
+    assert cell(table, 'Stan less this, accuracy', 'film')[:5] == tuple(bootstrap.difference(*correct.values()))
+    assert cell(table, 'Stan less this, accuracy', 'stan') is None
+    assert cell(table, 'parameters', 'film') == 12349 and cell(table, 'training', 'film').value == 101
+
+
+def test_average_precision_of_drawn_clips_is_that_of_the_clips_repeated():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 12)
+    # Rounded, so that clips tie.
+    logits = rng.normal(size=(12, 3)).round(0)
+    of_draws = results.ap_of_draws(logits, labels)
+    scores = events.log_probabilities(logits, binary=False)
+    for _ in range(20):
+        clips = rng.integers(0, 12, 12)
+        truth = np.eye(3)[labels[clips]]
+        expected = classification.mean_average_precision(scores[clips], truth, '')['map']
+        assert of_draws(clips) == pytest.approx(expected, abs=1e-12)
+
+
+def test_map_of_a_row_is_the_mean_of_its_trainings(runs, made):
+    truth = np.eye(4)[runs[0].arrays['labels']]
+    each = [
+        classification.mean_average_precision(events.log_probabilities(logits, binary=False), truth, '')['map']
+        for logits in stack(runs, 'cam', 'logits')
+    ]
+    found = cell(made['recognition'], 'mAP', 'cam')
+    assert found.value == pytest.approx(np.mean(each), abs=1e-12) and found.low < found.value < found.high
+
+
+@pytest.mark.parametrize(
+    'low, high, expected',
+    [(0.01, 0.2, 'ahead'), (-0.1, 0.1, 'level'), (0.0, 0.1, 'level'), (-0.1, 0.0, 'level'), (-0.2, -0.01, 'behind')],
+)
+def test_a_verdict_needs_an_interval_off_zero(low, high, expected):
+    assert verdict(low, high) == expected
+
+
+def test_pointing_on_strata_beside_chance_and_corrected(runs, made):
+    partial = runs[0].arrays['partial']
+    hits = stack(runs, 'cam', 'own/time')[:, partial]
+    found = cell(made['pointing'], 'time, partial events', 'cam', 'own')
+    assert found[:5] == tuple(bootstrap.mean(hits)) and found.n == partial.sum() and found.skipped == 0
+    corrected = cell(made['pointing-corrected'], 'time, partial events', 'cam', 'own')
+    assert corrected[:3] == pytest.approx([localization.chance_corrected(x, 0.42) for x in found[:3]])
+    less = cell(made['pointing-difference'], 'time, partial events', 'cam', 'own')
+    assert less[:5] == tuple(bootstrap.difference(stack(runs, 'stan', 'terms/time')[:, partial], hits))
+    blind, best = (row for row in made['pointing'].rows if row[0].startswith('chance'))
+    assert blind[3].value == pytest.approx(runs[0].arrays['chance/space'].mean()) and best[3].value == 0.31
+    # No run knows more than the blind guess of the game of both.
+    assert best[8] == blind[8]
+    assert [row[1] for row in made['pointing'].rows if row[0] == 'stan'] == ['terms', 'attention']
+    assert cell(made['pointing'], 'space', 'audio_only', 'grad_cam') is None
+    assert not [row for row in made['pointing'].rows if row[0] == 'mbt']
+
+
+def test_clips_without_a_value_are_left_out_and_counted(runs, made):
+    found = cell(made['faithfulness'], 'AOPC at the features', 'cam', 'own')
+    aopc = stack(runs, 'cam', 'own/aopc')
+    assert found.value == pytest.approx(aopc[:, :16].mean()) and (found.n, found.skipped) == (16, 24)
+    theirs = cell(made['faithfulness'], 'Stan less this, features', 'cam', 'own')
+    assert (
+        theirs[:5] == tuple(bootstrap.difference(stack(runs, 'stan', 'terms/aopc'), aopc)) and theirs.verdict == 'ahead'
+    )
+
+
+def test_controls_are_of_the_same_training(runs, made):
+    own, shifted = (stack(runs, 'film', f'grad_cam/feature/{name}') for name in ('difference', 'shifted'))
+    found = cell(made['removal'], 'less shifted map', 'feature', 'film', 'grad_cam')
+    assert found[:5] == tuple(bootstrap.mean(own - shifted)) and found.verdict == 'ahead'
+    # Apart, the trainings would widen it.
+    apart = bootstrap.difference(own, shifted)
+    assert found.high - found.low < apart.high - apart.low
+    assert cell(made['removal'], 'less random map', 'feature', 'cam', 'own') is None
+    assert made['removal'].columns[0].name == 'removed' and {row[0] for row in made['removal'].rows} == set(
+        measured.SETTINGS
+    )
+
+
+def test_explanations_of_one_network_are_compared_training_by_training(runs, made):
+    gap = stack(runs, 'stan', 'terms/aopc') - stack(runs, 'stan', 'grad_cam/aopc')
+    found = cell(made['explainers-difference'], 'AOPC at the features', 'stan', 'grad_cam')
+    assert found[:5] == tuple(bootstrap.mean(gap)) and found.verdict == 'ahead'
+    # A row with one explanation has nothing to compare, and grad_cam stands for one that shows nothing itself.
+    assert {row[0] for row in made['explainers'].rows} == {'stan', 'film'}
+    assert cell(made['explainers-difference'], 'space', 'film', 'gradient_input') is not None
+    assert not [row for row in made['explainers-difference'].rows if row[:2] == ('film', 'grad_cam')]
+
+
+def test_the_cascade_runs_from_heads_to_trunks_whatever_a_network_has_between(runs, made):
+    assert [column.name for column in made['sanity-cascade'].columns[3:]] == ['heads', 'time', 'projections', 'trunks']
+    found = cell(made['sanity-cascade'], 'trunks', 'han', 'own')
+    assert found[:5] == tuple(bootstrap.mean(stack(runs, 'han', 'sanity/own/randomised/trunks')))
+    assert cell(made['sanity-cascade'], 'time', 'han', 'own') is None
+
+
+def test_each_comparison_of_the_cascade_has_a_table_and_no_place_among_other_checks(runs, made):
+    found = cell(made['sanity-cascade-ssim'], 'heads', 'han', 'own')
+    assert found[:5] == tuple(bootstrap.mean(stack(runs, 'han', 'sanity/own/randomised_ssim/heads')))
+    assert 'sanity-cascade-magnitude' not in made
+    assert [c.name for c in made['sanity'].columns[3:]] == ['silence', 'foreign sound', 'other class', 'mirror', 'roll']
+
+
+def test_what_is_asked_of_stan_alone_is_a_mean_over_trainings(made):
+    assert cell(made['inside'], 'value', 'time/alpha')[:3] == (1.0, 1.0, 1.0)
+    found = cell(made['inside'], 'value', 'space/alpha')
+    assert found.value == pytest.approx(0.1) and found.low == 0 and found.high == pytest.approx(0.2)
+
+
+def test_rates_known_by_their_count_get_the_interval_of_so_many_clips(made):
+    found = cell(made['leaks'], '... undecided', 'stan')
+    hits = np.tile(np.arange(20) < 15, (3, 1)).astype(float)
+    assert found[:5] == tuple(bootstrap.mean(hits)) and found.seeds == 3
+    assert cell(made['leaks'], '... undecided', 'film') is None
+
+
+def test_ablations_stand_beside_stan(runs, made):
+    found = cell(made['ablations'], 'Stan less this, accuracy', 'shared_time')
+    assert found[:5] == tuple(bootstrap.difference(*(stack(runs, row, 'correct') for row in ('stan', 'shared_time'))))
+    assert [row[0] for row in made['ablations'].rows] == ['stan', 'shared_time']
+
+
+def test_rankings_agree_where_settings_order_alike(made):
+    # Each explanation's curves lie apart by far more than clips vary, in both settings the same way.
+    found = cell(made['rankings'], 'features / blur, mute', 'stan')
+    assert found.value == pytest.approx(1) and found.low >= 0.8 and found.n == 16
+    assert {row[0] for row in made['rankings'].rows} == {'stan', 'film'}
+
+
+def test_every_number_over_clips_has_an_interval_and_its_counts(made):
+    for table in made.values():
+        for row in table.rows:
+            for found in row:
+                if isinstance(found, Cell) and found.n:
+                    assert found.low <= found.value + 1e-9 and found.value <= found.high + 1e-9 and found.seeds, (
+                        table.name,
+                        row,
+                    )
+
+
+def test_csv_parses_back_to_the_same_numbers(made):
+    for table in made.values():
+        rows = list(csv.DictReader(table.csv().splitlines()))
+        assert len(rows) == len(table.rows)
+        for row, told in zip(table.rows, rows, strict=True):
+            for column, found in zip(table.columns, row, strict=True):
+                if isinstance(found, Cell):
+                    assert (
+                        float(told[column.name]) == found.value
+                        and told.get(f'{column.name} verdict', '') == found.verdict
+                    )
+                    low = told[f'{column.name} low']
+                    assert (
+                        (float(low) == found.low and int(told[f'{column.name} n']) == found.n)
+                        if low
+                        else np.isnan(found.low)
+                    )
+                else:
+                    assert told[column.name] == ('' if found is None else str(found))
+
+
+def test_numbers_as_people_read_them():
+    columns = (Column('row'), Column('a', 'percent'), Column('b', 'points'), Column('c', 'count'))
+    rows = (
+        ('stan', Cell(0.97, 0.95, 0.991, 40, 0, 3), None, 1234567),
+        ('a|b', Cell(0.5, 0.4, 0.6, 40, 0, 1), Cell(-0.0001, -0.2, 0.1, 39, 1, 2, 'level'), None),
+        ('film', None, Cell(0.1, 0.05, 0.2, 40, 0, 3, 'ahead'), 7),
+    )
+    lines = Table('x', 'events', 'X', '', columns, rows).markdown().replace('\N{NO-BREAK SPACE}', ' ').splitlines()
+    assert lines[0] == '| row | a, n 40 | b | c |'
+    assert lines[2] == '| Stan (ours) | 97.0 % [95.0, 99.1] | – | 1,234,567 |'
+    assert lines[3] == '| a/b | 50.0 % [40.0, 60.0] (1 of 2 trainings) | +0.0 [−20.0, 10.0] n 39 level | – |'
+    assert lines[4] == '| film | – | +10.0 [5.0, 20.0] n 40 ahead | 7 |'.replace('film', 'FiLM')
+
+
+def test_shortfalls_name_every_verdict_that_is_not_ahead(made):
+    told = words.shortfalls(list(made.values()))
+    sentences = [sentence for of_topic in told.values() for sentence in of_topic]
+    less = cell(made['recognition'], 'Stan less this, accuracy', 'cam')
+    assert less.verdict == 'level'
+    accuracy = next(s for s in told['Stan beside the other networks'] if s.startswith('events, accuracy: '))
+    assert (
+        'level with' in accuracy
+        and f'CAM ({" ".join(less.text("points"))})' in accuracy
+        and 'sound only' not in accuracy
+    )
+    wanted = 0
+    for table in made.values():
+        for c, column in enumerate(table.columns):
+            rows = [row for row in table.rows if column.measure and row[0] == (table.only or row[0])]
+            wanted += sum(isinstance(row[c], Cell) and row[c].verdict in ('level', 'behind') for row in rows)
+    assert wanted == sum(sentence.count('[') for sentence in sentences) > 5
+
+
+def test_without_stan_or_explanations_there_are_the_tables_that_can_be(tmp_path):
+    measured.write(tmp_path, rows=('mbt', 'cam'), seeds=(0,))
+    runs = tables.load(tmp_path)
+    made = {table.name: table for table in tables.make(runs)}
+    assert 'Stan less this, accuracy' not in [column.name for column in made['recognition'].columns]
+    assert 'explainers' not in made and words.outcome(list(made.values()), 'events') == []
+    tables.write(runs, tmp_path, {'expected': ['events/stan-0', 'events/mbt-0']})
+    assert 'missing: events/stan-0' in (tmp_path / 'results.md').read_text()
+
+
+def test_all_files_are_written_and_say_the_same(folder, runs, made):
+    facts = {
+        'expected': ['events/stan-0', 'events/stan-7'],
+        'commit': 'abc',
+        'versions': {'jax': '1.2'},
+        'wall_seconds': 3725.0,
+    }
+    tables.write(runs, folder, facts)
+    told = json.loads((folder / 'study.json').read_text())
+    assert (
+        told['coverage'] == '1 of 2 runs are there; missing: events/stan-7.'
+        and facts['expected']
+        and len(told['runs']) == 21
+    )
+    assert {table['name'] for table in told['tables']} == set(made)
+    assert {path.stem for path in (folder / 'tables').glob('*.csv')} == {table.stem for table in made.values()}
+    assert (folder / 'tables/events-recognition.csv').read_text() == made['recognition'].csv()
+    text = (folder / 'results.md').read_text()
+    assert all(table.markdown() in text for table in made.values())
+    assert '- commit: abc\n- versions: jax 1.2\n- wall time: 1:02:05' in text
+    for path in (folder / 'figures').glob('*.png'):
+        assert f'(figures/{path.name})' in text
+    page = (folder / 'report.html').read_text()
+    for sentence in [s for of_topic in told['shortfalls'].values() for s in of_topic]:
+        assert sentence in text and sentence.replace("'", '&#x27;') in page
