@@ -61,13 +61,13 @@ def get_config(arg: str = '') -> ConfigDict:
 
 def _variant(name, clips, steps):
     """The run config of a variant, and what makes its data: the arguments of data_prep.synthetic."""
-    run = synthetic.get_config('' if name == 'events' else name)
+    run = synthetic.get_config(name)
     run.train.update({'batch': 16, 'steps': steps, 'save_every_steps': 200, 'keep': 1})
     # Of 1e-3 and 2e-3 the better for Stan on all three (docs/log.md, 2026-11-23); the others were not tried at another rate.
     run.optim.lr = 1e-3
     run.data.threads = 1
     run.eval.leak_clips = 200
-    make = {'variant': 'easy' if name == 'events' else name, 'segments': 8, 'train': clips, 'test': 300, 'seed': 0}
+    make = {'variant': name, 'segments': 8, 'train': clips, 'test': 300, 'seed': 0}
     return ConfigDict({'run': run, 'make': make})
 
 

@@ -2,7 +2,7 @@
 
 A clip's class is the one object that is seen *and* heard in the event interval. Silent moving objects of other classes are
 seen as well, and another class is heard off-screen in other segments, so that neither the picture nor the sound suffices
-alone. `easy` is the demo; `lopsided` is the case that breaks naive training: small objects, cluttered backgrounds, and a sound
+alone. `events` is the demo; `lopsided` is the case that breaks naive training: small objects, cluttered backgrounds, and a sound
 that nearly gives the class away because the event lasts longer than the off-screen sound.
 Read next: scenes_binding.py, where the class is neither a shape nor a sound; synthetic.py, which turns scenes into records through the
 same front-end as real video.
@@ -55,7 +55,7 @@ class Variant:
 
 
 VARIANTS = {
-    'easy': Variant((0.16, 0.20), (1, 2), 0, 0.05, (2, 6), (2, 6)),
+    'events': Variant((0.16, 0.20), (1, 2), 0, 0.05, (2, 6), (2, 6)),
     'lopsided': Variant((0.11, 0.135), (2, 2), 12, 0.12, (2, 6), (1, 3)),
 }
 

@@ -1,6 +1,6 @@
 """The synthetic data set as TFRecords, through the same front-end as real video; `--videos=N` also writes N test clips as mp4.
 
-  python -m data_prep.synthetic --out=DIR [--variant=easy|lopsided|binding] [--train=N --val=N --test=N --seed=S --videos=N --sounds]
+  python -m data_prep.synthetic --out=DIR [--variant=events|lopsided|binding] [--train=N --val=N --test=N --seed=S --videos=N --sounds]
 
 Beside the records stand OUT/videos/*.mp4 with their clips.csv, events.csv and boxes.csv, ready for data_prep.folder and explain.
 `--sounds` also writes OUT/sounds-test.npy for studies that take sound away before the log-mel: the waveform of each test clip in the
@@ -31,7 +31,7 @@ class Variant:
 
 
 VARIANTS = {
-    'easy': Variant(scenes.CLASSES, 8, functools.partial(scenes.make_scene, 'easy')),
+    'events': Variant(scenes.CLASSES, 8, functools.partial(scenes.make_scene, 'events')),
     'lopsided': Variant(scenes.CLASSES, 10, functools.partial(scenes.make_scene, 'lopsided')),
     'binding': Variant(scenes_binding.CLASSES, 8, scenes_binding.make_scene),
 }
@@ -39,14 +39,18 @@ VARIANTS = {
 FLAGS = flags.FlagValues()
 flags.DEFINE_string('out', None, 'Directory to write; a stopped run continues there.', required=True, flag_values=FLAGS)
 flags.DEFINE_enum(
-    'variant', 'easy', sorted(VARIANTS), 'Which scenes; see scenes.py and scenes_binding.py.', flag_values=FLAGS
+    'variant', 'events', sorted(VARIANTS), 'Which scenes; see scenes.py and scenes_binding.py.', flag_values=FLAGS
 )
 flags.DEFINE_integer('train', 2000, 'Training clips.', lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer('val', 0, 'Validation clips; 0 leaves the split out.', lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_integer('test', 400, 'Test clips.', lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer('seed', 0, 'Another seed gives other clips.', lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_integer(
-    'segments', None, 'Seconds of a clip. Default: 8 (easy, binding), 10 (lopsided).', lower_bound=6, flag_values=FLAGS
+    'segments',
+    None,
+    'Seconds of a clip. Default: 8 (events, binding), 10 (lopsided).',
+    lower_bound=6,
+    flag_values=FLAGS,
 )
 flags.DEFINE_integer('videos', 0, 'Test clips to write as mp4 too.', lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_bool('sounds', False, 'Write the waveforms of the test clips too.', flag_values=FLAGS)

@@ -26,7 +26,7 @@ def forget_compiled():
 @pytest.fixture(scope='session')
 def tiny_data(tmp_path_factory):
     """A data set of 16 training clips; never written to."""
-    return runs.make_data(tmp_path_factory.mktemp('data') / 'easy', train=16)
+    return runs.make_data(tmp_path_factory.mktemp('data') / 'events', train=16)
 
 
 @pytest.fixture(scope='session')
@@ -69,5 +69,5 @@ def quick_compile():
 
 @pytest.fixture(scope='session')
 def scene_video(tmp_path_factory):
-    """An easy scene of six seconds as mp4."""
+    """A scene of the variant events of six seconds as mp4."""
     return runs.make_video(tmp_path_factory.mktemp('videos') / 'scene.mp4', 0)

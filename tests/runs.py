@@ -38,13 +38,13 @@ STAND_IN = 'import pathlib\npathlib.Path(__file__ + ".imported").touch()\nraise 
 
 
 def make_data(out: pathlib.Path, train: int, seed: int = 0) -> pathlib.Path:
-    """`train` easy clips of six seconds and 16 pixels, and six each for val and test."""
+    """`train` clips of the variant events, of six seconds and 16 pixels, and six each for val and test."""
     counts = {'train': train, 'val': 6, 'test': 6}
     prepare.prepare(
         out,
-        'synthetic_easy',
-        [synthetic.job('easy', SEGMENTS, seed, split, i) for split, n in counts.items() for i in range(n)],
-        functools.partial(synthetic.make_record, 'easy'),
+        'synthetic_events',
+        [synthetic.job('events', SEGMENTS, seed, split, i) for split, n in counts.items() for i in range(n)],
+        functools.partial(synthetic.make_record, 'events'),
         classes=scenes.CLASSES,
         spec=media.ClipSpec(segments=SEGMENTS, short_side=SIDE),
         multi_label=False,
@@ -54,8 +54,8 @@ def make_data(out: pathlib.Path, train: int, seed: int = 0) -> pathlib.Path:
 
 
 def make_video(path: pathlib.Path, number: int, sound: bool = True) -> pathlib.Path:
-    """The easy scene of that number of the test split, as a small mp4."""
-    scene = scenes.make_scene('easy', SEGMENTS, (0, 2, number))
+    """The scene (of the variant events) of that number of the test split, as a small mp4."""
+    scene = scenes.make_scene('events', SEGMENTS, (0, 2, number))
     frames = scenes.draw(scene, np.arange(SEGMENTS * 4) / 4, 64)
     media.write_video(path, frames, 4, scenes.sound(scene) if sound else None, scenes.RATE)
     return path

@@ -30,7 +30,7 @@ def config(*rows: str, seeds: tuple[int, ...] = (0,)) -> ml_collections.ConfigDi
         what.variants = ()
     made.variants.events.run.update(FIELDS)
     made.variants.events.make.update(MAKE)
-    made.measure.update(MEASURE)
+    made.measure.update(MEASURE | {'explainers': ('grad_cam',), 'explained': ()})
     made.seeds = seeds
     return made
 
@@ -48,7 +48,7 @@ def make_data(folder: pathlib.Path) -> None:
     synthetic.FLAGS.unparse_flags()
     flags = [
         f'--out={folder}',
-        '--variant=easy',
+        '--variant=events',
         '--sounds',
         '--workers=1',
         *(f'--{name}={x}' for name, x in MAKE.items()),

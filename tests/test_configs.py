@@ -13,9 +13,9 @@ import pytest
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 PUBLISHED = ('vggsound', 'ave', 'ave_features', 'llp', 'llp_features', 'kinetics_sounds')
-VARIANTS = {'common': (None,), 'own': ('', 'tiny'), 'synthetic': ('', 'lopsided', 'binding')} | {
-    name: ('', 'runlocal') for name in PUBLISHED
-}
+SYNTHETIC = ('', 'lopsided', 'binding', 'events,gpu', 'lopsided,gpu', 'binding,gpu')
+RUNS = {'common': (None,), 'own': ('', 'tiny'), 'synthetic': SYNTHETIC} | {name: ('', 'runlocal') for name in PUBLISHED}
+VARIANTS = RUNS | {'study': ('', 'quick')}
 CASES = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 
 
@@ -51,9 +51,15 @@ def test_config_is_the_golden_one(name, variant):
     )
 
 
-@pytest.mark.parametrize('name, variant', CASES)
+@pytest.mark.parametrize('name, variant', [case for case in CASES if case[0] in RUNS])
 def test_config_has_the_fields_of_common(name, variant):
     assert sorted(fields(resolve(name, variant))) == sorted(fields(resolve('common', None)))
+
+
+@pytest.mark.parametrize('variant', VARIANTS['study'])
+def test_runs_of_the_study_have_the_fields_of_common(variant):
+    for what in resolve('study', variant).variants.values():
+        assert sorted(fields(what.run)) == sorted(fields(resolve('common', None)))
 
 
 @pytest.mark.parametrize('name', [name for name, variants in VARIANTS.items() if len(variants) > 1])

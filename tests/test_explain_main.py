@@ -137,7 +137,7 @@ def test_several_videos_go_through_one_program(trained, scene_video, videos, mon
 
 
 def test_arrays_are_explained_as_their_record_is(trained):
-    model, scene = stattn_jax.load(trained), scenes.make_scene('easy', runs.SEGMENTS, (0, 2, 0))
+    model, scene = stattn_jax.load(trained), scenes.make_scene('events', runs.SEGMENTS, (0, 2, 0))
     frames = scenes.draw(scene, np.arange(runs.SEGMENTS) + 0.5, 64)
     e = model.explain_arrays(frames, scenes.sound(scene), scenes.RATE)
     clip = media.clip_from_arrays(frames, scenes.sound(scene), model.spec, scenes.RATE)
@@ -159,7 +159,7 @@ def test_stretch_of_a_video(trained, scene_video, tmp_path, capsys):
 
 
 def test_truth_and_label_are_drawn(trained, scene_video, tmp_path, monkeypatch):
-    scene = scenes.make_scene('easy', runs.SEGMENTS, (0, 2, 0))
+    scene = scenes.make_scene('events', runs.SEGMENTS, (0, 2, 0))
     label = scenes.CLASSES[scene.label]
     tables = tmp_path / 'tables'
     tables.mkdir()
@@ -232,7 +232,7 @@ def test_stretch_that_holds_nothing_is_named(trained, scene_video, tmp_path, cap
 @pytest.fixture(scope='module')
 def long_video(tmp_path_factory):
     """Sixteen seconds: the first scene again and again, cut at the end."""
-    scene = scenes.make_scene('easy', runs.SEGMENTS, (0, 2, 0))
+    scene = scenes.make_scene('events', runs.SEGMENTS, (0, 2, 0))
     frames = np.tile(scenes.draw(scene, np.arange(runs.SEGMENTS * 4) / 4, 64), (3, 1, 1, 1))[:64]
     path = tmp_path_factory.mktemp('long') / 'long.mp4'
     media.write_video(path, frames, 4, np.tile(scenes.sound(scene), 3)[: 16 * scenes.RATE], scenes.RATE)

@@ -9,7 +9,7 @@ import pytest
 from data_prep import scenes
 from stattn_jax.data import media
 
-SEGMENTS = {'easy': 8, 'lopsided': 10}
+SEGMENTS = {'events': 8, 'lopsided': 10}
 
 
 @pytest.fixture(scope='module')
@@ -56,7 +56,7 @@ def test_labels_of_a_scene_are_distinct_and_all_used(many, variant):
 
 
 def test_durations_give_no_hint_in_the_easy_variant(many):
-    pairs = collections.Counter((length(scene.event), length(scene.offscreen)) for scene in many['easy'])
+    pairs = collections.Counter((length(scene.event), length(scene.offscreen)) for scene in many['events'])
     longer = sum(n for (event, other), n in pairs.items() if event > other)
     shorter = sum(n for (event, other), n in pairs.items() if event < other)
     # Exchangeable: each of the 1500 or so is a fair coin, standard deviation 19 of the half.
@@ -93,7 +93,7 @@ def test_lopsided_objects_cover_six_percent(many):
 def test_every_class_is_drawn_inside_its_box_and_fills_it():
     size, found = 128, set()
     for number in range(60):
-        scene = scenes.make_scene('easy', 8, (3, 0, number))
+        scene = scenes.make_scene('events', 8, (3, 0, number))
         time = scene.event[0] + 0.5
         with_it = scenes.draw(scene, np.array([time]), size)[0].astype(int)
         without = scenes.draw(dataclasses.replace(scene, things=scene.things[:-1]), np.array([time]), size)[0].astype(
@@ -120,7 +120,7 @@ def test_boxes_stay_inside_the_frame(many, variant):
 
 
 def test_nothing_is_drawn_outside_its_visible_time():
-    scene = scenes.make_scene('easy', 8, (0, 0, 0))
+    scene = scenes.make_scene('events', 8, (0, 0, 0))
     bare = dataclasses.replace(scene, things=())
     hidden = dataclasses.replace(scene, things=tuple(dataclasses.replace(t, visible=(2.0, 3.0)) for t in scene.things))
     times = np.array([1.99, 2.0, 2.99, 3.0])
@@ -130,7 +130,7 @@ def test_nothing_is_drawn_outside_its_visible_time():
 
 def test_sound_is_loud_in_event_and_offscreen_and_noise_elsewhere():
     for number in range(20):
-        scene = scenes.make_scene('easy', 8, (0, 0, number))
+        scene = scenes.make_scene('events', 8, (0, 0, number))
         wave = scenes.sound(scene)
         assert wave.shape == (8 * scenes.RATE,) and wave.dtype == np.float32 and np.abs(wave).max() <= 1
         loudness = np.sqrt(np.mean(wave.reshape(8, -1) ** 2, axis=1))

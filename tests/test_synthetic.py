@@ -18,7 +18,7 @@ def command(*flags):
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
-    out = tmp_path_factory.mktemp('synthetic') / 'easy'
+    out = tmp_path_factory.mktemp('synthetic') / 'events'
     assert (
         command(
             f'--out={out}',
@@ -47,13 +47,13 @@ def pixels(jpeg):
 
 def test_info_says_what_was_asked(made):
     info = source.DatasetInfo.load(made)
-    assert info.splits == {'train': 2, 'val': 1, 'test': 3} and info.name == 'synthetic_easy'
+    assert info.splits == {'train': 2, 'val': 1, 'test': 3} and info.name == 'synthetic_events'
     assert info.classes == scenes.CLASSES and not info.multi_label and info.spec.segments == 6
 
 
 def test_records_hold_the_truth_of_their_scenes(made):
     for number, record in enumerate(records_of(made, 'test')):
-        scene = scenes.make_scene('easy', 6, (7, 2, number))
+        scene = scenes.make_scene('events', 6, (7, 2, number))
         assert record.clip_id == f'test_{number:06d}' and record.labels == (scene.label,)
         (event,) = record.events
         assert (event.label, event.onset, event.offset, event.modality) == (scene.label, *scene.event, 'both')
@@ -116,7 +116,7 @@ def test_sounds_are_those_of_the_records(made):
     spec = source.DatasetInfo.load(made).spec
     for number, (wave, record) in enumerate(zip(sounds, records_of(made, 'test'), strict=True)):
         np.testing.assert_array_less(
-            np.abs(wave / 32767 - scenes.sound(scenes.make_scene('easy', 6, (7, 2, number)))), 0.51 / 32767
+            np.abs(wave / 32767 - scenes.sound(scenes.make_scene('events', 6, (7, 2, number)))), 0.51 / 32767
         )
         found = media.log_mel(
             wave / np.float32(32767), media.MEL_PRESETS[spec.mel], spec.segments, spec.segment_seconds

@@ -1,0 +1,99 @@
+"""The study's command at toy size: stopped, continued, a failed network, and what it writes."""
+
+import csv
+import json
+import signal
+import time
+
+import pytest
+import runs
+import studies
+
+from stattn_jax.study import jobs, plan
+
+
+def flags(workdir, *more):
+    config = f'--config={runs.ROOT / "configs/study.py"}:quick'
+    return ['stattn_jax.study', config, f'--workdir={workdir}', '--workers=2', *studies.as_flags(), *more]
+
+
+def entry(variant, row='stan', folder=None):
+    return plan.Entry(variant, row, 0, 'ours', None, folder)
+
+
+def test_time_left_is_that_of_the_variant_or_else_of_all():
+    clock = jobs.Clock()
+    assert clock.left([entry('events')], 1) == '?'
+    for seconds in (10, 20):
+        clock.add(entry('events'), seconds)
+    clock.add(entry('binding'), 60)
+    assert clock.left([entry('events')] * 4, 2) == '0:30'
+    assert clock.left([entry('binding')] * 2, 2) == '1:00'
+    assert clock.left([entry('lopsided')] * 2, 1) == '1:00'
+    assert clock.left([], 2) == '0:00'
+
+
+def test_results_of_another_config_are_not_done(tmp_path):
+    config = studies.config('stan')
+    (made,) = plan.entries(config, tmp_path)
+    assert not jobs.is_done(made, config.measure)
+    made.folder.mkdir(parents=True)
+    (made.folder / jobs.MEASURED).write_text(json.dumps({'key': made.key(config.measure)}))
+    assert jobs.is_done(made, config.measure)
+    config.measure.clips += 1
+    assert not jobs.is_done(made, config.measure)
+
+
+@pytest.mark.parametrize(
+    'more, words',
+    [
+        ('--only=events/stan-7', '--only=events/stan-7 is no entry of this study'),
+        ('--config.measure.clip=3', 'config has no field measure.clip; near: measure.clips'),
+        ('--workers=0', 'expected'),
+    ],
+)
+def test_wrong_use_is_one_line(more, words, tmp_path):
+    process = runs.start(*flags(tmp_path / 'study', more))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    (line,) = [line for line in errors.splitlines() if line.startswith('error')]
+    assert words in line or more.startswith('--workers')
+    assert not (tmp_path / 'study' / 'runs').exists()
+
+
+@pytest.mark.slow
+def test_the_quick_study_stopped_and_continued_writes_its_report(tmp_path):
+    workdir = tmp_path / 'study'
+    process = runs.start(*flags(workdir))
+    while process.poll() is None and not list(workdir.glob(f'runs/*/*/{jobs.MEASURED}')):
+        time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert 'run the same command again' in runs.finish(process)
+    done = {path.parent.name for path in workdir.glob(f'runs/*/*/{jobs.MEASURED}')}
+    assert 1 <= len(done) < 6 and not (workdir / 'report.html').exists()
+    kept = {name: (workdir / 'runs/events' / name / 'measures.npz').stat().st_mtime_ns for name in done}
+
+    said = runs.finish(runs.start(*flags(workdir)))
+    assert f'6 networks, {len(done)} of them done' in said and '[6/6]' in said and 'eta' in said
+    assert {name: (workdir / 'runs/events' / name / 'measures.npz').stat().st_mtime_ns for name in done} == kept
+    study = json.loads((workdir / 'study.json').read_text())
+    assert {run['row'] for run in study['runs']} == {'stan', 'late_sum', 'concat', 'cam', 'mil', 'avel_paper'}
+    tables = {path.stem: list(csv.reader(path.open())) for path in (workdir / 'tables').glob('*.csv')}
+    assert tables and all(len(rows) > 1 for rows in tables.values())
+    page = (workdir / 'report.html').read_text()
+    assert 'stan' in page and 'http://' not in page and 'https://' not in page.replace('https://arxiv.org', '')
+    assert list((workdir / 'figures').glob('*.png')) and list((workdir / 'examples/events').glob('*.png'))
+
+
+@pytest.mark.slow
+def test_a_network_that_fails_is_named_and_the_others_go_on(tmp_path):
+    workdir = tmp_path / 'study'
+    broken = workdir / 'runs/events/late_sum-0/training'
+    broken.mkdir(parents=True)
+    (broken / 'config.json').write_text('{"seed": 5}')
+    process = runs.start(*flags(workdir))
+    said, errors = process.communicate(timeout=600)
+    assert process.returncode == 1, errors
+    assert 'events/late_sum-0: FAILED with exit code 2' in said and 'was begun with another config' in said
+    assert '[6/6]' in said and (workdir / 'report.html').exists()
+    assert '5 of 6' in (workdir / 'results.md').read_text()
