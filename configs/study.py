@@ -41,7 +41,8 @@ def get_config(arg: str = '') -> ConfigDict:
             config.rows[kind] = ConfigDict({'group': group, 'variants': (), 'fields': {'model': {'kind': kind}}})
     for name, fields in ABLATIONS.items():
         config.rows[name] = ConfigDict({'group': 'ablation', 'variants': ('events',), 'fields': fields})
-    config.rows.uniform_space.variants = config.rows.main_loss_only.variants = ('events', 'binding')
+    config.rows.uniform_space.variants = ('events', 'binding')
+    config.rows.main_loss_only.variants = ('events', 'lopsided')
     config.seeds = (0, 1, 2)
     config.measure = ConfigDict(
         {
