@@ -3,17 +3,15 @@
 Exit codes: 0 done (or stopped by SIGTERM after saving), 2 wrong use in one line, 1 a failure. Read next: train.py.
 """
 
-import difflib
 import pathlib
 import sys
-from collections.abc import Callable
 
 import jax
 import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from stattn_jax import evaluate, run, score, train
+from stattn_jax import command, evaluate, run, score, train
 from stattn_jax.data import source, tfrecord
 from stattn_jax.runtime import checkpoint, perf
 
@@ -41,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'{__doc__}\n{make_flags(argv).get_help()}')
         return 0
     try:
-        values = parse(argv, make_flags)
+        values = command.parse(argv, make_flags)
         config, workdir = values.config, pathlib.Path(values.workdir)
         _start_processes(values)
         if not config.data.dir:
@@ -50,51 +48,14 @@ def main(argv: list[str] | None = None) -> int:
             )
         numbers = train.train(config, workdir) if values.mode == 'train' else _evaluate(config, workdir)
     except (run.RunError, tfrecord.NoDataError) as error:
-        return fail(error, getattr(error, 'code', 2))
+        return command.fail(error, getattr(error, 'code', 2))
     except (tfrecord.DataError, checkpoint.CheckpointError) as error:
-        return fail(error, 1)
+        return command.fail(error, 1)
     except KeyboardInterrupt:
-        return fail('stopped', 130)
+        return command.fail('stopped', 130)
     if jax.process_index() == 0:
         _print(numbers)
     return 0
-
-
-def parse(argv: list[str], make: Callable[[list[str]], flags.FlagValues]) -> flags.FlagValues:
-    """The flags of a command with --config; raises RunError, in one line, for what they cannot be."""
-    values = make(argv)
-    try:
-        rest = values(argv)
-        # A config file that could not be read says so only when it is touched.
-        values.config.lock()
-    except (AttributeError, KeyError):
-        raise run.RunError(_unknown_field(argv, make)) from None
-    except OSError as error:
-        raise run.RunError(
-            f'--config: {str(error).splitlines()[-1].strip()}; expected a file such as configs/own.py'
-        ) from None
-    except (flags.Error, ValueError, TypeError) as error:
-        # An error inside the config file comes with its whole traceback; its last line is the message.
-        text = str(error).strip()
-        text = text.splitlines()[-1] if 'Traceback' in text else text
-        raise run.RunError(f'{text}; --help lists the flags') from None
-    if len(rest) > 1:
-        raise run.RunError(f'{rest[1:]} on the command line is not a flag; expected --NAME=VALUE')
-    return values
-
-
-def _unknown_field(argv, make):
-    """One line on the fields that --config does not have, with the nearest names."""
-    config_only = [argument for argument in argv if not argument.startswith('--config.')]
-    values = make(config_only)
-    values(config_only)
-    known = list(run.flatten(values.config.to_dict()))
-    given = [a.split('=')[0].removeprefix('--config.') for a in argv if a.startswith('--config.')]
-    unknown = [name for name in given if name not in known]
-    near = {match for name in unknown for match in difflib.get_close_matches(name, known, n=3, cutoff=0.4)}
-    return f'config has no field {", ".join(unknown)}; ' + (
-        f'near: {", ".join(sorted(near))}' if near else f'it has {", ".join(known)}'
-    )
 
 
 def _start_processes(values):
@@ -134,12 +95,6 @@ def _print(numbers):
     for split, values in numbers.items():
         print(f'\n{split}:')
         print(score.table(values))
-
-
-def fail(error: Exception | str, code: int) -> int:
-    """Prints an error as one line and returns the exit code."""
-    print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
-    return code
 
 
 if __name__ == '__main__':

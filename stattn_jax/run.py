@@ -19,11 +19,12 @@ import numpy as np
 import optax
 from flax import nnx
 
-from stattn_jax import models
+from stattn_jax import assemble, models
+from stattn_jax.command import RunError, flatten
 from stattn_jax.data import features, pipeline, records, source
 from stattn_jax.models import resnet, visual
 from stattn_jax.runtime import checkpoint, parallel
-from stattn_jax.training import optim, step
+from stattn_jax.training import step
 
 CONFIG_FILE, RUN_FILE, CHECKPOINTS = 'config.json', 'run.json', 'checkpoints'
 # Fields that may differ between a run and its continuation, because they cannot change its numbers.
@@ -42,14 +43,6 @@ CHOICES = {
     'optim.name': ('adamw', 'sgd'),
 }
 PACKAGES = tuple('jax jaxlib flax optax orbax-checkpoint grain numpy tensorflow-datasets librosa av'.split())
-
-
-class RunError(Exception):
-    """A run cannot start or go on; the message is one line with the fix. `code` is the exit code: 2 wrong use, 1 a failure."""
-
-    def __init__(self, message: str, code: int = 2):
-        super().__init__(message)
-        self.code = code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +66,13 @@ class DataFacts:
             records.spec_from_json(record['spec']),
             record['fingerprint'],
         )
+
+    def shape(self, config: ml_collections.ConfigDict) -> assemble.Shape:
+        """What the network must know of such data."""
+        side = config.model.frame_size
+        # Features come in their own grid, whatever the config says of pixels.
+        frame = self.spec.visual[:2] if isinstance(self.spec, features.FeatureSpec) else (side, side)
+        return assemble.Shape(len(self.classes), self.spec.channels, frame)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -148,42 +148,11 @@ def is_binary(config: ml_collections.ConfigDict, facts: DataFacts) -> bool:
     return facts.multi_label or config.loss.binary
 
 
-def make_optimiser(config: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimiser and its learning-rate schedule from cfg.optim and cfg.train.steps."""
-    options = config.optim.to_dict()
-    schedule = optim.make_schedule(
-        lr=options.pop('lr'), warmup_steps=options.pop('warmup_steps'), total_steps=config.train.steps
-    )
-    return optim.make_optimiser(schedule, **options), schedule
-
-
 def make_state(
     config: ml_collections.ConfigDict, facts: DataFacts, axis: str | None, abstract: bool = False
 ) -> tuple[nnx.GraphDef, step.State, optax.GradientTransformation, optax.Schedule]:
     """The model's static part, its state at step 0 (`abstract`: only the shapes), the optimiser and its schedule."""
-    optimiser, schedule = make_optimiser(config)
-
-    def build(key):
-        return build_model(config, facts, axis, nnx.Rngs(key))
-
-    def init(key):
-        return step.init_state(build(key), optimiser, len(facts.classes))
-
-    key = jax.random.key(config.seed)
-    # One program, for every seed, instead of a compilation for every initialiser's operation.
-    state = jax.eval_shape(init, key) if abstract else jax.jit(init)(key)
-    return nnx.graphdef(nnx.eval_shape(build, key)), state, optimiser, schedule
-
-
-def build_model(config: ml_collections.ConfigDict, facts: DataFacts, axis: str | None, rngs: nnx.Rngs) -> nnx.Module:
-    """The network of cfg.model for such data, its parameters drawn from `rngs`."""
-    options = config.model.to_dict()
-    side = options.pop('frame_size')
-    # Features come in their own grid, whatever the config says of pixels.
-    frame = facts.spec.visual[:2] if isinstance(facts.spec, features.FeatureSpec) else (side, side)
-    return models.build(
-        len(facts.classes), rngs=rngs, channels=facts.spec.channels, frame=frame, axis_name=axis, **options
-    )
+    return assemble.make_state(config, facts.shape(config), axis, abstract)
 
 
 def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Trained:
@@ -285,11 +254,3 @@ def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
     part = path.with_name(path.name + '.part')
     part.write_text(json.dumps(content, indent=1, sort_keys=True) + '\n', encoding='utf-8')
     os.replace(part, path)
-
-
-def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-    """{'a': {'b': 1}} to {'a.b': 1}."""
-    flat = {}
-    for name, value in tree.items():
-        flat |= flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
-    return flat

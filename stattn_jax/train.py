@@ -12,10 +12,9 @@ import pathlib
 import jax
 import ml_collections
 
-from stattn_jax import evaluate, run
+from stattn_jax import assemble, evaluate, run
 from stattn_jax.data import pipeline, source
 from stattn_jax.runtime import checkpoint, parallel, perf, summaries
-from stattn_jax.training import augment, step
 
 
 def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str, float]]:
@@ -47,22 +46,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
     graphdef, state, optimiser, schedule = run.make_state(config, facts, strategy.axis)
     state = strategy.place_state(state)
 
-    loss = step.Loss(**config.loss.to_dict() | {'binary': run.is_binary(config, facts)})
-
-    def pure_step(state, batch):
-        return step.train_step(
-            graphdef,
-            state,
-            batch,
-            optimiser=optimiser,
-            loss=loss,
-            augment=augment.Augment(**config.augment),
-            drop=step.Drop(**config.drop),
-            frame_size=config.model.frame_size,
-            seed=config.seed,
-            axis=strategy.axis,
-        )
-
+    binary = run.is_binary(config, facts)
+    pure_step = assemble.make_step(config, graphdef, optimiser, binary=binary, axis=strategy.axis)
     compiled = strategy.compile(pure_step)
     evaluator = evaluate.Evaluator(graphdef, strategy, config)
     with contextlib.ExitStack() as stack:

@@ -16,7 +16,7 @@ SOURCES = {
 }
 ROOMS = ('training', 'data', 'models', 'metrics', 'runtime')
 # Above each other; the rooms lie below all of them and beside each other.
-FLOORS = ('study', 'main', 'train', 'evaluate', 'score', 'explain', 'run')
+FLOORS = ('study', 'main', 'train', 'evaluate', 'score', 'explain', 'run', 'assemble', 'command')
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
 
 

@@ -15,8 +15,7 @@ import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
-from stattn_jax import main as stattn_main
-from stattn_jax import run
+from stattn_jax import command, run
 from stattn_jax.data import tfrecord
 from stattn_jax.runtime import checkpoint, perf
 from stattn_jax.study import jobs, measure, plan, summary
@@ -56,16 +55,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f'{__doc__}\n{make_flags(argv).get_help()}')
         return 0
     try:
-        values = stattn_main.parse(argv, make_flags)
+        values = command.parse(argv, make_flags)
         workdir = pathlib.Path(values.workdir)
         entries = plan.entries(values.config, workdir)
         if values.only:
             return _one(values.config, workdir, entries, values.only)
         return _all(values, workdir, entries, argv[1:])
     except (run.RunError, tfrecord.NoDataError) as error:
-        return stattn_main.fail(error, getattr(error, 'code', 2))
+        return command.fail(error, getattr(error, 'code', 2))
     except (tfrecord.DataError, checkpoint.CheckpointError) as error:
-        return stattn_main.fail(error, 1)
+        return command.fail(error, 1)
 
 
 def _one(config, workdir: pathlib.Path, entries: list[plan.Entry], name: str) -> int:

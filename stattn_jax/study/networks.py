@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from stattn_jax import run
+from stattn_jax import assemble, run
 from stattn_jax.explain import contributions
 from stattn_jax.study.clips import Clip, Map
 from stattn_jax.training import step
@@ -59,7 +59,7 @@ class Network:
     def _draw(self):
         @jax.jit
         def draw(key):
-            model = run.build_model(self.config, self.facts, None, nnx.Rngs(key))
+            model = assemble.build_model(self.config, self.facts.shape(self.config), None, nnx.Rngs(key))
             _, params, rest = nnx.split(model, nnx.Param, ...)
             return {'params': nnx.as_pure(params), 'rest': nnx.as_pure(rest)}
 

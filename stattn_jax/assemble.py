@@ -1,0 +1,78 @@
+"""From a config to what is compiled: network, state, optimiser, training step. Needs JAX and Flax alone, no data.
+
+Read next: run.py, which adds the data and the workdir; training/step.py.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import optax
+from flax import nnx
+
+from stattn_jax import models
+from stattn_jax.training import augment, optim, step
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What a network must know of its data: number of classes, channels of picture and sound, rows and columns of a frame."""
+
+    classes: int
+    channels: tuple[int, int]
+    frame: tuple[int, int]
+
+
+def make_optimiser(config: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimiser and its learning-rate schedule from cfg.optim and cfg.train.steps."""
+    options = config.optim.to_dict()
+    schedule = optim.make_schedule(
+        lr=options.pop('lr'), warmup_steps=options.pop('warmup_steps'), total_steps=config.train.steps
+    )
+    return optim.make_optimiser(schedule, **options), schedule
+
+
+def build_model(config: ml_collections.ConfigDict, shape: Shape, axis: str | None, rngs: nnx.Rngs) -> nnx.Module:
+    """The network of cfg.model for such data, its parameters drawn from `rngs`."""
+    options = {name: value for name, value in config.model.to_dict().items() if name != 'frame_size'}
+    return models.build(shape.classes, rngs=rngs, channels=shape.channels, frame=shape.frame, axis_name=axis, **options)
+
+
+def make_state(
+    config: ml_collections.ConfigDict, shape: Shape, axis: str | None, abstract: bool = False
+) -> tuple[nnx.GraphDef, step.State, optax.GradientTransformation, optax.Schedule]:
+    """The model's static part, its state at step 0 (`abstract`: only the shapes), the optimiser and its schedule."""
+    optimiser, schedule = make_optimiser(config)
+
+    def build(key):
+        return build_model(config, shape, axis, nnx.Rngs(key))
+
+    def init(key):
+        return step.init_state(build(key), optimiser, shape.classes)
+
+    key = jax.random.key(config.seed)
+    # One program, for every seed, instead of a compilation for every initialiser's operation.
+    state = jax.eval_shape(init, key) if abstract else jax.jit(init)(key)
+    return nnx.graphdef(nnx.eval_shape(build, key)), state, optimiser, schedule
+
+
+def make_step(
+    config: ml_collections.ConfigDict,
+    graphdef: nnx.GraphDef,
+    optimiser: optax.GradientTransformation,
+    *,
+    binary: bool,
+    axis: str | None,
+) -> Callable[[step.State, step.Batch], tuple[step.State, dict[str, jax.Array]]]:
+    """The pure training step of a config, (state, batch) -> (state, scalars); `binary`: each class is a yes or no of its own."""
+    options = {
+        'optimiser': optimiser,
+        'loss': step.Loss(**config.loss.to_dict() | {'binary': binary}),
+        'augment': augment.Augment(**config.augment),
+        'drop': step.Drop(**config.drop),
+        'frame_size': config.model.frame_size,
+        'seed': config.seed,
+        'axis': axis,
+    }
+    return lambda state, batch: step.train_step(graphdef, state, batch, **options)
