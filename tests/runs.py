@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -73,10 +74,15 @@ def make_flags(workdir, data, config='configs/synthetic.py', **fields) -> list[s
 
 def run_main(*arguments: str) -> int:
     """`python -m stattn_jax.main ARGUMENTS` in this process: its exit code."""
+    return run_here(main.main, *arguments)
+
+
+def run_here(command: Callable[[list[str]], int], *arguments: str) -> int:
+    """A command with --config in this process: its exit code."""
     with warnings.catch_warnings():
         # ml_collections 1.1 loads config files by a function of importlib that Python 3.11 calls deprecated.
         warnings.filterwarnings('ignore', 'the load_module', DeprecationWarning)
-        return main.main(['main.py', *map(str, arguments)])
+        return command(['command', *map(str, arguments)])
 
 
 def start(module: str, *arguments: str, path: str = '', devices: int = 1) -> subprocess.Popen:

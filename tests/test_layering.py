@@ -16,7 +16,7 @@ SOURCES = {
 }
 ROOMS = ('training', 'data', 'models', 'metrics', 'runtime')
 # Above each other; the rooms lie below all of them and beside each other.
-FLOORS = ('study', 'main', 'train', 'evaluate', 'score', 'explain', 'run', 'assemble', 'command')
+FLOORS = ('study', 'main', 'benchmark', 'train', 'evaluate', 'score', 'explain', 'run', 'assemble', 'command')
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
 
 
@@ -50,7 +50,6 @@ def test_every_module_of_the_house_has_its_place():
         '',
         *ROOMS,
         *FLOORS,
-        'benchmark',
     }
 
 

@@ -95,10 +95,14 @@ class JitStrategy(_Strategy):
         )
         return _CompiledOnce(jitted.lower, jitted, ahead=True, flops_factor=1)
 
+    def compile_forward(self, fn: Callable) -> '_CompiledOnce':
+        """`fn(state, batch) -> tree of [b ...]`, which stays on the devices."""
+        jitted = jax.jit(fn, out_shardings=NamedSharding(self._mesh, PartitionSpec(AXIS)))
+        return _CompiledOnce(jitted.lower, jitted, ahead=True, flops_factor=1)
+
     def compile_eval(self, fn: Callable) -> Callable[[Any, Any], Any]:
         """`fn(state, batch) -> tree of [b ...]` as a function that returns NumPy [local b ...], this process's rows."""
-        jitted = jax.jit(fn, out_shardings=NamedSharding(self._mesh, PartitionSpec(AXIS)))
-        compiled = _CompiledOnce(jitted.lower, jitted, ahead=True, flops_factor=1)
+        compiled = self.compile_forward(fn)
         return lambda state, batch: jax.tree.map(_local_rows, compiled(state, batch))
 
 
@@ -137,9 +141,13 @@ class PmapStrategy(_Strategy):
         """`step(state, batch) -> (state, metrics)` compiled on first use; the step reduces its metrics over `axis`."""
         return self._compile(step, None, donate)
 
+    def compile_forward(self, fn: Callable) -> '_CompiledOnce':
+        """`fn(state, batch) -> tree of [b ...]`, which stays on the devices as [devices, per device ...]."""
+        return self._compile(fn, 0, donate=False)
+
     def compile_eval(self, fn: Callable) -> Callable[[Any, Any], Any]:
         """`fn(state, batch) -> tree of [b ...]` as a function that returns NumPy [local b ...], this process's rows."""
-        compiled = self._compile(fn, 0, donate=False)
+        compiled = self.compile_forward(fn)
 
         def run(state, batch):
             rows = jax.device_get(compiled(state, batch))
@@ -162,12 +170,14 @@ class PmapStrategy(_Strategy):
 class _CompiledOnce:
     """A function of (state, batch) compiled ahead of time on its first call, for the shapes of that call.
 
-    `flops`: floating-point operations of one call over all devices, None before the first call. Raises ValueError when
-    a later batch has other shapes.
+    `flops`: floating-point operations of one call over all devices, None before the first call. `program`: what XLA made of it,
+    with its memory_analysis, cost_analysis and text, None where several processes run pmap. Raises ValueError when a later batch
+    has other shapes.
     """
 
     def __init__(self, lower: Callable, function: Callable, ahead: bool, flops_factor: int):
         self.flops: float | None = None
+        self.program: Any = None
         self._lower, self._function, self._ahead = lower, function, ahead
         # The lowered module of pmap holds one device's share, that of jit the whole.
         self._flops_factor = flops_factor
@@ -189,7 +199,7 @@ class _CompiledOnce:
         self.flops = None if flops is None else flops * self._flops_factor
         if self._ahead:
             # Measured: the jitted function traces and compiles again after lower().compile(); the object does not.
-            self._function = lowered.compile()
+            self.program = self._function = lowered.compile()
         self._shapes = _shapes(batch)
 
 

@@ -1,0 +1,129 @@
+"""Benchmarks: `python -m stattn_jax.benchmark --config=configs/X.py [--strategies=jit,pmap] [--out=FILE.json]`.
+
+Measures a config's training step, forward pass and forward pass with explanation on made-up clips, which needs JAX and Flax alone; and with
+--config.data.dir=DATA also `fed`, the input by itself and with the step. Every combination of modes, strategies, dtypes and batches is a line.
+Times are of this machine as it is now: compare lines of one run. Exit codes: 0 done; 2 wrong use. Read next: model.py, feed.py.
+"""
+
+import datetime
+import json
+import pathlib
+import sys
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from stattn_jax import command
+from stattn_jax.benchmark import model, table
+from stattn_jax.runtime import parallel
+
+MODES = (*model.MODES, 'fed')
+
+
+def make_flags(argv: list[str]) -> flags.FlagValues:
+    """The command's flags, not yet parsed."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
+    )
+    flags.DEFINE_list('strategies', ['jit'], f'Of {", ".join(parallel.KINDS)}.', flag_values=values)
+    flags.DEFINE_list('dtypes', [], "Of float32, bfloat16. Default: the config's.", flag_values=values)
+    flags.DEFINE_list('batches', [], "Global batch sizes. Default: the config's.", flag_values=values)
+    flags.DEFINE_list('modes', list(model.MODES), f'Of {", ".join(MODES)}; fed needs data.', flag_values=values)
+    flags.DEFINE_integer('calls', 20, 'Timed rounds of each line.', lower_bound=1, flag_values=values)
+    flags.DEFINE_integer('warmup', 3, 'Untimed calls before them.', lower_bound=0, flag_values=values)
+    flags.DEFINE_integer(
+        'together', 1, 'Calls in a round, the device not waited for in between.', lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer('classes', 309, 'Classes of made-up clips.', lower_bound=2, flag_values=values)
+    flags.DEFINE_integer('segments', 10, 'Segments of made-up clips.', lower_bound=1, flag_values=values)
+    flags.DEFINE_string('out', None, 'A JSON file to write the lines to.', flag_values=values)
+    flags.DEFINE_string('profile', None, 'A folder for an xprof trace of each line.', flag_values=values)
+    flags.mark_flags_as_required(['config'], values)
+    return values
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses flags, measures, prints a table, writes JSON, and returns the exit code."""
+    argv = sys.argv if argv is None else argv
+    if '--help' in argv or '-h' in argv:
+        print(f'{__doc__}\n{make_flags(argv).get_help()}')
+        return 0
+    try:
+        values = command.parse(argv, make_flags)
+        cases = _cases(values)
+        data = _data(values)
+        rows = []
+        for case in cases:
+            rows.append(_measure(values, data, case))
+            print('\n'.join(table.lines(rows[-1], head=len(rows) == 1)), flush=True)
+    except (command.RunError, ValueError) as error:
+        return command.fail(error, 2)
+    if values.out:
+        told = {
+            'made': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+            'versions': {'python': sys.version.split()[0], 'jax': jax.__version__},
+            'data': {'classes': data.classes, 'segments': data.segments, 'mel': list(data.mel)},
+            'config': values.config.to_dict(),
+            'rows': rows,
+        }
+        pathlib.Path(values.out).write_text(json.dumps(told, indent=1) + '\n')
+    return 0
+
+
+def _cases(values) -> list[model.Case]:
+    """Every combination, checked before the first is compiled."""
+    config = values.config
+    asked = {
+        'modes': (values.modes, MODES),
+        'strategies': (values.strategies, parallel.KINDS),
+        'dtypes': (values.dtypes or [config.model.dtype], ('float32', 'bfloat16')),
+    }
+    for name, (given, known) in asked.items():
+        for value in given:
+            if value not in known:
+                raise command.RunError(f'--{name} has {value!r}; expected some of {", ".join(known)}')
+    try:
+        batches = [int(batch) for batch in values.batches or [config.train.batch]]
+    except ValueError:
+        raise command.RunError(f'--batches={",".join(values.batches)}; expected whole numbers such as 16,32') from None
+    if 'fed' in values.modes and not config.data.dir:
+        raise command.RunError('--modes has fed, which reads data; give --config.data.dir=DIR, or leave fed out')
+    if config.model.visual == 'precomputed':
+        raise command.RunError('config.model.visual is precomputed; expected a trunk that reads frames')
+    for batch in batches:
+        for strategy in values.strategies:
+            parallel.make_strategy(strategy).check_batch(batch)
+    return [
+        model.Case(mode, strategy, dtype, batch)
+        for dtype in asked['dtypes'][0]
+        for batch in batches
+        for mode in values.modes
+        for strategy in values.strategies
+    ]
+
+
+def _data(values) -> model.Data:
+    """The shape of the data where there are any, or else of the flags with VGGish's patches."""
+    if not values.config.data.dir:
+        return model.Data(values.classes, values.segments, (96, 64))
+    from stattn_jax.benchmark import feed  # here, not above: what it imports is not everywhere
+
+    return feed.data_of(values.config)
+
+
+def _measure(values, data: model.Data, case: model.Case) -> dict:
+    if case.mode == 'fed':
+        from stattn_jax.benchmark import feed
+
+        case = model.Case('train', case.strategy, case.dtype, case.batch)
+        return feed.measure(values.config, data, case, steps=values.calls * values.together, warmup=values.warmup)
+    trace = values.profile and f'{values.profile}/{case.mode}-{case.strategy}-{case.dtype}-{case.batch}'
+    return model.measure(
+        values.config, data, case, calls=values.calls, warmup=values.warmup, together=values.together, trace=trace
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())

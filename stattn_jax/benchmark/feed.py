@@ -1,0 +1,90 @@
+"""The input by itself and with the training step: clips a second from records, and the share of time that the step waits for them.
+
+Needs prepared data (config.data.dir) and what reads them. Read next: data/pipeline.py.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+
+from stattn_jax import evaluate
+from stattn_jax.benchmark import model
+from stattn_jax.data import pipeline, source
+from stattn_jax.runtime import parallel
+
+
+def data_of(config: ml_collections.ConfigDict) -> model.Data:
+    """The shape of the clips in config.data.dir; raises NoDataError where there are none."""
+    info = source.DatasetInfo.load(config.data.dir)
+    _, (mel_shape, _) = info.spec.shapes(config.data.frame_size)
+    return model.Data(len(info.classes), info.spec.segments, mel_shape[1:])
+
+
+def measure(
+    config: ml_collections.ConfigDict, data: model.Data, case: model.Case, *, steps: int, warmup: int
+) -> dict[str, Any]:
+    """Reads `steps` batches alone, then trains on as many; JSON types only.
+
+    `first_batch_seconds`: from opening the records to the first batch in host memory. `wait_share`: of the time of the steps, what they
+    waited for a batch that was not there yet.
+    """
+    strategy = parallel.make_strategy(case.strategy)
+    strategy.check_batch(case.batch)
+    begun = time.perf_counter()
+    with _batches(config, case.batch) as batches:
+        next(batches)
+        first = time.perf_counter() - begun
+        alone = _seconds(lambda: next(batches), steps, warmup)
+    made = model.build(config, data, case, strategy)
+    with _batches(config, case.batch) as batches:
+        feed = parallel.prefetch(map(evaluate.device_part, batches), strategy.place_batch)
+        with contextlib.closing(feed):
+            waited = []
+
+            def advance():
+                waited.append(feed.waited)
+                return made.advance(next(feed))
+
+            together = _seconds(advance, steps, warmup)
+            share = (feed.waited - waited[warmup]) / (together * steps)
+    return {
+        **dataclasses.asdict(case),
+        'mode': 'fed',
+        'first_batch_seconds': first,
+        'input_clips_per_second': case.batch / alone,
+        'clips_per_second': case.batch / together,
+        'wait_share': share,
+        **strategy.describe(),
+    }
+
+
+def _batches(config, batch: int):
+    """An open stream of this process's training batches."""
+    return contextlib.closing(
+        pipeline.train_batches(
+            source.RecordSource(config.data.dir, config.data.split),
+            global_batch=batch,
+            seed=config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            threads=config.data.threads,
+            frame_size=config.data.frame_size,
+            fit=config.data.fit,
+        )
+    )
+
+
+def _seconds(call: Callable[[], Any], steps: int, warmup: int) -> float:
+    """Mean seconds of a call over `steps` calls in a row; the mean, since batches come in bursts."""
+    for _ in range(warmup):
+        jax.block_until_ready(call())
+    start = time.perf_counter()
+    for _ in range(steps):
+        result = call()
+    jax.block_until_ready(result)
+    return (time.perf_counter() - start) / steps

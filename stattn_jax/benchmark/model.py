@@ -1,0 +1,160 @@
+"""What a network costs on made-up clips: compiling, a training step, a forward pass, one with explanation; memory, FLOPs, bytes.
+
+Nothing here reads data: it runs wherever JAX and Flax are. Read next: feed.py, which adds the input.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from stattn_jax import assemble
+from stattn_jax.benchmark import flops, timing
+from stattn_jax.explain import contributions
+from stattn_jax.runtime import parallel, perf
+from stattn_jax.training import step
+
+MODES = ('train', 'forward', 'explain')
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One thing to measure: mode, strategy, dtype of the trunks, global batch."""
+
+    mode: str
+    strategy: str
+    dtype: str
+    batch: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The shape of the clips: classes, segments, mel frames and bands of a segment."""
+
+    classes: int
+    segments: int
+    mel: tuple[int, int]
+
+
+def made_batch(config: ml_collections.ConfigDict, data: Data, rows: int) -> dict[str, np.ndarray]:
+    """Clips of noise with labels, as data/pipeline.py would give them to the device."""
+    rng = np.random.default_rng(0)
+    side = config.data.frame_size
+    return {
+        'frames': rng.integers(0, 256, (rows, data.segments, side, side, 3), np.uint8),
+        'log_mel': rng.normal(-2, 1, (rows, data.segments, *data.mel)).astype(np.float16),
+        'valid': np.ones((rows, data.segments), bool),
+        'labels': np.eye(data.classes, dtype=np.float32)[rng.integers(0, data.classes, rows)],
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """A compiled case: `advance(placed batch)` runs it; the made-up batch; seconds to compile; the pure function with its arguments' shapes."""
+
+    advance: Callable[[Any], Any]
+    batch: Any
+    compiled: Any
+    seconds: float
+    counted: Callable
+    shapes: tuple
+
+
+def measure(
+    config: ml_collections.ConfigDict,
+    data: Data,
+    case: Case,
+    *,
+    calls: int,
+    warmup: int,
+    together: int,
+    trace: str | None = None,
+) -> dict[str, Any]:
+    """Compiles and times a case on all devices; JSON types only. `trace`: a folder for a profile of three calls.
+
+    Raises ValueError for a batch that does not split over the devices.
+    """
+    strategy = parallel.make_strategy(case.strategy)
+    strategy.check_batch(case.batch)
+    made = build(config, data, case, strategy)
+    times = timing.repeat(lambda: made.advance(made.batch), calls=calls, warmup=warmup, together=together)
+    if trace:
+        with jax.profiler.trace(trace):
+            jax.block_until_ready([made.advance(made.batch) for _ in range(3)][-1])
+    products = flops.count(made.counted, *made.shapes)
+    return {
+        **dataclasses.asdict(case),
+        'compile_seconds': made.seconds,
+        'seconds': times._asdict(),
+        'clips_per_second': case.batch / times.median,
+        'products_flops': products,
+        'xla_flops': made.compiled.flops,
+        'mfu': perf.mfu(products, times.median, strategy.devices),
+        **_program(made.compiled.program),
+        **strategy.describe(),
+    }
+
+
+def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -> Built:
+    """Compiles a case and runs it once, on a made-up batch."""
+    config = copy.deepcopy(config)
+    config.model.dtype = case.dtype
+    side = config.model.frame_size
+    shape = assemble.Shape(data.classes, (3, 1), (side, side))
+    graphdef, state, optimiser, _ = assemble.make_state(config, shape, strategy.axis)
+    # Counted without a device axis, over which there is nothing to multiply.
+    plain_graphdef, plain_state, *_ = assemble.make_state(config, shape, None, abstract=True)
+    rows = made_batch(config, data, case.batch // jax.process_count())
+    kept, batch = {'state': strategy.place_state(state)}, strategy.place_batch(rows)
+    if case.mode == 'train':
+        options = {'optimiser': optimiser, 'binary': config.loss.binary}
+        compiled = strategy.compile(assemble.make_step(config, graphdef, axis=strategy.axis, **options))
+        counted = assemble.make_step(config, plain_graphdef, axis=None, **options)
+
+        def advance(placed):
+            kept['state'], metrics = compiled(kept['state'], placed)
+            return metrics
+    else:
+        counted = _forward(config, plain_graphdef, case.mode)
+        compiled = strategy.compile_forward(_forward(config, graphdef, case.mode))
+
+        def advance(placed):
+            return compiled(kept['state'], placed)
+
+    start = time.perf_counter()
+    jax.block_until_ready(advance(batch))
+    seconds = time.perf_counter() - start
+    return Built(advance, batch, compiled, seconds, counted, (plain_state, jax.eval_shape(lambda: rows)))
+
+
+def _forward(config, graphdef, mode: str) -> Callable:
+    """(state, batch) -> logits, or all arrays of an explanation."""
+
+    def forward(state, batch):
+        logits, out = step.forward(graphdef, state, batch, frame_size=config.model.frame_size)
+        if mode == 'forward':
+            return logits
+        record = contributions.record(logits, out, state['score_mean'], config.loss.binary)
+        return {name: x for name, x in record.items() if name not in ('bias', 'mean_scores')}
+
+    return forward
+
+
+def _program(program) -> dict[str, Any]:
+    """What XLA says of a compiled program: bytes by kind, bytes moved; nothing where there is no one program."""
+    if program is None:
+        return {}
+    found = {}
+    with contextlib.suppress(NotImplementedError):
+        memory = program.memory_analysis()
+        names = ('argument', 'output', 'temp', 'alias', 'generated_code')
+        found = {f'{name}_bytes': getattr(memory, f'{name}_size_in_bytes') for name in names if memory is not None}
+    costs = program.cost_analysis() or {}
+    costs = costs[0] if isinstance(costs, list) else costs
+    return found | {'moved_bytes': costs.get('bytes accessed')}

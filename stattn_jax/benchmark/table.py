@@ -1,0 +1,57 @@
+"""The lines of a benchmark on the screen. Read next: __main__.py."""
+
+from collections.abc import Iterator
+from typing import Any
+
+HEADS = (
+    'mode',
+    'strategy',
+    'dtype',
+    'batch',
+    'compile s',
+    'ms',
+    'quartiles',
+    'host ms',
+    'clips/s',
+    'GFLOP',
+    'moved GB',
+    'temp MB',
+    'MFU',
+)
+WIDTHS = (8, 8, 9, 6, 9, 10, 17, 8, 9, 9, 9, 8, 6)
+
+
+def lines(row: dict[str, Any], *, head: bool) -> Iterator[str]:
+    """A measured case as a line, after the heads where `head`; the lines of `fed` say in words what they are."""
+    if head:
+        yield _line(HEADS)
+    if row['mode'] == 'fed':
+        yield (
+            f'{_line((row["mode"], row["strategy"], row["dtype"], row["batch"]))}  first batch {row["first_batch_seconds"]:.2f} s, input alone '
+            f'{row["input_clips_per_second"]:.1f} clips/s, with the step {row["clips_per_second"]:.1f} clips/s, waiting {row["wait_share"]:.1%}'
+        )
+        return
+    seconds = row['seconds']
+    yield _line((
+        row['mode'],
+        row['strategy'],
+        row['dtype'],
+        row['batch'],
+        f'{row["compile_seconds"]:.1f}',
+        f'{seconds["median"] * 1e3:.2f}',
+        f'{seconds["low"] * 1e3:.2f}..{seconds["high"] * 1e3:.2f}',
+        f'{seconds["host"] * 1e3:.2f}',
+        f'{row["clips_per_second"]:.1f}',
+        f'{row["products_flops"] / 1e9:.2f}',
+        _known(row.get('moved_bytes'), 1e9, '.2f'),
+        _known(row.get('temp_bytes'), 1e6, '.0f'),
+        _known(row['mfu'], 0.01, '.1f'),
+    ))  # fmt: skip
+
+
+def _known(value, unit: float, form: str) -> str:
+    return '-' if value is None else f'{value / unit:{form}}'
+
+
+def _line(cells) -> str:
+    return '  '.join(f'{cell:>{width}}' for cell, width in zip(cells, WIDTHS)).rstrip()

@@ -1,0 +1,41 @@
+"""How long calls take: the median and the spread of repeated calls after a warm-up, the device's own end waited for.
+
+Read next: model.py.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class Times(NamedTuple):
+    """Seconds a call: the median, the quartiles, the fastest; `host`, the median until a call returned without waiting for its result."""
+
+    median: float
+    low: float
+    high: float
+    fastest: float
+    host: float
+
+
+def repeat(call: Callable[[], Any], *, calls: int, warmup: int, together: int = 1) -> Times:
+    """Times `calls` rounds of `together` calls each, after `warmup` calls; every round ends when its last result is there.
+
+    With several calls a round the device never waits for the host between them, as in training, and the spread is that of rounds.
+    """
+    for _ in range(warmup):
+        jax.block_until_ready(call())
+    whole, host = [], []
+    for _ in range(calls):
+        start = time.perf_counter()
+        for _ in range(together):
+            result = call()
+        returned = time.perf_counter()
+        jax.block_until_ready(result)
+        whole.append((time.perf_counter() - start) / together)
+        host.append((returned - start) / together)
+    low, median, high = np.quantile(whole, [0.25, 0.5, 0.75])
+    return Times(float(median), float(low), float(high), float(min(whole)), float(np.median(host)))
