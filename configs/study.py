@@ -28,7 +28,7 @@ ABLATIONS = {
     },
 }
 # Clips to train on, and steps of 16 clips.
-SIZES = {'events': (2000, 400), 'lopsided': (3000, 600), 'binding': (3000, 1200)}
+SIZES = {'events': (2000, 400), 'lopsided': (3000, 500), 'binding': (3000, 1200)}
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -42,7 +42,6 @@ def get_config(arg: str = '') -> ConfigDict:
     for name, fields in ABLATIONS.items():
         config.rows[name] = ConfigDict({'group': 'ablation', 'variants': ('events',), 'fields': fields})
     config.rows.uniform_space.variants = ('events', 'binding')
-    config.rows.main_loss_only.variants = ('events', 'lopsided')
     config.seeds = (0, 1, 2)
     config.measure = ConfigDict(
         {
