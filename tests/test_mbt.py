@@ -1,11 +1,15 @@
 """The bottleneck transformer against a loop over segments in which only the tokens that are left exist."""
 
+import jax.numpy as jnp
 import numpy as np
+import tiny
 import toys
+from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
 from toys import double, linear
 
-from stattn_jax.models.baselines import mbt
+from stattn_jax.models.baselines import Sizes, mbt
+from stattn_jax.models.baselines.compared import Evidence
 
 EVIDENCE = toys.evidence()
 
@@ -40,3 +44,27 @@ def test_logits_are_the_mean_of_the_class_tokens_of_units_that_are_left():
     for b, logits in enumerate(toys.said(model, EVIDENCE)[0]):
         said = [segment(model, b, t)[m] for m, t in zip(*np.nonzero(units[b]))]
         np.testing.assert_allclose(logits, np.mean(said, axis=0), rtol=1e-3, atol=1e-4)
+
+
+def test_frames_of_many_cells_give_a_token_for_every_four():
+    """The same weights on 16 cells, which are the means of those of the 64 that are left."""
+    rng = np.random.default_rng(2)
+    fine, coarse = (
+        tiny.filled(lambda size=size: mbt.Mbt(Sizes(3, toys.D, toys.HIDDEN, (size, size)), rngs=nnx.Rngs(0)))
+        for size in (64, 32)
+    )
+    cells = rng.random((2, 3, 8, 8)) < 0.5
+    cells[0, 0, :4] = False
+    values = rng.normal(size=(2, 3, 8, 8, toys.D)).astype(np.float32) * cells[..., None]
+    pooled, left = np.zeros((2, 3, 4, 4, toys.D), np.float32), np.zeros((2, 3, 4, 4), bool)
+    for b, t, row, column in np.ndindex(left.shape):
+        block = np.s_[b, t, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        left[b, t, row, column] = cells[block].any()
+        pooled[b, t, row, column] = values[block].sum((0, 1)) / max(cells[block].sum(), 1)
+    units = np.ones((2, 2, 3), bool)
+    audio = rng.normal(size=(2, 3, toys.D)).astype(np.float32)
+    asked = [
+        Evidence(*map(jnp.asarray, (v.reshape(2, 3, -1, toys.D), audio, c.reshape(2, 3, -1), units)))
+        for v, c in ((values, cells), (pooled, left))
+    ]
+    np.testing.assert_allclose(fine.classify(asked[0])[0], coarse.classify(asked[1])[0], rtol=1e-4, atol=1e-5)
