@@ -52,6 +52,19 @@ def test_pointing_is_that_of_the_evaluation(entries):
     assert other['pointing/space'] == pytest.approx(arrays(entries['cam'])['own/space'].mean(), abs=1e-6)
 
 
+def test_maps_of_the_answer_are_those_of_the_label_where_the_answer_is_right(entries):
+    for row, name in (('stan', 'terms'), ('cam', 'own'), ('late_sum', 'grad_cam')):
+        kept = arrays(entries[row])
+        asked = ~np.isnan(kept[f'{name}/space_said'])
+        right = asked & (kept['correct'] == 1)
+        assert asked.sum() == (2 if row == 'late_sum' else 8)
+        np.testing.assert_array_equal(kept[f'{name}/space_said'][right], kept[f'{name}/space'][right])
+    # Where it is wrong, another class is asked for.
+    kept = arrays(entries['stan'])
+    wrong = kept['correct'] == 0
+    assert wrong.any() and (kept['terms/joint_said'][wrong] != kept['terms/joint'][wrong]).any()
+
+
 def test_what_takes_many_passes_is_asked_of_the_chosen_clips_alone(entries):
     for row, explanation in (('stan', 'terms'), ('cam', 'own'), ('late_sum', 'grad_cam')):
         kept = arrays(entries[row])

@@ -40,7 +40,6 @@ WORDS = {
     'grad_cam': 'Grad-CAM',
     'rise': 'RISE',
     'random': 'random map',
-    'centre': 'centre of the frame',
     'feature': 'features',
     'blur_mute': 'blur, mute',
     'mean_noise': 'mean, noise',

@@ -32,6 +32,8 @@ GAMES = (
     Game('time', 'time', '', 'pointing/time_chance'),
     Game('time, partial events', 'time', 'partial', 'pointing/time_partial_chance'),
     Game('space and time', 'joint', '', 'pointing/joint_chance'),
+    Game('space, of the class it says', 'space_said', '', 'pointing/space_chance'),
+    Game('space and time, of the class it says', 'joint_said', '', 'pointing/joint_chance'),
     Game('energy inside', 'energy', '', 'pointing/energy_chance'),
 )
 
@@ -81,7 +83,7 @@ def name_of(of_row: Sequence[Run]) -> str:
 
 
 def pointing(runs: Sequence[Run], variant: str) -> tuple[Table, Table, Table]:
-    """Seven pointing games: hits beside chance, chance-corrected hits, and Stan's hits less those of the others."""
+    """Nine pointing games: hits beside chance, chance-corrected hits, and Stan's hits less those of the others."""
     of_ours = results.ours(runs, variant)
     best = {game: chance(runs, variant, game) for game in GAMES}
     hits, corrected, less = [], [], []
@@ -116,7 +118,8 @@ def pointing(runs: Sequence[Run], variant: str) -> tuple[Table, Table, Table]:
 NOTE = (
     'Expected hit over ties, clips as the unit; a row is scored by the explanation that stands for it. Tolerant: a cell within 15/224 of the '
     "frame's side counts. Small objects: under a quarter of the frame. Partial events: those that do not fill the clip. Space and time: the "
-    'strongest cell of the strongest second, on the object and in its event. Energy: share of the positive values inside the boxes. '
+    "strongest cell of the strongest second, on the object and in its event. Of the class it says: the map of the network's own answer, not of the "
+    'label, which may give away what to look for. Energy: share of the positive values inside the boxes. '
     'The best chance of a game for which only the blind guess is known is that guess.'
 )
 CORRECTED = (
@@ -151,7 +154,9 @@ def chance(runs: Sequence[Run], variant: str, game: Game) -> tuple[Cell | None, 
         (
             cell
             for run in of_variant
-            if (cell := results.mean(results.values([run], f'chance/{game.values}', game.stratum)))
+            if (
+                cell := results.mean(results.values([run], f'chance/{game.values.removesuffix("_said")}', game.stratum))
+            )
         ),
         None,
     )

@@ -42,7 +42,7 @@ def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
                 gaps = (results.gaps(of_row, f'{first}/{name}', f'{explainer}/{name}', s) for _, name, s, _ in MEASURES)
                 less.append((row, explainer, len(of_row), *(results.mean(gap, judged=True) for gap in gaps)))
     head = (ROW, EXPLAINER, TRAININGS)
-    note = 'Each network, the same clips, several explanations; the random map and the centre of the frame know nothing of either.'
+    note = 'Each network, the same clips, several explanations; the random map knows nothing of either.'
     columns = [Column(name, unit) for name, _, _, unit in MEASURES] + [
         Column('Gini', 'number'),
         Column('entropy', 'number'),

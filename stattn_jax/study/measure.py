@@ -3,9 +3,10 @@
 An entry's folder then holds measures.npz, arrays [n] over the test clips in order, NaN where a clip has no value or was not asked, and
 measures.json. Names: `correct`, `logits`; `chance/GAME`; `E/GAME`, `E/SETTING/AREA`, `E/aopc` of explanation E; `sanity/E/CHECK`;
 `example/E/visual` of the clips `example/clips`. The class in question is the clip's label, for all networks and explanations alike, rightly
-classified or not. Read next: pointing.py, perturb.py, sanity.py, tables.py.
+classified or not; `E/GAME_said` is of the class that the network says. Read next: pointing.py, perturb.py, sanity.py, tables.py.
 """
 
+import dataclasses
 import json
 import os
 import time
@@ -66,6 +67,7 @@ def measure(net: networks.Network, row: str, options: ml_collections.ConfigDict)
     arrays, own = _recognition(net, clips)
     for name, shown in own.items():
         arrays |= _named(name, pointing.games(shown, clips.targets))
+    arrays |= _of_the_answer(networks.shown_of(net, clips.inputs, arrays['logits'].argmax(axis=1))[1], clips.targets)
     chosen = np.unique(np.linspace(0, len(clips) - 1, options.clips).round().astype(int))
     some = clips.subset(chosen)
     names = tuple(options.explainers) if not own else ()
@@ -74,6 +76,9 @@ def measure(net: networks.Network, row: str, options: ml_collections.ConfigDict)
     found = {}
     for name, shown in late.items():
         found |= _named(name, pointing.games(shown, some.targets))
+    if 'grad_cam' in late:
+        answers = dataclasses.replace(some, labels=arrays['logits'][chosen].argmax(axis=1))
+        found |= _of_the_answer(asked.explain(net, answers, ('grad_cam',)), some.targets)
     everything = {name: _take(shown, chosen) for name, shown in own.items()} | late
     found |= asked.removals(net, some, everything, shifts=options.shifts)
     if name := networks.first(everything):
@@ -89,8 +94,7 @@ def measure(net: networks.Network, row: str, options: ml_collections.ConfigDict)
 
 def _recognition(net, clips) -> tuple[dict[str, np.ndarray], dict[str, Shown]]:
     """What is known of the clips and said of them; and what the network itself shows of the labels."""
-    parts = networks.in_batches(net.compile(networks.own), clips.inputs, clips.labels)
-    logits, own = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    logits, own = networks.shown_of(net, clips.inputs, clips.labels)
     arrays = {
         'labels': clips.labels,
         'logits': logits,
@@ -99,6 +103,18 @@ def _recognition(net, clips) -> tuple[dict[str, np.ndarray], dict[str, Shown]]:
         **_named('chance', pointing.chance(clips.targets, int(np.prod(net.grid)))),
     }
     return arrays, own
+
+
+def _of_the_answer(shown: dict[str, Shown], targets: pointing.Targets) -> dict[str, np.ndarray]:
+    """Whether the maps of the class that the network says point at the label's object: names end in `_said`.
+
+    A map of the label may find what the label means without knowing which object sounds; to say it, a network has to know.
+    """
+    found = {}
+    for name, one in shown.items():
+        games = pointing.games(one, targets)
+        found |= {f'{name}/{game}_said': games[game] for game in ('space', 'time', 'joint')}
+    return found
 
 
 def _take(shown: Shown, chosen: np.ndarray) -> Shown:

@@ -46,6 +46,11 @@ class Network:
         side = self.config.model.frame_size
         return nnx.merge(self.graphdef, self.state['params'], self.state['rest']).grid(side, side)
 
+    @functools.cached_property
+    def own(self) -> Callable:
+        """`own` below, compiled once: of clips and classes."""
+        return self.compile(own)
+
     def compile(self, function: Callable) -> Callable:
         """`function(model, *arrays)` as a compiled function of the arrays; the parameters are arguments, not constants."""
         compiled = jax.jit(lambda params, rest, *arrays: function(nnx.merge(self.graphdef, params, rest), *arrays))
@@ -81,6 +86,11 @@ def in_batches(compiled: Callable, clips: Clip, classes_n: np.ndarray, chunk: in
         jax.device_get(compiled(jax.tree.map(lambda x, i=i: x[i : i + chunk], clips), classes_n[i : i + chunk]))
         for i in range(0, len(classes_n), chunk)
     ]
+
+
+def shown_of(net: Network, clips: Clip, classes_n: np.ndarray) -> tuple[np.ndarray, dict[str, 'Shown']]:
+    """`own` of any number of clips: logits [n c], and what the network shows, as NumPy arrays."""
+    return jax.tree.map(lambda *x: np.concatenate(x), *in_batches(net.own, clips, classes_n))
 
 
 class Shown(NamedTuple):

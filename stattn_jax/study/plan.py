@@ -14,6 +14,8 @@ import ml_collections
 
 from stattn_jax import run
 
+# Of what measure.py writes; another number measures everything anew.
+MEASURES = 2
 GROUPS = ('ours', 'representation', 'intrinsic', 'ablation')
 
 
@@ -39,7 +41,7 @@ class Entry:
 
     def key(self, measure: ml_collections.ConfigDict) -> str:
         """A short hash of all that its numbers depend on: results under another key are made anew."""
-        fields = {'run': self.config.to_dict(), 'measure': measure.to_dict(), 'row': self.row}
+        fields = {'run': self.config.to_dict(), 'measure': measure.to_dict(), 'row': self.row, 'measures': MEASURES}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -17,7 +17,7 @@ from stattn_jax.metrics import bootstrap
 from stattn_jax.study import networks, plan, posthoc, removal
 from stattn_jax.study.cells import Cell, verdict
 
-BLIND = ('random', 'centre')
+BLIND = ('random',)
 EXPLAINERS = ('terms', 'attention', 'own', *posthoc.METHODS, *BLIND)
 SETTINGS = ('feature', *('_'.join(pair) for pair in removal.PAIRS))
 VARIANTS = ('events', 'lopsided', 'binding')

@@ -7,7 +7,7 @@ import numpy as np
 
 from stattn_jax import run, score
 from stattn_jax.data import pipeline, source
-from stattn_jax.study import examples, measure, plan, tables
+from stattn_jax.study import examples, heldout, measure, plan, tables
 from stattn_jax.study.pointing import Targets
 
 # Which explanation of a row an example shows: the first of these that it has.
@@ -38,7 +38,7 @@ def write(config, workdir: pathlib.Path, entries: list[plan.Entry], wall_seconds
 def _examples(entries: list[plan.Entry]) -> list[dict]:
     """The clips that every entry kept maps of, with the maps."""
     config = entries[0].config
-    data = source.RecordSource(config.data.dir, measure.SPLIT)
+    data = source.RecordSource(config.data.dir, heldout.SPLIT)
     arrays = {entry.row: np.load(entry.folder / measure.ARRAYS) for entry in entries}
     found = []
     for place, number in enumerate(next(iter(arrays.values()))['example/clips']):
