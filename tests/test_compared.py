@@ -122,7 +122,9 @@ def features(kind):
     return tiny.make_model(**options), rng.normal(size=(2, 3, 2, 2, 6)), rng.normal(size=(2, 3, 1, 7))
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(
+    'kind', [pytest.param(kind, marks=pytest.mark.slow if kind == 'mbt' else ()) for kind in KINDS]
+)
 def test_moved_cells_move_the_map_and_leave_the_logits_but_not_in_avels_code(kind):
     model, frames, sound = features(kind)
     order, valid = np.array([2, 0, 3, 1]), np.ones((2, 3), bool)

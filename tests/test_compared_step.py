@@ -46,7 +46,9 @@ def make_step(kind, strategy, drop=DROP, binary=False):
     return graphdef, pure_step, state
 
 
-@pytest.mark.parametrize('kind', ['proto', pytest.param('avel_code', marks=pytest.mark.slow), 'han'])
+@pytest.mark.parametrize(
+    'kind', ['proto', *(pytest.param(kind, marks=pytest.mark.slow) for kind in ('avel_code', 'han'))]
+)
 def test_the_loss_is_the_main_part_and_falls(kind):
     strategy = parallel.make_strategy('jit', jax.devices()[:1])
     graphdef, pure_step, state = make_step(kind, strategy, drop=step.Drop())
@@ -78,7 +80,9 @@ def test_four_devices_train_a_compared_model_as_one_does(kind):
     assert after[0][1].keys() == after[1][1].keys() == {'params', 'rest', 'opt_state', 'step'}
 
 
-@pytest.mark.parametrize('kind', baselines.KINDS)
+@pytest.mark.parametrize(
+    'kind', [pytest.param(kind, marks=pytest.mark.slow if kind == 'mbt' else ()) for kind in baselines.KINDS]
+)
 def test_a_step_with_removal_keeps_the_tree_of_the_state(kind):
     _, pure_step, state = make_step(kind, parallel.make_strategy('jit', jax.devices()[:1]))
     new, metrics = jax.eval_shape(pure_step, state, tiny.make_batch(0, 4))

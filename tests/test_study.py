@@ -78,7 +78,7 @@ def test_the_quick_study_stopped_and_continued_writes_its_report(tmp_path):
     assert {name: (workdir / 'runs/events' / name / 'measures.npz').stat().st_mtime_ns for name in done} == kept
     study = json.loads((workdir / 'study.json').read_text())
     assert {run['row'] for run in study['runs']} == {'stan', 'late_sum', 'concat', 'cam', 'mil', 'avel_paper'}
-    tables = {path.stem: list(csv.reader(path.open())) for path in (workdir / 'tables').glob('*.csv')}
+    tables = {path.stem: list(csv.reader(path.read_text().splitlines())) for path in (workdir / 'tables').glob('*.csv')}
     assert tables and all(len(rows) > 1 for rows in tables.values())
     page = (workdir / 'report.html').read_text()
     assert 'stan' in page and 'http://' not in page and 'https://' not in page.replace('https://arxiv.org', '')

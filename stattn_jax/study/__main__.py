@@ -8,6 +8,7 @@ Read next: plan.py.
 import json
 import os
 import pathlib
+import signal
 import sys
 import time
 
@@ -88,9 +89,9 @@ def _all(values, workdir: pathlib.Path, entries: list[plan.Entry], arguments: li
     work = jobs.Jobs(arguments, workers, threads=accelerated or workers == 1)
     failed, stopped = work.work(waiting, len(entries))
     seconds = _add_wall_time(workdir, time.perf_counter() - began)
-    if stopped:
+    if stopped is not None:
         print('stopped; run the same command again to go on', flush=True)
-        return stopped
+        return 130 if stopped == signal.SIGINT else 0
     summary.write(values.config, workdir, entries, seconds)
     print(f'\nthe report is {workdir / "report.html"}, its tables are in {workdir / "results.md"}', flush=True)
     return 1 if failed else 0

@@ -52,10 +52,10 @@ class Jobs:
         flags = os.environ.get('XLA_FLAGS', '')
         self._environment = os.environ | ({} if threads else {'XLA_FLAGS': f'{flags} {ONE_THREAD}'.strip()})
         self._running: dict[subprocess.Popen, tuple[plan.Entry, float]] = {}
-        self._stopped = False
+        self._stopped: int | None = None
 
-    def work(self, waiting: list[plan.Entry], total: int) -> tuple[list[plan.Entry], bool]:
-        """Works off the entries; returns those that failed, and whether it was stopped."""
+    def work(self, waiting: list[plan.Entry], total: int) -> tuple[list[plan.Entry], int | None]:
+        """Works off the entries; returns those that failed, and the signal that stopped it, None where none did."""
         previous = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         queue, failed, done = collections.deque(waiting), [], total - len(waiting)
         clock = Clock()
@@ -91,7 +91,7 @@ class Jobs:
         self._running[process] = (entry, time.perf_counter())
 
     def _stop(self, number, frame) -> None:
-        self._stopped = True
+        self._stopped = number
         for process in self._running:
             process.terminate()
 

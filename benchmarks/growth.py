@@ -1,0 +1,192 @@
+"""How a training step's work grows: with the length of clips, the size of frames, the batch; and what each device does when there are more.
+
+  python -m benchmarks.growth --config=configs/synthetic.py [--out=FILE.json]
+
+Counts, not seconds: products (benchmark/flops.py), bytes moved and temporary bytes of the compiled step, each fitted by a line through the
+sizes tried, with the largest relative distance from it; frames count by their area. Then the same batch for each of several simulated devices:
+FLOPs, bytes and collectives of one device. Always on CPU devices, of any machine. Read next: stattn_jax/benchmark/model.py.
+"""
+
+import copy
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from benchmarks import rounds
+from stattn_jax import command
+from stattn_jax.benchmark import flops, model
+from stattn_jax.runtime import parallel
+
+AXES = ('segments', 'sizes', 'batches')
+COUNTS = ('products_flops', 'moved_bytes', 'temp_bytes')
+_COLLECTIVE = re.compile(r' (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(')
+_ARRAY = re.compile(r'(pred|[a-z]+)(\d*)[a-z\d]*\[([\d,]*)\]')
+
+
+def make_flags(argv: list[str]) -> flags.FlagValues:
+    """The command's flags, not yet parsed; the other axes stay at the first of their sizes while one grows."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
+    )
+    flags.DEFINE_list('segments', ['5', '10', '20'], 'Segments of a clip.', flag_values=values)
+    flags.DEFINE_list('sizes', ['64', '96', '128'], 'Pixels of a side of a frame.', flag_values=values)
+    flags.DEFINE_list('batches', ['8', '16', '32'], 'Clips a step, on one device.', flag_values=values)
+    flags.DEFINE_list('devices', ['1', '2', '4'], 'Devices, each with the first batch.', flag_values=values)
+    flags.DEFINE_integer('classes', 28, 'Classes.', lower_bound=2, flag_values=values)
+    flags.DEFINE_string('out', None, 'A JSON file to write.', flag_values=values)
+    flags.mark_flags_as_required(['config'], values)
+    return values
+
+
+def counts(
+    config: ml_collections.ConfigDict,
+    classes: int,
+    segments: int,
+    size: int,
+    batch: int,
+    kind: str = 'jit',
+    devices: int = 1,
+) -> dict[str, Any]:
+    """Counts of a training step on the first so many devices, `batch` clips on all of them together.
+
+    products_flops: of all devices; flops, moved_bytes, temp_bytes and collectives ({kind: (number, bytes)}): of one device's program.
+    """
+    config = copy.deepcopy(config)
+    config.data.frame_size = config.model.frame_size = size
+    case = model.Case('train', kind, config.model.dtype, batch)
+    strategy = parallel.make_strategy(kind, jax.devices()[:devices])
+    strategy.check_batch(batch)
+    made = model.build(config, model.Data(classes, segments, (96, 64)), case, strategy)
+    costs, memory = made.compiled.program.cost_analysis(), made.compiled.program.memory_analysis()
+    return {
+        'products_flops': flops.count(made.counted, *made.shapes),
+        'flops': costs['flops'],
+        'moved_bytes': costs['bytes accessed'],
+        'temp_bytes': memory.temp_size_in_bytes,
+        'collectives': collectives(made.compiled.program.as_text()),
+    }
+
+
+def collectives(text: str) -> dict[str, tuple[int, int]]:
+    """How many of each collective a compiled program (HLO text) holds, and the bytes of all their results."""
+    found = {}
+    for line in text.splitlines():
+        match = _COLLECTIVE.search(line)
+        if match and ' = ' in line[: match.start() + 1]:
+            result = line[line.index(' = ') : match.start()]
+            number, size = found.get(match[1], (0, 0))
+            found[match[1]] = (number + 1, size + sum(map(_bytes, _ARRAY.finditer(result))))
+    return found
+
+
+def _bytes(array: re.Match) -> int:
+    kind, bits, sides = array.groups()
+    return int(np.prod([int(side) for side in sides.split(',') if side], dtype=np.int64)) * (
+        1 if kind == 'pred' else int(bits) // 8
+    )
+
+
+def fit(sizes: Sequence[float], values: Sequence[float]) -> dict[str, float]:
+    """The least-squares line through the values: slope, what it is at 0, largest distance of a value from it by that value."""
+    slope, intercept = np.polyfit(sizes, values, 1)
+    residual = max(abs(intercept + slope * x - y) / y for x, y in zip(sizes, values, strict=True))
+    return {'slope': float(slope), 'intercept': float(intercept), 'residual': float(residual)}
+
+
+def grow(config: ml_collections.ConfigDict, classes: int, sizes: dict[str, list[int]]) -> dict[str, Any]:
+    """Counts along each of AXES, the others at their first size, and the line through them; JSON types only."""
+    first, cache, found = {axis: values[0] for axis, values in sizes.items()}, {}, {}
+    for axis in AXES:
+        rows = []
+        for value in sizes[axis]:
+            at = tuple((first | {axis: value})[name] for name in AXES)
+            if at not in cache:
+                cache[at] = counts(config, classes, *at)
+            rows.append({axis: value} | {name: cache[at][name] for name in COUNTS})
+        along = [value**2 if axis == 'sizes' else value for value in sizes[axis]]
+        found[axis] = {'rows': rows, 'fits': {name: fit(along, [row[name] for row in rows]) for name in COUNTS}}
+    return found
+
+
+def spread_out(
+    config: ml_collections.ConfigDict, classes: int, first: dict[str, int], devices: list[int], kinds: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Counts of one device's program under each strategy of `kinds`, each device with the first batch; JSON types only."""
+    rows = []
+    for kind in kinds:
+        for number in devices:
+            batch = number * first['batches']
+            told = counts(config, classes, first['segments'], first['sizes'], batch, kind, number)
+            # The products of all, of which each device does its part.
+            rows.append(
+                {'strategy': kind, 'devices': number} | told | {'products_flops': told['products_flops'] / number}
+            )
+    return rows
+
+
+def lines(grown: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Both tables, for the screen."""
+    for axis, told in grown.items():
+        yield f'{axis:>8}  {"GFLOP":>10} {"moved MB":>10} {"temp MB":>10}'
+        for row in told['rows']:
+            yield f'{row[axis]:>8}  {row["products_flops"] / 1e9:>10.3f} {row["moved_bytes"] / 1e6:>10.1f} {row["temp_bytes"] / 1e6:>10.1f}'
+        yield f'{"off line":>8}  ' + ' '.join(f'{told["fits"][name]["residual"]:>10.2%}' for name in COUNTS)
+    yield f'{"strategy":>8} {"devices":>7}  {"GFLOP":>10} {"XLA GFLOP":>10} {"moved MB":>10} {"temp MB":>10}  collectives'
+    for row in rows:
+        told = (
+            ', '.join(f'{number} {kind} ({size / 1e6:.3f} MB)' for kind, (number, size) in row['collectives'].items())
+            or 'none'
+        )
+        yield (
+            f'{row["strategy"]:>8} {row["devices"]:>7}  {row["products_flops"] / 1e9:>10.3f} {row["flops"] / 1e9:>10.3f} '
+            f'{row["moved_bytes"] / 1e6:>10.1f} {row["temp_bytes"] / 1e6:>10.1f}  {told}'
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses flags, counts, prints tables, writes JSON, and returns the exit code."""
+    argv = sys.argv if argv is None else argv
+    if '--help' in argv or '-h' in argv:
+        print(f'{__doc__}\n{make_flags(argv).get_help()}')
+        return 0
+    try:
+        values = command.parse(argv, make_flags)
+        sizes, devices = {axis: _numbers(values, axis) for axis in AXES}, _numbers(values, 'devices')
+        jax.config.update('jax_platforms', 'cpu')
+        jax.config.update('jax_num_cpu_devices', max(devices))
+        grown = grow(values.config, values.classes, sizes)
+        first = {axis: found[0] for axis, found in sizes.items()}
+        rows = spread_out(values.config, values.classes, first, devices, parallel.KINDS)
+    except (command.RunError, ValueError) as error:
+        return command.fail(error, 2)
+    print('\n'.join(lines(grown, rows)))
+    rounds.write(values.out, {'config': values.config.to_dict(), 'growth': grown, 'devices': rows})
+    return 0
+
+
+def _numbers(values: flags.FlagValues, name: str) -> list[int]:
+    given = values[name].value
+    # Every two points lie on a line.
+    least = 3 if name in AXES else 1
+    try:
+        numbers = [int(x) for x in given]
+    except ValueError:
+        numbers = []
+    if len(set(numbers)) < least or min(numbers) < 1:
+        default = ','.join(values[name].default)
+        raise command.RunError(
+            f'--{name}={",".join(given)}; expected at least {least} different whole numbers, such as {default}'
+        )
+    return numbers
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Host memory of a training run: whether it stays flat, by the resident set after every so many steps.
+
+  python -m benchmarks.memory --config=configs/synthetic.py --data=DIR [--steps=2000] [--out=FILE.json]
+
+The loop is made of what train.py's is made of (pipeline, prefetch, compiled step, late metrics), on the config with TOY's sizes, which stand
+whatever the command line says of those fields: a leak of the loop does not depend on them. Exit codes: 0 flat; 1 not flat; 2 wrong use.
+Read next: stattn_jax/train.py.
+"""
+
+import contextlib
+import sys
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import psutil
+from absl import flags
+from ml_collections import config_flags
+
+from benchmarks import rounds
+from stattn_jax import assemble, command, evaluate, run
+from stattn_jax.data import pipeline, source, tfrecord
+from stattn_jax.runtime import parallel
+
+TOY = {
+    'data': {'frame_size': 32, 'threads': 2},
+    'model': {'frame_size': 32, 'visual': 'tiny', 'audio': 'tiny', 'width': 16, 'hidden': 8, 'dtype': 'float32'},
+    'train': {'batch': 8},
+}
+# How far from the middle of its range the memory may go.
+BAND = 0.02
+
+
+def make_flags(argv: list[str]) -> flags.FlagValues:
+    """The command's flags, not yet parsed."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
+    )
+    flags.DEFINE_string('data', None, 'A data set directory, of videos.', flag_values=values)
+    flags.DEFINE_integer('steps', 2000, 'Steps.', lower_bound=1, flag_values=values)
+    flags.DEFINE_integer('warmup', 200, 'Steps before memory is looked at.', lower_bound=1, flag_values=values)
+    flags.DEFINE_integer('every', 50, 'Steps from one look to the next.', lower_bound=1, flag_values=values)
+    flags.DEFINE_string('out', None, 'A JSON file to write.', flag_values=values)
+    flags.mark_flags_as_required(['config', 'data'], values)
+    return values
+
+
+def watch(config: ml_collections.ConfigDict, steps: int, warmup: int, every: int) -> dict[int, int]:
+    """Trains, and looks at the resident set (bytes) every `every` steps after the warm-up: step -> bytes."""
+    data = source.RecordSource(config.data.dir, config.data.split)
+    facts = run.DataFacts.of(data.info)
+    run.check_trunks(config, facts.spec)
+    strategy = run.make_strategy(config, config.train.batch)
+    graphdef, state, optimiser, _ = run.make_state(config, facts, strategy.axis)
+    binary = run.is_binary(config, facts)
+    compiled = strategy.compile(assemble.make_step(config, graphdef, optimiser, binary=binary, axis=strategy.axis))
+    state, found, pending, process = strategy.place_state(state), {}, [], psutil.Process()
+    batches = pipeline.train_batches(
+        data,
+        global_batch=config.train.batch,
+        seed=config.seed,
+        threads=config.data.threads,
+        frame_size=config.data.frame_size,
+        fit=config.data.fit,
+    )
+    feed = parallel.prefetch(map(evaluate.device_part, batches), strategy.place_batch)
+    with contextlib.closing(batches), contextlib.closing(feed):
+        for number in range(1, steps + 1):
+            state, metrics = compiled(state, next(feed))
+            pending.append(metrics)
+            if number % every == 0:
+                jax.device_get(pending)
+                pending = []
+                if number > warmup:
+                    found[number] = process.memory_info().rss
+    return found
+
+
+def flatness(found: dict[int, int]) -> dict[str, Any]:
+    """How flat a memory (step -> bytes) is: least, greatest, slope by least squares (bytes a thousand steps), half the range by its middle.
+
+    `flat`: no look is further than BAND from the middle of the range.
+    """
+    steps, sizes = np.array(list(found)), np.array(list(found.values()), float)
+    low, high = sizes.min(), sizes.max()
+    slope = float(np.polyfit(steps, sizes, 1)[0]) if len(steps) > 1 else 0.0
+    deviation = float((high - low) / (high + low))
+    return {
+        'least_bytes': int(low),
+        'greatest_bytes': int(high),
+        'slope_bytes_per_1000_steps': 1000 * slope,
+        'deviation': deviation,
+        'flat': deviation <= BAND,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses flags, trains, prints, writes JSON, and returns the exit code."""
+    argv = sys.argv if argv is None else argv
+    if '--help' in argv or '-h' in argv:
+        print(f'{__doc__}\n{make_flags(argv).get_help()}')
+        return 0
+    try:
+        values = command.parse(argv, make_flags)
+        config = ml_collections.ConfigDict(values.config.to_dict())
+        for part, fields in TOY.items():
+            config[part].update(fields)
+        config.data.dir = values.data
+        if values.steps < values.warmup + 2 * values.every:
+            raise command.RunError(
+                f'--steps={values.steps}: expected at least {values.warmup + 2 * values.every}, two looks after --warmup={values.warmup}'
+            )
+        found = watch(config, values.steps, values.warmup, values.every)
+    except (command.RunError, tfrecord.NoDataError) as error:
+        return command.fail(error, 2)
+    told = flatness(found)
+    print(
+        f'{len(found)} looks after step {values.warmup} of {values.steps}: {told["least_bytes"] / 1e6:.1f} to {told["greatest_bytes"] / 1e6:.1f} MB, '
+        f'+-{told["deviation"]:.2%} ({"flat" if told["flat"] else "NOT flat"}: {BAND:.0%} are allowed), '
+        f'slope {told["slope_bytes_per_1000_steps"] / 1e6:+.2f} MB in 1000 steps'
+    )
+    rounds.write(values.out, {'config': config.to_dict(), 'resident_bytes': found, **told})
+    return 0 if told['flat'] else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Ours against the same network and training step in PyTorch: `python -m benchmarks.peer --config=configs/vggsound.py [--compile] [--out=FILE.json]`.
+
+Both get the same weights; what they return is compared first, and nothing is timed if it differs. Then rounds of all sides alternate in one
+process, on one device, with as many threads on each side, on the same made-up clips. --layers prints instead each distinct convolution of
+the frame trunk by itself. Needs JAX, Flax, optax and torch (pip install torch) alone; computes where JAX does: JAX_PLATFORMS=cpu keeps both
+off an accelerator. Exit codes: 0 done; 1 the outputs differ; 2 wrong use. Read next: compare.py, race.py, layers.py, network.py.
+"""
+
+import datetime
+import json
+import os
+import pathlib
+import sys
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from stattn_jax import command
+from stattn_jax.benchmark import model
+
+MODES = ('train', 'forward')
+
+
+def make_flags(argv: list[str]) -> flags.FlagValues:
+    """The command's flags, not yet parsed."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
+    )
+    flags.DEFINE_integer('batch', 16, 'Clips a step.', lower_bound=1, flag_values=values)
+    flags.DEFINE_integer('segments', 10, 'Segments of a clip.', lower_bound=1, flag_values=values)
+    flags.DEFINE_integer('classes', 309, 'Classes.', lower_bound=2, flag_values=values)
+    flags.DEFINE_list('modes', list(MODES), f'Of {", ".join(MODES)}.', flag_values=values)
+    flags.DEFINE_bool('compile', False, 'Race torch.compile too.', flag_values=values)
+    flags.DEFINE_bool('channels_last', True, "PyTorch's layout of pictures.", flag_values=values)
+    flags.DEFINE_bool('layers', False, 'Time the convolutions of the frame trunk.', flag_values=values)
+    flags.DEFINE_integer('rounds', 10, 'Rounds of every side.', lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        'calls', 1, 'Calls in a round, the device not waited for in between.', lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer('warmup', 2, 'Untimed calls before the rounds.', lower_bound=0, flag_values=values)
+    flags.DEFINE_string('out', None, 'A JSON file to write.', flag_values=values)
+    flags.mark_flags_as_required(['config'], values)
+    return values
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses flags, compares, times, prints, writes JSON, and returns the exit code."""
+    argv = sys.argv if argv is None else argv
+    if '--help' in argv or '-h' in argv:
+        print(f'{__doc__}\n{make_flags(argv).get_help()}')
+        return 0
+    # Two frameworks share an accelerator's memory; JAX would take most of it at once.
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+    try:
+        values = command.parse(argv, make_flags)
+        told = _measure(values, *_ready(values))
+    except (command.RunError, ValueError) as error:
+        return command.fail(error, getattr(error, 'code', 2))
+    if values.out:
+        pathlib.Path(values.out).write_text(json.dumps(told, indent=1) + '\n')
+    return 0
+
+
+def _ready(values) -> tuple[str, int]:
+    """The device that both compute on, and the threads of each; torch is set to them."""
+    for mode in values.modes:
+        if mode not in MODES:
+            raise command.RunError(f'--modes has {mode!r}; expected some of {", ".join(MODES)}')
+    try:
+        import torch
+    except ImportError:
+        raise command.RunError('torch, which the peer is written in, is not installed; pip install torch') from None
+    from benchmarks.peer import network, race  # here, not above: they import torch
+
+    network.check(values.config)
+    backend = jax.default_backend()
+    if backend not in ('cpu', 'gpu') or (backend == 'gpu' and not torch.cuda.is_available()):
+        raise command.RunError(
+            f'JAX computes on {backend}, where torch {torch.__version__} cannot; expected one device for both; '
+            'set JAX_PLATFORMS=cpu or install a torch for it'
+        )
+    threads = race.threads_of_xla()
+    torch.set_num_threads(threads)
+    # What XLA does with float32 products on tensor cores by default.
+    torch.set_float32_matmul_precision('high')
+    return ('cuda' if backend == 'gpu' else 'cpu'), threads
+
+
+def _measure(values, device: str, threads: int) -> dict:
+    """Compares, times and prints; what --out holds."""
+    import torch
+
+    from benchmarks.peer import compare, layers, race
+
+    config, data = values.config, model.Data(values.classes, values.segments, (96, 64))
+    kind = jax.devices()[0].device_kind
+    print(
+        f'{kind}: {threads} threads on each side, jax {jax.__version__}, torch {torch.__version__}, trunks in {config.model.dtype}',
+        flush=True,
+    )
+    try:
+        found = compare.same(config, data, device=device, channels_last=values.channels_last)
+    except compare.DifferentError as error:
+        raise command.RunError(str(error), code=1) from None
+    for dtype, each in found.items():
+        print(f'same in {dtype}: ' + ', '.join(f'{name} {x:.1e}' for name, x in each.items()), flush=True)
+    told = {
+        'made': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+        'versions': {'python': sys.version.split()[0], 'jax': jax.__version__, 'torch': torch.__version__},
+        'device': kind,
+        'threads': threads,
+        'channels_last': values.channels_last,
+        'data': {'classes': data.classes, 'segments': data.segments, 'mel': list(data.mel)},
+        'config': config.to_dict(),
+        'differences': found,
+    }
+    plan = race.Plan(values.rounds, values.calls, values.warmup)
+    options = {'device': device, 'channels_last': values.channels_last}
+    if values.layers:
+        rows = layers.measure(config, data, values.batch, plan, **options)
+        print('\n'.join(layers.lines(rows)))
+        return told | {'layers': rows}
+    rows = []
+    for mode in values.modes:
+        sides = {'ours': race.our_side(config, data, mode, values.batch)}
+        for name, compiled in {'eager': False, 'compiled': True}.items():
+            if values.compile or not compiled:
+                sides[name] = race.their_side(config, data, mode, values.batch, compiled=compiled, **options)
+        rows.append(race.row(mode, values.batch, sides, race.run(sides, plan)))
+        print('\n'.join(race.lines(rows[-1])), flush=True)
+    return told | {'rows': rows}
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""The parts of the loss in PyTorch; what each is for stands in stattn_jax/training/losses.py. Read next: step.py."""
+
+import math
+
+import torch
+from torch.nn import functional
+
+from benchmarks.peer.network import Stan
+from stattn_jax.training.step import Loss
+
+
+def parts(
+    network: Stan,
+    logits: torch.Tensor,
+    out: dict[str, torch.Tensor],
+    labels: torch.Tensor,
+    valid: torch.Tensor,
+    loss: Loss,
+) -> dict[str, torch.Tensor]:
+    """Each part that has a weight, averaged over the clips; labels multi-hot [b c], valid bool [b t]."""
+    said = alone if loss.binary else path
+    found = {'main': classify(logits, labels, loss)}
+    if loss.audio:
+        found['audio'] = classify(said(network, out, 1), labels, loss)
+    if loss.picture:
+        found['picture'] = classify(said(network, out, 0), labels, loss)
+    heard_btc = heard(out, valid)
+    shares = labels / labels.sum(-1, keepdim=True).clamp(min=1)
+    if loss.cells:
+        found['cells'] = cells(out['values'] @ network.visual_head, heard_btc, labels, shares, valid, loss).mean()
+    heard_bt = torch.einsum('btc,bc->bt', heard_btc, shares)
+    if loss.match or loss.swap:
+        found |= foreign_parts(network, out, labels, heard_bt, valid, loss)
+    return found
+
+
+def foreign_parts(
+    network: Stan,
+    out: dict[str, torch.Tensor],
+    labels: torch.Tensor,
+    heard_bt: torch.Tensor,
+    valid: torch.Tensor,
+    loss: Loss,
+) -> dict[str, torch.Tensor]:
+    """`match` and `swap`: the pictures against their own sound and that of `negatives` other clips."""
+    found = {}
+    if loss.match:
+        keys = network.space.keys(out['cells']) if network.detach_evidence else out['keys']
+        found['match'] = (functional.softplus(-network.match(keys, out['audio'])) * heard_bt).sum(1).mean()
+    for shift in range(1, loss.negatives + 1):
+        audio, other, seconds = (x.roll(shift, 0) for x in (out['audio'], labels, heard_bt))
+        foreign = (1 - (other * labels).sum(-1).clamp(0, 1)) / loss.negatives
+        if loss.match:
+            odds = network.match(keys, audio)
+            found['match'] = found['match'] + (foreign * (functional.softplus(odds) * seconds).sum(1)).mean()
+        if loss.swap:
+            picture = path(network, network.attend(out['keys'], out['values'], audio, valid), 0)
+            found['swap'] = found.get('swap', 0.0) + (foreign * undecided(picture)).mean()
+    return found
+
+
+def classify(logits: torch.Tensor, labels: torch.Tensor, loss: Loss) -> torch.Tensor:
+    """Cross-entropy, or the sum of binary cross-entropies where each class is a yes or no of its own."""
+    if loss.binary:
+        targets = labels * (1 - loss.smoothing) + 0.5 * loss.smoothing
+        return functional.binary_cross_entropy_with_logits(logits, targets, reduction='none').sum(-1).mean()
+    return functional.cross_entropy(logits, labels / labels.sum(-1, keepdim=True), label_smoothing=loss.smoothing)
+
+
+def path(network: Stan, out: dict[str, torch.Tensor], modality: int) -> torch.Tensor:
+    """What one modality contributes to each logit: [b c]."""
+    return (out['beta'][:, modality] * out['segment_scores'][:, modality]).sum(1)
+
+
+def alone(network: Stan, out: dict[str, torch.Tensor], modality: int) -> torch.Tensor:
+    """The logits without the other modality: [b c]."""
+    weights = torch.softmax(out['time_logits'][:, modality], dim=1)
+    return network.bias + (weights * out['segment_scores'][:, modality]).sum(1)
+
+
+def heard(out: dict[str, torch.Tensor], valid: torch.Tensor) -> torch.Tensor:
+    """When each class is heard, as the sound alone says, without gradient: [b t c]."""
+    scores = out['segment_scores'][:, 1].detach().masked_fill(~valid[..., None], -torch.inf)
+    return torch.softmax(scores, dim=1)
+
+
+def cells(
+    evidence: torch.Tensor,
+    heard_btc: torch.Tensor,
+    labels: torch.Tensor,
+    shares: torch.Tensor,
+    valid: torch.Tensor,
+    loss: Loss,
+) -> torch.Tensor:
+    """Classification of single frames by their cells' evidence [b t s c], at the seconds when the label is heard: [b]."""
+    sharpness = loss.cells_sharpness
+    frame = (torch.logsumexp(evidence * sharpness, dim=2) - math.log(evidence.shape[2])) / sharpness
+    if not loss.binary:
+        return -torch.einsum('btc,btc,bc->b', heard_btc, functional.log_softmax(frame, dim=-1), shares)
+    present = torch.einsum('btc,btc,bc->b', heard_btc, functional.softplus(-frame), labels)
+    everywhere = valid / valid.sum(1, keepdim=True).clamp(min=1)
+    return present + torch.einsum('bt,btc,bc->b', everywhere, functional.softplus(frame), 1 - labels)
+
+
+def undecided(logits: torch.Tensor) -> torch.Tensor:
+    """KL(uniform || softmax) over the classes: [b]."""
+    return -functional.log_softmax(logits, dim=-1).mean(-1) - math.log(logits.shape[-1])
+
+
+def mean_scores(out: dict[str, torch.Tensor], valid: torch.Tensor) -> torch.Tensor:
+    """The batch's mean score of a cell and of a sound segment, per class, without gradient: [m c]."""
+    there = valid.float()
+    sums = torch.einsum('bmtc,bt->mc', out['segment_scores'].detach(), there)
+    counts = torch.stack([(there * out['alpha'].detach().sum(-1).mean(-1)).sum(), there.sum()])
+    return sums / counts.clamp(min=1e-6)[:, None]

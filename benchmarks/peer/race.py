@@ -1,0 +1,151 @@
+"""Ours and the peers in alternating rounds of one process: seconds a call, their ratio, memory. Read next: layers.py.
+
+Every side holds the same weights and the same made-up batch, which lies on the device. A round is some calls of one side in a row, the
+device waited for at its end. Bytes: of ours what its program holds at once by XLA's account, of the peers the peak that PyTorch allocated.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+import torch
+
+from benchmarks import rounds
+from benchmarks.peer import compare, network, step, weights
+from stattn_jax import assemble
+from stattn_jax.benchmark import model
+from stattn_jax.runtime import parallel
+
+
+class Side(NamedTuple):
+    """A contestant: its call, how to wait for what the call gave, seconds until the first call was done, bytes on the device if known."""
+
+    call: Callable[[], Any]
+    wait: Callable[[Any], Any]
+    first_seconds: float
+    bytes: int | None
+
+
+class Plan(NamedTuple):
+    """How to time: alternating rounds, calls in each, untimed calls before."""
+
+    rounds: int
+    calls: int
+    warmup: int
+
+
+def threads_of_xla() -> int:
+    """How many threads XLA's CPU backend computes with: $NPROC, or the processors that this process may use."""
+    return int(os.environ.get('NPROC') or len(os.sched_getaffinity(0)))
+
+
+def our_side(config: ml_collections.ConfigDict, data: model.Data, mode: str, batch: int) -> Side:
+    """Ours, compiled, on one device."""
+    strategy = parallel.make_strategy('jit', jax.devices()[:1])
+    made = model.build(config, data, model.Case(mode, 'jit', config.model.dtype, batch), strategy)
+    memory = made.compiled.program.memory_analysis()
+    held = memory and (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    return Side(lambda: made.advance(made.batch), jax.block_until_ready, made.seconds, held)
+
+
+def their_side(
+    config: ml_collections.ConfigDict,
+    data: model.Data,
+    mode: str,
+    batch: int,
+    *,
+    device: str,
+    channels_last: bool,
+    compiled: bool,
+) -> Side:
+    """The peer, eager or by torch.compile; the bytes are PyTorch's own peak over a call, on CUDA alone."""
+    cuda = device == 'cuda'
+    before = torch.cuda.memory_allocated() if cuda else 0
+    torch.manual_seed(config.seed)
+    peer = network.build(config, data.classes, channels_last=channels_last).to(device)
+    weights.copy(assemble.make_state(config, compare.shape_of(config, data), None)[1], peer)
+    placed = step.place(model.made_batch(config, data, batch), device)
+    advance = (step.Trainer if mode == 'train' else step.make_forward)(peer, config, compiled=compiled)
+
+    def call():
+        return advance(placed)
+
+    def wait(_):
+        if cuda:
+            torch.cuda.synchronize()
+
+    start = time.perf_counter()
+    wait(call())
+    first = time.perf_counter() - start
+    if not cuda:
+        return Side(call, wait, first, None)
+    torch.cuda.reset_peak_memory_stats()
+    wait(call())
+    return Side(call, wait, first, torch.cuda.max_memory_allocated() - before)
+
+
+def run(sides: dict[str, Side], plan: Plan) -> dict[str, list[float]]:
+    """Seconds of a call of each side in each round."""
+    for side in sides.values():
+        for _ in range(plan.warmup):
+            side.wait(side.call())
+
+    def timed(side):
+        def seconds():
+            start = time.perf_counter()
+            for _ in range(plan.calls):
+                result = side.call()
+            side.wait(result)
+            return (time.perf_counter() - start) / plan.calls
+
+        return seconds
+
+    return rounds.alternate({name: timed(side) for name, side in sides.items()}, plan.rounds)
+
+
+def row(mode: str, batch: int, sides: dict[str, Side], seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """A race as JSON types: for every side its seconds, and for every peer the ratio ours/theirs, round by round."""
+    told = {
+        name: {
+            'seconds': quartiles(seconds[name]),
+            'clips_per_second': batch / float(np.median(seconds[name])),
+            'first_seconds': side.first_seconds,
+            'bytes': side.bytes,
+        }
+        for name, side in sides.items()
+    }
+    ratios = {name: quartiles(np.divide(seconds['ours'], theirs)) for name, theirs in seconds.items() if name != 'ours'}
+    return {'mode': mode, 'batch': batch, 'sides': told, 'ratios': ratios}
+
+
+def quartiles(values) -> dict[str, float]:
+    """The median, the quartiles around it, and the smallest."""
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return {'median': float(median), 'low': float(low), 'high': float(high), 'least': float(np.min(values))}
+
+
+def lines(row: dict[str, Any]) -> list[str]:
+    """A race in words, a line a side."""
+    told = []
+    for name, side in row['sides'].items():
+        ms = {key: value * 1e3 for key, value in side['seconds'].items()}
+        line = (
+            f'{row["mode"]:8}{name:10}{ms["median"]:10.2f} ms  ({ms["low"]:.2f}..{ms["high"]:.2f})'
+            f'  {side["clips_per_second"]:9.1f} clips/s  first call {side["first_seconds"]:.1f} s'
+        )
+        if side['bytes'] is not None:
+            line += f'  {side["bytes"] / 1e6:.0f} MB'
+        if name in row['ratios']:
+            ratio = row['ratios'][name]
+            line += f'  ours/theirs {ratio["median"]:.3f} ({ratio["low"]:.3f}..{ratio["high"]:.3f})'
+        told.append(line)
+    return told

@@ -1,0 +1,97 @@
+"""What a clip costs by the libraries alone: the same JPEGs and log-mel as data_prep's, and three ways to the frames that it needs.
+
+All three give the frame that is shown at each time: `whole` decodes everything up to the last of them, `seek` jumps to the keyframe before a
+time where that lies ahead, `skip` also leaves out the frames that no other frame needs and nobody asked for. Read next: prepare.py.
+"""
+
+import os
+from collections.abc import Sequence
+
+import av
+import numpy as np
+import simplejpeg
+
+from stattn_jax.data import media
+
+
+def centres(spec: media.ClipSpec) -> np.ndarray:
+    """The middle of each segment (s), whose frame is kept."""
+    return (np.arange(spec.segments) + 0.5) * spec.segment_seconds
+
+
+def bare(path: str | os.PathLike, spec: media.ClipSpec) -> tuple[list[bytes], np.ndarray]:
+    """The JPEGs and the log-mel float16 [t f k] of a whole file: one pass over it, for files whose streams begin at 0 and have no gaps."""
+    times, mel = centres(spec), media.MEL_PRESETS[spec.mel]
+    jpegs, pieces, shown = [], [], None
+    resampler = av.AudioResampler(format='fltp', rate=mel.rate)
+    with av.open(os.fspath(path)) as container:
+        picture, sound = container.streams.video[0], container.streams.audio[0]
+        for packet in container.demux(picture, sound):
+            for frame in packet.decode():
+                if packet.stream is sound:
+                    pieces += [piece.to_ndarray().mean(0) for piece in resampler.resample(frame)]
+                    continue
+                while len(jpegs) < len(times) and times[len(jpegs)] < frame.time:
+                    jpegs.append(_jpeg(shown, spec))
+                shown = frame
+    pieces += [piece.to_ndarray().mean(0) for piece in resampler.resample(None)]
+    while len(jpegs) < len(times):
+        jpegs.append(_jpeg(shown, spec))
+    return jpegs, media.log_mel(np.concatenate(pieces), mel, spec.segments, spec.segment_seconds).astype(np.float16)
+
+
+def _jpeg(frame: av.VideoFrame, spec: media.ClipSpec) -> bytes:
+    scale = min(1.0, spec.short_side / min(frame.height, frame.width))
+    size = {'width': round(frame.width * scale), 'height': round(frame.height * scale)}
+    image = frame.reformat(**size, format='rgb24', interpolation='AREA').to_ndarray()
+    return simplejpeg.encode_jpeg(image, spec.jpeg_quality, colorsubsampling='420')
+
+
+def whole(path: str | os.PathLike, times: Sequence[float]) -> list[av.VideoFrame]:
+    """The frames shown at `times` (s, ascending), every frame before them decoded."""
+    with av.open(os.fspath(path)) as container:
+        found, shown = [], None
+        for frame in container.decode(video=0):
+            while len(found) < len(times) and times[len(found)] < frame.time:
+                found.append(shown)
+            if len(found) == len(times):
+                return found
+            shown = frame
+        return found + [shown] * (len(times) - len(found))
+
+
+def seek(path: str | os.PathLike, times: Sequence[float]) -> list[av.VideoFrame]:
+    """As `whole`, decoding from the last keyframe before each time."""
+    return _sought(path, times, skipping=False)
+
+
+def skip(path: str | os.PathLike, times: Sequence[float]) -> list[av.VideoFrame]:
+    """As `seek`, without the frames that are neither asked for nor needed by others."""
+    return _sought(path, times, skipping=True)
+
+
+def _sought(path, times, skipping):
+    with av.open(os.fspath(path)) as container:
+        stream = container.streams.video[0]
+        stamps, keys = _index(container, stream)
+        wanted = [int(stamps[max(0, np.searchsorted(stamps, time / stream.time_base, 'right') - 1)]) for time in times]
+        frames, at = {}, None
+        for stamp in wanted:
+            key = int(keys[np.searchsorted(keys, stamp, 'right') - 1])
+            if at is None or key > at:
+                container.seek(key, stream=stream)
+                packets = container.demux(stream)
+            while stamp not in frames:
+                packet = next(packets)
+                # The end of the stream is a packet without a time stamp, which gives what the decoder still holds.
+                at = packet.pts if packet.pts is not None else at
+                if skipping:
+                    stream.codec_context.skip_frame = 'DEFAULT' if packet.pts in wanted else 'NONREF'
+                frames |= {frame.pts: frame for frame in packet.decode() if frame.pts in wanted}
+        return [frames[stamp] for stamp in wanted]
+
+
+def _index(container, stream) -> tuple[np.ndarray, np.ndarray]:
+    """Time stamps of all frames and of the keyframes, ascending, from the packets, none of which is decoded."""
+    packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(stream) if packet.pts is not None]
+    return np.sort([pts for pts, _ in packets]), np.sort([pts for pts, is_key in packets if is_key])

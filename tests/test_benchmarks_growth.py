@@ -1,0 +1,112 @@
+"""benchmarks/growth.py and memory.py: what they count, against numbers known by hand."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import runs
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tiny import quick_compile  # noqa: F401  autouse
+
+from benchmarks import growth, memory
+from configs import synthetic
+
+NO_LOSS = {'audio': 0.0, 'picture': 0.0, 'cells': 0.0, 'match': 0.0, 'swap': 0.0}
+HLO = """
+  %all-reduce.1 = (f32[128]{0}, bf16[2,3]{1,0:T(8,128)}) all-reduce(%a, %b), channel_id=1, to_apply=%add
+  %all-reduce.2 = f32[] all-reduce(%c), channel_id=2, metadata={op_name="x = y all-gather("}
+  ROOT %g = (s32[4]{0}) tuple(%all-reduce.2)
+  %p = pred[7]{0} all-gather-start(%d), dimensions={0}
+  %q = f8e4m3fn[16]{0} collective-permute(%e), source_target_pairs={{0,1}}
+"""
+
+
+def small_config():
+    config = synthetic.get_config()
+    config.model.update({'width': 16, 'hidden': 8})
+    # Compiled in a third of the time.
+    config.loss.update(NO_LOSS)
+    return config
+
+
+def test_collectives_are_counted_with_the_bytes_of_their_results():
+    assert growth.collectives(HLO) == {
+        'all-reduce': (2, 128 * 4 + 6 * 2 + 4),
+        'all-gather': (1, 7),
+        'collective-permute': (1, 16),
+    }
+
+
+def test_collectives_of_a_program_over_devices():
+    mesh = Mesh(np.array(jax.devices()[:4]), ('x',))
+    split, whole = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in (('x',), ()))
+    x = jax.ShapeDtypeStruct((8, 5), np.float32, sharding=split)
+    told = growth.collectives(jax.jit(lambda x: x.sum(0), out_shardings=whole).lower(x).compile().as_text())
+    assert told == {'all-reduce': (1, 5 * 4)}
+    assert growth.collectives(jax.jit(lambda x: x + 1, out_shardings=split).lower(x).compile().as_text()) == {}
+
+
+def test_a_line_is_fitted_and_what_is_no_line_is_told():
+    line = growth.fit([1, 2, 4], [5, 7, 11])
+    assert line['slope'] == pytest.approx(2) and line['intercept'] == pytest.approx(3)
+    assert line['residual'] == pytest.approx(0, abs=1e-12)
+    assert growth.fit([1, 2, 3], [1, 4, 9])['residual'] > 0.3
+
+
+def test_products_grow_with_segments_and_batch_as_they_must(monkeypatch):
+    """The counting without the compiling: every size is counted once, at its own place."""
+    asked = []
+
+    def fake(config, classes, segments, size, batch):
+        asked.append((segments, size, batch))
+        return dict.fromkeys(growth.COUNTS, 10 + segments * size**2 * batch)
+
+    monkeypatch.setattr(growth, 'counts', fake)
+    found = growth.grow(None, 3, {'segments': [1, 2, 3], 'sizes': [4, 8, 16], 'batches': [5, 6, 9]})
+    assert asked == [(1, 4, 5), (2, 4, 5), (3, 4, 5), (1, 8, 5), (1, 16, 5), (1, 4, 6), (1, 4, 9)]
+    for axis, slope in (('segments', 16 * 5), ('sizes', 5), ('batches', 16)):
+        assert found[axis]['fits']['moved_bytes']['slope'] == pytest.approx(slope)
+        assert found[axis]['fits']['moved_bytes']['residual'] < 1e-12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['jit', 'pmap'])
+def test_a_device_does_the_same_when_there_are_more(kind):
+    rows = growth.spread_out(small_config(), 3, {'segments': 2, 'sizes': 16, 'batches': 2}, [1, 2], [kind])
+    one, two = rows
+    assert [(row['strategy'], row['devices']) for row in rows] == [(kind, 1), (kind, 2)]
+    if kind == 'jit':
+        assert one['collectives'] == {}
+    assert two['collectives']['all-reduce'][0] > 0 and two['products_flops'] == one['products_flops']
+    assert two['flops'] == pytest.approx(one['flops'], rel=0.05)
+    assert len(list(growth.lines({}, json.loads(json.dumps(rows))))) == 3
+
+
+def test_wrong_use_is_one_line_before_anything_is_compiled(capsys):
+    config = f'--config={runs.ROOT / "configs/synthetic.py"}'
+    for command, flag, words in (
+        (growth.main, '--segments=5,10', '--segments=5,10; expected at least 3'),
+        (growth.main, '--devices=two', '--devices=two; expected at least 1'),
+        (memory.main, '--data=/nowhere', 'does not exist'),
+    ):
+        assert runs.run_here(command, config, flag) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error')]
+        assert words in line
+
+
+@pytest.mark.parametrize('sizes, flat, slope', [([100, 102, 104], True, 20_000), ([100, 100, 105], False, 25_000)])
+def test_flat_is_two_percent_around_the_middle(sizes, flat, slope):
+    told = memory.flatness(dict(zip([100, 200, 300], sizes)))
+    assert told['flat'] is flat and told['slope_bytes_per_1000_steps'] == pytest.approx(slope / 1000)
+    assert (told['least_bytes'], told['greatest_bytes']) == (min(sizes), max(sizes))
+
+
+def test_memory_is_looked_at_after_the_warm_up(tiny_data, tmp_path, capsys):
+    out = tmp_path / 'memory.json'
+    flags = [f'--data={tiny_data}', '--steps=8', '--warmup=2', '--every=2', f'--out={out}']
+    flags += [f'--config.loss.{name}={value}' for name, value in NO_LOSS.items()]
+    code = runs.run_here(memory.main, f'--config={runs.ROOT / "configs/synthetic.py"}', *flags)
+    told = json.loads(out.read_text())
+    assert list(told['resident_bytes']) == ['4', '6', '8'] and code == (0 if told['flat'] else 1)
+    assert told['config']['train']['batch'] == memory.TOY['train']['batch'] and 'MB' in capsys.readouterr().out
