@@ -153,20 +153,16 @@ def lines(grown: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses flags, counts, prints tables, writes JSON, and returns the exit code."""
-    argv = sys.argv if argv is None else argv
-    if '--help' in argv or '-h' in argv:
-        print(f'{__doc__}\n{make_flags(argv).get_help()}')
-        return 0
-    try:
-        values = command.parse(argv, make_flags)
-        sizes, devices = {axis: _numbers(values, axis) for axis in AXES}, _numbers(values, 'devices')
-        jax.config.update('jax_platforms', 'cpu')
-        jax.config.update('jax_num_cpu_devices', max(devices))
-        grown = grow(values.config, values.classes, sizes)
-        first = {axis: found[0] for axis, found in sizes.items()}
-        rows = spread_out(values.config, values.classes, first, devices, parallel.KINDS)
-    except (command.RunError, ValueError) as error:
-        return command.fail(error, 2)
+    return command.run(argv, __doc__, make_flags, _main, {ValueError: 2})
+
+
+def _main(values: flags.FlagValues) -> int:
+    sizes, devices = {axis: _numbers(values, axis) for axis in AXES}, _numbers(values, 'devices')
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_num_cpu_devices', max(devices))
+    grown = grow(values.config, values.classes, sizes)
+    first = {axis: found[0] for axis, found in sizes.items()}
+    rows = spread_out(values.config, values.classes, first, devices, parallel.KINDS)
     print('\n'.join(lines(grown, rows)))
     rounds.write(values.out, {'config': values.config.to_dict(), 'growth': grown, 'devices': rows})
     return 0

@@ -98,23 +98,19 @@ def flatness(found: dict[int, int]) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses flags, trains, prints, writes JSON, and returns the exit code."""
-    argv = sys.argv if argv is None else argv
-    if '--help' in argv or '-h' in argv:
-        print(f'{__doc__}\n{make_flags(argv).get_help()}')
-        return 0
-    try:
-        values = command.parse(argv, make_flags)
-        config = ml_collections.ConfigDict(values.config.to_dict())
-        for part, fields in TOY.items():
-            config[part].update(fields)
-        config.data.dir = values.data
-        if values.steps < values.warmup + 2 * values.every:
-            raise command.RunError(
-                f'--steps={values.steps}: expected at least {values.warmup + 2 * values.every}, two looks after --warmup={values.warmup}'
-            )
-        found = watch(config, values.steps, values.warmup, values.every)
-    except (command.RunError, tfrecord.NoDataError) as error:
-        return command.fail(error, 2)
+    return command.run(argv, __doc__, make_flags, _main, {tfrecord.NoDataError: 2})
+
+
+def _main(values: flags.FlagValues) -> int:
+    config = ml_collections.ConfigDict(values.config.to_dict())
+    for part, fields in TOY.items():
+        config[part].update(fields)
+    config.data.dir = values.data
+    if values.steps < values.warmup + 2 * values.every:
+        raise command.RunError(
+            f'--steps={values.steps}: expected at least {values.warmup + 2 * values.every}, two looks after --warmup={values.warmup}'
+        )
+    found = watch(config, values.steps, values.warmup, values.every)
     told = flatness(found)
     print(
         f'{len(found)} looks after step {values.warmup} of {values.steps}: {told["least_bytes"] / 1e6:.1f} to {told["greatest_bytes"] / 1e6:.1f} MB, '

@@ -16,6 +16,32 @@ class RunError(Exception):
         self.code = code
 
 
+def run(
+    argv: list[str] | None,
+    document: str,
+    make: Callable[[list[str]], flags.FlagValues],
+    body: Callable[[flags.FlagValues], int],
+    codes: dict[type[BaseException], int] | None = None,
+) -> int:
+    """Help, or the exit code of `body(values)`; what cannot be is one line.
+
+    RunError ends with its own code, the exceptions of `codes` with theirs, Ctrl-C with 130; any other is a bug and keeps its traceback.
+    """
+    argv = sys.argv if argv is None else argv
+    if '--help' in argv or '-h' in argv:
+        print(f'{document}\n{make(argv).get_help()}')
+        return 0
+    known = codes or {}
+    try:
+        return body(parse(argv, make))
+    except RunError as error:
+        return fail(error, error.code)
+    except KeyboardInterrupt:
+        return fail('stopped', 130)
+    except tuple(known) as error:
+        return fail(error, next(code for kind, code in known.items() if isinstance(error, kind)))
+
+
 def parse(argv: list[str], make: Callable[[list[str]], flags.FlagValues]) -> flags.FlagValues:
     """The flags of a command with --config; raises RunError, in one line, for what they cannot be."""
     values = make(argv)

@@ -15,6 +15,9 @@ from stattn_jax import command, evaluate, run, score, train
 from stattn_jax.data import source, tfrecord
 from stattn_jax.runtime import checkpoint, perf
 
+# What data and checkpoints can be wrong in: no data is wrong use, damage a failure.
+CODES = {tfrecord.NoDataError: 2, tfrecord.DataError: 1, checkpoint.CheckpointError: 1}
+
 
 def make_flags(argv: list[str]) -> flags.FlagValues:
     """The command's flags, not yet parsed; `argv` tells which --config.FIELD flags there must be."""
@@ -33,26 +36,18 @@ def make_flags(argv: list[str]) -> flags.FlagValues:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses flags, runs, and returns the exit code."""
-    argv = sys.argv if argv is None else argv
     logging.set_verbosity('warning')
-    if '--help' in argv or '-h' in argv:
-        print(f'{__doc__}\n{make_flags(argv).get_help()}')
-        return 0
-    try:
-        values = command.parse(argv, make_flags)
-        config, workdir = values.config, pathlib.Path(values.workdir)
-        _start_processes(values)
-        if not config.data.dir:
-            raise run.RunError(
-                'config.data.dir is not set; expected a directory that data_prep wrote; give --config.data.dir=DIR'
-            )
-        numbers = train.train(config, workdir) if values.mode == 'train' else _evaluate(config, workdir)
-    except (run.RunError, tfrecord.NoDataError) as error:
-        return command.fail(error, getattr(error, 'code', 2))
-    except (tfrecord.DataError, checkpoint.CheckpointError) as error:
-        return command.fail(error, 1)
-    except KeyboardInterrupt:
-        return command.fail('stopped', 130)
+    return command.run(argv, __doc__, make_flags, _main, CODES)
+
+
+def _main(values: flags.FlagValues) -> int:
+    config, workdir = values.config, pathlib.Path(values.workdir)
+    _start_processes(values)
+    if not config.data.dir:
+        raise run.RunError(
+            'config.data.dir is not set; expected a directory that data_prep wrote; give --config.data.dir=DIR'
+        )
+    numbers = train.train(config, workdir) if values.mode == 'train' else _evaluate(config, workdir)
     if jax.process_index() == 0:
         _print(numbers)
     return 0

@@ -3,6 +3,7 @@
 A workdir holds config.json, run.json, metrics.jsonl, checkpoints/ and eval_SPLIT.json. Read next: train.py.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -11,7 +12,8 @@ import os
 import pathlib
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import jax
 import ml_collections
@@ -112,6 +114,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     for name in POSITIVE_FIELDS:
         if values[name] < 1:
             raise RunError(f'config.{name} is {values[name]}; expected 1 or more')
+    if not 0 <= config.seed < 2**31:
+        raise RunError(f'config.seed is {config.seed}; expected 0 to {2**31 - 1}')
     for name, known in CHOICES.items():
         if values[name] not in known:
             raise RunError(f'config.{name} is {values[name]!r}; expected one of {", ".join(known)}')
@@ -251,6 +255,14 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 
 def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
     """Writes JSON under its final name only when whole."""
-    part = path.with_name(path.name + '.part')
-    part.write_text(json.dumps(content, indent=1, sort_keys=True) + '\n', encoding='utf-8')
+    with whole_file(path) as file:
+        file.write((json.dumps(content, indent=1, sort_keys=True) + '\n').encode())
+
+
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A binary file that gets its name only when it was written without an error."""
+    part = path.with_name(f'{path.name}.part')
+    with open(part, 'wb') as file:
+        yield file
     os.replace(part, path)

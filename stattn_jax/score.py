@@ -6,6 +6,7 @@ Read next: metrics/.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from concurrent import futures
 from typing import Any
 
@@ -33,14 +34,23 @@ class Truth:
 
 def read_truth(data: source.RecordSource) -> list[Truth]:
     """The truth of every clip of a split, in order."""
-
-    def read(i):
-        r = data[i]
-        clip = r.clip
-        return Truth(r.labels, r.events, r.boxes, r.presence, np.asarray(clip.valid), clip.height, clip.width)
-
     with futures.ThreadPoolExecutor() as pool:
-        return list(pool.map(read, range(len(data))))
+        return list(pool.map(lambda i: truth_of(data[i]), range(len(data))))
+
+
+def truth_of(r: records.ClipRecord) -> Truth:
+    """What a record knows of its clip."""
+    return Truth(r.labels, r.events, r.boxes, r.presence, np.asarray(r.clip.valid), r.clip.height, r.clip.width)
+
+
+def box_rows(boxes: Iterable[records.Box]) -> np.ndarray:
+    """float [k 5]: time in seconds, x0, y0, x1, y1, as metrics/localization.py takes boxes."""
+    return np.array([(b.time, b.x0, b.y0, b.x1, b.y1) for b in boxes], float).reshape(-1, 5)
+
+
+def event_rows(events: Iterable[records.Event]) -> np.ndarray:
+    """float [e 2]: onset and offset in seconds, as metrics/localization.py takes events."""
+    return np.array([(e.onset, e.offset) for e in events], float).reshape(-1, 2)
 
 
 def multi_hot(truth: list[Truth], classes: int) -> np.ndarray:
@@ -150,10 +160,7 @@ def _where(rows, pairs: _Pairs) -> np.ndarray:
 
 def _maps(map_pts, truth, pairs: _Pairs, fit):
     """Of each pair: boxes [k 5] (time and corners), the affine map to the source frame, the map [t h w], -inf where not valid."""
-    boxes = [
-        np.array([(b.time, b.x0, b.y0, b.x1, b.y1) for b in own], float).reshape(-1, 5)
-        for own in pairs.of([r.boxes for r in truth])
-    ]
+    boxes = [box_rows(own) for own in pairs.of([r.boxes for r in truth])]
     affines = [pipeline.frame_affine(truth[i].height, truth[i].width, fit) for i in pairs.clip]
     valid_pt = np.array([truth[i].valid for i in pairs.clip])
     side = int(np.sqrt(map_pts.shape[-1]))
@@ -178,10 +185,7 @@ def _sounding(rows, truth, pairs: _Pairs, info, fit) -> Numbers:
 
 
 def _pointing_time(rows, truth, pairs: _Pairs, info, binary) -> Numbers:
-    intervals = [
-        np.array([(e.onset, e.offset) for e in own], float).reshape(-1, 2)
-        for own in pairs.of([r.events for r in truth])
-    ]
+    intervals = [event_rows(own) for own in pairs.of([r.events for r in truth])]
     valid_pt = np.array([truth[i].valid for i in pairs.clip])
     if 'when' in rows:
         curves = {'pointing/time': rows['when'][pairs.clip, pairs.place]}

@@ -58,6 +58,7 @@ def test_model_modes_need_jax_and_flax_alone():
     [
         ('--strategies=jit,xmap', "--strategies has 'xmap'; expected some of jit, pmap"),
         ('--modes=fed', 'give --config.data.dir=DIR'),
+        ('--config.data.dir=nowhere', "data directory 'nowhere' does not exist"),
         ('--batches=8,many', '--batches=8,many; expected whole numbers'),
         ('--batches=12', 'global batch 12 does not split over 8 devices'),
         ('--config.model.widht=3', 'model.width'),

@@ -26,13 +26,13 @@ def entries(tmp_path_factory):
 
 
 def arrays(entry):
-    with np.load(entry.folder / measure.ARRAYS) as stored:
+    with np.load(entry.folder / plan.ARRAYS) as stored:
         return dict(stored)
 
 
 def test_numbers_and_arrays_are_there_and_finite(entries):
     for row, entry in entries.items():
-        told, kept = json.loads((entry.folder / measure.NUMBERS).read_text()), arrays(entry)
+        told, kept = json.loads((entry.folder / plan.NUMBERS).read_text()), arrays(entry)
         assert (told['row'], told['seed'], told['variant']) == (row, 0, 'events')
         assert kept['logits'].shape == (8, 10) and kept['labels'].shape == (8,)
         np.testing.assert_array_equal(kept['correct'], kept['logits'].argmax(1) == kept['labels'])
@@ -42,13 +42,13 @@ def test_numbers_and_arrays_are_there_and_finite(entries):
 
 def test_pointing_is_that_of_the_evaluation(entries):
     """The same games, one network: as means of eval_test.json and clip by clip here."""
-    told, kept = json.loads((entries['stan'].folder / measure.NUMBERS).read_text())['numbers'], arrays(entries['stan'])
+    told, kept = json.loads((entries['stan'].folder / plan.NUMBERS).read_text())['numbers'], arrays(entries['stan'])
     assert told['pointing/space'] == pytest.approx(kept['attention/space'].mean(), abs=1e-6)
     assert told['pointing/space_contribution'] == pytest.approx(kept['terms/space'].mean(), abs=1e-6)
     assert told['pointing/time'] == pytest.approx(kept['terms/time'].mean(), abs=1e-6)
     assert told['pointing/time_partial'] == pytest.approx(kept['terms/time'][kept['partial']].mean(), abs=1e-6)
     assert told['pointing/space_random'] == pytest.approx(kept['chance/space'].mean(), abs=1e-6)
-    other = json.loads((entries['cam'].folder / measure.NUMBERS).read_text())['numbers']
+    other = json.loads((entries['cam'].folder / plan.NUMBERS).read_text())['numbers']
     assert other['pointing/space'] == pytest.approx(arrays(entries['cam'])['own/space'].mean(), abs=1e-6)
 
 
@@ -108,7 +108,7 @@ def test_terms_sum_to_the_logit_though_the_network_is_open_to_gradients(entries)
 def test_measuring_again_gives_the_same(entries):
     config = studies.config('stan')
     before = arrays(entries['stan'])
-    (entries['stan'].folder / measure.NUMBERS).unlink()
+    (entries['stan'].folder / plan.NUMBERS).unlink()
     measure.work(entries['stan'], config.measure)
     after = arrays(entries['stan'])
     assert before.keys() == after.keys()

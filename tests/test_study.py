@@ -38,7 +38,7 @@ def test_results_of_another_config_are_not_done(tmp_path):
     (made,) = plan.entries(config, tmp_path)
     assert not jobs.is_done(made, config.measure)
     made.folder.mkdir(parents=True)
-    (made.folder / jobs.MEASURED).write_text(json.dumps({'key': made.key(config.measure)}))
+    (made.folder / plan.NUMBERS).write_text(json.dumps({'key': made.key(config.measure)}))
     assert jobs.is_done(made, config.measure)
     config.measure.clips += 1
     assert not jobs.is_done(made, config.measure)
@@ -65,11 +65,11 @@ def test_wrong_use_is_one_line(more, words, tmp_path):
 def test_the_quick_study_stopped_and_continued_writes_its_report(tmp_path):
     workdir = tmp_path / 'study'
     process = runs.start(*flags(workdir))
-    while process.poll() is None and not list(workdir.glob(f'runs/*/*/{jobs.MEASURED}')):
+    while process.poll() is None and not list(workdir.glob(f'runs/*/*/{plan.NUMBERS}')):
         time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     assert 'run the same command again' in runs.finish(process)
-    done = {path.parent.name for path in workdir.glob(f'runs/*/*/{jobs.MEASURED}')}
+    done = {path.parent.name for path in workdir.glob(f'runs/*/*/{plan.NUMBERS}')}
     assert 1 <= len(done) < 6 and not (workdir / 'report.html').exists()
     kept = {name: (workdir / 'runs/events' / name / 'measures.npz').stat().st_mtime_ns for name in done}
 

@@ -47,17 +47,13 @@ def make_flags(argv: list[str]) -> flags.FlagValues:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses flags, compares, times, prints, writes JSON, and returns the exit code."""
-    argv = sys.argv if argv is None else argv
-    if '--help' in argv or '-h' in argv:
-        print(f'{__doc__}\n{make_flags(argv).get_help()}')
-        return 0
     # Two frameworks share an accelerator's memory; JAX would take most of it at once.
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-    try:
-        values = command.parse(argv, make_flags)
-        told = _measure(values, *_ready(values))
-    except (command.RunError, ValueError) as error:
-        return command.fail(error, getattr(error, 'code', 2))
+    return command.run(argv, __doc__, make_flags, _main, {ValueError: 2})
+
+
+def _main(values: flags.FlagValues) -> int:
+    told = _measure(values, *_ready(values))
     if values.out:
         pathlib.Path(values.out).write_text(json.dumps(told, indent=1) + '\n')
     return 0

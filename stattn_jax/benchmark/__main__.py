@@ -46,20 +46,14 @@ def make_flags(argv: list[str]) -> flags.FlagValues:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses flags, measures, prints a table, writes JSON, and returns the exit code."""
-    argv = sys.argv if argv is None else argv
-    if '--help' in argv or '-h' in argv:
-        print(f'{__doc__}\n{make_flags(argv).get_help()}')
-        return 0
-    try:
-        values = command.parse(argv, make_flags)
-        cases = _cases(values)
-        data = _data(values)
-        rows = []
-        for case in cases:
-            rows.append(_measure(values, data, case))
-            print('\n'.join(table.lines(rows[-1], head=len(rows) == 1)), flush=True)
-    except (command.RunError, ValueError) as error:
-        return command.fail(error, 2)
+    return command.run(argv, __doc__, make_flags, _main, {ValueError: 2})
+
+
+def _main(values: flags.FlagValues) -> int:
+    cases, data, rows = _cases(values), _data(values), []
+    for case in cases:
+        rows.append(_measure(values, data, case))
+        print('\n'.join(table.lines(rows[-1], head=len(rows) == 1)), flush=True)
     if values.out:
         told = {
             'made': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),

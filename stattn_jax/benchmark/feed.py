@@ -12,15 +12,18 @@ from typing import Any
 import jax
 import ml_collections
 
-from stattn_jax import evaluate
+from stattn_jax import command, evaluate
 from stattn_jax.benchmark import model
-from stattn_jax.data import pipeline, source
+from stattn_jax.data import pipeline, source, tfrecord
 from stattn_jax.runtime import parallel
 
 
 def data_of(config: ml_collections.ConfigDict) -> model.Data:
-    """The shape of the clips in config.data.dir; raises NoDataError where there are none."""
-    info = source.DatasetInfo.load(config.data.dir)
+    """The shape of the clips in config.data.dir; raises RunError where there are none, or damaged ones."""
+    try:
+        info = source.DatasetInfo.load(config.data.dir)
+    except tfrecord.DataError as error:
+        raise command.RunError(str(error), code=2 if isinstance(error, tfrecord.NoDataError) else 1) from None
     _, (mel_shape, _) = info.spec.shapes(config.data.frame_size)
     return model.Data(len(info.classes), info.spec.segments, mel_shape[1:])
 

@@ -17,8 +17,8 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from stattn_jax import command, run
-from stattn_jax.data import tfrecord
-from stattn_jax.runtime import checkpoint, perf
+from stattn_jax import main as main_command
+from stattn_jax.runtime import perf
 from stattn_jax.study import jobs, measure, plan, summary
 
 
@@ -52,20 +52,15 @@ def main(argv: list[str] | None = None) -> int:
     """Parses flags, works the study off, writes its results, and returns the exit code."""
     argv = sys.argv if argv is None else argv
     logging.set_verbosity('warning')
-    if '--help' in argv or '-h' in argv:
-        print(f'{__doc__}\n{make_flags(argv).get_help()}')
-        return 0
-    try:
-        values = command.parse(argv, make_flags)
+
+    def body(values):
         workdir = pathlib.Path(values.workdir)
         entries = plan.entries(values.config, workdir)
         if values.only:
             return _one(values.config, workdir, entries, values.only)
         return _all(values, workdir, entries, argv[1:])
-    except (run.RunError, tfrecord.NoDataError) as error:
-        return command.fail(error, getattr(error, 'code', 2))
-    except (tfrecord.DataError, checkpoint.CheckpointError) as error:
-        return command.fail(error, 1)
+
+    return command.run(argv, __doc__, make_flags, body, main_command.CODES)
 
 
 def _one(config, workdir: pathlib.Path, entries: list[plan.Entry], name: str) -> int:

@@ -5,7 +5,6 @@ colour-blind eyes; markers, dashes and names say the same without colour. Matplo
 and curves.py, which draw, report.py, which shows.
 """
 
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from typing import NamedTuple
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from stattn_jax import run
 from stattn_jax.study import curves, panels, results
 from stattn_jax.study.cells import Table
 from stattn_jax.study.results import Run
@@ -82,13 +82,7 @@ def write(runs: Sequence[Run], tables: Sequence[Table], folder: pathlib.Path) ->
             figure = kind.draw(of_variant, by_name)
             if figure is not None:
                 path = folder / f'{variant}-{kind.name}.png'
-                _save(figure, path)
+                with run.whole_file(path) as file:
+                    FigureCanvasAgg(figure).print_png(file)
                 found.append(Picture(path, variant, kind.title, kind.note))
     return found
-
-
-def _save(figure: Figure, path: pathlib.Path) -> None:
-    part = path.with_name(f'{path.name}.part')
-    with open(part, 'wb') as file:
-        FigureCanvasAgg(figure).print_png(file)
-    os.replace(part, path)

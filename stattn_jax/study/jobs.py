@@ -19,14 +19,13 @@ from stattn_jax import run
 from stattn_jax.runtime import summaries
 from stattn_jax.study import plan
 
-MEASURED = 'measures.json'
 LOG = 'log.txt'
 ONE_THREAD = '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
 
 
 def is_done(entry: plan.Entry, measure: ml_collections.ConfigDict) -> bool:
     """Whether an entry was measured with this very config."""
-    path = entry.folder / MEASURED
+    path = entry.folder / plan.NUMBERS
     return path.exists() and json.loads(path.read_text())['key'] == entry.key(measure)
 
 
@@ -119,7 +118,7 @@ def _said(entry: plan.Entry, code: int) -> str:
     if code:
         lines = (entry.folder / LOG).read_text().strip().splitlines() or ['']
         return f'{entry.name}: FAILED with exit code {code}: {lines[-1]} (all of it: {entry.folder / LOG})'
-    found = json.loads((entry.folder / MEASURED).read_text())
+    found = json.loads((entry.folder / plan.NUMBERS).read_text())
     numbers = found['numbers']
     rates = [
         f'{word} {numbers[name]:.1%}'

@@ -8,7 +8,6 @@ classified or not; `E/GAME_said` is of the class that the network says. Read nex
 
 import dataclasses
 import json
-import os
 import time
 
 import jax
@@ -20,7 +19,6 @@ from stattn_jax.runtime import summaries
 from stattn_jax.study import asked, heldout, networks, plan, pointing
 from stattn_jax.study.networks import Shown
 
-NUMBERS, ARRAYS = 'measures.json', 'measures.npz'
 EXAMPLES = 3
 
 
@@ -31,12 +29,10 @@ def work(entry: plan.Entry, options: ml_collections.ConfigDict) -> None:
     began = time.perf_counter()
     net = networks.load(entry.workdir)
     arrays, inside = measure(net, entry.row, options)
-    part = entry.folder / f'{ARRAYS}.part'
     arrays = {name: x.astype(np.float32) if x.dtype == np.float64 else x for name, x in arrays.items()}
-    with open(part, 'wb') as file:
+    with run.whole_file(entry.folder / plan.ARRAYS) as file:
         np.savez_compressed(file, **arrays)
-    os.replace(part, entry.folder / ARRAYS)
-    run.write_json(entry.folder / NUMBERS, {
+    run.write_json(entry.folder / plan.NUMBERS, {
         'variant': entry.variant,
         'row': entry.row,
         'seed': entry.seed,

@@ -16,6 +16,7 @@ from stattn_jax import run
 
 # Of what measure.py writes; another number measures everything anew.
 MEASURES = 2
+NUMBERS, ARRAYS = 'measures.json', 'measures.npz'
 GROUPS = ('ours', 'representation', 'intrinsic', 'ablation')
 
 

@@ -25,8 +25,8 @@ class Targets:
     def of(cls, truth: list[score.Truth], fit: str, seconds: float) -> 'Targets':
         """Of each clip's first label."""
         return cls(
-            [_rows(((b.time, b.x0, b.y0, b.x1, b.y1) for b in r.boxes if b.label == r.labels[0]), 5) for r in truth],
-            [_rows(((e.onset, e.offset) for e in r.events if e.label == r.labels[0]), 2) for r in truth],
+            [score.box_rows(b for b in r.boxes if b.label == r.labels[0]) for r in truth],
+            [score.event_rows(e for e in r.events if e.label == r.labels[0]) for r in truth],
             [pipeline.frame_affine(r.height, r.width, fit) for r in truth],
             np.stack([r.valid for r in truth]),
             seconds,
@@ -68,10 +68,6 @@ def chance(targets: Targets, cells: int) -> dict[str, np.ndarray]:
     n, t = targets.valid.shape
     blind = games(Shown(Map(np.ones((n, t, cells)), np.zeros((n, t))), np.zeros((n, t))), targets)
     return {name: blind[name] for name in ('space', 'space_scaled', 'time', 'joint', 'energy')}
-
-
-def _rows(rows, width: int) -> np.ndarray:
-    return np.array(list(rows), float).reshape(-1, width)
 
 
 def _grids(visual_nts, valid_nt) -> np.ndarray:

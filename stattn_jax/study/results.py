@@ -55,8 +55,8 @@ def load(folder: pathlib.Path) -> list[Run]:
 
     Raises ValueError where runs of a variant were measured on different test clips.
     """
-    paths = pathlib.Path(folder, 'runs').glob('*/*/measures.json')
-    runs = sorted((_read(path) for path in paths if path.with_suffix('.npz').exists()), key=_place)
+    paths = pathlib.Path(folder, 'runs').glob(f'*/*/{plan.NUMBERS}')
+    runs = sorted((_read(path) for path in paths if path.with_name(plan.ARRAYS).exists()), key=_place)
     for variant in variants(runs):
         first, *others = (run for run in runs if run.variant == variant)
         for other in others:
@@ -70,7 +70,7 @@ def load(folder: pathlib.Path) -> list[Run]:
 
 def _read(path):
     told = json.loads(path.read_text())
-    with np.load(path.with_suffix('.npz')) as arrays:
+    with np.load(path.with_name(plan.ARRAYS)) as arrays:
         names = [field.name for field in dataclasses.fields(Run) if field.name != 'arrays']
         return Run(**{name: told[name] for name in names}, arrays=dict(arrays))
 

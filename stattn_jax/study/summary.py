@@ -7,7 +7,7 @@ import numpy as np
 
 from stattn_jax import run, score
 from stattn_jax.data import pipeline, source
-from stattn_jax.study import examples, heldout, measure, plan, tables
+from stattn_jax.study import examples, heldout, plan, tables
 from stattn_jax.study.pointing import Targets
 
 # Which explanation of a row an example shows: the first of these that it has.
@@ -16,7 +16,7 @@ PREFERRED = ('terms', 'own', 'grad_cam', 'gradient_input')
 
 def write(config, workdir: pathlib.Path, entries: list[plan.Entry], wall_seconds: float) -> None:
     """Writes all results of a study from what was measured; entries that are not are named in them."""
-    measured = [entry for entry in entries if (entry.folder / measure.NUMBERS).exists()]
+    measured = [entry for entry in entries if (entry.folder / plan.NUMBERS).exists()]
     for variant in config.variants:
         of_variant = [
             e for e in measured if e.variant == variant and e.seed == config.seeds[0] and e.group != 'ablation'
@@ -39,20 +39,11 @@ def _examples(entries: list[plan.Entry]) -> list[dict]:
     """The clips that every entry kept maps of, with the maps."""
     config = entries[0].config
     data = source.RecordSource(config.data.dir, heldout.SPLIT)
-    arrays = {entry.row: np.load(entry.folder / measure.ARRAYS) for entry in entries}
+    arrays = {entry.row: np.load(entry.folder / plan.ARRAYS) for entry in entries}
     found = []
     for place, number in enumerate(next(iter(arrays.values()))['example/clips']):
         record = data[int(number)]
         clip = pipeline.clip_arrays(record, config.data.frame_size, config.data.fit)
-        truth = score.Truth(
-            record.labels,
-            record.events,
-            record.boxes,
-            record.presence,
-            clip['valid'],
-            record.clip.height,
-            record.clip.width,
-        )
         rows, said = {}, []
         for row, kept in arrays.items():
             name = next((name for name in PREFERRED if f'example/{name}/visual' in kept), None)
@@ -63,7 +54,7 @@ def _examples(entries: list[plan.Entry]) -> list[dict]:
                 said.append(f'{row} {data.info.classes[kept["logits"][number].argmax()]}')
         found.append({
             'frames': clip['frames'],
-            'targets': Targets.of([truth], config.data.fit, data.info.spec.segment_seconds),
+            'targets': Targets.of([score.truth_of(record)], config.data.fit, data.info.spec.segment_seconds),
             'rows': rows,
             'caption': f'{record.clip_id}, label {data.info.classes[record.labels[0]]}. Said: {", ".join(said)}.',
         })  # fmt: skip

@@ -4,11 +4,11 @@
 """
 
 import json
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from stattn_jax import run
 from stattn_jax.study import comparisons, explanations, faithfulness, figures, report, results, words
 from stattn_jax.study.cells import Table
 from stattn_jax.study.results import Run, load
@@ -50,9 +50,8 @@ def write(runs: Sequence[Run], folder: pathlib.Path, facts: dict[str, Any]) -> N
 
 def _replace(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.part')
-    part.write_text(text, encoding='utf-8')
-    os.replace(part, path)
+    with run.whole_file(path) as file:
+        file.write(text.encode())
 
 
 def make(runs: Sequence[Run]) -> list[Table]:
