@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 from flax import nnx
@@ -48,13 +49,13 @@ def make_state(
     def build(key):
         return build_model(config, shape, axis, nnx.Rngs(key))
 
-    def init(key):
-        return step.init_state(build(key), optimiser, shape.classes)
+    def init(seed):
+        return step.init_state(build(jax.random.key(seed)), optimiser, shape.classes, seed)
 
-    key = jax.random.key(config.seed)
+    seed = jnp.int32(config.seed)
     # One program, for every seed, instead of a compilation for every initialiser's operation.
-    state = jax.eval_shape(init, key) if abstract else jax.jit(init)(key)
-    return nnx.graphdef(nnx.eval_shape(build, key)), state, optimiser, schedule
+    state = jax.eval_shape(init, seed) if abstract else jax.jit(init)(seed)
+    return nnx.graphdef(nnx.eval_shape(build, jax.random.key(seed))), state, optimiser, schedule
 
 
 def make_step(
@@ -72,7 +73,6 @@ def make_step(
         'augment': augment.Augment(**config.augment),
         'drop': step.Drop(**config.drop),
         'frame_size': config.model.frame_size,
-        'seed': config.seed,
         'axis': axis,
     }
     return lambda state, batch: step.train_step(graphdef, state, batch, **options)

@@ -40,7 +40,6 @@ def make_step(kind, strategy, drop=DROP, binary=False):
         augment=Augment(),
         drop=drop,
         frame_size=tiny.SIZE,
-        seed=0,
         axis=strategy.axis,
     )
     return graphdef, pure_step, state
@@ -77,7 +76,7 @@ def test_four_devices_train_a_compared_model_as_one_does(kind):
             state, metrics = compiled(state, strategy.place_batch(tiny.make_batch(number, 8, multi_label=True)))
         after.append(jax.device_get((metrics, state)))
     np.testing.assert_allclose(after[0][0]['train/loss'], after[1][0]['train/loss'], rtol=1e-4)
-    assert after[0][1].keys() == after[1][1].keys() == {'params', 'rest', 'opt_state', 'step'}
+    assert after[0][1].keys() == after[1][1].keys() == {'params', 'rest', 'opt_state', 'seed', 'step'}
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def test_evaluation_of_other_classes_is_refused(trained, tmp_path, capsys):
     [
         ({'train__batch': 12}, 'global batch 12 does not split over 8 devices; expected a multiple of 8'),
         ({'eval__batch': 12}, 'global batch 12 does not split over 8 devices'),
+        ({'seed': -1}, 'config.seed is -1; expected 0 to 2147483647'),
         ({'parallel': 'pjit'}, "config.parallel is 'pjit'; expected one of jit, pmap"),
         ({'data__fit': 'pad'}, "config.data.fit is 'pad'; expected one of squash, crop"),
         ({'model__visual': 'vgg'}, "config.model.visual is 'vgg'; expected one of tiny, "),

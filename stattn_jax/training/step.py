@@ -1,7 +1,8 @@
 """One pure training step and one pure evaluation step; the strategy in runtime/parallel.py compiles them.
 
-The state is a dict of arrays {params, rest, opt_state, score_mean, step}; score_mean only for a model that is a sum of terms
-(`model.additive`), as are the parts of the loss beside the main one. Everything random comes from fold_in(key(seed), step).
+The state is a dict of arrays {params, rest, opt_state, score_mean, seed, step}; score_mean only for a model that is a sum of terms
+(`model.additive`), as are the parts of the loss beside the main one. Everything random comes from fold_in(key(seed), step); the seed is
+in the state, not in the program, so that runs of another seed find it compiled.
 `axis` is the name of the pmap axis, or None under jit, where the arrays are global. Read next: training/losses.py.
 """
 
@@ -49,11 +50,12 @@ class Drop:
     modality: float = 0.0
 
 
-def init_state(model: nnx.Module, optimiser: optax.GradientTransformation, classes: int) -> State:
-    """The state at step 0."""
+def init_state(model: nnx.Module, optimiser: optax.GradientTransformation, classes: int, seed: jax.Array) -> State:
+    """The state at step 0; `seed` int32."""
     _, params, rest = nnx.split(model, nnx.Param, ...)
     params, rest = nnx.as_pure(params), nnx.as_pure(rest)
-    state = {'params': params, 'rest': rest, 'opt_state': optimiser.init(params), 'step': jnp.zeros((), jnp.int32)}
+    state = {'params': params, 'rest': rest, 'opt_state': optimiser.init(params), 'seed': seed}
+    state['step'] = jnp.zeros((), jnp.int32)
     return state | ({'score_mean': jnp.zeros((2, classes))} if model.additive else {})
 
 
@@ -67,11 +69,10 @@ def train_step(
     augment: Augment,
     drop: Drop,
     frame_size: int,
-    seed: int,
     axis: str | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
     """One update; returns the new state and replicated scalars `train/...`."""
-    key = jax.random.fold_in(jax.random.key(seed), state['step'])
+    key = jax.random.fold_in(jax.random.key(state['seed']), state['step'])
     if axis:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis))
     k_frames, k_mel, k_mix, k_drop = jax.random.split(key, 4)
@@ -104,6 +105,7 @@ def train_step(
         'params': params,
         'rest': rest,
         'opt_state': opt_state,
+        'seed': state['seed'],
         'step': state['step'] + 1,
         **{name: state[name] + rate * (score - state[name]) for name, score in scores.items()},
     }
