@@ -75,4 +75,8 @@ def make_step(
         'frame_size': config.model.frame_size,
         'axis': axis,
     }
-    return lambda state, batch: step.train_step(graphdef, state, batch, **options)
+
+    def train_step(state, batch):
+        return step.train_step(graphdef, state, batch, **options)
+
+    return train_step

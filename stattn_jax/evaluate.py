@@ -157,16 +157,12 @@ class Evaluator:
         """The rows of every clip of `data`, in order, from all processes."""
         kind = (labels_per_clip, by_segment)
         if kind not in self._compiled:
-            self._compiled[kind] = self._strategy.compile_eval(
-                lambda state, batch: eval_rows(
-                    self._graphdef,
-                    state,
-                    batch,
-                    frame_size=self._config.model.frame_size,
-                    labels_per_clip=labels_per_clip,
-                    by_segment=by_segment,
-                )
-            )
+            options = {'frame_size': self._config.model.frame_size, 'labels_per_clip': labels_per_clip}
+
+            def rows_of(state, batch):
+                return eval_rows(self._graphdef, state, batch, **options, by_segment=by_segment)
+
+            self._compiled[kind] = self._strategy.compile_eval(rows_of)
         batches = pipeline.eval_batches(
             data,
             global_batch=self._config.eval.batch,

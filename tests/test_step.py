@@ -25,6 +25,7 @@ STEPS, CLIPS = 10, 16
 DEVICES = {'jit8': ('jit', 8), 'pmap8': ('pmap', 8), 'jit1': ('jit', 1)}
 AUGMENT = Augment(crop=0.5, flip=0.5, colour=0.3, mel_bands=2, mel_frames=4, mixup=0.5)
 DROP = Drop(cell=0.3, segment=0.3, modality=0.5)
+RANDOM = {'augment': AUGMENT, 'drop': DROP}
 FACTS = run.DataFacts(('a', 'b', 'c'), False, media.ClipSpec(), '')
 MASKS = {'cell_mask': ('cell',), 'unit_mask': ('segment', 'modality')}
 NO_LOSS = {'audio': 0.0, 'picture': 0.0, 'cells': 0.0, 'match': 0.0, 'swap': 0.0}
@@ -65,10 +66,10 @@ def make_step(strategy, *, multi_label=False, augment=Augment(), drop=Drop(), **
 
 @functools.cache
 def trained(name, multi_label):
-    """Metrics of ten steps as {name: [step]}, the state before and after on the host."""
+    """Metrics of ten steps as {name: [step]}, the state before and after on the host; of several labels with all that is random."""
     kind, count = DEVICES[name]
     strategy = parallel.make_strategy(kind, jax.devices()[:count])
-    pure_step, first = make_step(strategy, multi_label=multi_label)
+    pure_step, first = make_step(strategy, multi_label=multi_label, **(RANDOM if multi_label else {}))
     compiled, state, metrics = strategy.compile(pure_step), strategy.place_state(first), []
     for number in range(STEPS):
         state, scalars = compiled(state, strategy.place_batch(tiny.make_batch(number, CLIPS, multi_label)))
@@ -80,7 +81,7 @@ def trained(name, multi_label):
     )
 
 
-@pytest.mark.parametrize(('name', 'multi_label'), [('jit8', False), ('pmap8', False), ('pmap8', True)])
+@pytest.mark.parametrize(('name', 'multi_label'), [('jit8', False), ('pmap8', False), ('jit8', True), ('pmap8', True)])
 def test_eight_devices_train_as_one_does(name, multi_label):
     expected, first, one = trained('jit1', multi_label)
     metrics, _, many = trained(name, multi_label)
@@ -112,9 +113,7 @@ def test_the_parts_make_the_total_and_their_loss_falls():
 @pytest.fixture(scope='module')
 def random_step():
     """A step with everything random on, on one device and without donation; its first state; a batch."""
-    pure_step, state = make_step(
-        parallel.make_strategy('jit', jax.devices()[:1]), augment=AUGMENT, drop=DROP, **NO_LOSS
-    )
+    pure_step, state = make_step(parallel.make_strategy('jit', jax.devices()[:1]), **RANDOM, **NO_LOSS)
     return jax.jit(pure_step), state, tiny.make_batch(0, CLIPS)
 
 

@@ -1,7 +1,7 @@
 """Where the arrays live: a jit and a pmap strategy with the same methods, and the transfer of batches ahead of use.
 
 Nothing else in the project knows which strategy runs. Parameters and optimiser state are replicated, the batch is split
-along its first axis. Read next: `checkpoint.py` (what is kept of the state), `perf.py` (what a step costs).
+along its first axis; the training step sees one device's rows and reduces over `axis` itself. Read next: `checkpoint.py` (what is kept of the state), `perf.py` (what a step costs).
 """
 
 import queue
@@ -70,10 +70,15 @@ class _Strategy:
 
 
 class JitStrategy(_Strategy):
-    """`jax.jit` over a mesh: the step sees the global batch and XLA inserts the collectives."""
+    """`jax.jit` over a mesh: arrays are global; a training step on several devices is mapped over them, since of a step on global arrays
+    XLA reduces the gradients layer by layer, between the statistics of batch normalisation (25 times instead of once, docs/log.md).
+    """
 
     kind = 'jit'
-    axis = None
+
+    @property
+    def axis(self) -> str | None:
+        return AXIS if len(self.devices) > 1 else None
 
     def place_state(self, state: Any) -> Any:
         """A replicated copy of a pytree (NumPy, jax arrays, typed or raw keys) on all devices of all processes."""
@@ -90,10 +95,15 @@ class JitStrategy(_Strategy):
 
     def compile(self, step: Callable, donate: bool = True) -> '_CompiledOnce':
         """`step(state, batch) -> (state, metrics)` compiled on first use; metrics are replicated scalars."""
+        if self.axis:
+            # check_vma would reduce the gradients a second time (jax 0.10.2).
+            specs = {'in_specs': (PartitionSpec(), PartitionSpec(AXIS)), 'out_specs': PartitionSpec()}
+            step = jax.shard_map(step, mesh=self._mesh, check_vma=False, **specs)
         jitted = jax.jit(
             step, donate_argnums=(0,) if donate else (), out_shardings=(self._replicated, self._replicated)
         )
-        return _CompiledOnce(jitted.lower, jitted, ahead=True, flops_factor=1)
+        # The lowered module of a mapped step holds one device's share.
+        return _CompiledOnce(jitted.lower, jitted, ahead=True, flops_factor=len(self.devices))
 
     def compile_forward(self, fn: Callable) -> '_CompiledOnce':
         """`fn(state, batch) -> tree of [b ...]`, which stays on the devices."""
@@ -122,8 +132,7 @@ class PmapStrategy(_Strategy):
 
     def place_state(self, state: Any) -> Any:
         """A replicated copy of a pytree (NumPy, jax arrays, typed or raw keys) on the devices of this process."""
-        # Over local devices and committed: several processes, in_axes=None and donation otherwise end in
-        # 'Array has been deleted' (jax 0.10.2).
+        # Over local devices and committed: several processes otherwise end in 'Array has been deleted' (jax 0.10.2).
         return _place_replicated(state, NamedSharding(self._local_mesh, PartitionSpec()))
 
     def to_global(self, state: Any) -> Any:

@@ -80,12 +80,19 @@ def match(odds_bt: jax.Array, heard_bt: jax.Array, matched: bool) -> jax.Array:
 
 
 def other_clips(arrays, shift: int, axis: str | None):
-    """Row i becomes row i - shift of the global batch, cyclically; under pmap the rows come from all devices of `axis`."""
-    if axis is None:
-        return jax.tree.map(lambda x: jnp.roll(x, shift, axis=0), arrays)
+    """Row i becomes row i - shift of the global batch, cyclically; the rows of other devices of `axis` come from neighbours."""
 
     def roll(x):
-        everyone = jnp.roll(jax.lax.all_gather(x, axis, tiled=True), shift, axis=0)
-        return jax.lax.dynamic_slice_in_dim(everyone, jax.lax.axis_index(axis) * x.shape[0], x.shape[0])
+        if axis is None:
+            return jnp.roll(x, shift, axis=0)
+        hops, rows = divmod(shift, x.shape[0])
+        last = _from_behind(x[x.shape[0] - rows :], hops + 1, axis) if rows else x[:0]
+        return jnp.concatenate([last, _from_behind(x[: x.shape[0] - rows], hops, axis)])
 
     return jax.tree.map(roll, arrays)
+
+
+def _from_behind(x, hops, axis):
+    """What the device `hops` before this one holds, cyclically."""
+    n = jax.lax.axis_size(axis)
+    return jax.lax.ppermute(x, axis, [(i, (i + hops) % n) for i in range(n)]) if hops % n else x

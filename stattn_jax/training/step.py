@@ -2,20 +2,22 @@
 
 The state is a dict of arrays {params, rest, opt_state, score_mean, seed, step}; score_mean only for a model that is a sum of terms
 (`model.additive`), as are the parts of the loss beside the main one. Everything random comes from fold_in(key(seed), step); the seed is
-in the state, not in the program, so that runs of another seed find it compiled.
-`axis` is the name of the pmap axis, or None under jit, where the arrays are global. Read next: training/losses.py.
+in the state, not in the program, so that runs of another seed find it compiled. `axis` names the devices that share the batch, None on
+one; on any number a step is the same, its random numbers too. Read next: training/losses.py.
 """
 
 import dataclasses
 from typing import Any
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
 from stattn_jax.training import losses
 from stattn_jax.training.augment import Augment, augment_frames, augment_mel, mix, resize_frames
+from stattn_jax.training.draws import Rows
 
 State = dict[str, Any]
 Batch = dict[str, jax.Array]
@@ -73,22 +75,20 @@ def train_step(
 ) -> tuple[State, dict[str, jax.Array]]:
     """One update; returns the new state and replicated scalars `train/...`."""
     key = jax.random.fold_in(jax.random.key(state['seed']), state['step'])
-    if axis:
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis))
     k_frames, k_mel, k_mix, k_drop = jax.random.split(key, 4)
     inputs = read_inputs(batch) | {'labels': batch['labels']}
     if is_media(batch):
-        inputs['frames'] = augment_frames(k_frames, inputs['frames'], frame_size, augment)
-        inputs['log_mel'] = augment_mel(k_mel, inputs['log_mel'], augment)
+        inputs['frames'] = augment_frames(k_frames, inputs['frames'], frame_size, augment, axis)
+        inputs['log_mel'] = augment_mel(k_mel, inputs['log_mel'], augment, axis)
     if augment.mixup:
-        inputs = mix(k_mix, inputs, losses.other_clips(inputs, 1, axis), augment.mixup)
+        inputs = mix(k_mix, inputs, losses.other_clips(inputs, 1, axis), augment.mixup, axis)
 
     def loss_fn(params):
         model = nnx.merge(graphdef, params, state['rest'])
-        masks = drop_masks(k_drop, batch['valid'], model.grid(*inputs['frames'].shape[2:4]), drop)
+        masks = drop_masks(k_drop, batch['valid'], model.grid(*inputs['frames'].shape[2:4]), drop, axis)
         logits, out = model(inputs['frames'], inputs['log_mel'], batch['valid'], train=True, **masks)
         parts = loss_parts(model, logits, out, inputs['labels'], batch['valid'], loss, axis)
-        total = parts['main'] + sum(getattr(loss, name) * parts[name] for name in parts if name != 'main')
+        total = total_loss(parts, loss)
         top1 = jnp.take_along_axis(batch['labels'], logits.argmax(-1, keepdims=True), axis=-1)
         parts = {'loss': total, **{f'loss_{name}': part for name, part in parts.items()}, 'top1': top1.mean()}
         scores = {'score_mean': mean_scores(out, batch['valid'], axis)} if model.additive else {}
@@ -96,7 +96,7 @@ def train_step(
 
     grads, (parts, scores, rest) = jax.grad(loss_fn, has_aux=True)(state['params'])
     if axis:
-        grads, parts = jax.lax.pmean((grads, parts), axis)
+        grads, parts = _mean_over(axis, (grads, parts))
     updates, opt_state = optimiser.update(grads, state['opt_state'], state['params'])
     params = optax.apply_updates(state['params'], updates)
     # An average over the last few hundred steps; from the first step on it is a mean of what was seen.
@@ -115,6 +115,14 @@ def train_step(
         'l2_updates': optax.tree.norm(updates),
     }
     return new_state, {f'train/{name}': value for name, value in (parts | norms).items()}
+
+
+def _mean_over(axis: str, tree):
+    """The tree's means over devices by one reduction of one vector, whatever the compiler makes of many."""
+    # Each device's share is divided before it is joined: behind the reduction XLA divides all of the vector for each leaf anew.
+    shares = jax.tree.map(lambda x: x / jax.lax.axis_size(axis), tree)
+    vector, unravel = jax.flatten_util.ravel_pytree(shares)
+    return unravel(jax.lax.psum(vector, axis))
 
 
 def is_media(batch: Batch) -> bool:
@@ -169,6 +177,11 @@ def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | 
     return parts
 
 
+def total_loss(parts: dict[str, jax.Array], loss: Loss) -> jax.Array:
+    """The parts by their weights."""
+    return parts['main'] + sum(getattr(loss, name) * parts[name] for name in parts if name != 'main')
+
+
 def mean_scores(out: dict[str, jax.Array], valid_bt: jax.Array, axis: str | None) -> jax.Array:
     """The batch's mean score of a cell (under attention, null left out) and of a sound segment, per class: [m c]."""
     valid = valid_bt.astype(jnp.float32)
@@ -179,17 +192,20 @@ def mean_scores(out: dict[str, jax.Array], valid_bt: jax.Array, axis: str | None
     return jax.lax.stop_gradient(sums / jnp.maximum(counts, 1e-6)[:, None])
 
 
-def drop_masks(key: jax.Array, valid_bt: jax.Array, grid: tuple[int, int], drop: Drop) -> dict[str, jax.Array]:
+def drop_masks(
+    key: jax.Array, valid_bt: jax.Array, grid: tuple[int, int], drop: Drop, axis: str | None = None
+) -> dict[str, jax.Array]:
     """What stays: cell_mask [b t s], unit_mask [b m t]; a clip that would lose every unit keeps all of them."""
     masks = {}
     b, t = valid_bt.shape
+    clips = Rows(b, axis)
     k_cell, k_segment, k_modality, k_which = jax.random.split(key, 4)
     if drop.cell:
-        masks['cell_mask'] = jax.random.bernoulli(k_cell, 1 - drop.cell, (b, t, grid[0] * grid[1]))
+        masks['cell_mask'] = clips.draw(jax.random.bernoulli, k_cell, 1 - drop.cell, shape=(t, grid[0] * grid[1]))
     if drop.segment or drop.modality:
-        keep = jax.random.bernoulli(k_segment, 1 - drop.segment, (b, 2, t))
-        lost = jax.random.bernoulli(k_modality, drop.modality, (b, 1)) & (
-            jax.random.bernoulli(k_which, 0.5, (b, 1)) == jnp.arange(2)
+        keep = clips.draw(jax.random.bernoulli, k_segment, 1 - drop.segment, shape=(2, t))
+        lost = clips.draw(jax.random.bernoulli, k_modality, drop.modality, shape=(1,)) & (
+            clips.draw(jax.random.bernoulli, k_which, 0.5, shape=(1,)) == jnp.arange(2)
         )
         keep &= ~lost[:, :, None]
         alive = (keep & valid_bt[:, None]).any((1, 2), keepdims=True)

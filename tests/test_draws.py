@@ -1,0 +1,26 @@
+"""What is drawn for a clip: the same on any number of devices."""
+
+import jax
+import numpy as np
+import pytest
+
+from stattn_jax.training.draws import Rows
+
+KEY = jax.random.key(7)
+CASES = {
+    'uniform': (jax.random.uniform, (), {'shape': (3,), 'minval': 2.0, 'maxval': 5.0}),
+    'bernoulli': (jax.random.bernoulli, (0.4,), {'shape': (2, 5)}),
+    'randint': (jax.random.randint, (), {'minval': 0, 'maxval': 9, 'shape': (4,)}),
+    'beta': (jax.random.beta, (0.5, 0.5), {}),
+}
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_four_devices_draw_what_one_draws(name):
+    sampler, args, options = CASES[name]
+    one = Rows(8).draw(sampler, KEY, *args, **options)
+    four = jax.pmap(lambda _: Rows(2, 'data').draw(sampler, KEY, *args, **options), axis_name='data')(np.zeros(4))
+    np.testing.assert_array_equal(np.asarray(four).reshape(one.shape), one)
+    assert one.shape == (8, *options.get('shape', ())) and len(np.unique(one)) > 1
+    shape = (8, *options.get('shape', ()))
+    np.testing.assert_array_equal(one, sampler(KEY, *args, **options | {'shape': shape}))
