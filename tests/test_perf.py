@@ -56,22 +56,24 @@ def test_utilisation_is_the_share_of_the_peak():
 
 
 @pytest.mark.parametrize(
-    ('kind', 'peak'),
+    ('kind', 'peak', 'least'),
     [
-        ('NVIDIA H200', 989.5e12),
-        ('NVIDIA A100-SXM4-80GB', 312e12),
-        ('NVIDIA L4', 121e12),
-        ('TPU v5 lite', 197e12),
-        ('TPU v5', 459e12),
-        ('TPU v3', 61.5e12),
-        ('NVIDIA L40', None),
-        ('NVIDIA H100 80GB HBM3 MIG 1g.10gb', None),
-        ('Tesla V100-SXM2-16GB', None),
-        ('cpu', None),
+        ('NVIDIA H200', 989.5e12, 1 / 4.8),
+        ('NVIDIA A100-SXM4-80GB', 312e12, 1 / 2.039),
+        ('NVIDIA L4', 121e12, 1 / 0.3),
+        ('TPU v5 lite', 197e12, 1 / 0.819),
+        ('TPU v5', 459e12, 1 / 2.765),
+        ('TPU v3', 61.5e12, 1 / 0.45),
+        ('NVIDIA L40', None, None),
+        ('NVIDIA H100 80GB HBM3 MIG 1g.10gb', None, None),
+        ('Tesla V100-SXM2-16GB', None, None),
+        ('cpu', None, None),
     ],
 )
-def test_peak_is_known_by_exact_name_only(kind, peak):
+def test_peaks_are_known_by_exact_name_only(kind, peak, least):
     assert perf.peak_flops(Device(kind)) == peak
+    assert perf.floor_seconds(1e12, Device(kind)) == pytest.approx(least)
+    assert perf.floor_seconds(None, Device(kind)) is None
 
 
 CACHED = """

@@ -98,7 +98,7 @@ def test_other_processes_write_nothing(tmp_path, capsys):
 def test_progress_is_the_hand_count(monkeypatch):
     clock = iter([100.0, 110.0, 110.0, 130.0, 131.0])
     monkeypatch.setattr(summaries.time, 'perf_counter', lambda: next(clock))
-    monkeypatch.setitem(summaries.perf.PEAK_BF16, jax.devices()[0].device_kind, 1e12)
+    monkeypatch.setitem(summaries.perf.PEAKS, jax.devices()[0].device_kind, (1e12, 1e12))
     progress = summaries.Progress(total_steps=100, global_batch=32, devices=jax.devices()[:2])
     progress.start(10, waited=3.0)
     # 20 steps in 10 s, of which 2.5 s were spent waiting; 70 steps are left.

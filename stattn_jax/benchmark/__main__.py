@@ -1,6 +1,6 @@
 """Benchmarks: `python -m stattn_jax.benchmark --config=configs/X.py [--strategies=jit,pmap] [--out=FILE.json]`.
 
-Measures a config's training step, forward pass and forward pass with explanation on made-up clips, which needs JAX and Flax alone; and with
+Measures a config's training step, its head alone, forward pass and forward pass with explanation on made-up clips, which needs JAX and Flax alone; and with
 --config.data.dir=DATA also `fed`, the input by itself and with the step. Every combination of modes, strategies, dtypes and batches is a line.
 Times are of this machine as it is now: compare lines of one run. Exit codes: 0 done; 2 wrong use. Read next: model.py, feed.py.
 """
@@ -54,6 +54,8 @@ def _main(values: flags.FlagValues) -> int:
     for case in cases:
         rows.append(_measure(values, data, case))
         print('\n'.join(table.lines(rows[-1], head=len(rows) == 1)), flush=True)
+    for line in table.shares(rows):
+        print(line)
     if values.out:
         told = {
             'made': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),

@@ -1,4 +1,4 @@
-"""What a network costs on made-up clips: compiling, a training step, a forward pass, one with explanation; memory, FLOPs, bytes.
+"""What a network costs on made-up clips: compiling, a training step, its head alone, a forward pass, one with explanation; memory, FLOPs, bytes.
 
 Nothing here reads data: it runs wherever JAX and Flax are. Read next: feed.py, which adds the input.
 """
@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+import optax
+from flax import nnx
 
 from stattn_jax import assemble
 from stattn_jax.benchmark import flops, timing
@@ -20,12 +22,15 @@ from stattn_jax.explain import contributions
 from stattn_jax.runtime import parallel, perf
 from stattn_jax.training import step
 
-MODES = ('train', 'forward', 'explain')
+MODES = ('train', 'head', 'forward', 'explain')
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One thing to measure: mode, strategy, dtype of the trunks, global batch."""
+    """One thing to measure: mode, strategy, dtype of the trunks, global batch.
+
+    head: loss and gradients of what follows the trunks, attention and pooling, given the trunks' outputs.
+    """
 
     mode: str
     strategy: str
@@ -88,6 +93,7 @@ def measure(
         with jax.profiler.trace(trace):
             jax.block_until_ready([made.advance(made.batch) for _ in range(3)][-1])
     products = flops.count(made.counted, *made.shapes)
+    program = _program(made.compiled.program)
     return {
         **dataclasses.asdict(case),
         'compile_seconds': made.seconds,
@@ -96,7 +102,8 @@ def measure(
         'products_flops': products,
         'xla_flops': made.compiled.flops,
         'mfu': perf.mfu(products, times.median, strategy.devices),
-        **_program(made.compiled.program),
+        'floor_seconds': perf.floor_seconds(program.get('moved_bytes'), strategy.devices[0]),
+        **program,
         **strategy.describe(),
     }
 
@@ -120,6 +127,14 @@ def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -
         def advance(placed):
             kept['state'], metrics = compiled(kept['state'], placed)
             return metrics
+    elif case.mode == 'head':
+        rows = _given(config, plain_graphdef, plain_state, rows)
+        batch = strategy.place_batch(rows)
+        counted = _head(config, plain_graphdef, None)
+        compiled = strategy.compile(_head(config, graphdef, strategy.axis), donate=False)
+
+        def advance(placed):
+            return compiled(kept['state'], placed)[1]
     else:
         counted = _forward(config, plain_graphdef, case.mode)
         compiled = strategy.compile_forward(_forward(config, graphdef, case.mode))
@@ -131,6 +146,44 @@ def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -
     jax.block_until_ready(advance(batch))
     seconds = time.perf_counter() - start
     return Built(advance, batch, compiled, seconds, counted, (plain_state, jax.eval_shape(lambda: rows)))
+
+
+def _given(config, graphdef, state, rows) -> dict[str, np.ndarray]:
+    """A batch with made-up outputs of the trunks in place of its frames and log-mel."""
+    side = config.model.frame_size
+
+    def read(state, frames, log_mel):
+        model = nnx.merge(graphdef, state['params'], state['rest'])
+        return model.read(frames, log_mel, train=False)
+
+    frames = jax.ShapeDtypeStruct((*rows['frames'].shape[:2], side, side, 3), np.float32)
+    shapes = jax.eval_shape(read, state, frames, jax.ShapeDtypeStruct(rows['log_mel'].shape, np.float32))
+    rng = np.random.default_rng(1)
+    given = {
+        name: rng.normal(size=x.shape).astype(x.dtype) for name, x in zip(('seen', 'heard'), shapes) if x is not None
+    }
+    return given | {name: rows[name] for name in ('valid', 'labels')}
+
+
+def _head(config, graphdef, axis: str | None) -> Callable:
+    """(state, batch) -> (state, the norm of all gradients): loss and gradients behind the trunks, to their outputs too."""
+    loss = step.Loss(**config.loss.to_dict())
+
+    def head(state, batch):
+        def total(params, given):
+            model = nnx.merge(graphdef, params, state['rest'])
+            logits, out = model.decide(given.get('seen'), given.get('heard'), batch['valid'])
+            return step.total_loss(
+                step.loss_parts(model, logits, out, batch['labels'], batch['valid'], loss, axis), loss
+            )
+
+        given = {name: batch[name] for name in ('seen', 'heard') if name in batch}
+        # Behind a barrier, so that the gradients that a trunk would take over are written out.
+        grads = jax.lax.optimization_barrier(jax.grad(total, argnums=(0, 1))(state['params'], given))
+        norm = optax.tree.norm(grads)
+        return state, {'norm': jax.lax.pmean(norm, axis) if axis else norm}
+
+    return head
 
 
 def _forward(config, graphdef, mode: str) -> Callable:

@@ -17,8 +17,9 @@ HEADS = (
     'moved GB',
     'temp MB',
     'MFU',
+    'x floor',
 )
-WIDTHS = (8, 8, 9, 6, 9, 10, 17, 8, 9, 9, 9, 8, 6)
+WIDTHS = (8, 8, 9, 6, 9, 10, 17, 8, 9, 9, 9, 8, 6, 7)
 
 
 def lines(row: dict[str, Any], *, head: bool) -> Iterator[str]:
@@ -46,7 +47,21 @@ def lines(row: dict[str, Any], *, head: bool) -> Iterator[str]:
         _known(row.get('moved_bytes'), 1e9, '.2f'),
         _known(row.get('temp_bytes'), 1e6, '.0f'),
         _known(row['mfu'], 0.01, '.1f'),
+        _known(row['floor_seconds'] and seconds['median'] / row['floor_seconds'], 1, '.2f'),
     ))  # fmt: skip
+
+
+def shares(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """What part of its training step each head takes."""
+    steps = {_case(row): row['seconds']['median'] for row in rows if row['mode'] == 'train'}
+    for row in rows:
+        if row['mode'] == 'head' and _case(row) in steps:
+            share = row['seconds']['median'] / steps[_case(row)]
+            yield f'attention, pooling and losses, by themselves: {share:.1%} of the step ({", ".join(map(str, _case(row)))})'
+
+
+def _case(row):
+    return row['strategy'], row['dtype'], row['batch']
 
 
 def _known(value, unit: float, form: str) -> str:

@@ -8,33 +8,33 @@ from typing import Any
 
 import jax
 
-# Peak dense bfloat16 FLOP/s of one JAX device by `device_kind`; exact names, for a MIG slice is not the whole card and
+# Peak dense bfloat16 FLOP/s and bytes/s from memory of one JAX device by `device_kind`; exact names, for a MIG slice is not the whole card and
 # an L40 no L4. NVIDIA data sheets (half of the figure with sparsity), Google Cloud TPU documentation, per chip; TPU v2
 # and v3 show each of a chip's two cores as a device, hence half of 45 and 123 TFLOP/s. V100 and T4 have no bfloat16
 # units and are left out: a share of what they cannot do says nothing.
-PEAK_BF16 = {
-    'NVIDIA B200': 2250e12,
-    'NVIDIA GH200 480GB': 989.5e12,
-    'NVIDIA H200': 989.5e12,
-    'NVIDIA H200 NVL': 835.5e12,
-    'NVIDIA H100 80GB HBM3': 989.5e12,
-    'NVIDIA H100 NVL': 835.5e12,
-    'NVIDIA H100 PCIe': 756.5e12,
-    'NVIDIA A100-SXM4-40GB': 312e12,
-    'NVIDIA A100-SXM4-80GB': 312e12,
-    'NVIDIA A100-PCIE-40GB': 312e12,
-    'NVIDIA A100 80GB PCIe': 312e12,
-    'NVIDIA L40S': 362e12,
-    'NVIDIA L4': 121e12,
-    'TPU v6 lite': 918e12,
-    'TPU v6e': 918e12,
-    'TPU v5p': 459e12,
-    'TPU v5': 459e12,  # how v5p calls itself
-    'TPU v5 lite': 197e12,
-    'TPU v5e': 197e12,
-    'TPU v4': 275e12,
-    'TPU v3': 61.5e12,
-    'TPU v2': 22.5e12,
+PEAKS = {
+    'NVIDIA B200': (2250e12, 8.0e12),
+    'NVIDIA GH200 480GB': (989.5e12, 4.0e12),
+    'NVIDIA H200': (989.5e12, 4.8e12),
+    'NVIDIA H200 NVL': (835.5e12, 4.8e12),
+    'NVIDIA H100 80GB HBM3': (989.5e12, 3.35e12),
+    'NVIDIA H100 NVL': (835.5e12, 3.9e12),
+    'NVIDIA H100 PCIe': (756.5e12, 2.0e12),
+    'NVIDIA A100-SXM4-40GB': (312e12, 1.555e12),
+    'NVIDIA A100-SXM4-80GB': (312e12, 2.039e12),
+    'NVIDIA A100-PCIE-40GB': (312e12, 1.555e12),
+    'NVIDIA A100 80GB PCIe': (312e12, 1.935e12),
+    'NVIDIA L40S': (362e12, 0.864e12),
+    'NVIDIA L4': (121e12, 0.3e12),
+    'TPU v6 lite': (918e12, 1.64e12),
+    'TPU v6e': (918e12, 1.64e12),
+    'TPU v5p': (459e12, 2.765e12),
+    'TPU v5': (459e12, 2.765e12),  # how v5p calls itself
+    'TPU v5 lite': (197e12, 0.819e12),
+    'TPU v5e': (197e12, 0.819e12),
+    'TPU v4': (275e12, 1.2288e12),
+    'TPU v3': (61.5e12, 0.45e12),
+    'TPU v2': (22.5e12, 0.35e12),
 }
 
 
@@ -50,7 +50,13 @@ def lowered_flops(lowered: Any) -> float | None:
 
 def peak_flops(device: jax.Device) -> float | None:
     """Peak dense bfloat16 FLOP/s of a device, None when its kind is not in the table."""
-    return PEAK_BF16.get(device.device_kind)
+    return PEAKS.get(device.device_kind, (None, None))[0]
+
+
+def floor_seconds(moved_bytes: float | None, device: jax.Device) -> float | None:
+    """The least time in which a device can move the bytes that its program reads and writes; None where either is unknown."""
+    bandwidth = PEAKS.get(device.device_kind, (None, None))[1]
+    return None if moved_bytes is None or bandwidth is None else moved_bytes / bandwidth
 
 
 def mfu(flops_per_step: float | None, seconds_per_step: float, devices: Sequence[jax.Device]) -> float | None:
