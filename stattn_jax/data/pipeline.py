@@ -5,13 +5,13 @@ resume changes it. Cropping, flipping and normalising happen on the device, so f
 source.py (where records come from).
 """
 
-import functools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 
 import grain
 import numpy as np
+import PIL.Image
 import simplejpeg
-from PIL import Image
 
 from stattn_jax.data import features, media, records, tfrecord
 from stattn_jax.data import source as source_lib
@@ -52,19 +52,35 @@ def clip_arrays(item: records.ClipRecord | media.Clip | features.FeatureClip, fr
     clip = item.clip if isinstance(item, records.ClipRecord) else item
     if isinstance(clip, features.FeatureClip):
         return clip.arrays()
-    frames = np.stack([_frame(jpeg, frame_size, fit) for jpeg in clip.frames])
-    return {'frames': frames, 'log_mel': np.asarray(clip.log_mel), 'valid': np.asarray(clip.valid)}
+    frames = np.empty((len(clip.frames), frame_size, frame_size, 3), np.uint8)
+    arrays = {'frames': frames, 'log_mel': np.empty_like(clip.log_mel), 'valid': np.empty_like(clip.valid)}
+    write_clip(clip, arrays, fit)
+    return arrays
 
 
-def _frame(jpeg: bytes, frame_size: int, fit: str) -> np.ndarray:
-    """One JPEG to uint8 [h w 3]; TurboJPEG shrinks while decoding, PIL's area-aware bilinear does the rest."""
-    pixels = simplejpeg.decode_jpeg(jpeg, min_height=frame_size, min_width=frame_size)
-    height, width = pixels.shape[:2]
-    if (height, width) == (frame_size, frame_size):
-        return pixels
-    x_scale, x_offset, y_scale, y_offset = frame_affine(height, width, fit)
-    box = (x_offset * width, y_offset * height, (x_offset + x_scale) * width, (y_offset + y_scale) * height)
-    return np.asarray(Image.fromarray(pixels).resize((frame_size, frame_size), Image.Resampling.BILINEAR, box=box))
+def write_clip(clip: media.Clip | features.FeatureClip, out: Batch, fit: str) -> None:
+    """As `clip_arrays`, into arrays that are there, such as a row of a batch; the frames get the size of theirs."""
+    if isinstance(clip, features.FeatureClip):
+        for name, x in clip.arrays().items():
+            out[name][:] = x
+        return
+    out['log_mel'][:], out['valid'][:] = clip.log_mel, clip.valid
+    _write_frames(clip, out['frames'], fit)
+
+
+def _write_frames(clip: media.Clip, out_thwc: np.ndarray, fit: str) -> None:
+    """Decodes a clip's JPEGs to the size of `out_thwc`; TurboJPEG shrinks while decoding, PIL's area-aware bilinear does the rest."""
+    size = out_thwc.shape[1:3]
+    x_scale, x_offset, y_scale, y_offset = frame_affine(clip.height, clip.width, fit)
+    for jpeg, out_hwc in zip(clip.frames, out_thwc, strict=True):
+        least = {'min_height': size[0], 'min_width': size[1]}
+        height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg, **least)
+        if (height, width) == size and x_scale == y_scale == 1:
+            simplejpeg.decode_jpeg(jpeg, buffer=out_hwc, **least)
+            continue
+        box = (x_offset * width, y_offset * height, (x_offset + x_scale) * width, (y_offset + y_scale) * height)
+        pixels = PIL.Image.fromarray(simplejpeg.decode_jpeg(jpeg, **least))
+        out_hwc[:] = np.asarray(pixels.resize(size[::-1], PIL.Image.Resampling.BILINEAR, box=box))
 
 
 def train_batches(
@@ -146,26 +162,48 @@ def _batches(
     _check_fit(fit)
     if not len(source):
         raise tfrecord.DataError(f'split {source.split!r} holds no clips; prepare the data with clips in it')
-    load = functools.partial(_element, source, frame_size=frame_size, fit=fit)
-    clips = grain.MapDataset.range(start_step * rows.local, stop_step * rows.local).map(
-        lambda i: load(number_at(rows.position(i)))
-    )
+    batches = _Batches(source, rows, number_at, frame_size, fit)
+    clips = grain.MapDataset.range(start_step * rows.local, stop_step * rows.local).map(batches.load)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, rows.local))
-    return iter(clips.to_iter_dataset(options).batch(rows.local, drop_remainder=True))
+    return iter(clips.to_iter_dataset(options).batch(rows.local, drop_remainder=True, batch_fn=batches.take))
 
 
-def _element(source: source_lib.RecordSource, number: int, *, frame_size: int, fit: str) -> Batch:
-    """One row of a batch; number -1 is padding."""
-    info = source.info
-    labels = np.zeros(len(info.classes), np.float32)
-    if number < 0:
-        frames, log_mel = (np.zeros(shape, dtype) for shape, dtype in info.spec.shapes(frame_size))
-        arrays = {'frames': frames, 'log_mel': log_mel, 'valid': np.zeros(info.spec.segments, bool)}
-    else:
-        record = source[number]
-        arrays = clip_arrays(record, frame_size, fit)
-        labels[list(record.labels)] = 1
-    return {**arrays, 'labels': labels, 'weight': np.float32(number >= 0), 'index': np.int32(number)}
+class _Batches:
+    """The batches under way: each clip is decoded into its row of one, by whichever thread has it, and never copied."""
+
+    def __init__(self, source, rows: _Rows, number_at: Callable[[int], int], frame_size: int, fit: str):
+        self._source, self._rows, self._number_at, self._fit = source, rows, number_at, fit
+        info, local = source.info, rows.local
+        frames, log_mel = info.spec.shapes(frame_size)
+        self._like = {
+            'frames': ((local, *frames[0]), frames[1]),
+            'log_mel': ((local, *log_mel[0]), log_mel[1]),
+            'valid': ((local, info.spec.segments), bool),
+            'labels': ((local, len(info.classes)), np.float32),
+            'weight': ((local,), np.float32),
+            'index': ((local,), np.int32),
+        }
+        self._lock, self._open = threading.Lock(), {}
+
+    def load(self, element: int) -> int:
+        """Fills the row of an element, number -1 being padding; returns its step."""
+        step, row = divmod(element, self._rows.local)
+        with self._lock:
+            if step not in self._open:
+                self._open[step] = {name: np.zeros(*like) for name, like in self._like.items()}
+            batch = self._open[step]
+        number = self._number_at(self._rows.position(element))
+        batch['weight'][row], batch['index'][row] = number >= 0, number
+        if number >= 0:
+            record = self._source[number]
+            batch['labels'][row, list(record.labels)] = 1
+            write_clip(record.clip, {name: batch[name][row] for name in ('frames', 'log_mel', 'valid')}, self._fit)
+        return step
+
+    def take(self, steps: Sequence[int]) -> Batch:
+        """The batch of these elements, which all belong to one step."""
+        with self._lock:
+            return self._open.pop(steps[0])
 
 
 def _check_fit(fit: str) -> None:
