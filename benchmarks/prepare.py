@@ -1,10 +1,11 @@
-"""Preparation: data_prep's work on a clip against the bare cost of the same library calls; seeking against decoding all; and more processes.
+"""Preparation: data_prep's work on a clip against the same library calls alone; decoding what is needed against all; and more processes.
 
   OMP_NUM_THREADS=1 python -m benchmarks.prepare --videos=8 [--workers=1,2] [--profile] [--out=FILE.json]
 
 Makes short clips (H.264, AAC) of data_prep's scenes, with each of --keyframes frames from one keyframe to the next. `record` is what a worker
 of data_prep does for a clip, from the file to serialized bytes; `bare` gives the same JPEGs and log-mel by PyAV, simplejpeg and NumPy with
-nothing around them. `whole`, `seek` and `skip` only decode (prepare_frames.py). OMP_NUM_THREADS: data_prep's workers have one thread for BLAS.
+nothing around them, decoding everything, `bare_skip` what is needed. `whole`, `seek` and `skip` only decode (prepare_frames.py).
+OMP_NUM_THREADS: data_prep's workers have one thread for BLAS.
 Read next: prepare_frames.py, data_prep/work.py.
 """
 
@@ -71,6 +72,7 @@ def compare(folder: pathlib.Path, names: list[str], spec: media.ClipSpec, count:
     sides = {
         'record': record,
         'bare': lambda name: prepare_frames.bare(folder / name, spec),
+        'bare_skip': lambda name: prepare_frames.bare_skip(folder / name, spec),
         'whole': lambda name: prepare_frames.whole(folder / name, times),
         'seek': lambda name: prepare_frames.seek(folder / name, times),
         'skip': lambda name: prepare_frames.skip(folder / name, times),
@@ -82,7 +84,7 @@ def compare(folder: pathlib.Path, names: list[str], spec: media.ClipSpec, count:
         timed = rounds.alternate({side: _timed(call, name) for side, call in sides.items()}, count)
         for side, values in timed.items():
             found[side] += values
-    ratios = (('bare', 'record'), ('whole', 'seek'), ('whole', 'skip'))
+    ratios = (('bare', 'record'), ('bare_skip', 'record'), ('whole', 'seek'), ('whole', 'skip'))
     return {
         'milliseconds': {side: rounds.spread([1e3 * x for x in values]) for side, values in found.items()},
         'ratios': {f'{upper}/{lower}': rounds.ratio(found[upper], found[lower]) for upper, lower in ratios},
@@ -153,13 +155,13 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     for distance, sides in found['clips'].items():
         yield f'a keyframe every {distance} frames'
         for name, spread in sides['milliseconds'].items():
-            yield f'{name:>12}  {rounds.shown(spread, ".1f")} ms a clip'
+            yield f'{name:>16}  {rounds.shown(spread, ".1f")} ms a clip'
         for name, spread in sides['ratios'].items():
-            yield f'{name:>12}  {rounds.shown(spread)}'
+            yield f'{name:>16}  {rounds.shown(spread)}'
     for name, spread in found['workers']['clips_per_second'].items():
         yield f'{name} processes: {rounds.shown(spread, ".1f")} clips/s'
     for name, spread in found['workers']['ratios'].items():
-        yield f'{name:>12}  {rounds.shown(spread)}'
+        yield f'{name:>16}  {rounds.shown(spread)}'
 
 
 def main(_: list[str]) -> None:

@@ -1,6 +1,6 @@
 """What a clip costs by the libraries alone: the same JPEGs and log-mel as data_prep's, and three ways to the frames that it needs.
 
-All three give the frame that is shown at each time: `whole` decodes everything up to the last of them, `seek` jumps to the keyframe before a
+`bare` decodes everything in one pass, as one writes it at first; `bare_skip` only what is needed, by `skip`. All three ways give the frame that is shown at each time: `whole` decodes everything up to the last of them, `seek` jumps to the keyframe before a
 time where that lies ahead, `skip` also leaves out the frames that no other frame needs and nobody asked for. Read next: prepare.py.
 """
 
@@ -37,7 +37,24 @@ def bare(path: str | os.PathLike, spec: media.ClipSpec) -> tuple[list[bytes], np
     pieces += [piece.to_ndarray().mean(0) for piece in resampler.resample(None)]
     while len(jpegs) < len(times):
         jpegs.append(_jpeg(shown, spec))
-    return jpegs, media.log_mel(np.concatenate(pieces), mel, spec.segments, spec.segment_seconds).astype(np.float16)
+    return jpegs, _log_mel(np.concatenate(pieces), spec)
+
+
+def bare_skip(path: str | os.PathLike, spec: media.ClipSpec) -> tuple[list[bytes], np.ndarray]:
+    """As `bare`, decoding only the pictures that are needed, and resampling the sound in one piece."""
+    jpegs = [_jpeg(frame, spec) for frame in skip(path, centres(spec))]
+    queue, resampler = av.AudioFifo(), av.AudioResampler(format='fltp', rate=media.MEL_PRESETS[spec.mel].rate)
+    with av.open(os.fspath(path)) as container:
+        for frame in container.decode(audio=0):
+            frame.pts = None
+            queue.write(frame)
+    pieces = [piece.to_ndarray() for frame in (queue.read(), None) for piece in resampler.resample(frame)]
+    return jpegs, _log_mel(np.concatenate(pieces, 1).mean(0), spec)
+
+
+def _log_mel(waveform: np.ndarray, spec: media.ClipSpec) -> np.ndarray:
+    mel = media.MEL_PRESETS[spec.mel]
+    return media.log_mel(waveform, mel, spec.segments, spec.segment_seconds).astype(np.float16)
 
 
 def _jpeg(frame: av.VideoFrame, spec: media.ClipSpec) -> bytes:

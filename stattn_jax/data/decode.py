@@ -1,11 +1,13 @@
 """A media file's pictures and sound on one clock, by PyAV. `media.py` makes clips of them; read that first.
-`upright.py` turns the frames.
+`skipping.py` tells what need not be decoded, `upright.py` turns the frames, `waveform.py` joins the sound.
 
 The clock: second 0 is the container's start, and every frame and sample is placed by its own presentation time stamp,
 so that variable frame rate, late streams and gaps in the sound fall where a player would put them.
 """
 
+import contextlib
 import dataclasses
+import fractions
 import itertools
 import os
 import pathlib
@@ -15,7 +17,9 @@ import av
 import av.container
 import numpy as np
 
+from stattn_jax.data import skipping
 from stattn_jax.data.upright import upright_rgb, upright_size
+from stattn_jax.data.waveform import SoundRun
 
 # Each reason, with what to do about it.
 REASONS = {
@@ -36,8 +40,6 @@ ROUNDING = 1e-3
 _END_SLACK = 0.5
 # A seek lands this much earlier: sound decoders need some frames before their first good sample.
 _PREROLL = 0.5
-# Sound frames that follow each other within this are taken as seamless.
-_SEAM = 0.02
 # Beginnings of ISO media (after a size), Matroska, AVI, Flash: a file that has one but cannot be opened is cut.
 _SIGNATURES = ((4, (b'ftyp', b'moov', b'mdat', b'wide')), (0, (b'\x1a\x45\xdf\xa3', b'RIFF', b'FLV\x01')))
 
@@ -84,8 +86,7 @@ class Pictures:
 
 
 class MediaFile:
-    """A file with a picture and a sound stream; raises MediaError (missing, unreadable, not_a_video, no_picture,
-    no_sound, truncated).
+    """A file with a picture and a sound stream; raises MediaError (missing, unreadable, not_a_video, no_picture, no_sound, truncated).
 
     `duration` is what the container declares (s; infinity where it does not), `fps` the mean number of frames and
     `rate` the number of samples a second (0 where it is not known).
@@ -94,23 +95,25 @@ class MediaFile:
     def __init__(self, path: str | os.PathLike):
         # Absolute, as ffmpeg takes the start of 'a:b.mp4' for a protocol.
         self.path = pathlib.Path(os.path.abspath(path))
-        with self._open() as container:
-            self._origin = (container.start_time or 0) / av.time_base
-            self.duration = container.duration / av.time_base if container.duration else np.inf
-            if not container.streams.video and not container.streams.audio:
-                raise self.error('not_a_video', 'it holds neither picture nor sound')
-            # The cover image of a sound file is a video stream of one frame.
-            pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-            if not pictures:
-                raise self.error('no_picture', 'it has no picture stream')
-            if not container.streams.audio:
-                raise self.error('no_sound', 'it has no sound stream')
-            self._streams = {'picture': pictures[0].index, 'sound': container.streams.audio[0].index}
-            self._pixel_aspect = float(pictures[0].sample_aspect_ratio or 1)
-            self.fps = float(pictures[0].average_rate or 0)
-            sound = container.streams.audio[0].codec_context
-            self.rate = sound.sample_rate if sound else 0
-            self.channels = min(2, sound.layout.nb_channels) if sound else 1
+        # Nobody has read from it yet: the first to read takes it, and saves opening the file again.
+        container = self._unread = self._open()
+        self._origin = (container.start_time or 0) / av.time_base
+        self.duration = container.duration / av.time_base if container.duration else np.inf
+        if not container.streams.video and not container.streams.audio:
+            raise self.error('not_a_video', 'it holds neither picture nor sound')
+        # The cover image of a sound file is a video stream of one frame.
+        pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not pictures:
+            raise self.error('no_picture', 'it has no picture stream')
+        if not container.streams.audio:
+            raise self.error('no_sound', 'it has no sound stream')
+        self._streams = {'picture': pictures[0].index, 'sound': container.streams.audio[0].index}
+        self._tells = skipping.tells(pictures[0].codec_context)
+        self._pixel_aspect = float(pictures[0].sample_aspect_ratio or 1)
+        self.fps = float(pictures[0].average_rate or 0)
+        sound = container.streams.audio[0].codec_context
+        self.rate = sound.sample_rate if sound else 0
+        self.channels = min(2, sound.layout.nb_channels) if sound else 1
 
     def error(self, reason: str, detail: str) -> MediaError:
         return MediaError(reason, detail, self.path)
@@ -122,8 +125,11 @@ class MediaFile:
         Upright and in square pixels, the shorter side at most `short_side` pixels. Raises MediaError (no_picture,
         truncated, undecodable).
         """
-        track, frames = self.shown(times, start, stop)
-        shown = list(frames)
+        try:
+            track, shown = self._needed(times, start, stop)
+        except (skipping.UnclearError, av.FFmpegError):
+            track, frames = self.shown(times, start, stop)
+            shown = list(frames)
         size = self.size(shown[0])
         images = {id(frame): upright_rgb(frame, size, short_side) for frame in shown}
         return Pictures([images[id(frame)] for frame in shown], *size, track)
@@ -144,15 +150,15 @@ class MediaFile:
         """
         track, frames = self._frames('sound', start, stop)
         waveform, run = np.zeros(samples if channels == 1 else (channels, samples), np.float32), None
-        for time, frame in frames:
+        for time, _, frame in frames:
             if run is None or not run.continues(time, frame):
                 if run is not None:
-                    run.write(None, waveform)
+                    run.close(waveform)
                 run = SoundRun(time, frame, start, rate, channels)
             run.write(frame, waveform)
             track.cover(time, run.end)
         self._check(track, 'sound', start, stop)
-        run.write(None, waveform)
+        run.close(waveform)
         waveform[..., round((stop - start) * rate) :] = 0
         return waveform, track
 
@@ -163,14 +169,37 @@ class MediaFile:
         if cut and not any(track.stopped for track in tracks):
             raise self.error('truncated', f'it ends at {reached:.2f} s of {self.duration:.2f} s')
 
+    def _needed(self, times: Sequence[float], start: float, stop: float) -> tuple[Track, list[av.VideoFrame]]:
+        """As `shown`, decoding only what these frames need; raises skipping.UnclearError or av.FFmpegError for all that is unusual."""
+        if not self._tells:
+            raise skipping.UnclearError('not a codec and container that tell')
+        track = Track()
+        with self._opened(track, 'picture', start - _PREROLL) as (container, stream):
+            base = stream.time_base
+            packets = self._packets(container, stream, track)
+            read = skipping.read(packets, lambda stamp: self._seconds(stamp, base), stop)
+            inside = [picture for picture in read if picture.shown and picture.time < stop]
+            for picture in inside:
+                track.cover(picture.time, picture.time + self._length(picture.packet, base))
+            if track.damaged or track.end <= start or (start > _PREROLL and track.start > start):
+                raise skipping.UnclearError('damaged, or not read from its beginning')
+            track.stopped = any(picture.shown and picture.time >= stop for picture in read)
+            # Many processes at work, or one that waits for a clip: more threads cost more than they give.
+            stream.codec_context.thread_count = 1
+            # Errors that the decoder would conceal are a reason to decode everything.
+            stream.codec_context.options = {'err_detect': 'explode'}
+            frames = skipping.decode(read, skipping.shown(inside, times, ROUNDING), stream.codec_context)
+        self._check(track, 'picture', start, stop)
+        return track, frames
+
     def _held(self, times, start, stop, track, frames):
         held, given = None, 0
-        for time, frame in frames:
+        for time, length, frame in frames:
             while held is not None and given < len(times) and times[given] + ROUNDING < time:
                 yield held
                 given += 1
             held = frame
-            track.cover(time, time + self._length(frame))
+            track.cover(time, time + length)
         self._check(track, 'picture', start, stop)
         yield from itertools.repeat(held, len(times) - given)
 
@@ -191,8 +220,8 @@ class MediaFile:
                 raise self.error('truncated', 'it begins as a video, but its table of contents is broken') from error
             raise self.error('not_a_video', 'its content is of no known media format') from error
 
-    def _frames(self, kind: str, start: float, stop: float) -> tuple[Track, Iterator[tuple[float, av.frame.Frame]]]:
-        """The frames up to `stop` with their times, from one at or before `start`; the track grows as they are read."""
+    def _frames(self, kind: str, start: float, stop: float) -> tuple[Track, Iterator[tuple]]:
+        """The frames up to `stop` with their times and lengths, from one at or before `start`; the track grows as they are read."""
         if start > _PREROLL:
             track = Track()
             frames = self._decode(track, kind, start, stop, start - _PREROLL)
@@ -201,53 +230,65 @@ class MediaFile:
                 return track, itertools.chain([first], frames)
             # In MPEG-TS a seek can land behind its target (seen with FFmpeg 8): then read from the file's beginning.
         track = Track()
-        return track, self._decode(track, kind, start, stop, None)
+        return track, self._decode(track, kind, start, stop, 0.0)
 
-    def _decode(self, track: Track, kind: str, start: float, stop: float, seek: float | None):
-        with self._open() as container:
+    @contextlib.contextmanager
+    def _opened(self, track: Track, kind: str, seek: float):
+        """The file and a stream, at a second or a little before it (0 or less: at its beginning); notes in the track what it declares."""
+        opened, self._unread = self._unread or self._open(), None
+        with opened as container:
             stream = container.streams[self._streams[kind]]
             if stream.codec_context is None:
                 raise self.error('undecodable', f'its {kind} is in an unknown codec')
             # Only a container that counts a stream's frames (ISO media, AVI) knows its end; FFmpeg may guess it elsewhere.
             if stream.duration and stream.frames:
-                track.declared = self._seconds((stream.start_time or 0) + stream.duration, stream)
-            if seek is not None:
+                track.declared = self._seconds((stream.start_time or 0) + stream.duration, stream.time_base)
+            if seek > 0:
                 container.seek(int((seek + self._origin) / stream.time_base), stream=stream)
-            following = 0.0 if seek is None else None
+            yield container, stream
+
+    def _decode(self, track: Track, kind: str, start: float, stop: float, seek: float):
+        with self._opened(track, kind, seek) as (container, stream):
+            following, base = 0.0 if seek <= 0 else None, stream.time_base
             for packet in self._packets(container, stream, track):
                 try:
                     frames = packet.decode()
                 except av.FFmpegError:
                     frames = []
-                    track.damaged += packet.pts is not None and self._seconds(packet.pts, stream) >= start
+                    track.damaged += packet.pts is not None and self._seconds(packet.pts, base) >= start
                 for frame in frames:
                     # Some decoders (Windows Media) stamp only the first frame of a packet: the others follow it.
-                    time = following if frame.pts is None else self._seconds(frame.pts, frame)
+                    time = following if frame.pts is None else self._seconds(frame.pts, base)
                     if time is None:
                         continue
-                    following = time + self._length(frame)
+                    length = self._length(frame, base)
+                    following = time + length
                     if time >= stop:
                         track.stopped = True
                         return
                     track.damaged += frame.is_corrupt and time >= start
-                    yield time, frame
+                    yield time, length, frame
 
     def _packets(self, container, stream, track: Track):
+        base = stream.time_base
         try:
             for packet in container.demux(stream):
                 if packet.pts is not None:
-                    track.reached = max(track.reached, self._seconds(packet.pts + (packet.duration or 0), stream))
+                    track.reached = max(track.reached, self._seconds(packet.pts + (packet.duration or 0), base))
                 yield packet
         except av.FFmpegError:
             track.damaged += 1
 
-    def _seconds(self, stamp: int, timed) -> float:
-        return float(stamp * timed.time_base) - self._origin
+    def _seconds(self, stamp: int, base: fractions.Fraction) -> float:
+        # Not their product, which makes a fraction first: that was a tenth of the time of reading a file.
+        return stamp * base.numerator / base.denominator - self._origin
 
-    def _length(self, frame: av.VideoFrame | av.AudioFrame) -> float:
-        if isinstance(frame, av.AudioFrame):
-            return frame.samples / frame.sample_rate
-        return float(frame.duration * frame.time_base) if frame.duration else 1 / self.fps if self.fps else 0.0
+    def _length(self, timed: av.Packet | av.VideoFrame | av.AudioFrame, base: fractions.Fraction) -> float:
+        if isinstance(timed, av.AudioFrame):
+            return timed.samples / timed.sample_rate
+        if timed.duration:
+            return timed.duration * base.numerator / base.denominator
+        return 1 / self.fps if self.fps else 0.0
 
     def _check(self, track: Track, kind: str, start: float, stop: float) -> None:
         cut = np.isfinite(track.declared) and track.reached < min(stop, track.declared) - _END_SLACK
@@ -257,33 +298,3 @@ class MediaFile:
             if track.damaged:
                 raise self.error('undecodable', f'none of its {kind} can be decoded ({track.damaged} damaged packets)')
             raise self.error(f'no_{kind}', f'its {kind} stream holds nothing between {start:.2f} s and {stop:.2f} s')
-
-
-class SoundRun:
-    """Sound frames that follow each other without a gap, resampled into their place in a waveform."""
-
-    def __init__(self, time: float, frame: av.AudioFrame, start: float, rate: int, channels: int = 1):
-        self.end = time
-        self._mono = channels == 1
-        self._form = _sound_form(frame)
-        self._at = round((time - start) * rate)
-        self._resampler = av.AudioResampler(format='fltp', layout=None if self._mono else 'stereo', rate=rate)
-
-    def continues(self, time: float, frame: av.AudioFrame) -> bool:
-        return abs(time - self.end) <= _SEAM and _sound_form(frame) == self._form
-
-    def write(self, frame: av.AudioFrame | None, waveform: np.ndarray) -> None:
-        """Writes what the resampler gives for this frame; None is the end of the run."""
-        self.end += frame.samples / frame.sample_rate if frame is not None else 0
-        for piece in self._resampler.resample(frame):
-            # The mean of the channels, as VGGish takes it; the resampler's own mix to mono makes two equal channels louder by
-            # 3 dB.
-            heard = piece.to_ndarray().mean(0) if self._mono else piece.to_ndarray()
-            low, high = max(self._at, 0), min(self._at + heard.shape[-1], waveform.shape[-1])
-            if low < high:
-                waveform[..., low:high] = heard[..., low - self._at : high - self._at]
-            self._at += heard.shape[-1]
-
-
-def _sound_form(frame: av.AudioFrame) -> tuple[str, str, int]:
-    return frame.format.name, frame.layout.name, frame.sample_rate

@@ -15,9 +15,10 @@ import av
 import numpy as np
 import simplejpeg
 
-from stattn_jax.data.decode import REASONS, ROUNDING, MediaError, MediaFile, SoundRun
+from stattn_jax.data.decode import REASONS, ROUNDING, MediaError, MediaFile
 from stattn_jax.data.mel import MEL_PRESETS, MelSpec, log_mel
 from stattn_jax.data.upright import upright_rgb, upright_size
+from stattn_jax.data.waveform import SoundRun
 
 __all__ = [
     'MEL_PRESETS',
@@ -111,9 +112,8 @@ class Clip:
       asked for.
     height, width: pixels of the upright source frame, before it was made smaller.
     duration: seconds of the source that were used.
-    notes: of 'short' (some segments are not valid), 'long' (half a segment or more was left over), 'silent' (the sound is
-      never above 1e-4 of full scale) and 'damaged' (some packets or frames could not be decoded; the picture before
-      stands in, or silence).
+    notes: of 'short' (some segments are not valid), 'long' (half a segment or more was left over), 'silent' (never above 1e-4
+      of full scale) and 'damaged' (something read for it could not be decoded: the picture before stands in, or silence).
     """
 
     frames: list[bytes]
@@ -282,7 +282,7 @@ def _resample(waveform: np.ndarray, rate: int, new_rate: int, samples: int) -> n
     resampled, frame = np.zeros(samples, np.float32), _audio_frame(waveform, rate)
     run = SoundRun(0.0, frame, 0.0, new_rate)
     run.write(frame, resampled)
-    run.write(None, resampled)
+    run.close(resampled)
     return resampled
 
 

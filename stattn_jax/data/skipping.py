@@ -1,0 +1,123 @@
+"""Which coded pictures of an H.264 stream a few frames need, so that no other is decoded. `decode.py` reads by it.
+
+A picture is needed that is asked for, or that others may refer to between the refresh before and a picture asked for. Its packet says so: H.264
+in ISO media and Matroska is a row of units, each after its size, whose first byte holds the unit's type and whether other
+pictures refer to it (ITU-T H.264, 7.3.1 and 7.4.1); at a refresh (IDR) the decoder forgets all pictures before. The
+frames are those of decoding everything, bit by bit; whatever is not as a stream should be raises `UnclearError`.
+"""
+
+import bisect
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+
+import av
+
+# Unit types (ITU-T H.264, table 7-1): slice, slice of a refresh; parameter sets; what else says nothing of other pictures.
+_SLICE, _REFRESH = 1, 5
+_SETTINGS = (7, 8)
+_ASIDES = (6, 9, 12)
+# Of the pictures decoded before one, at most so many are shown after it (the largest decoded picture buffer, A.3.1).
+_MOST_HELD = 16
+# Of the shortest step from one picture to the next; time stamps in whole milliseconds differ by less at 300 frames a second.
+_UNEVEN = 1.5
+
+
+class UnclearError(Exception):
+    """The stream does not tell, or not reliably, which pictures are needed: decode everything."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Picture:
+    """A packet with its time (s), and whether it is shown, others may refer to it, it is a refresh, it brings settings."""
+
+    packet: av.Packet
+    time: float
+    shown: bool
+    reference: bool
+    refresh: bool
+    settings: bool
+
+
+def tells(codec: av.codec.CodecContext | None) -> bool:
+    """Whether a stream is H.264 with units after their sizes of four bytes, as ISO media and Matroska hold it."""
+    extra = codec.extradata if codec is not None and codec.name == 'h264' else None
+    return extra is not None and len(extra) > 4 and extra[0] == 1 and extra[4] & 3 == 3
+
+
+def read(packets: Iterable[av.Packet], seconds: Callable[[int], float], stop: float) -> list[Picture]:
+    """The pictures in the order of decoding, until all shown before `stop` (s) are there and, if the stream goes on, later ones.
+
+    seconds: the time of a time stamp. Raises UnclearError.
+    """
+    pictures, late = [], 0
+    for packet in packets:
+        if packet.pts is None and not packet.size:
+            break
+        if packet.pts is None or packet.is_corrupt or packet.has_sidedata('new_extradata'):
+            raise UnclearError('a packet without a time stamp, cut short, or in another form')
+        picture = _picture(packet, seconds(packet.pts))
+        pictures.append(picture)
+        late += picture.time >= stop
+        if late > _MOST_HELD or (picture.refresh and picture.time >= stop):
+            break
+    if not pictures or not pictures[0].refresh or len({picture.packet.pts for picture in pictures}) < len(pictures):
+        raise UnclearError('no refresh at its beginning, or two pictures at a time')
+    return pictures
+
+
+def shown(pictures: Sequence[Picture], times: Sequence[float], rounding: float) -> list[Picture]:
+    """The picture shown at each of `times` (s): the last whose time is not later by more than `rounding`, or else the first.
+
+    Raises UnclearError where pictures do not follow each other at an even pace.
+    """
+    ordered = sorted(pictures, key=lambda picture: picture.time)
+    starts = [picture.time for picture in ordered]
+    steps = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    # A hole may be a lost picture, and decoders fill in for it from whatever they decoded before.
+    if steps and max(steps) > _UNEVEN * min(steps):
+        raise UnclearError('pictures at an uneven pace')
+    return [ordered[max(0, bisect.bisect_right(starts, time + rounding) - 1)] for time in times]
+
+
+def decode(pictures: Sequence[Picture], wanted: Sequence[Picture], codec: av.VideoCodecContext) -> list[av.VideoFrame]:
+    """The frames of the wanted pictures, decoding only what they need; raises UnclearError or av.FFmpegError."""
+    stamps, found, last = {picture.packet.pts for picture in wanted}, {}, None
+    for packet in [*_needed(pictures, stamps), None]:
+        for frame in codec.decode(packet):
+            if frame.is_corrupt or frame.pts is None or (last is not None and frame.pts <= last):
+                raise UnclearError('a damaged frame, or frames out of order')
+            last = frame.pts
+            if frame.pts in stamps:
+                found[frame.pts] = frame
+    if len(found) < len(stamps):
+        raise UnclearError('a frame did not come')
+    return [found[picture.packet.pts] for picture in wanted]
+
+
+def _needed(pictures: Sequence[Picture], stamps: set[int]) -> list[av.Packet]:
+    needed, leads = [], False
+    for picture in reversed(pictures):
+        asked = picture.packet.pts in stamps
+        if asked or picture.settings or (leads and picture.reference):
+            needed.append(picture.packet)
+        leads = (leads or asked) and not picture.refresh
+    return needed[::-1]
+
+
+def _picture(packet: av.Packet, time: float) -> Picture:
+    units, at, types, referred = memoryview(packet), 0, set(), False
+    while at + 4 < len(units):
+        header = units[at + 4]
+        types.add(header & 31)
+        # The first bit of a unit is never set; two bits say whether others refer to it.
+        if header & 128:
+            raise UnclearError('a broken unit')
+        referred |= header & 31 in (_SLICE, _REFRESH) and bool(header & 96)
+        size = int.from_bytes(units[at : at + 4], 'big')
+        if not size:
+            raise UnclearError('an empty unit')
+        at += 4 + size
+    if at != len(units) or not types & {_SLICE, _REFRESH} or types - {_SLICE, _REFRESH, *_SETTINGS, *_ASIDES}:
+        raise UnclearError('units that do not fill their packet, or of rare types')
+    return Picture(packet, time, not packet.is_discard, referred, _REFRESH in types, bool(types & set(_SETTINGS)))
