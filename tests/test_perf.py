@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from stattn_jax.runtime import perf
@@ -97,3 +98,24 @@ def test_compile_cache_serves_the_second_process(tmp_path):
     ]
     assert hits[0] == 0 < hits[1]
     assert any(tmp_path.iterdir())
+
+
+def test_xla_is_asked_for_other_convolutions_where_its_own_are_slow_and_the_user_has_not_spoken(monkeypatch):
+    monkeypatch.setattr(jax, '__version_info__', (0, 10, 2))
+    monkeypatch.setenv('XLA_FLAGS', '')
+    assert list(perf.compile_options()) == ['xla_cpu_experimental_ynn_fusion_type']
+    monkeypatch.setenv('XLA_FLAGS', '--xla_cpu_enable_fast_math=false')
+    assert perf.compile_options() is None
+    monkeypatch.setenv('XLA_FLAGS', '')
+    monkeypatch.setattr(jax, '__version_info__', (0, 12, 0))
+    assert perf.compile_options() is None
+
+
+@pytest.mark.skipif(jax.__version_info__[:2] != (0, 10), reason='about jaxlib 0.10')
+def test_what_is_asked_for_is_known_to_xla_and_changes_the_program(monkeypatch):
+    lowered = jax.jit(
+        lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    ).lower(np.ones((8, 56, 56, 64), np.float32), np.ones((3, 3, 64, 64), np.float32))
+    assert 'ynn' in lowered.compile().as_text()
+    monkeypatch.setenv('XLA_FLAGS', '')
+    assert 'ynn' not in lowered.compile(compiler_options=perf.compile_options()).as_text()

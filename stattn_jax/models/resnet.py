@@ -9,6 +9,8 @@ import functools
 import jax
 from flax import nnx
 
+from stattn_jax.models.conv import Conv, max_pool
+
 STAGES = {'resnet18': ((2, 2, 2, 2), 1), 'resnet50': ((3, 4, 6, 3), 4)}
 
 
@@ -23,16 +25,16 @@ class Block(nnx.Module):
     """A basic (expansion 1) or bottleneck (expansion 4) residual block: [b h w i] -> [b h/stride w/stride width*expansion]."""
 
     def __init__(self, inputs: int, width: int, *, stride: int, expansion: int, norm, dtype, rngs: nnx.Rngs):
-        conv = functools.partial(nnx.Conv, use_bias=False, dtype=dtype, rngs=rngs)
+        conv = functools.partial(Conv, dtype=dtype, rngs=rngs)
         outputs = width * expansion
         sizes = [(inputs, width, 3, stride), (width, outputs, 3, 1)]
         if expansion > 1:
             sizes = [(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)]
-        self.convs = nnx.List([conv(i, o, (k, k), strides=s, padding=k // 2) for i, o, k, s in sizes])
+        self.convs = nnx.List([conv(i, o, k, stride=s, padding=k // 2) for i, o, k, s in sizes])
         self.bns = nnx.List([norm(o, rngs=rngs) for _, o, _, _ in sizes])
         shortcut = stride > 1 or inputs != outputs
         self.downsample = (
-            nnx.List([conv(inputs, outputs, (1, 1), strides=stride), norm(outputs, rngs=rngs)]) if shortcut else None
+            nnx.List([conv(inputs, outputs, 1, stride=stride), norm(outputs, rngs=rngs)]) if shortcut else None
         )
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -53,7 +55,7 @@ class ResNet(nnx.Module):
     def __init__(self, name: str, *, inputs: int, axis_name: str | None, dtype, rngs: nnx.Rngs):
         depths, expansion = STAGES[name]
         norm = make_norm(axis_name, dtype)
-        self.conv1 = nnx.Conv(inputs, 64, (7, 7), strides=2, padding=3, use_bias=False, dtype=dtype, rngs=rngs)
+        self.conv1 = Conv(inputs, 64, 7, stride=2, padding=3, dtype=dtype, rngs=rngs)
         self.bn1 = norm(64, rngs=rngs)
         self.width = 64
         stages = []
@@ -72,7 +74,7 @@ class ResNet(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = nnx.relu(self.bn1(self.conv1(x), use_running_average=not train))
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(x)
         for blocks in self.layers:
             for block in blocks:
                 x = block(x, train=train)

@@ -208,7 +208,7 @@ class _CompiledOnce:
         self.flops = None if flops is None else flops * self._flops_factor
         if self._ahead:
             # Measured: the jitted function traces and compiles again after lower().compile(); the object does not.
-            self.program = self._function = lowered.compile()
+            self.program = self._function = lowered.compile(compiler_options=perf.compile_options())
         self._shapes = _shapes(batch)
 
 

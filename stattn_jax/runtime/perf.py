@@ -3,6 +3,7 @@
 Read next: `summaries.py`, where these numbers become the log line.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,14 @@ PEAKS = {
     'TPU v3': (61.5e12, 0.45e12),
     'TPU v2': (22.5e12, 0.35e12),
 }
+
+
+def compile_options() -> dict[str, str] | None:
+    """What XLA is asked for beyond its own choices; None where there is nothing to ask, or the user says in XLA_FLAGS what he wants."""
+    # The convolutions of YNNPACK, which jaxlib 0.10 prefers on a CPU: a training step of the demo takes 1.3 times as long on two
+    # threads. In 0.12 they are the faster ones (docs/log.md, 2026-11-23, the CPU).
+    slow = jax.default_backend() == 'cpu' and jax.__version_info__[:2] == (0, 10)
+    return {'xla_cpu_experimental_ynn_fusion_type': ''} if slow and not os.environ.get('XLA_FLAGS') else None
 
 
 def lowered_flops(lowered: Any) -> float | None:
