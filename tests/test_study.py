@@ -33,6 +33,15 @@ def test_time_left_is_that_of_the_variant_or_else_of_all():
     assert clock.left([], 2) == '0:00'
 
 
+def test_wall_time_is_kept_over_starts_those_that_were_killed_too(tmp_path, monkeypatch):
+    now = iter((100.0, 103.0, 107.0, 500.0, 501.0))
+    monkeypatch.setattr(jobs.time, 'perf_counter', lambda: next(now))
+    killed = jobs.WallTime(tmp_path / 'wall.json')
+    assert [killed.keep(), killed.keep()] == [3.0, 7.0]
+    assert jobs.WallTime(tmp_path / 'wall.json').keep() == 8.0
+    assert json.loads((tmp_path / 'wall.json').read_text()) == {'seconds': 8.0}
+
+
 def test_results_of_another_config_are_not_done(tmp_path):
     config = studies.config('stan')
     (made,) = plan.entries(config, tmp_path)

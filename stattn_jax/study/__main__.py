@@ -5,12 +5,10 @@ SIGTERM, a crash) goes on with the same command. Exit codes: 0 done, or stopped 
 Read next: plan.py.
 """
 
-import json
 import os
 import pathlib
 import signal
 import sys
-import time
 
 import jax
 from absl import flags, logging
@@ -74,30 +72,22 @@ def _one(config, workdir: pathlib.Path, entries: list[plan.Entry], name: str) ->
 
 
 def _all(values, workdir: pathlib.Path, entries: list[plan.Entry], arguments: list[str]) -> int:
-    began = time.perf_counter()
     workdir.mkdir(parents=True, exist_ok=True)
+    wall = jobs.WallTime(workdir / 'wall.json')
     jobs.make_data(values.config, workdir)
     waiting = [entry for entry in entries if not jobs.is_done(entry, values.config.measure)]
     accelerated = jax.default_backend() != 'cpu'
     workers = values.workers or (1 if accelerated else os.cpu_count())
     print(f'{len(entries)} networks, {len(entries) - len(waiting)} of them done; {workers} at a time', flush=True)
     work = jobs.Jobs(arguments, workers, threads=accelerated or workers == 1)
-    failed, stopped = work.work(waiting, len(entries))
-    seconds = _add_wall_time(workdir, time.perf_counter() - began)
+    failed, stopped = work.work(waiting, len(entries), wall)
+    seconds = wall.keep()
     if stopped is not None:
         print('stopped; run the same command again to go on', flush=True)
         return 130 if stopped == signal.SIGINT else 0
     summary.write(values.config, workdir, entries, seconds)
     print(f'\nthe report is {workdir / "report.html"}, its tables are in {workdir / "results.md"}', flush=True)
     return 1 if failed else 0
-
-
-def _add_wall_time(workdir: pathlib.Path, seconds: float) -> float:
-    """Wall time of the study over all its starts, in seconds."""
-    path = workdir / 'wall.json'
-    total = seconds + (json.loads(path.read_text())['seconds'] if path.exists() else 0.0)
-    run.write_json(path, {'seconds': total})
-    return total
 
 
 if __name__ == '__main__':

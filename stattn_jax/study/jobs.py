@@ -42,6 +42,20 @@ def make_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
             raise run.RunError(f'{" ".join(command[1:])} failed with exit code {code}; it says why above', code=1)
 
 
+class WallTime:
+    """Wall time of a study over all its starts, in seconds, kept in a file so that a start that is killed counts too."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path, self._began = path, time.perf_counter()
+        self._before = json.loads(path.read_text())['seconds'] if path.exists() else 0.0
+
+    def keep(self) -> float:
+        """Writes what there is so far, and returns it."""
+        seconds = self._before + time.perf_counter() - self._began
+        run.write_json(self._path, {'seconds': seconds})
+        return seconds
+
+
 class Jobs:
     """The processes of a study: `work` starts them, waits, reports; a stop signal ends them after they saved."""
 
@@ -53,7 +67,7 @@ class Jobs:
         self._running: dict[subprocess.Popen, tuple[plan.Entry, float]] = {}
         self._stopped: int | None = None
 
-    def work(self, waiting: list[plan.Entry], total: int) -> tuple[list[plan.Entry], int | None]:
+    def work(self, waiting: list[plan.Entry], total: int, wall: WallTime) -> tuple[list[plan.Entry], int | None]:
         """Works off the entries; returns those that failed, and the signal that stopped it, None where none did."""
         previous = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         queue, failed, done = collections.deque(waiting), [], total - len(waiting)
@@ -67,6 +81,7 @@ class Jobs:
                     if self._stopped:
                         continue
                     done += 1
+                    wall.keep()
                     if process.returncode:
                         failed.append(entry)
                     else:
