@@ -58,9 +58,8 @@ def _log_mel(waveform: np.ndarray, spec: media.ClipSpec) -> np.ndarray:
 
 
 def _jpeg(frame: av.VideoFrame, spec: media.ClipSpec) -> bytes:
-    scale = min(1.0, spec.short_side / min(frame.height, frame.width))
-    size = {'width': round(frame.width * scale), 'height': round(frame.height * scale)}
-    image = frame.reformat(**size, format='rgb24', interpolation='AREA').to_ndarray()
+    height, width = spec.stored((frame.height, frame.width))
+    image = frame.reformat(width=width, height=height, format='rgb24', interpolation='AREA').to_ndarray()
     return simplejpeg.encode_jpeg(image, spec.jpeg_quality, colorsubsampling='420')
 
 

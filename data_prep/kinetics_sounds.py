@@ -47,7 +47,7 @@ flags.DEFINE_string(
     'classes', None, f'One of {", ".join(CLASS_LISTS)}, or a text file of one class a line.', flag_values=FLAGS
 )
 flags.DEFINE_string('videos', None, 'Folder with the videos, at any depth.', required=True, flag_values=FLAGS)
-published.define_flags(FLAGS, 'kinetics_sounds')
+published.define_flags(FLAGS, 'kinetics_sounds', square=False)
 
 
 def main(beam: list[str]) -> None:

@@ -62,8 +62,8 @@ class Listing:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def define_flags(flag_values: flags.FlagValues, name: str) -> None:
-    """The flags of every command that prepares videos; `name` is the default of --name."""
+def define_flags(flag_values: flags.FlagValues, name: str, square: bool = True) -> None:
+    """The flags of every command that prepares videos; `name` and `square` are the defaults of --name and --square."""
     define = functools.partial(flags.DEFINE_string, flag_values=flag_values)
     define('out', None, 'Directory to write; a stopped run continues there.', required=True)
     define('name', name, 'Name of the data set, the first part of the file names.')
@@ -78,6 +78,12 @@ def define_flags(flag_values: flags.FlagValues, name: str) -> None:
     flags.DEFINE_integer('segments', 10, 'Segments of a clip, a frame and a mel patch each.', flag_values=flag_values)
     flags.DEFINE_float('segment_seconds', 1.0, 'Length of a segment.', flag_values=flag_values)
     flags.DEFINE_integer('short_side', 256, 'Short side of the stored frames, in pixels.', flag_values=flag_values)
+    flags.DEFINE_bool(
+        'square',
+        square,
+        'Stores whole frames made square, which the input need not resize; configs with data.fit=crop lose pixels by it.',
+        flag_values=flag_values,
+    )
     flags.DEFINE_integer('workers', None, 'Processes. Default: one per CPU.', lower_bound=1, flag_values=flag_values)
 
 
@@ -88,6 +94,7 @@ def clip_spec(flag_values: flags.FlagValues) -> media.ClipSpec:
             segments=flag_values.segments,
             segment_seconds=flag_values.segment_seconds,
             short_side=flag_values.short_side,
+            square=flag_values.square,
         )
     except ValueError as error:
         raise cli.UsageError(f'--{error}') from None
@@ -162,7 +169,7 @@ def prepare_features(
     more: Sequence[prepare.Job] = (),
 ) -> None:
     """Makes a data set of the clips' features in the folder `where`; `more` are jobs that are in no table."""
-    for name in ('segments', 'segment_seconds', 'short_side'):
+    for name in ('segments', 'segment_seconds', 'short_side', 'square'):
         if flag_values[name].present:
             raise cli.UsageError(
                 f'--{name}={flag_values[name].value} is for videos; the features are cut already: leave it out'

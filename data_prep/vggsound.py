@@ -40,7 +40,7 @@ flags.DEFINE_float(
     upper_bound=0.5,
     flag_values=FLAGS,
 )
-published.define_flags(FLAGS, 'vggsound')
+published.define_flags(FLAGS, 'vggsound', square=False)
 
 CLASSES = 309
 SECONDS = 10

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import simplejpeg
 
 from data_prep import cli, folder
 from stattn_jax.data import media, pipeline, records, source
@@ -83,6 +84,7 @@ def test_good_videos_are_used_and_bad_ones_named(run, tmp_path):
     assert [(box.label, box.x1, box.y1) for box in first.boxes] == [(1, 0.75, 0.5)]
     assert first.presence == (records.Presence(0, 'audio', ('voice_over', 'static_image')),)
     assert (first.clip.height, first.clip.width) == (48, 64)
+    assert info.spec.square and simplejpeg.decode_jpeg_header(first.clip.frames[0])[:2] == (32, 32)
     assert pipeline.clip_arrays(first, 32, 'squash')['frames'].shape == (3, 32, 32, 3)
     assert first.clip.valid.tolist() == [True] * 3
     test = source.RecordSource(tmp_path / 'out', 'test')

@@ -188,6 +188,32 @@ def test_crop_keeps_the_aspect_and_squash_keeps_the_frame():
     assert (x_offset + x_scale / 2, y_offset + y_scale / 2) == pytest.approx((0.5, 0.5))
 
 
+@pytest.mark.parametrize('stored, left, top', [((64, 86), 11, 0), ((85, 64), 0, 10)])
+def test_a_crop_that_needs_no_resizing_is_cut_to_the_nearest_pixel(stored, left, top):
+    clip = _gradient_clip(*(10 * side for side in stored), *stored)
+    frames = pipeline.clip_arrays(clip, 64, 'crop')['frames']
+    np.testing.assert_array_equal(frames[0], simplejpeg.decode_jpeg(clip.frames[0])[top : top + 64, left : left + 64])
+
+
+def test_stored_squares_are_whole_frames_made_square():
+    """What squash makes of whole frames when they are read, stored squares are from the start; a crop of them is that of the source."""
+    x = np.linspace(0, 255, 160).astype(np.uint8)
+    frames = np.broadcast_to(x[None, None, :, None], (3, 90, 160, 3))
+    square, whole = (
+        media.clip_from_arrays(
+            frames, np.zeros(48000, np.float32), media.ClipSpec(segments=3, short_side=64, square=kind)
+        )
+        for kind in (True, False)
+    )
+    assert simplejpeg.decode_jpeg_header(square.frames[0])[:2] == (64, 64) and (square.height, square.width) == (
+        90,
+        160,
+    )
+    for fit in ('squash', 'crop'):
+        one, other = (pipeline.clip_arrays(clip, 64, fit)['frames'].astype(int) for clip in (square, whole))
+        assert np.abs(one - other).max() <= 4
+
+
 def test_shrinking_averages_instead_of_dropping_pixels():
     """A one-pixel checkerboard has mean 128; a resampler that skips pixels would return stripes."""
     board = np.indices((128, 128)).sum(0) % 2 * 255

@@ -11,7 +11,7 @@ import fractions
 import itertools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import av
 import av.container
@@ -118,12 +118,12 @@ class MediaFile:
     def error(self, reason: str, detail: str) -> MediaError:
         return MediaError(reason, detail, self.path)
 
-    def pictures(self, times: Sequence[float], start: float, stop: float, short_side: int) -> Pictures:
+    def pictures(self, times: Sequence[float], start: float, stop: float, stored: Callable) -> Pictures:
         """The frame shown at each of `times` (ascending, within start..stop): the last whose time stamp is not later, or
         else the first.
 
-        Upright and in square pixels, the shorter side at most `short_side` pixels. Raises MediaError (no_picture,
-        truncated, undecodable).
+        Upright, and of the (height, width) that `stored` gives for that of the source in square pixels. Raises MediaError
+        (no_picture, truncated, undecodable).
         """
         try:
             track, shown = self._needed(times, start, stop)
@@ -131,7 +131,7 @@ class MediaFile:
             track, frames = self.shown(times, start, stop)
             shown = list(frames)
         size = self.size(shown[0])
-        images = {id(frame): upright_rgb(frame, size, short_side) for frame in shown}
+        images = {id(frame): upright_rgb(frame, stored(size)) for frame in shown}
         return Pictures([images[id(frame)] for frame in shown], *size, track)
 
     def shown(self, times: Sequence[float], start: float, stop: float) -> tuple[Track, Iterator[av.VideoFrame]]:

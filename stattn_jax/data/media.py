@@ -9,7 +9,7 @@ import fractions
 import itertools
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import av
 import numpy as np
@@ -17,6 +17,7 @@ import simplejpeg
 
 from stattn_jax.data.decode import REASONS, ROUNDING, MediaError, MediaFile
 from stattn_jax.data.mel import MEL_PRESETS, MelSpec, log_mel
+from stattn_jax.data.spec import ClipSpec
 from stattn_jax.data.upright import upright_rgb, upright_size
 from stattn_jax.data.waveform import SoundRun
 
@@ -40,73 +41,10 @@ _LAYOUTS = {1: 'mono', 2: 'stereo'}
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipSpec:
-    """How a clip is cut: its segments and their length (s), the shorter side (pixels) of its frames, their JPEG quality.
-
-    A frame whose shorter side is below `short_side` keeps its size; `mel` is a name of MEL_PRESETS. Raises ValueError
-    for a value out of range.
-    """
-
-    segments: int = 10
-    segment_seconds: float = 1.0
-    short_side: int = 256
-    jpeg_quality: int = 90
-    mel: str = 'vggish'
-
-    def __post_init__(self):
-        for name, least, most in (('segments', 1, 3600), ('short_side', 8, 4096), ('jpeg_quality', 1, 100)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or not least <= value <= most:
-                raise ValueError(f'{name}={value!r}: give a whole number from {least} to {most}')
-        # In less than a tenth of a second hardly a frame of the front-end is left.
-        if not isinstance(self.segment_seconds, int | float) or not 0.1 <= self.segment_seconds <= 60:
-            raise ValueError(f'segment_seconds={self.segment_seconds!r}: give seconds from 0.1 to 60')
-        if self.mel not in MEL_PRESETS:
-            raise ValueError(f'mel={self.mel!r}: give one of {", ".join(MEL_PRESETS)}')
-
-    @property
-    def seconds(self) -> float:
-        """Length of a whole clip (s)."""
-        return self.segments * self.segment_seconds
-
-    @property
-    def channels(self) -> tuple[int, int]:
-        """Numbers in a pixel and in a cell of the log-mel: what the trunks take."""
-        return 3, 1
-
-    def shapes(self, frame_size: int) -> tuple[tuple, tuple]:
-        """(shape, dtype) of a clip's frames [t h w 3] and log_mel [t f k], as pipeline.clip_arrays gives them."""
-        return ((self.segments, frame_size, frame_size, 3), np.uint8), (self.mel_shape, np.float16)
-
-    @property
-    def mel_shape(self) -> tuple[int, int, int]:
-        """Shape (t, f, k) of a clip's log-mel."""
-        mel = MEL_PRESETS[self.mel]
-        return self.segments, mel.frames_in(self.segment_seconds), mel.bands
-
-    @property
-    def silence(self) -> float:
-        """What the log-mel holds where nothing sounds."""
-        return math.log(MEL_PRESETS[self.mel].offset)
-
-    def to_json(self) -> dict:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping) -> 'ClipSpec':
-        """The inverse of `to_json`; raises ValueError where a field is missing, unknown or out of range."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(content) != names:
-            wrong = ', '.join(sorted(set(content) ^ names))
-            raise ValueError(f'clip spec: missing or unknown: {wrong}; it has exactly {", ".join(sorted(names))}')
-        return cls(**content)
-
-
-@dataclasses.dataclass(frozen=True)
 class Clip:
     """One clip of t segments.
 
-    frames: t JPEGs, all of one size, upright, square pixels; black where not valid.
+    frames: t JPEGs, all of one size, upright; black where not valid.
     log_mel: float16 [t f k]; the logarithm of silence where not valid.
     valid: bool [t]; a segment is valid where at least half of it lies inside the picture, the sound and the interval
       asked for.
@@ -155,7 +93,7 @@ def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = Non
     centres = [centre for centre in (starts_t + ends_t) / 2 if centre <= stop + ROUNDING]
     if not centres:
         raise file.error('empty_interval', f'{asked} is less than half a segment')
-    pictures = file.pictures(centres, start, stop, spec.short_side)
+    pictures = file.pictures(centres, start, stop, spec.stored)
     waveform, sound = file.sound(start, stop, rate, _samples(spec, rate))
     file.check_whole((pictures.track, sound), stop)
 
@@ -201,10 +139,11 @@ def clip_from_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, spec: ClipSp
         raise ValueError(f'waveform {waveform.shape}: give ({samples},), {spec.seconds:g} s of mono at {rate} Hz')
     images = [av.VideoFrame.from_ndarray(frame, format='rgb24') for frame in frames_thwc]
     size = upright_size(images[0])
+    stored = spec.stored(size)
     valid = np.ones(spec.segments, bool)
     mel_rate = MEL_PRESETS[spec.mel].rate
     return Clip(
-        frames=_jpegs([upright_rgb(image, size, spec.short_side) for image in images], valid, spec),
+        frames=_jpegs([upright_rgb(image, stored) for image in images], valid, spec),
         log_mel=_log_mel(_resample(waveform, rate, mel_rate, _samples(spec, mel_rate)), valid, spec),
         valid=valid,
         height=size[0],

@@ -78,9 +78,15 @@ def _write_frames(clip: media.Clip, out_thwc: np.ndarray, fit: str) -> None:
         if (height, width) == size and x_scale == y_scale == 1:
             simplejpeg.decode_jpeg(jpeg, buffer=out_hwc, **least)
             continue
+        pixels = simplejpeg.decode_jpeg(jpeg, **least)
+        if max(abs(x_scale * width - size[1]), abs(y_scale * height - size[0])) < 1:
+            # As large as asked for but for a rounding: cut to the nearest pixel.
+            left, top = round((width - size[1]) / 2), round((height - size[0]) / 2)
+            out_hwc[:] = pixels[top : top + size[0], left : left + size[1]]
+            continue
         box = (x_offset * width, y_offset * height, (x_offset + x_scale) * width, (y_offset + y_scale) * height)
-        pixels = PIL.Image.fromarray(simplejpeg.decode_jpeg(jpeg, **least))
-        out_hwc[:] = np.asarray(pixels.resize(size[::-1], PIL.Image.Resampling.BILINEAR, box=box))
+        resized = PIL.Image.fromarray(pixels).resize(size[::-1], PIL.Image.Resampling.BILINEAR, box=box)
+        out_hwc[:] = np.asarray(resized)
 
 
 def train_batches(
@@ -190,14 +196,19 @@ class _Batches:
         step, row = divmod(element, self._rows.local)
         with self._lock:
             if step not in self._open:
-                self._open[step] = {name: np.zeros(*like) for name, like in self._like.items()}
+                # Not zeros: those are small pages, which the threads would wait for one by one.
+                self._open[step] = {name: np.empty(*like) for name, like in self._like.items()}
             batch = self._open[step]
         number = self._number_at(self._rows.position(element))
-        batch['weight'][row], batch['index'][row] = number >= 0, number
+        batch['labels'][row], batch['weight'][row], batch['index'][row] = 0, number >= 0, number
+        arrays = {name: batch[name][row] for name in ('frames', 'log_mel', 'valid')}
         if number >= 0:
             record = self._source[number]
             batch['labels'][row, list(record.labels)] = 1
-            write_clip(record.clip, {name: batch[name][row] for name in ('frames', 'log_mel', 'valid')}, self._fit)
+            write_clip(record.clip, arrays, self._fit)
+        else:
+            for x in arrays.values():
+                x[:] = 0
         return step
 
     def take(self, steps: Sequence[int]) -> Batch:

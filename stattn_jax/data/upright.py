@@ -10,14 +10,10 @@ def upright_size(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> tuple[int, 
     return (width, height) if _orientation(frame)[0] else (height, width)
 
 
-def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], short_side: int) -> np.ndarray:
-    """The frame uint8 [h w 3], upright, averaged down from `size` to a shorter side of `short_side`.
-
-    `size` is that of the upright source (`upright_size`), so that nothing is enlarged, or any other to be seen in.
-    """
+def upright_rgb(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
+    """The frame upright and averaged down to `size`, its height and width (pixels): uint8 [h w 3]."""
     transpose, flip_rows, flip_columns = _orientation(frame)
-    scale = min(1.0, short_side / min(size))
-    height, width = (max(1, round(side * scale)) for side in size)
+    height, width = size
     if transpose:
         height, width = width, height
     image = frame.reformat(width=width, height=height, format='rgb24', interpolation='AREA').to_ndarray()

@@ -79,7 +79,7 @@ class _Stretch:
         for time, frame in zip(times.tolist(), frames):
             size = size or fit(self._file.size(frame))
             if frame is not shown:
-                shown, image = frame, upright.upright_rgb(frame, size, min(size))
+                shown, image = frame, upright.upright_rgb(frame, size)
             yield time, image
 
     def sound(self) -> np.ndarray:
