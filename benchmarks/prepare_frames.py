@@ -1,7 +1,8 @@
 """What a clip costs by the libraries alone: the same JPEGs and log-mel as data_prep's, and three ways to the frames that it needs.
 
-`bare` decodes everything in one pass, as one writes it at first; `bare_skip` only what is needed, by `skip`. All three ways give the frame that is shown at each time: `whole` decodes everything up to the last of them, `seek` jumps to the keyframe before a
-time where that lies ahead, `skip` also leaves out the frames that no other frame needs and nobody asked for. Read next: prepare.py.
+The three ways give the frame that is shown at each time: `whole` decodes everything up to the last of them, `seek` jumps to the keyframe
+before a time where that lies ahead, `skip` also leaves out the frames that no other frame needs and nobody asked for. `bare` makes the clip
+by decoding everything in one pass, as one writes it at first, `bare_skip` by `skip`. Read next: prepare.py.
 """
 
 import os

@@ -5,7 +5,8 @@
 
 It makes its data, trains what is missing and writes STUDY/report.html, results.md, study.json, tables/*.csv and figures/*.png. Every row of a
 variant has the same trunks, clips, batches, augmentation, optimiser and number of steps; only what stands in `fields` differs. For clips of
-your own set a variant's `run.data.dir` and leave its `make` empty. Hardware: 2 CPU cores, 3:15 hours undisturbed, `:quick` 7 minutes. Numbers: docs/results.md.
+your own set a variant's `run.data.dir` and leave its `make` empty. Hardware: 2 CPU cores, between 3 and 4 hours,
+`:quick` 7 minutes. Numbers: docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 import numpy as np
 import pytest
 
 from stattn_jax.runtime import perf
+from stattn_jax.study import jobs
 
 
 @dataclasses.dataclass
@@ -101,13 +103,15 @@ def test_compile_cache_serves_the_second_process(tmp_path):
 
 
 def test_xla_is_asked_for_other_convolutions_where_its_own_are_slow_and_the_user_has_not_spoken(monkeypatch):
-    monkeypatch.setattr(jax, '__version_info__', (0, 10, 2))
+    monkeypatch.setattr(jaxlib.version, '__version__', '0.10.2')
+    for flags in ('', '--xla_cpu_enable_fast_math=false'):
+        monkeypatch.setenv('XLA_FLAGS', flags)
+        assert list(perf.compile_options()) == ['xla_cpu_experimental_ynn_fusion_type']
+    for flags in ('--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT', jobs.ONE_THREAD):
+        monkeypatch.setenv('XLA_FLAGS', flags)
+        assert perf.compile_options() is None
     monkeypatch.setenv('XLA_FLAGS', '')
-    assert list(perf.compile_options()) == ['xla_cpu_experimental_ynn_fusion_type']
-    monkeypatch.setenv('XLA_FLAGS', '--xla_cpu_enable_fast_math=false')
-    assert perf.compile_options() is None
-    monkeypatch.setenv('XLA_FLAGS', '')
-    monkeypatch.setattr(jax, '__version_info__', (0, 12, 0))
+    monkeypatch.setattr(jaxlib.version, '__version__', '0.12.0')
     assert perf.compile_options() is None
 
 

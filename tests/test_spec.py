@@ -1,5 +1,7 @@
 """data/spec.py: what a data set says of its clips."""
 
+import dataclasses
+
 import pytest
 
 from stattn_jax.data import media
@@ -16,6 +18,7 @@ def test_spec_goes_through_json_and_refuses_nonsense():
         {'segment_seconds': 0.01},
         {'jpeg_quality': 101},
         {'mel': 'fbank'},
+        {'square': 'false'},
     ):
         with pytest.raises(ValueError, match=f'{next(iter(wrong))}=.*: give'):
             media.ClipSpec(**wrong)
@@ -25,9 +28,12 @@ def test_spec_goes_through_json_and_refuses_nonsense():
         media.ClipSpec.from_json({name: value for name, value in SPEC.to_json().items() if name != 'segments'})
 
 
-def test_data_of_before_frames_could_be_square_are_read():
-    old = {name: value for name, value in SPEC.to_json().items() if name != 'square'}
+def test_data_of_before_frames_could_be_square_are_what_they_were():
+    old = {'segments': 4, 'segment_seconds': 1.0, 'short_side': 48, 'jpeg_quality': 90, 'mel': 'vggish'}
     assert media.ClipSpec.from_json(old) == SPEC and not SPEC.square
+    assert SPEC.to_json() == old, 'fingerprints and begun preparations hang on it'
+    square = dataclasses.replace(SPEC, square=True)
+    assert media.ClipSpec.from_json(square.to_json()) == square != SPEC
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from stattn_jax.explain import contributions
 from stattn_jax.runtime import parallel, perf
 from stattn_jax.training import step
 
+TRUNKS = ('visual', 'audio')
 MODES = ('train', 'head', 'forward', 'explain')
 
 
@@ -131,10 +132,12 @@ def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -
         rows = _given(config, plain_graphdef, plain_state, rows)
         batch = strategy.place_batch(rows)
         counted = _head(config, plain_graphdef, None)
-        compiled = strategy.compile(_head(config, graphdef, strategy.axis), donate=False)
+        # Donated, so that the state goes through without a copy.
+        compiled = strategy.compile(_head(config, graphdef, strategy.axis))
 
         def advance(placed):
-            return compiled(kept['state'], placed)[1]
+            kept['state'], metrics = compiled(kept['state'], placed)
+            return metrics
     else:
         counted = _forward(config, plain_graphdef, case.mode)
         compiled = strategy.compile_forward(_forward(config, graphdef, case.mode))
@@ -166,12 +169,14 @@ def _given(config, graphdef, state, rows) -> dict[str, np.ndarray]:
 
 
 def _head(config, graphdef, axis: str | None) -> Callable:
-    """(state, batch) -> (state, the norm of all gradients): loss and gradients behind the trunks, to their outputs too."""
+    """(state, batch) -> (state, norm): loss and gradients of what is behind the trunks, their outputs' too; the norm is a device's, averaged."""
     loss = step.Loss(**config.loss.to_dict())
 
     def head(state, batch):
-        def total(params, given):
-            model = nnx.merge(graphdef, params, state['rest'])
+        behind = {name: x for name, x in state['params'].items() if name not in TRUNKS}
+
+        def total(behind, given):
+            model = nnx.merge(graphdef, state['params'] | behind, state['rest'])
             logits, out = model.decide(given.get('seen'), given.get('heard'), batch['valid'])
             return step.total_loss(
                 step.loss_parts(model, logits, out, batch['labels'], batch['valid'], loss, axis), loss
@@ -179,7 +184,7 @@ def _head(config, graphdef, axis: str | None) -> Callable:
 
         given = {name: batch[name] for name in ('seen', 'heard') if name in batch}
         # Behind a barrier, so that the gradients that a trunk would take over are written out.
-        grads = jax.lax.optimization_barrier(jax.grad(total, argnums=(0, 1))(state['params'], given))
+        grads = jax.lax.optimization_barrier(jax.grad(total, argnums=(0, 1))(behind, given))
         norm = optax.tree.norm(grads)
         return state, {'norm': jax.lax.pmean(norm, axis) if axis else norm}
 

@@ -72,8 +72,9 @@ def _write_frames(clip: media.Clip, out_thwc: np.ndarray, fit: str) -> None:
     """Decodes a clip's JPEGs to the size of `out_thwc`; TurboJPEG shrinks while decoding, PIL's area-aware bilinear does the rest."""
     size = out_thwc.shape[1:3]
     x_scale, x_offset, y_scale, y_offset = frame_affine(clip.height, clip.width, fit)
+    # As large as the part that is wanted must be.
+    least = {'min_height': int(size[0] / y_scale), 'min_width': int(size[1] / x_scale)}
     for jpeg, out_hwc in zip(clip.frames, out_thwc, strict=True):
-        least = {'min_height': size[0], 'min_width': size[1]}
         height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg, **least)
         if (height, width) == size and x_scale == y_scale == 1:
             simplejpeg.decode_jpeg(jpeg, buffer=out_hwc, **least)
@@ -164,7 +165,7 @@ def _batches(
     frame_size: int,
     fit: str,
 ) -> grain.DatasetIterator[Batch]:
-    """Loads clip by clip in threads, so that memory holds two local batches, whatever the number of threads."""
+    """Loads clip by clip in threads; memory holds two local batches, and more only where threads outnumber a batch's rows."""
     _check_fit(fit)
     if not len(source):
         raise tfrecord.DataError(f'split {source.split!r} holds no clips; prepare the data with clips in it')

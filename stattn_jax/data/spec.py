@@ -32,6 +32,8 @@ class ClipSpec:
         # In less than a tenth of a second hardly a frame of the front-end is left.
         if not isinstance(self.segment_seconds, int | float) or not 0.1 <= self.segment_seconds <= 60:
             raise ValueError(f'segment_seconds={self.segment_seconds!r}: give seconds from 0.1 to 60')
+        if not isinstance(self.square, bool):
+            raise ValueError(f'square={self.square!r}: give true or false')
         if self.mel not in MEL_PRESETS:
             raise ValueError(f'mel={self.mel!r}: give one of {", ".join(MEL_PRESETS)}')
 
@@ -67,13 +69,14 @@ class ClipSpec:
         return math.log(MEL_PRESETS[self.mel].offset)
 
     def to_json(self) -> dict:
-        return dataclasses.asdict(self)
+        """Plain types; without `square` where it is False, as data sets were written before there was one: their fingerprints hold."""
+        content = dataclasses.asdict(self)
+        return content if self.square else {name: value for name, value in content.items() if name != 'square'}
 
     @classmethod
     def from_json(cls, content: Mapping) -> 'ClipSpec':
         """The inverse of `to_json`; raises ValueError where a field is missing, unknown or out of range."""
         names = {field.name for field in dataclasses.fields(cls)}
-        # Data prepared before frames could be square does not say.
         content = {'square': False, **content}
         if set(content) != names:
             wrong = ', '.join(sorted(set(content) ^ names))

@@ -1,7 +1,7 @@
-"""A convolution and a max pool that are nnx.Conv's and nnx.max_pool's in numbers, in forms that XLA is fast at. Read next: resnet.py.
+"""A convolution and a max pool that are nnx.Conv's and nnx.max_pool's in numbers, in forms that XLA is fast at on a CPU. Read next: resnet.py.
 
 On a CPU XLA exchanges picture and kernel where the kernel is larger, and has no fast code for the result, nor for the gradients of strided
-1x1 kernels and of a max pool; the times are in docs/log.md (2026-11-23, the CPU).
+1x1 kernels and of a max pool; the times are in docs/log.md (2026-11-23, the CPU). On accelerators the forms have not been timed.
 """
 
 import jax
@@ -53,7 +53,7 @@ def _tap(x, row, column, stride, out):
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """The largest of 3x3 cells, stride 2, padding 1: [b h w c] -> [b h' w' c]; the gradient goes to the first of equal ones."""
+    """The largest of 3x3 cells, stride 2, padding 1: [b h w c] -> [b h' w' c]; the gradient, in reverse mode alone, goes to the first of equal ones."""
     return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 

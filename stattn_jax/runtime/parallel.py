@@ -188,7 +188,7 @@ class _CompiledOnce:
         self.flops: float | None = None
         self.program: Any = None
         self._lower, self._function, self._ahead = lower, function, ahead
-        # The lowered module of pmap holds one device's share, that of jit the whole.
+        # For a lowered module that holds one device's share.
         self._flops_factor = flops_factor
         self._shapes = None
 

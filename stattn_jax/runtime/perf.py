@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jaxlib.version
 
 # Peak dense bfloat16 FLOP/s and bytes/s from memory of one JAX device by `device_kind`; exact names, for a MIG slice is not the whole card and
 # an L40 no L4. NVIDIA data sheets (half of the figure with sparsity), Google Cloud TPU documentation, per chip; TPU v2
@@ -40,18 +41,21 @@ PEAKS = {
 
 
 def compile_options() -> dict[str, str] | None:
-    """What XLA is asked for beyond its own choices; None where there is nothing to ask, or the user says in XLA_FLAGS what he wants."""
-    # The convolutions of YNNPACK, which jaxlib 0.10 prefers on a CPU: a training step of the demo takes 1.3 times as long on two
-    # threads. In 0.12 they are the faster ones (docs/log.md, 2026-11-23, the CPU).
-    slow = jax.default_backend() == 'cpu' and jax.__version_info__[:2] == (0, 10)
-    return {'xla_cpu_experimental_ynn_fusion_type': ''} if slow and not os.environ.get('XLA_FLAGS') else None
+    """What XLA is asked for beyond its own choices by programs compiled ahead of time, None for nothing: not YNNPACK on a CPU.
+
+    Its convolutions, which jaxlib 0.10 prefers, make a training step of the demo take 1.3 times as long on several threads; on one they
+    are level, in jaxlib 0.12 faster (docs/log.md, 2026-11-23, the CPU). So nothing is asked there, nor where XLA_FLAGS name it.
+    """
+    slow = jax.default_backend() == 'cpu' and jaxlib.version.__version__.startswith('0.10.')
+    spoken = any(word in os.environ.get('XLA_FLAGS', '') for word in ('ynn', 'intra_op_parallelism_threads=1'))
+    return {'xla_cpu_experimental_ynn_fusion_type': ''} if slow and not spoken else None
 
 
 def lowered_flops(lowered: Any) -> float | None:
     """FLOPs of a lowered (not yet compiled) function, None where the backend does not say.
 
-    For `jax.jit` the count is of all devices together, for `jax.pmap` of one (measured, jax 0.10.2); a scan counts as
-    one of its steps, and a recomputed (remat) block counts each time.
+    For `jax.jit` of global arrays the count is of all devices together, for a function mapped over them (shard_map, pmap) of one
+    (measured, jax 0.10.2); a scan counts as one of its steps, and a recomputed (remat) block counts each time.
     """
     flops = (lowered.cost_analysis() or {}).get('flops')
     return float(flops) if flops and flops > 0 else None

@@ -43,7 +43,7 @@ def make_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 class WallTime:
-    """Wall time of a study over all its starts, in seconds, kept in a file so that a start that is killed counts too."""
+    """Wall time of a study over all its starts, in seconds, kept in a file; a killed start counts up to the last network that it ended."""
 
     def __init__(self, path: pathlib.Path):
         self._path, self._began = path, time.perf_counter()

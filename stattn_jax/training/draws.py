@@ -16,7 +16,7 @@ class Rows:
     def draw(self, sampler: Callable, key: jax.Array, *args, shape: tuple[int, ...] = (), **options) -> jax.Array:
         """What `sampler` of jax.random, called as sampler(key, *args, shape=...), draws for these rows: [count *shape].
 
-        Each device draws for the whole batch, a few numbers a clip, and keeps its own.
+        Each device draws for the whole batch, which is little beside what a clip costs, and keeps its own.
         """
         if self.axis is None:
             return sampler(key, *args, shape=(self.count, *shape), **options)
