@@ -16,6 +16,7 @@ from stattn_jax import run
 from stattn_jax.data import features, media, pipeline
 from stattn_jax.explain import contributions, long, questions, reading
 from stattn_jax.explain.explanation import BEST, Explanation, make_geometry
+from stattn_jax.runtime import perf
 from stattn_jax.training import step
 
 _SHARED = ('bias', 'mean_scores')
@@ -155,7 +156,7 @@ class Model:
             kept = {name: out[name] for name in ('cells', 'values', 'audio')} | {'valid': batch['valid']}
             return contributions.record(logits, out, state['score_mean'], self.binary), kept
 
-        return jax.jit(forward)
+        return jax.jit(forward, compiler_options=perf.compile_options())
 
     @functools.cached_property
     def _ask(self):

@@ -41,7 +41,7 @@ PEAKS = {
 
 
 def compile_options() -> dict[str, str] | None:
-    """What XLA is asked for beyond its own choices by programs compiled ahead of time, None for nothing: not YNNPACK on a CPU.
+    """What XLA is asked for beyond its own choices by a run's programs and explanations, None for nothing: not YNNPACK on a CPU.
 
     Its convolutions, which jaxlib 0.10 prefers, make a training step of the demo take 1.3 times as long on several threads; on one they
     are level, in jaxlib 0.12 faster (docs/log.md, 2026-11-23, the CPU). So nothing is asked there, nor where XLA_FLAGS name it.
