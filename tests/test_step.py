@@ -88,8 +88,10 @@ def test_eight_devices_train_as_one_does(name, multi_label):
     assert metrics.keys() == expected.keys()
     for key, values in expected.items():
         # `swap` is a difference of logarithms near log(classes), exact to their rounding. A gradient jumps where rounding
-        # moves a value across a ReLU or another cell to a maximum, so that norms agree less closely than losses.
-        rtol, atol = (1e-3 if 'l2_' in key else 1e-5), (1e-6 if 'swap' in key else 0)
+        # moves a value across a ReLU or another cell to a maximum, so that norms agree less closely than losses, and those
+        # of later steps less than the first.
+        rtol, atol = (1e-3 if 'l2_' in key else 5e-5), (1e-6 if 'swap' in key else 0)
+        np.testing.assert_allclose(metrics[key][0], values[0], rtol=rtol / 5, atol=atol, err_msg=f'{key}, first step')
         np.testing.assert_allclose(metrics[key], values, rtol=rtol, atol=atol, err_msg=key)
         assert np.ptp(values) > 0, key
     for part in ('params', 'rest', 'score_mean', 'step'):
