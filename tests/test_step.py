@@ -21,8 +21,7 @@ from stattn_jax.training import step
 from stattn_jax.training.augment import Augment
 from stattn_jax.training.step import Drop, Loss
 
-# In the eighth step rounding moves a value across a ReLU (jax 0.10.2), and devices part a little.
-STEPS, CLIPS = 7, 16
+STEPS, CLIPS = 10, 16
 DEVICES = {'jit8': ('jit', 8), 'pmap8': ('pmap', 8), 'jit1': ('jit', 1)}
 AUGMENT = Augment(crop=0.5, flip=0.5, colour=0.3, mel_bands=2, mel_frames=4, mixup=0.5)
 DROP = Drop(cell=0.3, segment=0.3, modality=0.5)
@@ -41,6 +40,7 @@ def make_config(multi_label=False):
     )
     config.loss.negatives = 1
     config.train.steps = STEPS
+    config.seed = 1  # with 0 rounding moves a value across a ReLU in the eighth step (jax 0.10.2), and devices part a little
     return config
 
 
@@ -90,7 +90,7 @@ def test_eight_devices_train_as_one_does(name, multi_label):
     for key, values in expected.items():
         # `swap` is a difference of logarithms near log(classes), exact to their rounding. A gradient jumps where rounding
         # moves a value across a ReLU or another cell to a maximum, so that norms agree less closely than losses.
-        rtol, atol = (1e-3 if 'l2_' in key else 2e-5), (1e-6 if 'swap' in key else 0)
+        rtol, atol = (1e-3 if 'l2_' in key else 1e-5), (1e-6 if 'swap' in key else 0)
         np.testing.assert_allclose(metrics[key], values, rtol=rtol, atol=atol, err_msg=key)
         assert np.ptp(values) > 0, key
     for part in ('params', 'rest', 'score_mean', 'step'):
