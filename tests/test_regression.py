@@ -112,5 +112,5 @@ def test_a_second_start_and_another_seed_find_their_programs(tiny_data, tmp_path
     finally:
         jax.monitoring.unregister_event_listener(listen)
         jax.config.update('jax_compilation_cache_dir', None)
-    ((hits, programs), second, other) = found
-    assert hits == 0 < programs and second == other == (programs, 0)
+    ((_, programs), *later) = found
+    assert programs > 0 and all(hits > 0 and misses == 0 for hits, misses in later)
