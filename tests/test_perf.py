@@ -104,7 +104,7 @@ def test_compile_cache_serves_the_second_process(tmp_path):
 
 def test_xla_is_asked_for_other_convolutions_where_its_own_are_slow_and_the_user_has_not_spoken(monkeypatch):
     monkeypatch.setattr(jaxlib.version, '__version__', '0.10.2')
-    for flags in ('', '--xla_cpu_enable_fast_math=false'):
+    for flags in ('', '--xla_cpu_enable_fast_math=false', 'intra_op_parallelism_threads=16'):
         monkeypatch.setenv('XLA_FLAGS', flags)
         assert list(perf.compile_options()) == ['xla_cpu_experimental_ynn_fusion_type']
     for flags in ('--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT', jobs.ONE_THREAD):

@@ -1,4 +1,4 @@
-"""What a network costs on made-up clips: compiling, a training step, its head alone, a forward pass, one with explanation; memory, FLOPs, bytes.
+"""What a network costs on made-up clips: compiling, a step, its head alone, a forward pass, one with explanation; memory, FLOPs, bytes.
 
 Nothing here reads data: it runs wherever JAX and Flax are. Read next: feed.py, which adds the input.
 """
@@ -119,31 +119,27 @@ def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -
     # Counted without a device axis, over which there is nothing to multiply.
     plain_graphdef, plain_state, *_ = assemble.make_state(config, shape, None, abstract=True)
     rows = made_batch(config, data, case.batch // jax.process_count())
-    kept, batch = {'state': strategy.place_state(state)}, strategy.place_batch(rows)
     if case.mode == 'train':
         options = {'optimiser': optimiser, 'binary': config.loss.binary}
         compiled = strategy.compile(assemble.make_step(config, graphdef, axis=strategy.axis, **options))
         counted = assemble.make_step(config, plain_graphdef, axis=None, **options)
-
-        def advance(placed):
-            kept['state'], metrics = compiled(kept['state'], placed)
-            return metrics
     elif case.mode == 'head':
         rows = _given(config, plain_graphdef, plain_state, rows)
-        batch = strategy.place_batch(rows)
-        counted = _head(config, plain_graphdef, None)
-        # Donated, so that the state goes through without a copy.
-        compiled = strategy.compile(_head(config, graphdef, strategy.axis))
-
-        def advance(placed):
-            kept['state'], metrics = compiled(kept['state'], placed)
-            return metrics
+        # Donated like a step's, so that the state goes through without a copy.
+        compiled, counted = (
+            strategy.compile(_head(config, graphdef, strategy.axis)),
+            _head(config, plain_graphdef, None),
+        )
     else:
-        counted = _forward(config, plain_graphdef, case.mode)
         compiled = strategy.compile_forward(_forward(config, graphdef, case.mode))
+        counted = _forward(config, plain_graphdef, case.mode)
+    kept, batch = {'state': strategy.place_state(state)}, strategy.place_batch(rows)
 
-        def advance(placed):
-            return compiled(kept['state'], placed)
+    def advance(placed):
+        found = compiled(kept['state'], placed)
+        if case.mode in ('train', 'head'):
+            kept['state'], found = found
+        return found
 
     start = time.perf_counter()
     jax.block_until_ready(advance(batch))

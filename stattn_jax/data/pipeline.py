@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import grain
 import numpy as np
-import PIL.Image
 import simplejpeg
+from PIL import Image
 
 from stattn_jax.data import features, media, records, tfrecord
 from stattn_jax.data import source as source_lib
@@ -86,7 +86,7 @@ def _write_frames(clip: media.Clip, out_thwc: np.ndarray, fit: str) -> None:
             out_hwc[:] = pixels[top : top + size[0], left : left + size[1]]
             continue
         box = (x_offset * width, y_offset * height, (x_offset + x_scale) * width, (y_offset + y_scale) * height)
-        resized = PIL.Image.fromarray(pixels).resize(size[::-1], PIL.Image.Resampling.BILINEAR, box=box)
+        resized = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR, box=box)
         out_hwc[:] = np.asarray(resized)
 
 

@@ -1,7 +1,7 @@
 """Where the arrays live: a jit and a pmap strategy with the same methods, and the transfer of batches ahead of use.
 
 Nothing else in the project knows which strategy runs. Parameters and optimiser state are replicated, the batch is split
-along its first axis; the training step sees one device's rows and reduces over `axis` itself. Read next: `checkpoint.py` (what is kept of the state), `perf.py` (what a step costs).
+along its first axis; a training step sees one device's rows and reduces over `axis` itself. Read next: checkpoint.py, perf.py.
 """
 
 import queue

@@ -47,7 +47,8 @@ def compile_options() -> dict[str, str] | None:
     are level, in jaxlib 0.12 faster (docs/log.md, 2026-11-23, the CPU). So nothing is asked there, nor where XLA_FLAGS name it.
     """
     slow = jax.default_backend() == 'cpu' and jaxlib.version.__version__.startswith('0.10.')
-    spoken = any(word in os.environ.get('XLA_FLAGS', '') for word in ('ynn', 'intra_op_parallelism_threads=1'))
+    said = os.environ.get('XLA_FLAGS', '')
+    spoken = 'ynn' in said or 'intra_op_parallelism_threads=1' in said.split()
     return {'xla_cpu_experimental_ynn_fusion_type': ''} if slow and not spoken else None
 
 
