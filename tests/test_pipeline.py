@@ -7,12 +7,14 @@ import subprocess
 import sys
 
 import fakes
+import jax
 import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image
 
 from stattn_jax.data import media, pipeline, source, tfrecord
+from stattn_jax.runtime import parallel
 
 SIZE = {'frame_size': 16, 'fit': 'squash'}
 
@@ -90,6 +92,26 @@ def test_global_batch_is_the_same_for_any_processes_and_threads(train, count, th
     for step, batch in enumerate(whole):
         joined = {name: np.concatenate([part[step][name] for part in parts]) for name in batch}
         _assert_same(joined, batch)
+
+
+def test_a_batch_on_the_device_keeps_its_memory_while_later_ones_are_read(train):
+    place = parallel.make_strategy('jit', jax.local_devices()[:1]).place_batch
+    with contextlib.closing(pipeline.train_batches(train, global_batch=4, seed=0, threads=2, **SIZE)) as batches:
+        placed = [place(next(batches)) for _ in range(3)]
+        seen = {next(batches)['frames'].ctypes.data for _ in range(20)}
+    # A CPU takes them where they are; other memory goes round.
+    held = {x['frames'].unsafe_buffer_pointer() for x in placed}
+    assert len(held) == 3 and len(seen) < 10 and not held & seen
+    for ours, other in zip(placed, _take(3, train, global_batch=4, seed=0)):
+        _assert_same(jax.device_get(ours), other)
+
+
+@pytest.mark.parametrize('threads, together', [(0, 6), (1, 6), (2, 3), (3, 2), (8, 1)])
+def test_rows_that_a_thread_takes_at_a_time_divide_the_batch(train, threads, together):
+    assert pipeline._Rows(24, 1, 2, threads).together == together
+    batches = _take(3, train, global_batch=24, seed=0, threads=threads, process_index=1, process_count=2)
+    for ours, one in zip(batches, _take(3, train, global_batch=24, seed=0, threads=1)):
+        _assert_same(ours, {name: x[12:] for name, x in one.items()})
 
 
 @pytest.mark.parametrize('start', [1, 3, 7])

@@ -101,13 +101,15 @@ def read_record(shard: str | os.PathLike, offsets: np.ndarray, number: int) -> b
     begin, end = int(offsets[number]), int(offsets[number + 1])
     descriptor = os.open(shard, os.O_RDONLY)
     try:
-        raw = os.pread(descriptor, end - begin, begin)
+        # Read apart, so that the data need not be cut out, which copies them.
+        data = os.pread(descriptor, end - begin - _FRAMING_BYTES, begin + _HEADER.size)
+        framing = os.pread(descriptor, _HEADER.size, begin) + os.pread(descriptor, _CRC.size, end - _CRC.size)
     finally:
         os.close(descriptor)
-    fault = _fault(raw, end - begin)
+    fault = _fault(framing, data, end - begin)
     if fault:
         raise DataError(f'{shard}: record {number} at byte {begin} is damaged ({fault}); {_repair(shard)}')
-    return raw[_HEADER.size : -_CRC.size]
+    return data
 
 
 def masked_crc(data: bytes) -> int:
@@ -116,17 +118,17 @@ def masked_crc(data: bytes) -> int:
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _fault(raw: bytes, expected: int) -> str | None:
-    """What is wrong with a record's bytes, or None."""
-    if len(raw) != expected:
-        return f'{len(raw)} of {expected} bytes are there'
-    length, length_crc = _HEADER.unpack_from(raw)
-    (data_crc,) = _CRC.unpack(raw[-_CRC.size :])
-    if masked_crc(raw[: _LENGTH.size]) != length_crc:
+def _fault(framing: bytes, data: bytes, expected: int) -> str | None:
+    """What is wrong with a record of `expected` bytes, or None; the framing is what stands before and after the data."""
+    if len(framing) + len(data) != expected:
+        return f'{len(framing) + len(data)} of {expected} bytes are there'
+    length, length_crc = _HEADER.unpack_from(framing)
+    (data_crc,) = _CRC.unpack_from(framing, _HEADER.size)
+    if masked_crc(framing[: _LENGTH.size]) != length_crc:
         return 'the checksum of its length does not match'
-    if length != expected - _FRAMING_BYTES:
-        return f'its length is {length} where the index says {expected - _FRAMING_BYTES}'
-    if masked_crc(raw[_HEADER.size : -_CRC.size]) != data_crc:
+    if length != len(data):
+        return f'its length is {length} where the index says {len(data)}'
+    if masked_crc(data) != data_crc:
         return 'the checksum of its data does not match'
     return None
 
