@@ -24,9 +24,11 @@ def gradients(fn, *args):
     'size, stride, side',
     [(7, 2, (13, 16)), (3, 1, (8, 5)), (3, 2, (9, 10)), (1, 1, (4, 3)), (1, 2, (5, 6)), (3, 1, (3, 2)), (3, 2, (6, 4)), (3, 2, (1, 1))],
 )  # fmt: skip
-def test_a_convolution_is_that_of_flax(size, stride, side):
-    ours = conv.Conv(4, 6, size, stride=stride, padding=size // 2, dtype=jnp.float32, rngs=nnx.Rngs(3))
-    theirs = nnx.Conv(4, 6, (size, size), strides=stride, padding=size // 2, use_bias=False, rngs=nnx.Rngs(3))
+@pytest.mark.parametrize('same', [False, True])
+def test_a_convolution_is_that_of_flax(size, stride, side, same):
+    padding = 'SAME' if same else size // 2
+    ours = conv.Conv(4, 6, size, stride=stride, padding=padding, dtype=jnp.float32, rngs=nnx.Rngs(3))
+    theirs = nnx.Conv(4, 6, (size, size), strides=stride, padding=padding, use_bias=False, rngs=nnx.Rngs(3))
     x = normal(2, *side, 4)
     np.testing.assert_allclose(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
 
@@ -36,7 +38,7 @@ def test_a_convolution_is_that_of_flax(size, stride, side):
         return nnx.merge(graphdef, {'kernel': nnx.Param(kernel)})(x)
 
     kernel = state['kernel'][...]
-    found = gradients(lambda x, kernel: conv.convolve(x, kernel, stride, size // 2), x, kernel)
+    found = gradients(lambda x, kernel: conv.convolve(x, kernel, stride, padding), x, kernel)
     for mine, other in zip(found, gradients(of_flax, x, kernel), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4)
 

@@ -87,3 +87,11 @@ def test_the_first_update_of_a_warmup_changes_nothing(name):
 def test_unknown_optimiser_is_one_clear_line():
     with pytest.raises(ValueError, match="config.optim.name is 'adam'; expected 'adamw' or 'sgd'"):
         optim.make_optimiser(optax.constant_schedule(0.1), name='adam', weight_decay=0, clip_norm=1, momentum=0.9)
+
+
+def test_the_norm_is_that_of_optax_for_small_and_large_leaves():
+    sizes = [(3,), (2, 5), (300, 300), (512, 129), (2**16 + 1,)]
+    tree = [np.random.default_rng(i).normal(size=size).astype(np.float32) for i, size in enumerate(sizes)]
+    exact = np.sqrt(sum((leaf.astype(np.float64) ** 2).sum() for leaf in tree))
+    np.testing.assert_allclose(optim.norm(tree), exact, rtol=1e-6)
+    np.testing.assert_allclose(optim.norm(tree), optax.tree.norm(tree), rtol=1e-6)

@@ -39,7 +39,10 @@ def _scan(eqn) -> int:
 
 
 def _branches(eqn) -> int:
-    return max(_count(branch.jaxpr) for branch in eqn.params['branches'])
+    counts = [_count(branch.jaxpr) for branch in eqn.params['branches']]
+    platforms = eqn.params.get('branches_platforms')
+    # Where a platform has its own form, the work is that of the general one.
+    return counts[platforms.index(None)] if platforms else max(counts)
 
 
 def _inner(eqn) -> int:

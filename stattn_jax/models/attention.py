@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from stattn_jax.models.dense import Linear
 from stattn_jax.models.pooling import softmax_among
 
 
@@ -36,9 +37,9 @@ class SpatialAttention(nnx.Module):
         def vectors():
             return nnx.Param(jax.random.normal(rngs.params(), self.shape))
 
-        self.query = nnx.Linear(audio, heads * head_width, rngs=rngs) if guided else None
+        self.query = Linear(audio, heads * head_width, rngs=rngs) if guided else None
         self.own_query = None if guided else vectors()
-        self.key = nnx.Linear(visual, heads * head_width, rngs=rngs)
+        self.key = Linear(visual, heads * head_width, rngs=rngs)
         self.null_key = vectors() if null_cell else None
         self.log_scale = nnx.Param(jnp.full((heads,), jnp.log(8.0)))
 
@@ -88,9 +89,9 @@ class TemporalAttention(nnx.Module):
     ):
         self.classes, self.uniform = classes, uniform
         self.norm = nnx.LayerNorm(visual + audio, rngs=rngs)
-        self.hidden = nnx.Linear(visual + audio, hidden, rngs=rngs)
+        self.hidden = Linear(visual + audio, hidden, rngs=rngs)
         scores = 2 * (classes if by_class else 1)
-        self.score = nnx.Linear(hidden, scores, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
+        self.score = Linear(hidden, scores, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
 
     def __call__(self, v_btd: jax.Array, a_btd: jax.Array, valid_bmt: jax.Array) -> tuple[jax.Array, ...]:
         """Returns beta [b m t c], which sums to 1 over (m, t) and is 0 where `valid` [b m t] is False; and share, alone [b m t c].

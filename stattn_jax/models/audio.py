@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from stattn_jax.models.conv import Conv
+from stattn_jax.models.norm import make_norm
 from stattn_jax.models.pooling import largest
 from stattn_jax.models.precomputed import Precomputed
-from stattn_jax.models.resnet import ResNet, make_norm
+from stattn_jax.models.resnet import ResNet
 
 
 class TinyAudio(nnx.Module):
@@ -16,10 +18,8 @@ class TinyAudio(nnx.Module):
 
     def __init__(self, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
         norm = make_norm(axis_name, dtype)
-        sizes = [(1, 24, (8, 8), (4, 4)), (24, 48, (3, 3), (2, 2)), (48, 96, (3, 3), (2, 2))]
-        self.convs = nnx.List(
-            [nnx.Conv(i, o, k, strides=s, use_bias=False, dtype=dtype, rngs=rngs) for i, o, k, s in sizes]
-        )
+        sizes = [(1, 24, 8, 4), (24, 48, 3, 2), (48, 96, 3, 2)]
+        self.convs = nnx.List([Conv(i, o, k, stride=s, dtype=dtype, rngs=rngs) for i, o, k, s in sizes])
         self.bns = nnx.List([norm(o, rngs=rngs) for _, o, _, _ in sizes])
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:

@@ -12,35 +12,53 @@ _NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 
 class Conv(nnx.Conv):
-    """nnx.Conv with a square kernel, one stride, one padding on all sides and no bias: [b h w i] -> [b h' w' o]."""
+    """nnx.Conv with a square kernel, one stride and no bias: [b h w i] -> [b h' w' o]; `padding` zeros on all sides, or 'SAME'."""
 
     def __init__(
-        self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0, dtype, rngs: nnx.Rngs
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        stride: int = 1,
+        padding: int | str = 'SAME',
+        dtype,
+        rngs: nnx.Rngs,
     ):
         super().__init__(
             inputs, outputs, (size, size), strides=stride, padding=padding, use_bias=False, dtype=dtype, rngs=rngs
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return convolve(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.strides, self.padding)
+        kernel = self.kernel[...]
+        x = jax.lax.platform_dependent(x.astype(self.dtype), kernel, cpu=_kept, default=lambda x, _: x)
+        return convolve(x, kernel.astype(self.dtype), self.strides, self.padding)
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """x [b h w i] with a kernel [n n i o], `padding` zeros on every side: [b h' w' o]."""
+def _kept(x, kernel):
+    """x, over a one that XLA cannot know to be one: it computes cheap things again where they are used, here in the transposed order of
+    the kernel's gradient, which takes ten times as long as reading them, but it never repeats a division.
+    """
+    return x / (1 + 0 * jax.lax.stop_gradient(kernel[0, 0, 0, 0]).astype(x.dtype))
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int | str) -> jax.Array:
+    """x [b h w i] with a kernel [n n i o], `padding` zeros on every side or 'SAME': [b h' w' o]."""
     n = kernel.shape[0]
-    height, width = ((side + 2 * padding - n) // stride + 1 for side in x.shape[1:3])
+    same = padding == 'SAME'
+    pads = jax.lax.padtype_to_pads(x.shape[1:3], (n, n), (stride, stride), 'SAME') if same else [(padding, padding)] * 2
+    height, width = ((side + sum(pad) - n) // stride + 1 for side, pad in zip(x.shape[1:3], pads))
     if n == 1 and not padding:
         x, stride = x[:, ::stride, ::stride], 1
     elif height * width < n * n:
-        return _as_product(x, kernel, stride, padding, (height, width))
-    sides = ((padding, padding), (padding, padding))
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), sides, dimension_numbers=_NHWC)
+        return _as_product(x, kernel, stride, pads, (height, width))
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_NHWC)
 
 
-def _as_product(x, kernel, stride, padding, out):
+def _as_product(x, kernel, stride, pads, out):
     """Every place of the kernel cut out, and one product: for pictures smaller than the kernel."""
     n = kernel.shape[0]
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     taps = [_tap(x, row, column, stride, out) for row in range(n) for column in range(n)]
     return jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
@@ -54,7 +72,19 @@ def _tap(x, row, column, stride, out):
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
     """The largest of 3x3 cells, stride 2, padding 1: [b h w c] -> [b h' w' c]; the gradient, in reverse mode alone, goes to the first of equal ones."""
-    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    return jax.lax.platform_dependent(x, cpu=_by_axis, default=lambda x: _pool(x, (1, 2)))
+
+
+def _by_axis(x):
+    return _pool(_pool(x, (2,)), (1,))
+
+
+def _pool(x, axes):
+    window, strides, padding = (
+        [value if axis in axes else other for axis in range(x.ndim)]
+        for value, other in ((3, 1), (2, 1), ((1, 1), (0, 0)))
+    )
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, padding)
 
 
 def _forward(x):
@@ -73,24 +103,27 @@ max_pool.defvjp(_forward, _backward)
 
 
 def _largest_of_three(x, axis):
-    """The first largest of every other three neighbours along an axis, and which it is, 0 to 2."""
-    count = (x.shape[axis] + 1) // 2
-    edge = [(0, 0)] * x.ndim
-    edge[axis] = (1, 1)
-    padded = jnp.pad(x, edge, constant_values=-jnp.inf)
-    first, *others = (jax.lax.slice_in_dim(padded, i, i + 2 * count - 1, 2, axis) for i in range(3))
-    largest, which = first, jnp.zeros(first.shape, jnp.int8)
-    for i, other in enumerate(others, 1):
-        which = jnp.where(other > largest, jnp.int8(i), which)
-        largest = jnp.maximum(largest, other)
-    return largest, which
+    """The largest of every other three neighbours along an axis, and which is the first such, 0 to 2."""
+    x = _padded(x, axis, 0, x.shape[axis] % 2, -jnp.inf)
+    # Pairs instead of a stride of two, which XLA does not vectorise.
+    pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+    middle, after = (jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))
+    before = _padded(after, axis, 1, -1, -jnp.inf)
+    early = jnp.maximum(before, middle)
+    which = jnp.where(after > early, 2, jnp.where(middle > before, 1, 0)).astype(jnp.int8)
+    return jnp.maximum(early, after), which
 
 
 def _to_the_largest(grad, which, size, axis):
     """The gradient of `_largest_of_three`'s input, `size` long."""
-    total = 0
-    for i in range(3):
-        edges = [(0, 0, 0)] * grad.ndim
-        edges[axis] = (i - 1, size - i - 2 * (grad.shape[axis] - 1), 1)
-        total += jax.lax.pad(jnp.where(which == i, grad, 0), jnp.zeros((), grad.dtype), edges)
-    return total
+    before, middle, after = (jnp.where(which == i, grad, 0) for i in range(3))
+    after += _padded(before, axis, -1, 1, 0)
+    first = jnp.arange(2).reshape(2, *[1] * (grad.ndim - axis - 1)) == 0
+    pairs = jnp.where(first, jnp.expand_dims(middle, axis + 1), jnp.expand_dims(after, axis + 1))
+    return jax.lax.slice_in_dim(pairs.reshape(*grad.shape[:axis], -1, *grad.shape[axis + 1 :]), 0, size, axis=axis)
+
+
+def _padded(x, axis, low, high, value):
+    edges = [(0, 0, 0)] * x.ndim
+    edges[axis] = (low, high, 0)
+    return jax.lax.pad(x, jnp.asarray(value, x.dtype), edges)

@@ -3,7 +3,8 @@
 import jax
 from flax import nnx
 
-from stattn_jax.models.resnet import make_norm
+from stattn_jax.models.dense import Linear
+from stattn_jax.models.norm import make_norm
 
 
 class Precomputed(nnx.Module):
@@ -14,7 +15,7 @@ class Precomputed(nnx.Module):
     def __init__(self, inputs: int, width: int, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
         self.width = width
         self.norm = make_norm(axis_name, dtype)(inputs, rngs=rngs)
-        self.layer = nnx.Linear(inputs, width, dtype=dtype, rngs=rngs)
+        self.layer = Linear(inputs, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         return nnx.relu(self.layer(self.norm(x, use_running_average=not train)))

@@ -10,15 +10,9 @@ import jax
 from flax import nnx
 
 from stattn_jax.models.conv import Conv, max_pool
+from stattn_jax.models.norm import make_norm
 
 STAGES = {'resnet18': ((2, 2, 2, 2), 1), 'resnet50': ((3, 4, 6, 3), 4)}
-
-
-def make_norm(axis_name: str | None, dtype):
-    """Batch normalisation over all devices of `axis_name`; two-pass variance, since log-mel has mean >> deviation."""
-    return functools.partial(
-        nnx.BatchNorm, momentum=0.9, epsilon=1e-5, use_fast_variance=False, axis_name=axis_name, dtype=dtype
-    )
 
 
 class Block(nnx.Module):

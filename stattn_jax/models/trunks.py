@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from stattn_jax.models.audio import make_audio
+from stattn_jax.models.dense import Linear
 from stattn_jax.models.visual import make_visual, normalise
 
 # Fixed shift and scale of log(mel + 0.01), whose silence is -4.6 and whose loud bands reach 3.
@@ -37,8 +38,8 @@ class Trunks(nnx.Module):
         self.stride = seen.stride
         self.visual = seen if self.sees else None
         self.audio = make_audio(audio, inputs=channels[1], **options) if self.hears else None
-        self.value = nnx.Linear(self.visual.width, width, rngs=rngs) if self.sees else None
-        self.audio_out = nnx.Linear(self.audio.width, width, rngs=rngs) if self.hears else None
+        self.value = Linear(self.visual.width, width, rngs=rngs) if self.sees else None
+        self.audio_out = Linear(self.audio.width, width, rngs=rngs) if self.hears else None
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of cells that frames of this size give."""

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from stattn_jax.models.conv import Conv
+from stattn_jax.models.norm import make_norm
 from stattn_jax.models.precomputed import Precomputed
-from stattn_jax.models.resnet import ResNet, make_norm
+from stattn_jax.models.resnet import ResNet
 
 # ImageNet statistics, the convention of published weights.
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -30,9 +32,7 @@ class Convolutions(nnx.Module):
     def __init__(self, name: str, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
         norm = make_norm(axis_name, dtype)
         self.width = SIZES[name][-1][1]
-        self.convs = nnx.List(
-            [nnx.Conv(i, o, (k, k), strides=s, use_bias=False, dtype=dtype, rngs=rngs) for i, o, k, s in SIZES[name]]
-        )
+        self.convs = nnx.List([Conv(i, o, k, stride=s, dtype=dtype, rngs=rngs) for i, o, k, s in SIZES[name]])
         self.bns = nnx.List([norm(o, rngs=rngs) for _, o, _, _ in SIZES[name]])
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:

@@ -1,7 +1,11 @@
 """The optimiser and its schedule: gradient clipping, AdamW or SGD, linear warm-up and cosine decay. Read next: training/step.py."""
 
 import jax
+import jax.numpy as jnp
 import optax
+
+# Numbers of a leaf from which on its sum of squares is worth being cut.
+_LARGE = 2**16
 
 
 def make_schedule(*, lr: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
@@ -25,7 +29,30 @@ def make_optimiser(
         )
     else:
         raise ValueError(f"config.optim.name is {name!r}; expected 'adamw' or 'sgd'")
-    return optax.chain(optax.clip_by_global_norm(clip_norm), rule)
+    return optax.chain(_clip(clip_norm), rule)
+
+
+def _clip(most: float) -> optax.GradientTransformation:
+    """optax.clip_by_global_norm, by `norm`; the step's own norm of the gradients is then the same one."""
+
+    def clip(grads, _):
+        length = norm(grads)
+        return jax.tree.map(lambda x: jnp.where(length < most, x, x / length.astype(x.dtype) * most), grads)
+
+    return optax.stateless(clip)
+
+
+def norm(tree) -> jax.Array:
+    """The Euclidean norm of all leaves together; optax.tree.norm in a form that XLA is fast at on a CPU (docs/log.md, sums on the CPU)."""
+    return jnp.sqrt(sum(_sum_of_squares(x) for x in jax.tree.leaves(tree)))
+
+
+def _sum_of_squares(x):
+    if x.size < _LARGE or x.size % 8:
+        return jnp.sum(jnp.square(x))
+    # Eight stretches number by number first: the sum itself XLA computes at a quarter of the speed.
+    stretches = x.reshape(8, -1)
+    return jnp.sum(sum(jnp.square(stretches[i]) for i in range(8)))
 
 
 def decay_mask(params):

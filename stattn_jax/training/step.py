@@ -18,6 +18,7 @@ from flax import nnx
 from stattn_jax.training import losses
 from stattn_jax.training.augment import Augment, augment_frames, augment_mel, mix, resize_frames
 from stattn_jax.training.draws import Rows
+from stattn_jax.training.optim import norm
 
 State = dict[str, Any]
 Batch = dict[str, jax.Array]
@@ -110,9 +111,9 @@ def train_step(
         **{name: state[name] + rate * (score - state[name]) for name, score in scores.items()},
     }
     norms = {
-        'l2_grads': optax.tree.norm(grads),
-        'l2_params': optax.tree.norm(params),
-        'l2_updates': optax.tree.norm(updates),
+        'l2_grads': norm(grads),
+        'l2_params': norm(params),
+        'l2_updates': norm(updates),
     }
     return new_state, {f'train/{name}': value for name, value in (parts | norms).items()}
 

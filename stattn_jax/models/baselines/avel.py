@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from stattn_jax.models.baselines.compared import Compared, Evidence, Maps, Out, Sizes, of_class
+from stattn_jax.models.dense import Linear
 from stattn_jax.models.pooling import largest, softmax_among
 
 XAVIER = nnx.initializers.xavier_uniform()
@@ -52,14 +53,14 @@ class AvelPaper(Compared):
         super().__init__(sizes, rngs=rngs, **trunks)
         rows, columns = self.grid(*sizes.frame)
         d, hidden = sizes.width, rows * columns if self.by_cell else sizes.hidden
-        self.seen = nnx.Linear(d, d, kernel_init=XAVIER, rngs=rngs)
-        self.heard = nnx.Linear(d, d, kernel_init=XAVIER, rngs=rngs)
+        self.seen = Linear(d, d, kernel_init=XAVIER, rngs=rngs)
+        self.heard = Linear(d, d, kernel_init=XAVIER, rngs=rngs)
         plain = {'use_bias': False, 'kernel_init': XAVIER, 'rngs': rngs}
-        self.of_seen, self.of_heard = nnx.Linear(d, hidden, **plain), nnx.Linear(d, hidden, **plain)
-        self.score = nnx.Linear(hidden, 1, **plain)
+        self.of_seen, self.of_heard = Linear(d, hidden, **plain), Linear(d, hidden, **plain)
+        self.score = Linear(hidden, 1, **plain)
         self.lstms = nnx.List([BiLstm(d, sizes.hidden, rngs=rngs) for _ in range(2)])
-        self.joint = nnx.Linear(4 * sizes.hidden, sizes.hidden, kernel_init=XAVIER, rngs=rngs)
-        self.head = nnx.Linear(sizes.hidden, sizes.classes, kernel_init=XAVIER, rngs=rngs)
+        self.joint = Linear(4 * sizes.hidden, sizes.hidden, kernel_init=XAVIER, rngs=rngs)
+        self.head = Linear(sizes.hidden, sizes.classes, kernel_init=XAVIER, rngs=rngs)
 
     def classify(self, evidence: Evidence) -> tuple[jax.Array, Out]:
         asked = self.of_heard(nnx.relu(self.heard(evidence.audio)))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from stattn_jax.models.baselines.compared import Compared, Evidence, Out, Sizes
+from stattn_jax.models.dense import Linear
 from stattn_jax.models.pooling import mean_among
 
 RANK = 4
@@ -20,7 +21,7 @@ class Fusion(Compared):
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)
-        self.head = nnx.Linear(sizes.width, sizes.classes, rngs=rngs)
+        self.head = Linear(sizes.width, sizes.classes, rngs=rngs)
 
     def classify(self, evidence: Evidence) -> tuple[jax.Array, Out]:
         return self.head(mean_among(self.fuse(evidence), self.pooled(evidence), axis=1)), {}
@@ -63,8 +64,8 @@ class LateSum(Compared):
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)
-        self.visual_head = nnx.Linear(sizes.width, sizes.classes, use_bias=False, rngs=rngs)
-        self.audio_head = nnx.Linear(sizes.width, sizes.classes, rngs=rngs)
+        self.visual_head = Linear(sizes.width, sizes.classes, use_bias=False, rngs=rngs)
+        self.audio_head = Linear(sizes.width, sizes.classes, rngs=rngs)
 
     def classify(self, evidence: Evidence) -> tuple[jax.Array, Out]:
         seen = mean_among(evidence.picture, evidence.units[:, 0], axis=1)
@@ -77,7 +78,7 @@ class Concat(Fusion):
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)
-        self.joint = nnx.Linear(2 * sizes.width, sizes.width, rngs=rngs)
+        self.joint = Linear(2 * sizes.width, sizes.width, rngs=rngs)
 
     def fuse(self, evidence: Evidence) -> jax.Array:
         return nnx.relu(self.joint(jnp.concatenate([evidence.picture, evidence.audio], axis=-1)))
@@ -88,8 +89,8 @@ class Film(Fusion):
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)
-        self.gamma = nnx.Linear(sizes.width, sizes.width, bias_init=nnx.initializers.ones, rngs=rngs)
-        self.beta = nnx.Linear(sizes.width, sizes.width, rngs=rngs)
+        self.gamma = Linear(sizes.width, sizes.width, bias_init=nnx.initializers.ones, rngs=rngs)
+        self.beta = Linear(sizes.width, sizes.width, rngs=rngs)
 
     def fuse(self, evidence: Evidence) -> jax.Array:
         return self.gamma(evidence.audio) * evidence.picture + self.beta(evidence.audio)
@@ -100,9 +101,9 @@ class Gmu(Fusion):
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)
-        self.seen = nnx.Linear(sizes.width, sizes.width, rngs=rngs)
-        self.heard = nnx.Linear(sizes.width, sizes.width, rngs=rngs)
-        self.gate = nnx.Linear(2 * sizes.width, sizes.width, rngs=rngs)
+        self.seen = Linear(sizes.width, sizes.width, rngs=rngs)
+        self.heard = Linear(sizes.width, sizes.width, rngs=rngs)
+        self.gate = Linear(2 * sizes.width, sizes.width, rngs=rngs)
 
     def fuse(self, evidence: Evidence) -> jax.Array:
         gate = nnx.sigmoid(self.gate(jnp.concatenate([evidence.picture, evidence.audio], axis=-1)))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from stattn_jax.models.baselines.compared import Compared, Evidence, Maps, Out, Sizes, of_class
+from stattn_jax.models.dense import Linear
 from stattn_jax.models.pooling import softmax_among
 
 # The code clamps to [1e-7, 1 - 1e-7]; float32 knows nothing between 1 - 6e-8 and 1, and the gradient of log(1 - p) needs room.
@@ -27,8 +28,8 @@ class Hybrid(nnx.Module):
         self.own = nnx.MultiHeadAttention(1, width, decode=False, keep_rngs=False, rngs=rngs)
         self.cross = nnx.MultiHeadAttention(1, width, decode=False, keep_rngs=False, rngs=rngs)
         self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
-        self.wide = nnx.Linear(width, width, rngs=rngs)
-        self.narrow = nnx.Linear(width, width, rngs=rngs)
+        self.wide = Linear(width, width, rngs=rngs)
+        self.narrow = Linear(width, width, rngs=rngs)
 
     def __call__(self, x: jax.Array, y: jax.Array, there: jax.Array, other_there: jax.Array) -> jax.Array:
         own = self.own(x, mask=there[:, None, None]) * there.any(axis=1)[:, None, None]
@@ -43,10 +44,10 @@ class Han(Compared):
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)
         self.hybrid = Hybrid(sizes.width, rngs=rngs)
-        self.score = nnx.Linear(sizes.width, sizes.classes, rngs=rngs)
+        self.score = Linear(sizes.width, sizes.classes, rngs=rngs)
         # No bias: it is alike over time and over both modalities, and a softmax does not see it.
-        self.time = nnx.Linear(sizes.width, sizes.classes, use_bias=False, rngs=rngs)
-        self.modality = nnx.Linear(sizes.width, sizes.classes, use_bias=False, rngs=rngs)
+        self.time = Linear(sizes.width, sizes.classes, use_bias=False, rngs=rngs)
+        self.modality = Linear(sizes.width, sizes.classes, use_bias=False, rngs=rngs)
 
     def classify(self, evidence: Evidence) -> tuple[jax.Array, Out]:
         seen, heard = evidence.picture, evidence.audio

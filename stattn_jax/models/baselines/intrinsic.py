@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from stattn_jax.models.baselines.compared import Compared, Evidence, Maps, Out, Sizes, of_class
+from stattn_jax.models.dense import Linear
 from stattn_jax.models.pooling import largest, mean_among, softmax_among
 
 PROTOTYPES = 10
@@ -20,9 +21,9 @@ class Cam(Compared):
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)
-        self.seen = nnx.Linear(sizes.width, sizes.width, rngs=rngs)
-        self.heard = nnx.Linear(sizes.width, sizes.width, use_bias=False, rngs=rngs)
-        self.head = nnx.Linear(sizes.width, sizes.classes, rngs=rngs)
+        self.seen = Linear(sizes.width, sizes.width, rngs=rngs)
+        self.heard = Linear(sizes.width, sizes.width, use_bias=False, rngs=rngs)
+        self.head = Linear(sizes.width, sizes.classes, rngs=rngs)
 
     def classify(self, evidence: Evidence) -> tuple[jax.Array, Out]:
         joined = nnx.relu(self.seen(evidence.values) + self.heard(evidence.audio)[:, :, None])
@@ -46,11 +47,11 @@ class Mil(Compared):
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)
-        self.content = nnx.Linear(sizes.width, sizes.hidden, rngs=rngs)
-        self.gate = nnx.Linear(sizes.width, sizes.hidden, rngs=rngs)
+        self.content = Linear(sizes.width, sizes.hidden, rngs=rngs)
+        self.gate = Linear(sizes.width, sizes.hidden, rngs=rngs)
         # No bias: a softmax does not see a constant.
-        self.score = nnx.Linear(sizes.hidden, 1, use_bias=False, rngs=rngs)
-        self.head = nnx.Linear(sizes.width, sizes.classes, rngs=rngs)
+        self.score = Linear(sizes.hidden, 1, use_bias=False, rngs=rngs)
+        self.head = Linear(sizes.width, sizes.classes, rngs=rngs)
 
     def classify(self, evidence: Evidence) -> tuple[jax.Array, Out]:
         b, t, s, d = evidence.values.shape
@@ -76,8 +77,8 @@ class Proto(Compared):
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)
         self.classes = sizes.classes
-        self.narrow = nnx.List([nnx.Linear(sizes.width, sizes.hidden, rngs=rngs) for _ in range(2)])
-        self.unit = nnx.List([nnx.Linear(sizes.hidden, sizes.hidden, rngs=rngs) for _ in range(2)])
+        self.narrow = nnx.List([Linear(sizes.width, sizes.hidden, rngs=rngs) for _ in range(2)])
+        self.unit = nnx.List([Linear(sizes.hidden, sizes.hidden, rngs=rngs) for _ in range(2)])
         shape = (2, sizes.classes * PROTOTYPES, sizes.hidden)
         self.prototypes = nnx.Param(jax.random.uniform(rngs.params(), shape))
         own = jnp.repeat(jnp.eye(sizes.classes), PROTOTYPES, axis=0)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from stattn_jax.models.baselines.compared import Compared, Evidence, Out, Sizes
+from stattn_jax.models.dense import Linear
 from stattn_jax.models.pooling import mean_among
 
 BOTTLENECK, HEADS, FUSED = 4, 4, 2
@@ -24,8 +25,8 @@ class Layer(nnx.Module):
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
         self.attention = nnx.MultiHeadAttention(HEADS, width, decode=False, keep_rngs=False, rngs=rngs)
-        self.wide = nnx.Linear(width, 2 * width, rngs=rngs)
-        self.narrow = nnx.Linear(2 * width, width, rngs=rngs)
+        self.wide = Linear(width, 2 * width, rngs=rngs)
+        self.narrow = Linear(2 * width, width, rngs=rngs)
 
     def __call__(self, x: jax.Array, kept: jax.Array) -> jax.Array:
         x = x + self.attention(self.norms[0](x), mask=kept[:, None, None])
@@ -39,7 +40,7 @@ class Mbt(Compared):
         super().__init__(sizes, rngs=rngs, **trunks)
         d = sizes.hidden
         self.rows_columns = self.grid(*sizes.frame)
-        self.embed = nnx.List([nnx.Linear(sizes.width, d, rngs=rngs) for _ in range(2)])
+        self.embed = nnx.List([Linear(sizes.width, d, rngs=rngs) for _ in range(2)])
         init = nnx.initializers.normal(0.02)
         self.class_tokens = nnx.Param(init(rngs.params(), (2, 1, d)))
         self.bottleneck = nnx.Param(init(rngs.params(), (BOTTLENECK, d)))
@@ -47,7 +48,7 @@ class Mbt(Compared):
             [nnx.List([Layer(d, rngs=rngs) for _ in range(2)]) for _ in range(1 + FUSED)]  # a pair each: picture, sound
         )
         self.norm = nnx.LayerNorm(d, rngs=rngs)
-        self.head = nnx.Linear(d, sizes.classes, rngs=rngs)
+        self.head = Linear(d, sizes.classes, rngs=rngs)
 
     def classify(self, evidence: Evidence) -> tuple[jax.Array, Out]:
         b, t = evidence.units.shape[0], evidence.units.shape[2]
