@@ -21,6 +21,10 @@ from stattn_jax.benchmark import model
 from stattn_jax.runtime import parallel
 
 
+# Seconds before a round: PyTorch's OpenMP threads wait for more work with the processor busy, which would be counted to the next side.
+_SETTLE = 0.1
+
+
 class Side(NamedTuple):
     """A contestant: its call, how to wait for what the call gave, seconds until the first call was done, bytes on the device if known."""
 
@@ -101,6 +105,7 @@ def run(sides: dict[str, Side], plan: Plan) -> dict[str, list[float]]:
 
     def timed(side):
         def seconds():
+            time.sleep(_SETTLE)
             start = time.perf_counter()
             for _ in range(plan.calls):
                 result = side.call()

@@ -39,6 +39,10 @@ PEAKS = {
     'TPU v2': (22.5e12, 0.35e12),
 }
 
+# For the environment of a process that computes on a CPU, before it starts: glibc asks for large pages for large blocks. XLA takes
+# all memory of a step anew at each step, and the system clears it page by page (docs/log.md, 2026-11-23, sums on the CPU).
+LARGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
+
 
 def compile_options() -> dict[str, str] | None:
     """What XLA is asked for beyond its own choices by a run's programs and explanations, None for nothing: not YNNPACK on a CPU.

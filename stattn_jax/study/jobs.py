@@ -16,7 +16,7 @@ import time
 import ml_collections
 
 from stattn_jax import run
-from stattn_jax.runtime import summaries
+from stattn_jax.runtime import perf, summaries
 from stattn_jax.study import plan
 
 LOG = 'log.txt'
@@ -63,7 +63,8 @@ class Jobs:
         """`arguments` of the command, which each process gets with --only=ENTRY; `threads`: several for each process."""
         self._arguments, self._workers = arguments, workers
         flags = os.environ.get('XLA_FLAGS', '')
-        self._environment = os.environ | ({} if threads else {'XLA_FLAGS': f'{flags} {ONE_THREAD}'.strip()})
+        one = {} if threads else {'XLA_FLAGS': f'{flags} {ONE_THREAD}'.strip()}
+        self._environment = perf.LARGE_PAGES | os.environ | one
         self._running: dict[subprocess.Popen, tuple[plan.Entry, float]] = {}
         self._stopped: int | None = None
 
