@@ -20,7 +20,6 @@ from stattn_jax import assemble
 from stattn_jax.benchmark import model
 from stattn_jax.runtime import parallel
 
-
 # Seconds before a round: PyTorch's OpenMP threads wait for more work with the processor busy, which would be counted to the next side.
 _SETTLE = 0.1
 
