@@ -3,12 +3,16 @@
   python -m benchmarks.growth --config=configs/synthetic.py [--out=FILE.json]
 
 Counts, not seconds: products (benchmark/flops.py), bytes moved and temporary bytes of the compiled step, each fitted by a line through the
-sizes tried, with the largest relative distance from it; frames count by their area. Then the same batch for each of several simulated devices:
-FLOPs, bytes and collectives of one device. Always on CPU devices, of any machine. Read next: stattn_jax/benchmark/model.py.
+sizes tried, with the largest relative distance from it; frames count by their area. Then the same batch for each of several simulated devices
+of one process, and for each of several processes with one: FLOPs, bytes and collectives of one device. Always on CPU devices, of any
+machine. Read next: growth_processes.py, stattn_jax/benchmark/model.py.
 """
 
 import copy
+import json
 import re
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -40,6 +44,9 @@ def make_flags(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_list('sizes', ['64', '96', '128'], 'Pixels of a side of a frame.', flag_values=values)
     flags.DEFINE_list('batches', ['8', '16', '32'], 'Clips a step, on one device.', flag_values=values)
     flags.DEFINE_list('devices', ['1', '2', '4'], 'Devices, each with the first batch.', flag_values=values)
+    flags.DEFINE_list(
+        'processes', ['2', '4'], 'Processes of one device, each with the first batch.', flag_values=values
+    )
     flags.DEFINE_integer('classes', 28, 'Classes.', lower_bound=2, flag_values=values)
     flags.DEFINE_string('out', None, 'A JSON file to write.', flag_values=values)
     flags.mark_flags_as_required(['config'], values)
@@ -67,7 +74,8 @@ def counts(
     made = model.build(config, model.Data(classes, segments, (96, 64)), case, strategy)
     costs, memory = made.compiled.program.cost_analysis(), made.compiled.program.memory_analysis()
     return {
-        'products_flops': flops.count(made.counted, *made.shapes),
+        # Of the rows of one process.
+        'products_flops': flops.count(made.counted, *made.shapes) * jax.process_count(),
         'flops': costs['flops'],
         'moved_bytes': costs['bytes accessed'],
         'temp_bytes': memory.temp_size_in_bytes,
@@ -125,11 +133,47 @@ def spread_out(
         for number in devices:
             batch = number * first['batches']
             told = counts(config, classes, first['segments'], first['sizes'], batch, kind, number)
-            # The products of all, of which each device does its part.
-            rows.append(
-                {'strategy': kind, 'devices': number} | told | {'products_flops': told['products_flops'] / number}
-            )
+            rows.append(_row(told, kind, number, 1))
     return rows
+
+
+def _row(told, kind, devices, processes):
+    # The products of all, of which each device does its part.
+    each = {'products_flops': told['products_flops'] / devices}
+    return {'strategy': kind, 'devices': devices, 'processes': processes} | told | each
+
+
+def in_processes(
+    config: ml_collections.ConfigDict, classes: int, first: dict[str, int], numbers: list[int]
+) -> list[dict[str, Any]]:
+    """As `spread_out` under jit, each device in a process of its own."""
+    rows = []
+    for number in numbers:
+        sizes = (classes, first['segments'], first['sizes'], number * first['batches'])
+        rows.append(_row(_together(config, sizes, number), 'jit', number, number))
+    return rows
+
+
+def _together(config, sizes, number) -> dict[str, Any]:
+    """What the first of `number` processes of growth_processes.py counted; raises RunError where one failed."""
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    command_line = [sys.executable, '-m', 'benchmarks.growth_processes']
+    pipes = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)
+    started = [subprocess.Popen(command_line, text=True, **pipes) for _ in range(number)]
+    asked = {'config': config.to_dict(), 'sizes': sizes, 'coordinator': f'localhost:{port}', 'processes': number}
+    # All are told before any is waited for: they wait for each other.
+    for i, process in enumerate(started):
+        process.stdin.write(json.dumps(asked | {'process': i}))
+        process.stdin.close()
+        process.stdin = None
+    told = [process.communicate() for process in started]
+    for process, (_, wrong) in zip(started, told, strict=True):
+        if process.returncode:
+            raise command.RunError(f'a process of {number} failed: {wrong.strip().splitlines()[-1:]}')
+    # The last line: Gloo prints there too.
+    return json.loads(told[0][0].splitlines()[-1])
 
 
 def lines(grown: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -139,14 +183,14 @@ def lines(grown: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
         for row in told['rows']:
             yield f'{row[axis]:>8}  {row["products_flops"] / 1e9:>10.3f} {row["moved_bytes"] / 1e6:>10.1f} {row["temp_bytes"] / 1e6:>10.1f}'
         yield f'{"off line":>8}  ' + ' '.join(f'{told["fits"][name]["residual"]:>10.2%}' for name in COUNTS)
-    yield f'{"strategy":>8} {"devices":>7}  {"GFLOP":>10} {"XLA GFLOP":>10} {"moved MB":>10} {"temp MB":>10}  collectives'
+    yield f'{"strategy":>8} {"devices":>7} {"processes":>9}  {"GFLOP":>10} {"XLA GFLOP":>10} {"moved MB":>10} {"temp MB":>10}  collectives'
     for row in rows:
         told = (
             ', '.join(f'{number} {kind} ({size / 1e6:.3f} MB)' for kind, (number, size) in row['collectives'].items())
             or 'none'
         )
         yield (
-            f'{row["strategy"]:>8} {row["devices"]:>7}  {row["products_flops"] / 1e9:>10.3f} {row["flops"] / 1e9:>10.3f} '
+            f'{row["strategy"]:>8} {row["devices"]:>7} {row["processes"]:>9}  {row["products_flops"] / 1e9:>10.3f} {row["flops"] / 1e9:>10.3f} '
             f'{row["moved_bytes"] / 1e6:>10.1f} {row["temp_bytes"] / 1e6:>10.1f}  {told}'
         )
 
@@ -157,12 +201,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(values: flags.FlagValues) -> int:
-    sizes, devices = {axis: _numbers(values, axis) for axis in AXES}, _numbers(values, 'devices')
+    sizes = {axis: _numbers(values, axis) for axis in AXES}
+    devices, processes = _numbers(values, 'devices'), _numbers(values, 'processes')
     jax.config.update('jax_platforms', 'cpu')
     jax.config.update('jax_num_cpu_devices', max(devices))
     grown = grow(values.config, values.classes, sizes)
     first = {axis: found[0] for axis, found in sizes.items()}
     rows = spread_out(values.config, values.classes, first, devices, parallel.KINDS)
+    rows += in_processes(values.config, values.classes, first, processes)
     print('\n'.join(lines(grown, rows)))
     rounds.write(values.out, {'config': values.config.to_dict(), 'growth': grown, 'devices': rows})
     return 0

@@ -83,11 +83,22 @@ def test_a_device_does_the_same_when_there_are_more(kind):
     assert len(list(growth.lines({}, json.loads(json.dumps(rows))))) == 3
 
 
+@pytest.mark.slow
+def test_a_device_does_the_same_in_a_process_of_its_own():
+    first = {'segments': 2, 'sizes': 16, 'batches': 2}
+    (alone,) = growth.in_processes(small_config(), 3, first, [2])
+    (together,) = growth.spread_out(small_config(), 3, first, [2], ['jit'])
+    assert alone.pop('processes') == 2 and together.pop('processes') == 1
+    # The very program that one process compiles for two devices.
+    assert json.dumps(alone) == json.dumps(together)
+
+
 def test_wrong_use_is_one_line_before_anything_is_compiled(capsys):
     config = f'--config={runs.ROOT / "configs/synthetic.py"}'
     for command, flag, words in (
         (growth.main, '--segments=5,10', '--segments=5,10; expected at least 3'),
         (growth.main, '--devices=two', '--devices=two; expected at least 1'),
+        (growth.main, '--processes=0', '--processes=0; expected at least 1'),
         (memory.main, '--data=/nowhere', 'does not exist'),
     ):
         assert runs.run_here(command, config, flag) == 2

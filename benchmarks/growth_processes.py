@@ -1,0 +1,26 @@
+"""One process of several that count the same training step together, each with one CPU device; growth.py starts them.
+
+Reads what to count as JSON from its input; the first process prints the counts of one device's program. Read next: growth.py.
+"""
+
+import json
+import sys
+
+import jax
+import ml_collections
+
+from benchmarks import growth
+
+
+def main() -> None:
+    asked = json.load(sys.stdin)
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_num_cpu_devices', 1)
+    jax.distributed.initialize(asked['coordinator'], asked['processes'], asked['process'])
+    told = growth.counts(ml_collections.ConfigDict(asked['config']), *asked['sizes'], devices=asked['processes'])
+    if asked['process'] == 0:
+        print(json.dumps(told))
+
+
+if __name__ == '__main__':
+    main()
