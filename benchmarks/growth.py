@@ -171,7 +171,8 @@ def _together(config, sizes, number) -> dict[str, Any]:
     told = [process.communicate() for process in started]
     for process, (_, wrong) in zip(started, told, strict=True):
         if process.returncode:
-            raise command.RunError(f'a process of {number} failed: {wrong.strip().splitlines()[-1:]}')
+            last = ''.join(wrong.strip().splitlines()[-1:])
+            raise command.RunError(f'one of {number} processes failed (exit code {process.returncode}): {last}')
     # The last line: Gloo prints there too.
     return json.loads(told[0][0].splitlines()[-1])
 

@@ -77,7 +77,10 @@ def test_the_gradient_is_that_of_differences():
     scale, bias = jnp.asarray([1.5, -0.5]), jnp.asarray([0.0, 1.0])
     with jax.enable_x64(True):
         x, weight, scale, bias = (jnp.asarray(a, jnp.float64) for a in (x, weight, scale, bias))
-        fn = lambda x: (norm.normalise(x, scale, bias, 1e-5, None)[0] * weight).sum()  # noqa: E731
+
+        def fn(x):
+            return (norm.normalise(x, scale, bias, 1e-5, None)[0] * weight).sum()
+
         direction = jnp.asarray(np.random.default_rng(2).normal(size=x.shape))
         # The sums are in float32 whatever x is, so the step is large.
         slope = (fn(x + 1e-2 * direction) - fn(x - 1e-2 * direction)) / 2e-2

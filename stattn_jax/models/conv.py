@@ -45,10 +45,11 @@ def _kept(x, kernel):
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int | str) -> jax.Array:
     """x [b h w i] with a kernel [n n i o], `padding` zeros on every side or 'SAME': [b h' w' o]."""
     n = kernel.shape[0]
-    same = padding == 'SAME'
-    pads = jax.lax.padtype_to_pads(x.shape[1:3], (n, n), (stride, stride), 'SAME') if same else [(padding, padding)] * 2
+    pads = [(padding, padding)] * 2
+    if padding == 'SAME':
+        pads = jax.lax.padtype_to_pads(x.shape[1:3], (n, n), (stride, stride), padding)
     height, width = ((side + sum(pad) - n) // stride + 1 for side, pad in zip(x.shape[1:3], pads))
-    if n == 1 and not padding:
+    if n == 1 and not any(map(sum, pads)):
         x, stride = x[:, ::stride, ::stride], 1
     elif height * width < n * n:
         return _as_product(x, kernel, stride, pads, (height, width))
