@@ -24,7 +24,8 @@ from flax import nnx
 from stattn_jax import assemble, models
 from stattn_jax.command import RunError, flatten
 from stattn_jax.data import features, pipeline, records, source
-from stattn_jax.models import resnet, visual
+from stattn_jax.models import encoders
+from stattn_jax.models.trunks import registry
 from stattn_jax.runtime import checkpoint, parallel
 from stattn_jax.training import step
 
@@ -39,8 +40,8 @@ CHOICES = {
     'parallel': parallel.KINDS,
     'data.fit': pipeline.FITS,
     'model.kind': models.KINDS,
-    'model.visual': (*visual.SIZES, *resnet.STAGES, 'precomputed'),
-    'model.audio': ('tiny', 'resnet18', 'precomputed'),
+    'model.visual': (*registry.trunks('visual'), encoders.PRECOMPUTED),
+    'model.audio': (*registry.trunks('audio'), encoders.PRECOMPUTED),
     'model.dtype': ('float32', 'bfloat16'),
     'optim.name': ('adamw', 'sgd'),
 }

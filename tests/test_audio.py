@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from stattn_jax.models import audio
+from stattn_jax.models.trunks import small
 
 
 def make():
-    model = audio.make_audio('tiny', inputs=1, width=8, axis_name=None, dtype=np.float32, rngs=nnx.Rngs(0))
+    model = small.TinyAudio(axis_name=None, dtype=np.float32, rngs=nnx.Rngs(0))
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     return graphdef, nnx.as_pure(params), nnx.as_pure(rest)
 

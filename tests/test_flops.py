@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from stattn_jax.benchmark import flops
-from stattn_jax.models import resnet
+from stattn_jax.models.trunks import resnet
 
 F32 = jnp.float32
 

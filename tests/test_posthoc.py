@@ -12,7 +12,7 @@ from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
 
 from stattn_jax import models
-from stattn_jax.models.trunks import Trunks
+from stattn_jax.models.encoders import Encoders
 from stattn_jax.study import posthoc
 from stattn_jax.study.clips import Clip, Map
 
@@ -20,7 +20,7 @@ CLASS = 1
 KEY = jax.random.key(3)
 
 
-class Linear(Trunks):
+class Linear(Encoders):
     """A logit linear in pixels and log-mel: a cell is its share of every logit, and so is a segment's sound."""
 
     stride = 4

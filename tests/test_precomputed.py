@@ -6,7 +6,7 @@ from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
 
 from stattn_jax import models
-from stattn_jax.models import audio, precomputed
+from stattn_jax.models.trunks import precomputed
 
 RNG = np.random.default_rng(0)
 CELLS = RNG.gamma(1.0, 5.0, (3, 4, 4, 6)).astype(np.float32)
@@ -34,7 +34,7 @@ def test_training_standardises_each_feature_over_cells():
 
 
 def test_sound_is_the_mean_of_its_frames():
-    trunk = make(audio.FeatureAudio)
+    trunk = make(precomputed.FeatureAudio)
     frames = CELLS[:, 0]
     expected = np.stack([trunk.net(frames[:, f], train=False) for f in range(4)]).mean(0)
     np.testing.assert_allclose(trunk(frames, train=False), expected, rtol=1e-5, atol=1e-6)

@@ -9,8 +9,8 @@ import tiny
 from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
 
-from stattn_jax.models import audio, resnet, visual
 from stattn_jax.models.norm import make_norm
+from stattn_jax.models.trunks import resnet
 
 # torchvision.models, docs: parameters of the whole network, less the 1000-class classifier (width * 1000 + 1000).
 PUBLISHED = {'resnet18': 11_689_512 - 513_000, 'resnet50': 25_557_032 - 2_049_000}
@@ -135,24 +135,3 @@ def test_bottleneck_strides_in_its_three_by_three():
     np.testing.assert_allclose(
         forward(block, x), residual(x.astype(np.float64), block, (1, 2, 1)), rtol=1e-4, atol=1e-4
     )
-
-
-@pytest.mark.parametrize(('make', 'name', 'shape', 'out'), [
-    (visual.make_visual, 'tiny', (2, 60, 64, 3), (2, 8, 8, 64)),
-    (visual.make_visual, 'resnet50', (2, 64, 64, 3), (2, 2, 2, 2048)),
-    (audio.make_audio, 'tiny', (2, 96, 64), (2, 192)),
-    (audio.make_audio, 'resnet18', (2, 96, 64), (2, 512)),
-    (visual.make_visual, 'precomputed', (2, 7, 7, 6), (2, 7, 7, 5)),
-    (audio.make_audio, 'precomputed', (2, 1, 6), (2, 5)),
-])  # fmt: skip
-def test_trunks_by_name(make, name, shape, out):
-    options = {'inputs': 6, 'width': 5, 'axis_name': None, 'dtype': np.float32}
-    model = nnx.eval_shape(lambda: make(name, **options, rngs=nnx.Rngs(0)))
-    x = jax.ShapeDtypeStruct(shape, np.float32)
-    assert nnx.eval_shape(lambda model, x: model(x, train=True), model, x).shape == out
-    assert model.width == out[-1]
-
-
-def test_frames_are_normalised_by_the_statistics_of_imagenet():
-    frames = np.stack([visual.RGB_MEAN, np.add(visual.RGB_MEAN, visual.RGB_STD)]).astype(np.float32)
-    np.testing.assert_allclose(visual.normalise(frames), [[0, 0, 0], [1, 1, 1]], atol=1e-6)

@@ -12,8 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.peer import trunks
-from stattn_jax.models.trunks import MEL_SCALE, MEL_SHIFT
-from stattn_jax.models.visual import RGB_MEAN, RGB_STD
+from stattn_jax.models.trunks.registry import MEL_MEAN, MEL_STD, RGB_MEAN, RGB_STD
 
 # What the peer does not have, by config field, with the value that asks for nothing of it.
 PLAIN = {
@@ -114,7 +113,7 @@ class Stan(nn.Module):
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             x = ((frames - self.rgb_mean) / self.rgb_std).flatten(0, 1).permute(0, 3, 1, 2)
             cells = self.visual(x.to(self.dtype, memory_format=self.layout))
-            x = ((log_mel - MEL_SHIFT) / MEL_SCALE).flatten(0, 1)[:, None]
+            x = ((log_mel - MEL_MEAN[0]) / MEL_STD[0]).flatten(0, 1)[:, None]
             heard = self.audio(x.to(self.dtype, memory_format=self.layout))
         cells = cells.float().permute(0, 2, 3, 1).reshape(b, t, -1, self.visual.width)
         return self.decide(cells, self.audio_out(heard.float()).unflatten(0, (b, t)), valid)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stattn_jax.models import resnet, visual
+from stattn_jax.models.trunks import resnet, small
 
 AUDIO_SIZES = ((1, 24, 8, 4), (24, 48, 3, 2), (48, 96, 3, 2))
 
@@ -130,7 +130,7 @@ class ResNetAudio(nn.Module):
 
 def make_visual(name: str) -> nn.Module:
     """The frame trunk called `name`: [b 3 H W] -> [b width h w]."""
-    return Convolutions(visual.SIZES[name]) if name in visual.SIZES else ResNet(name, inputs=3)
+    return Convolutions(small.SIZES[name]) if name in small.SIZES else ResNet(name, inputs=3)
 
 
 def make_audio(name: str) -> nn.Module:

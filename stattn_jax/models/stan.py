@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from stattn_jax.models.attention import SpatialAttention, TemporalAttention
-from stattn_jax.models.trunks import Trunks
+from stattn_jax.models.encoders import Encoders
 
 
-class Stan(Trunks):
+class Stan(Encoders):
     """Frames and log-mel of a clip's segments to class logits with their attention (docs/design.md lists `out`).
 
     `detach_evidence` keeps the gradient of the sound-steered logits away from the visual evidence (trunk, values, head), which
@@ -41,7 +41,7 @@ class Stan(Trunks):
         super().__init__(width=width, rngs=rngs, **trunks)
         self.heads, self.detach_evidence = heads, detach_evidence
         self.space = SpatialAttention(
-            self.visual.width,
+            self.cell_width,
             width,
             heads=heads,
             head_width=width // heads,

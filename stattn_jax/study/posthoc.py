@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stattn_jax.models.trunks import Trunks
+from stattn_jax.models.encoders import Encoders
 from stattn_jax.study.clips import Clip, Map
 
 # Pieces of the path of integrated gradients.
@@ -32,14 +32,14 @@ MASKS, KEPT, COARSE = 200, 0.5, 4
 CHUNK = 10
 
 
-def gradient_input(model: Trunks, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
+def gradient_input(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
     """(clip - absent) * gradient at the clip, summed within cells and segments: the fall that the tangent there foretells."""
     del key
     _patch(model, clip)
     return _along(model, clip, absent, _gradient(model, clip, class_))
 
 
-def integrated_gradients(model: Trunks, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
+def integrated_gradients(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
     """(clip - absent) * mean gradient at the midpoints of `STEPS` pieces of the straight path between them.
 
     All values together are about logit(clip) - logit(absent). Source: Sundararajan et al., arXiv 1703.01365.
@@ -56,7 +56,7 @@ def integrated_gradients(model: Trunks, clip: Clip, absent: Clip, class_: jax.Ar
     return _along(model, clip, absent, jax.tree.map(lambda x: x.mean(axis=0), gradients))
 
 
-def grad_cam(model: Trunks, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
+def grad_cam(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
     """relu(sum_d w_d cell_d), w the mean gradient over a frame's cells as its trunk gives them; relu(gradient . vector) of the sound.
 
     Each frame has its own w. A segment's sound is one vector, so that its gradient needs no mean. `absent` plays no part.
@@ -75,7 +75,7 @@ def grad_cam(model: Trunks, clip: Clip, absent: Clip, class_: jax.Array, key: ja
     return _map(model, clip, visual, audio)
 
 
-def occlusion(model: Trunks, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
+def occlusion(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
     """The fall of the logit when `absent` takes the place of 3 x 3 cells around a cell, in its segment, or of a segment's sound.
 
     At the border the window is cut off. Source: Zeiler and Fergus, arXiv 1311.2901.
@@ -103,7 +103,7 @@ def occlusion(model: Trunks, clip: Clip, absent: Clip, class_: jax.Array, key: j
     return _map(model, clip, visual, audio)
 
 
-def rise(model: Trunks, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
+def rise(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
     """sum_i (logit_i - mean logit) mask_i / (n p) over n = `MASKS` clips mixed of `clip` and `absent` by random masks, p = `KEPT`.
 
     The estimator of Petsiuk et al., arXiv 1806.07421, less the mean logit, whose noise would swamp the map. Picture: a frame's
@@ -135,7 +135,7 @@ def rise(model: Trunks, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Ar
     return _map(model, clip, visual, audio)
 
 
-METHODS: dict[str, Callable[[Trunks, Clip, Clip, jax.Array, jax.Array], Map]] = {
+METHODS: dict[str, Callable[[Encoders, Clip, Clip, jax.Array, jax.Array], Map]] = {
     'gradient_input': gradient_input,
     'integrated_gradients': integrated_gradients,
     'grad_cam': grad_cam,

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from stattn_jax.models.encoders import Encoders
 from stattn_jax.models.pooling import mean_among
-from stattn_jax.models.trunks import Trunks
 
 Out = dict[str, jax.Array]
 Maps = tuple[jax.Array | None, jax.Array | None]
@@ -48,7 +48,7 @@ class Evidence:
         return self.units.any(axis=1)
 
 
-class Compared(Trunks):
+class Compared(Encoders):
     """A network that says its logits without being a sum of terms; subclasses say how in `classify`."""
 
     additive = False

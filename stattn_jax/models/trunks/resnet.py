@@ -1,7 +1,7 @@
 """ResNet-18 and -50 (He et al., arXiv 1512.03385) without their pooling and classifier, as frame or log-mel trunks.
 
 Layers have the order and shapes of the standard ImageNet layout, so that published weights map onto them by rule: layers/0/1/convs/0 is
-its layer1.1.conv1 (tests/test_resnet.py, `standard_name`). Read next: models/visual.py, models/audio.py.
+its layer1.1.conv1 (tests/test_resnet.py, `standard_name`).
 """
 
 import functools
@@ -11,6 +11,7 @@ from flax import nnx
 
 from stattn_jax.models.conv import Conv, max_pool
 from stattn_jax.models.norm import make_norm
+from stattn_jax.models.trunks.registry import MEL_MEAN, MEL_STD, Trunk
 
 STAGES = {'resnet18': ((2, 2, 2, 2), 1), 'resnet50': ((3, 4, 6, 3), 4)}
 
@@ -44,8 +45,6 @@ class Block(nnx.Module):
 class ResNet(nnx.Module):
     """The convolutional part of a ResNet: [b h w i] -> [b h/32 w/32 width], width 512 (resnet18) or 2048 (resnet50)."""
 
-    stride = 32
-
     def __init__(self, name: str, *, inputs: int, axis_name: str | None, dtype, rngs: nnx.Rngs):
         depths, expansion = STAGES[name]
         norm = make_norm(axis_name, dtype)
@@ -73,3 +72,22 @@ class ResNet(nnx.Module):
             for block in blocks:
                 x = block(x, train=train)
         return x
+
+
+class ResNetAudio(nnx.Module):
+    """A ResNet on the log-mel patch as a one-channel picture, averaged over the patch: [b f k] -> [b width]."""
+
+    def __init__(self, name: str, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
+        self.net = ResNet(name, inputs=1, axis_name=axis_name, dtype=dtype, rngs=rngs)
+        self.width = self.net.width
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return self.net(x[..., None], train=train).mean((1, 2))
+
+
+TRUNKS = {
+    'visual': {
+        name: Trunk('visual', functools.partial(ResNet, name, inputs=3), stride=32, frame_size=224) for name in STAGES
+    },
+    'audio': {'resnet18': Trunk('audio', functools.partial(ResNetAudio, 'resnet18'), mean=MEL_MEAN, std=MEL_STD)},
+}
