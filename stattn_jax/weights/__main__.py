@@ -1,0 +1,153 @@
+"""Published weights: `python -m stattn_jax.weights COMMAND`, one of
+
+  list                                  the trunks, what they read, and where weights for them come from
+  inspect FILE                          the tensors of a file: names, shapes, types
+  verify FILE --trunk=NAME              whether a file fits a trunk, and which tensors do not
+  convert FILE --out=NAME.safetensors   the same tensors as safetensors, bfloat16 as float32
+
+FILE is .safetensors, .pth or .pt of PyTorch, which need not be installed, or .npz. Nothing in a file is run.
+Exit codes: 0 done; 2 wrong use, or a file that cannot be used or does not fit.
+"""
+
+import pathlib
+import sys
+
+import jax
+from absl import flags
+
+from stattn_jax import command
+from stattn_jax.models.trunks import registry
+from stattn_jax.weights import find, match, reading
+from stattn_jax.weights.errors import WeightsError, listed, printable
+
+MODALITIES = ('visual', 'audio')
+
+
+def make_flags() -> flags.FlagValues:
+    """The command's flags, not yet parsed."""
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        'trunk',
+        None,
+        'With verify: a trunk that list names; MODALITY/NAME where both modalities have it.',
+        flag_values=values,
+    )
+    flags.DEFINE_string('out', None, 'With convert: the file to write.', flag_values=values)
+    return values
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Does what the command says and returns the exit code."""
+    argv = sys.argv if argv is None else argv
+    values = make_flags()
+    if '--help' in argv or '-h' in argv:
+        print(f'{__doc__}\n{values.get_help()}')
+        return 0
+    try:
+        name, *files = _parse(argv, values)
+        _COMMANDS[name][0](values, *files)
+    except (command.RunError, WeightsError) as error:
+        return command.fail(error, 2)
+    except flags.Error as error:
+        return command.fail(f'{error}; --help lists the flags', 2)
+    return 0
+
+
+def _parse(argv, values) -> list[str]:
+    """The command and its file; raises RunError or flags.Error where they are not as the command wants them."""
+    name, *files = values(argv)[1:] or ['']
+    if name not in _COMMANDS:
+        raise command.RunError(
+            f'the command is {name!r}; expected one of {", ".join(_COMMANDS)}; --help describes them'
+        )
+    _, wanted, needed = _COMMANDS[name]
+    if len(files) != wanted:
+        raise command.RunError(f'{name} got {len(files)} files ({", ".join(files)}); expected {wanted}')
+    for flag in ('trunk', 'out'):
+        if (values[flag].value is None) == (flag == needed):
+            raise command.RunError(
+                f'{name} needs --{flag}; add it' if flag == needed else f'{name} does not take --{flag}; leave it out'
+            )
+    return [name, *files]
+
+
+def _list(values) -> None:
+    del values
+    trunks = {(modality, name): trunk for modality in MODALITIES for name, trunk in registry.trunks(modality).items()}
+    rows = [('modality', 'name', 'width', 'stride or mel', 'licence', 'weights')]
+    rows += [(*key, '', *_read_and_given(key[0], trunk)) for key, trunk in trunks.items()]
+    columns = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    # The widths of the modules take a while to find out, so that each row is printed by itself.
+    for row, trunk in zip(rows, [None, *trunks.values()], strict=True):
+        *cells, last = row if trunk is None else (*row[:2], str(match.width(trunk)), *row[3:])
+        print('  '.join([*(cell.ljust(column) for cell, column in zip(cells, columns)), last]), flush=True)
+
+
+def _read_and_given(modality: str, trunk: registry.Trunk) -> tuple[str, str, str]:
+    """The stride or the front end of a trunk, and the licence and the source of its weights."""
+    reads = str(trunk.stride) if modality == 'visual' else trunk.mel or 'any'
+    if trunk.published is None:
+        return reads, '-', 'none: trained from scratch'
+    return reads, trunk.published.licence, _source(trunk.published)
+
+
+def _source(published) -> str:
+    names = [f'{name} (pip install {package.package})' for name, package in published.packages.items()]
+    return '; or '.join([*names, published.source])
+
+
+def _inspect(values, file: str) -> None:
+    del values
+    tensors = {printable(name): array for name, array in reading.read(file).items()}
+    width = max(len(name) for name in tensors)
+    for name, array in tensors.items():
+        print(f'{name.ljust(width)}  {array.dtype.name.ljust(8)}  {list(array.shape)}')
+    count, size = sum(array.size for array in tensors.values()), sum(array.nbytes for array in tensors.values())
+    print(f'{len(tensors)} tensors, {count} numbers, {size / 1e6:.1f} MB')
+
+
+def _verify(values, file: str) -> None:
+    modality, name = _trunk(values.trunk)
+    state = match.abstract_state(registry.find(modality, name))
+    report = match.fill(
+        state, find.published_of(modality, name), reading.read(file), find.described(file, modality, name)
+    )[1]
+    dropped = f'; {len(report.dropped)} dropped by rule: {listed(list(report.dropped))}' if report.dropped else ''
+    print(f'{file} fits the {modality} trunk {name}: {report.used} tensors used{dropped}')
+
+
+def _trunk(given: str) -> tuple[str, str]:
+    """The modality and name of --trunk; raises RunError where there is none, or one of each modality with weights."""
+    modality, _, name = given.rpartition('/')
+    found = [m for m in MODALITIES if given in registry.trunks(m) or (m == modality and name in registry.trunks(m))]
+    with_weights = [m for m in found if registry.find(m, name).published is not None]
+    if not found:
+        known = [known for m in MODALITIES for known in registry.trunks(m)]
+        raise command.RunError(f'--trunk={given}; expected one of {", ".join(dict.fromkeys(known))}')
+    if len(with_weights) > 1:
+        raise command.RunError(f'--trunk={given} is a trunk of both modalities; expected visual/{name} or audio/{name}')
+    return (with_weights or found)[0], name
+
+
+def _convert(values, file: str) -> None:
+    out = pathlib.Path(values.out)
+    if out.suffix != '.safetensors':
+        raise command.RunError(f'--out={out}; expected a name that ends in .safetensors')
+    tensors = reading.read(file)
+    metadata = {'format': 'pt', 'source': pathlib.Path(file).name, 'source_sha256': find.sha256_of(pathlib.Path(file))}
+    reading.write_safetensors(out, tensors, metadata)
+    print(f'{out}: {len(tensors)} tensors, sha256 {find.sha256_of(out)}')
+
+
+# What does it, how many files it takes, and the flag it needs.
+_COMMANDS = {
+    'list': (_list, 0, None),
+    'inspect': (_inspect, 1, None),
+    'verify': (_verify, 1, 'trunk'),
+    'convert': (_convert, 1, 'out'),
+}
+
+if __name__ == '__main__':
+    # Shapes are all that is wanted of JAX: an accelerator may be in use by another process, or absent.
+    jax.config.update('jax_platforms', 'cpu')
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""What a pickle of PyTorch may name (storages, tensors, containers), and what stands for it. Read next: pickles.py."""
+
+import dataclasses
+import re
+from typing import Any
+
+
+class RefusedError(Exception):
+    """The pickle would call something that makes no tensor; the message is its name."""
+
+
+class PickleError(Exception):
+    """The pickle breaks off, contradicts itself, or has an instruction that PyTorch does not write."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Global:
+    """A name that a pickle refers to, such as 'torch.FloatStorage'."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Opaque:
+    """Stands for an object that is not made: of a class, or what a known harmless call would give."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Storage:
+    """A run of numbers of one type. view: the first number and the count of a part of it (in the older format only)."""
+
+    kind: str  # 'FloatStorage'
+    key: str
+    numel: int
+    view: tuple[int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tensor:
+    """A strided view of a storage, counted in numbers; dtype ('torch.uint16') where the storage is of plain bytes."""
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: str | None = None
+
+
+# Keys of any other type are left out with their values: hashing nested tuples from a file can take for ever.
+_KEYS = (str, int, float, bytes, type(None))
+
+
+def filled(target, items):
+    """A dict with keys and values in turn; an object that is not made takes them in silence."""
+    if len(items) % 2 or not isinstance(target, (dict, Opaque)):
+        raise PickleError('it puts items where none can be')
+    if isinstance(target, dict):
+        target.update({key: value for key, value in zip(items[::2], items[1::2]) if isinstance(key, _KEYS)})
+    return target
+
+
+def named(text: Any) -> Global:
+    """What a pickle refers to by this name; raises PickleError for what is none."""
+    if not isinstance(text, str) or not re.fullmatch(r'[\w.<>]+', text):
+        raise PickleError('what it refers to has no name')
+    return Global(text)
+
+
+def instance(kind):
+    """What stands for an object made without a call of its class's constructor."""
+    if not isinstance(kind, Global):
+        raise PickleError('it makes an object of what is no class')
+    return {} if kind.name in _MAPPINGS else Opaque(kind.name)
+
+
+def called(function, arguments):
+    """The result of the few calls that are known; raises RefusedError for all others."""
+    if not isinstance(function, Global) or not isinstance(arguments, tuple):
+        raise PickleError('it calls what is no function')
+    if function.name in _CALLS:
+        return _CALLS[function.name](*arguments)
+    if function.name in _HARMLESS:
+        return Opaque(function.name)
+    raise RefusedError(function.name)
+
+
+def storage(reference) -> Storage:
+    """('storage', type, key, device, numel[, view]), as PyTorch refers to a storage in both formats."""
+    tag, kind, key, _, numel, *rest = reference
+    if tag != 'storage' or not isinstance(kind, Global) or not isinstance(key, (str, int)):
+        raise PickleError('it refers to something outside that is no storage')
+    view = rest[0] if rest else None
+    if view is not None:
+        _, first, count = view
+        view = _naturals((first, count))
+    return Storage(kind.name.rpartition('.')[2], str(key), *_naturals((numel,)), view)
+
+
+def _naturals(values) -> tuple[int, ...]:
+    if not isinstance(values, (tuple, list)) or not all(isinstance(value, int) and value >= 0 for value in values):
+        raise PickleError('a size, a stride or an offset in it is no natural number')
+    return tuple(values)
+
+
+def _mapping(items=()):
+    pairs = [part for item in items for part in item] if isinstance(items, (list, tuple)) else []
+    return filled({}, pairs)
+
+
+def _tensor(storage, offset, size, stride, *_, dtype=None) -> Tensor:
+    if not isinstance(storage, Storage):
+        raise PickleError('a tensor in it has no storage')
+    (offset,), size, stride = _naturals((offset,)), _naturals(size), _naturals(stride)
+    if len(size) != len(stride):
+        raise PickleError('a tensor in it has more sizes than strides, or fewer')
+    return Tensor(storage, offset, size, stride, dtype)
+
+
+def _tensor_of_bytes(storage, offset, size, stride, _, __, dtype, *___) -> Tensor:
+    if not isinstance(dtype, Global):
+        raise PickleError('a tensor in it has no type')
+    return _tensor(storage, offset, size, stride, dtype=dtype.name)
+
+
+def _parameter(tensor, *_) -> Any:
+    return tensor
+
+
+_MAPPINGS = ('collections.OrderedDict', 'collections.defaultdict', 'builtins.dict')
+_CALLS = {
+    'collections.OrderedDict': _mapping,
+    'collections.defaultdict': lambda *_: {},
+    'torch._utils._rebuild_tensor': _tensor,
+    'torch._utils._rebuild_tensor_v2': _tensor,
+    'torch._utils._rebuild_tensor_v3': _tensor_of_bytes,
+    'torch._utils._rebuild_parameter': _parameter,
+    'torch._utils._rebuild_parameter_with_state': _parameter,
+}
+# Numbers, paths and the like that training scripts store beside the tensors. They are not called either, but do not
+# make a file unusable.
+_HARMLESS = frozenset(
+    '_codecs.encode copyreg._reconstructor copy_reg._reconstructor '
+    'builtins.set builtins.frozenset builtins.bytearray __builtin__.set collections.Counter collections.deque '
+    'numpy.dtype numpy.core.multiarray.scalar numpy._core.multiarray.scalar '
+    'numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct '
+    'pathlib.PosixPath pathlib.WindowsPath pathlib.PurePosixPath pathlib._local.PosixPath pathlib._local.WindowsPath '
+    'torch.device torch.Size datetime.datetime datetime.timedelta'.split()
+)

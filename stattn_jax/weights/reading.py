@@ -1,0 +1,147 @@
+"""Files of weights to NumPy arrays by name, without PyTorch: .safetensors, .pth and .pt (both formats), .npz.
+
+A checkpoint of a training script holds more than one network's tensors. The mapping of names to tensors is found so:
+under the first of WRAPPERS that leads to tensors, if there is one; or else here, if there are tensors; or else under
+the only other name that leads to tensors. The same rule is then used on what was found. Values that are no tensors are
+passed over.
+Read next: pytorch.py, safetensors.py, match.py.
+"""
+
+import io
+import math
+import pathlib
+import re
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from stattn_jax.weights import calls, pytorch
+from stattn_jax.weights.errors import ZIP_ERRORS, WeightsError, damaged, listed
+from stattn_jax.weights.safetensors import read_safetensors, write_safetensors
+
+__all__ = ['ENDINGS', 'WRAPPERS', 'WeightsError', 'read', 'write_safetensors']
+
+WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'teacher', 'network')
+# How deep in a checkpoint a state dict may lie.
+_DEPTH = 4
+
+
+def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """Every tensor of a file by name; bfloat16 becomes float32, other types stay. Arrays may be read-only.
+
+    Raises WeightsError.
+    """
+    path = pathlib.Path(path)
+    if path.suffix not in ENDINGS:
+        raise WeightsError(f'{path} ends in {path.suffix!r}; expected {", ".join(ENDINGS)}; convert or rename it')
+    if not path.is_file():
+        raise WeightsError(f'{path} is not there; expected a file of weights; check the path')
+    try:
+        _check_head(path)
+        tensors = ENDINGS[path.suffix](path)
+    except OSError as error:
+        raise WeightsError(f'{path} cannot be read: {error.strerror}; expected a file of weights') from None
+    if not tensors:
+        raise WeightsError(f'{path} holds no tensors; expected the state dict of a network')
+    return tensors
+
+
+def _check_head(path: pathlib.Path) -> None:
+    """Raises WeightsError for what downloads often leave under the name of a file."""
+    with open(path, 'rb') as file:
+        head = file.read(256).lstrip()
+    if head.startswith(b'version https://git-lfs'):
+        raise WeightsError(
+            f'{path} is a git-lfs pointer, not the weights; run git lfs pull, or download the file itself'
+        )
+    # The length that safetensors begin with may be the bytes of '<' too, but has zeros behind them.
+    if re.match(rb'<[!?a-zA-Z]', head) and b'\0' not in head:
+        raise WeightsError(f'{path} is an HTML page, not weights; download the file itself, not the page about it')
+    if not head:
+        raise damaged(path, 'it is empty')
+
+
+def _read_pytorch(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with pytorch.opened(path) as (tree, array):
+        return {name: array(name, tensor) for name, tensor in _tensors(_state_dict(path, tree)).items()}
+
+
+def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if entry.filename.endswith('.npy')]
+            return {entry.filename[:-4]: _npy(path, entry.filename[:-4], archive.read(entry)) for entry in entries}
+    except ZIP_ERRORS as error:
+        raise damaged(path, str(error)) from None
+
+
+def _npy(path, name: str, content: bytes) -> np.ndarray:
+    """One array, its length checked before it is made; arrays of Python objects are refused."""
+    stream = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(stream)
+        reads = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in reads:
+            raise ValueError(f'its version is {version}')
+        shape, fortran, dtype = reads[version](stream)
+        if dtype.kind not in 'biuf':
+            raise WeightsError(f'{path}: {name} is of {dtype}; expected numbers; save it as float32')
+        data, count = content[stream.tell() :], math.prod(shape)
+        if len(data) != count * dtype.itemsize:
+            raise ValueError(f'of shape {shape} and {dtype} it has {len(data)} bytes')
+        array = np.frombuffer(data, dtype) if count else np.empty(0, dtype)
+        array = array.reshape(shape, order='F' if fortran else 'C')
+    except ValueError as error:
+        raise damaged(path, f'{name}: {error}') from None
+    return np.asarray(array, dtype.newbyteorder('='), order='C')
+
+
+def _state_dict(path, tree: Any) -> dict:
+    """The one mapping of names to tensors, by the rule above; raises WeightsError where there is none, or several."""
+    for _ in range(_DEPTH):
+        if not isinstance(tree, dict):
+            break
+        inner = [name for name in WRAPPERS if _leads_to_tensors(tree.get(name))][:1]
+        if not inner and _tensors(tree):
+            return tree
+        inner = inner or [name for name, value in tree.items() if _leads_to_tensors(value)]
+        if len(inner) > 1:
+            raise WeightsError(
+                f'{path} holds several mappings of tensors: {listed([str(name) for name in inner])}; '
+                f'expected one, or one called {", ".join(WRAPPERS)}; save the one that is meant by itself'
+            )
+        if not inner:
+            break
+        tree = tree[inner[0]]
+    if isinstance(tree, calls.Opaque):
+        held = f'an object of {tree.name}'
+    else:
+        held = f'a {type(tree).__name__}' + (
+            f' of {listed([str(name) for name in tree])}' if isinstance(tree, dict) else ''
+        )
+    raise WeightsError(f'{path} holds no tensors by name, but {held}; expected a state dict; save model.state_dict()')
+
+
+def _tensors(tree: dict) -> dict[str, calls.Tensor]:
+    return {key: value for key, value in tree.items() if isinstance(key, str) and isinstance(value, calls.Tensor)}
+
+
+def _leads_to_tensors(tree: Any) -> bool:
+    """Whether a mapping of names has tensors, or holds mappings that do.
+
+    Each is looked at once, since they may hold themselves.
+    """
+    level, seen = [tree], set()
+    for _ in range(_DEPTH):
+        level = [value for value in level if isinstance(value, dict) and id(value) not in seen]
+        if any(_tensors(value) for value in level):
+            return True
+        seen |= {id(value) for value in level}
+        level = list(
+            {id(inner): inner for value in level for key, inner in value.items() if isinstance(key, str)}.values()
+        )
+    return False
+
+
+ENDINGS = {'.safetensors': read_safetensors, '.pth': _read_pytorch, '.pt': _read_pytorch, '.npz': _read_npz}

@@ -1,0 +1,212 @@
+"""Files in PyTorch's two formats, made here byte by byte: what is read, and that nothing in them is run.
+
+Where PyTorch is installed, its own files too.
+"""
+
+import argparse
+import pickle
+
+import numpy as np
+import pytest
+from weight_files import SIX, STATE, WHOLE, Evil, Ops, call, fails, in_legacy, in_zip, name, ops, read, storage, tensor
+
+from stattn_jax.weights import reading
+
+FORMATS = pytest.mark.parametrize('pack', [in_zip, in_legacy])
+
+
+@FORMATS
+def test_strided_views_share_one_storage(pack, tmp_path):
+    numbers = np.arange(24, dtype=np.float32)
+    views = {
+        'plain': ((4, 6), (6, 1), 0),
+        'transposed': ((6, 4), (1, 6), 0),
+        'slice': ((2, 3), (6, 1), 8),
+        'every other': ((3,), (2,), 1),
+        'windows': ((5, 4), (2, 1), 3),
+        'number': ((), (), 23),
+        'nothing': ((0, 3), (3, 1), 24),
+    }
+    state = {key: tensor('7', 24, size, stride, offset) for key, (size, stride, offset) in views.items()}
+    found = read(tmp_path, pack(state, {'7': numbers}))
+    grid = numbers.reshape(4, 6)
+    np.testing.assert_array_equal(found.pop('plain'), grid)
+    np.testing.assert_array_equal(found.pop('transposed'), grid.T)
+    np.testing.assert_array_equal(found.pop('slice'), grid[1:3, 2:5])
+    np.testing.assert_array_equal(found.pop('every other'), [1, 3, 5])
+    np.testing.assert_array_equal(found.pop('windows'), [[3 + 2 * i + j for j in range(4)] for i in range(5)])
+    assert found['number'].shape == () and found['number'] == 23 and found['nothing'].shape == (0, 3)
+    assert list(state)[-2:] == list(found)
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ('kind', 'dtype'),
+    {
+        'Float': 'f4',
+        'Double': 'f8',
+        'Half': 'f2',
+        'Long': 'i8',
+        'Int': 'i4',
+        'Short': 'i2',
+        'Char': 'i1',
+        'Byte': 'u1',
+    }.items(),
+)
+def test_every_type_of_storage(pack, kind, dtype, tmp_path):
+    numbers = np.array([3, 1, 2], dtype)
+    found = read(tmp_path, pack({'x': tensor('0', 3, (3,), (1,), kind=f'torch.{kind}Storage')}, {'0': numbers}))['x']
+    assert found.dtype == numbers.dtype and found.tolist() == [3, 1, 2]
+
+
+@FORMATS
+def test_bfloat16_becomes_float32_and_bool_stays(pack, tmp_path):
+    half = np.array([0x3F80, 0xC040, 0x0001], '<u2')  # 1, -3 and the smallest: the upper halves of float32
+    state = {
+        'half': tensor('0', 3, (3,), (1,), kind='torch.BFloat16Storage'),
+        'yes': tensor('1', 2, (2,), (1,), kind='torch.BoolStorage'),
+    }
+    found = read(tmp_path, pack(state, {'0': half, '1': np.array([False, True])}))
+    assert found['half'].dtype == np.float32 and found['half'].tolist() == [1, -3, 2.0**-133]
+    assert found['yes'].dtype == bool and found['yes'].tolist() == [False, True]
+
+
+@FORMATS
+def test_untyped_storages_and_parameters(pack, tmp_path):
+    hooks = call('collections.OrderedDict')
+    made = storage('0', 8, 'torch.storage.UntypedStorage')
+    short = call('torch._utils._rebuild_tensor_v3', made, 1, (2,), (1,), False, hooks, name('torch.uint16'))
+    parameter = call('torch._utils._rebuild_parameter', tensor('1', 6, (2, 3), (3, 1)), True, hooks)
+    numbers = np.array([7, 60000, 9, 0], '<u2').view('u1')
+    found = read(tmp_path, pack({'short': short, 'weight': parameter}, {'0': numbers, '1': SIX}))
+    assert found['short'].dtype == np.uint16 and found['short'].tolist() == [60000, 9]
+    np.testing.assert_array_equal(found['weight'], SIX.reshape(2, 3))
+
+
+def test_legacy_storage_that_is_part_of_another(tmp_path):
+    part = tensor('0', 6, (2,), (1,), offset=1, view=(('9', 2, 3),))
+    assert read(tmp_path, in_legacy({'x': part}, {'0': SIX}))['x'].tolist() == [3, 4]
+    beyond = tensor('0', 6, (2,), (1,), offset=2, view=(('9', 2, 3),))
+    fails(tmp_path, in_legacy({'x': beyond}, {'0': SIX}), 'damaged', 'x reaches number 3 of a storage of 3')
+
+
+X, Y = tensor('0', 6, (2,), (1,)), tensor('0', 6, (2,), (1,), offset=4)
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ('tree', 'expected'),
+    [
+        ({'x': X, 'epoch': 3}, {'x': [0, 1]}),
+        ({'epoch': 3, 'optimizer': {'state': {0: {'m': X}}}, 'state_dict': {'y': Y}}, {'y': [4, 5]}),
+        ({'loss': X, 'model': {'y': Y}}, {'y': [4, 5]}),
+        ({'student': {'x': X}, 'teacher': {'y': Y}, 'dino_loss': {'center': X}}, {'y': [4, 5]}),
+        ({'model': {'state_dict': {'y': Y}, 'steps': 2}}, {'y': [4, 5]}),
+        ({'weights_of_mine': {'y': Y}, 'note': 'text'}, {'y': [4, 5]}),
+        ({'model': 'resnet', 'network': {'y': Y}}, {'y': [4, 5]}),
+        (call('collections.OrderedDict', [['y', Y]]), {'y': [4, 5]}),
+    ],
+)
+def test_one_mapping_of_tensors_is_found(pack, tree, expected, tmp_path):
+    assert {key: value.tolist() for key, value in read(tmp_path, pack(tree, {'0': SIX})).items()} == expected
+
+
+@FORMATS
+def test_no_or_several_mappings_are_an_error(pack, tmp_path):
+    fails(tmp_path, pack({'a': {'x': X}, 'b': {'y': Y}}, {'0': SIX}), 'several mappings of tensors: a, b')
+    fails(
+        tmp_path, pack({'epoch': 3, 'note': 'x'}, {}), 'no tensors by name', 'dict of epoch, note', 'model.state_dict()'
+    )
+    fails(tmp_path, pack([X], {'0': SIX}), 'but a list')
+    network = Ops(name('torchvision.models.resnet.ResNet') + b')\x81' + ops({'training': False}) + b'b')
+    fails(tmp_path, pack(network, {}), 'an object of torchvision.models.resnet.ResNet', 'model.state_dict()')
+    # A mapping that holds itself.
+    fails(tmp_path, pack(Ops(b'}q\x00(' + ops('me') + b'h\x00u'), {}), 'no tensors by name')
+
+
+@FORMATS
+@pytest.mark.parametrize('protocol', range(6))
+def test_objects_beside_the_tensors_are_passed_over(pack, protocol, tmp_path):
+    options = argparse.Namespace(arch='vit', lr=1e-3, sizes={1, 2}, folder=tmp_path)
+    dumped = pickle.dumps(options, protocol)
+    assert dumped[:1] == b'\x80' or protocol < 2
+    inner = Ops(dumped[2 if protocol >= 2 else 0 : -1])
+    # The memo of `options` may take the number 0 and up; nothing else here uses it.
+    tree = {
+        'args': inner,
+        'best': call('numpy.core.multiarray.scalar', call('numpy.dtype', 'f8'), b'12345678'),
+        'model': {'x': X},
+    }
+    assert read(tmp_path, pack(tree, {'0': SIX}))['x'].tolist() == [0, 1]
+
+
+@FORMATS
+def test_calls_in_a_pickle_are_refused_and_not_run(pack, tmp_path):
+    marker = tmp_path / 'marker'
+    evil = pickle.dumps(Evil(f'touch {marker}'), 2)
+    fails(tmp_path, pack({'x': X, 'y': Ops(evil[2:-1])}, {'0': SIX}), 'would call posix.system', 'nothing was run')
+    assert not marker.exists()
+    pickle.loads(evil)
+    assert marker.exists()
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    'instructions',
+    [
+        b'(' + pickle.dumps('1', 2)[2:-1] + b'ibuiltins\neval\n',
+        b'(cbuiltins\neval\n' + pickle.dumps('1', 2)[2:-1] + b'o',
+        name('torch.storage._load_from_bytes') + b'(C\x01.tR',
+        pickle.dumps('builtins', 4)[11:-2] + pickle.dumps('eval', 4)[11:-2] + b'\x93)R',
+    ],
+)
+def test_every_way_to_call_is_refused(pack, instructions, tmp_path):
+    called = 'torch.storage._load_from_bytes' if b'torch' in instructions else 'builtins.eval'
+    fails(tmp_path, pack({'x': X, 'y': Ops(instructions)}, {'0': SIX}), f'would call {called} when')
+
+
+def test_storages_that_do_not_fit_are_named(tmp_path):
+    fails(tmp_path, in_zip(STATE, {'0': SIX}), 'archive/data/1 in it is missing')
+    fails(tmp_path, in_zip(STATE, {'0': SIX[:4], '1': SIX}), 'x has 16 of 24 bytes')
+    fails(tmp_path, in_legacy(STATE, {'0': SIX}), 'storage 1 is missing')
+    fails(tmp_path, in_zip({'x': tensor('0', 6, (3,), (3,))}, {'0': SIX}), 'x reaches number 6 of a storage of 6')
+    fails(tmp_path, in_zip({'x': tensor('0', 6, (3,), (-1,), 5)}, {'0': SIX}), 'no natural number')
+    kind = 'torch.ComplexFloatStorage'
+    fails(
+        tmp_path,
+        in_zip({'x': tensor('0', 3, (3,), (1,), kind=kind)}, {'0': SIX}),
+        'holds a ComplexFloatStorage',
+        'FloatStorage,',
+    )
+    fails(tmp_path, in_legacy(STATE, WHOLE, [('little_endian', False)]), 'big-endian')
+
+
+@pytest.mark.parametrize('in_zip_format', [True, False])
+def test_files_of_pytorch_itself(in_zip_format, tmp_path):
+    torch = pytest.importorskip('torch', reason='compares with PyTorch where it is installed')
+    layer = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    base = torch.arange(60, dtype=torch.float32).reshape(3, 4, 5)
+    state = layer.state_dict() | {
+        'turned': base.permute(2, 0, 1),
+        'slice': base[1:, ::2, 3],
+        'shared': base,
+        'windows': base.reshape(-1).unfold(0, 7, 3),
+        'last': base.to(memory_format=torch.contiguous_format)[None].contiguous(memory_format=torch.channels_last),
+        'half': torch.tensor([[1.5, -2.25], [3e38, 1e-40]], dtype=torch.bfloat16).T,
+        'number': torch.tensor(3),
+        'none': torch.empty(0, 4),
+        'parameter': torch.nn.Parameter(torch.randn(2, 3)),
+    }
+    dtypes = 'float16 float64 int8 int16 int32 int64 uint8 bool'.split()
+    state |= {dtype: torch.tensor([0, 1, 2]).to(getattr(torch, dtype)) for dtype in dtypes}
+    state |= {'uint16': torch.tensor([1, 65535], dtype=torch.uint16)} if in_zip_format else {}
+    path = tmp_path / 'x.pt'
+    checkpoint = {'model': state, 'args': argparse.Namespace(a=1, device=torch.device('cpu')), 'size': torch.Size([1])}
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=in_zip_format)
+    found = reading.read(path)
+    assert list(found) == list(state)
+    for key, value in torch.load(path, weights_only=False)['model'].items():
+        value = value.detach()
+        expected = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+        assert found[key].dtype == expected.dtype and found[key].shape == expected.shape, key
+        np.testing.assert_array_equal(found[key], expected, err_msg=key)
