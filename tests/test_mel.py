@@ -1,6 +1,8 @@
-"""The log-mel front-end against a direct DFT with own triangles, pinned values, segments, the cached filter bank."""
+"""The log-mel front-ends against direct DFTs with own triangles, librosa, published values; the cached bank."""
 
+import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -11,6 +13,8 @@ import pytest
 from stattn_jax.data import mel
 
 VGGISH = mel.MEL_PRESETS['vggish']
+# What torchvggish, torchlibrosa and torchaudio give of `mixture`; tests/test_parity_audio.py writes it.
+GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'mel.json'
 
 
 def sweep(seconds=10):
@@ -18,6 +22,13 @@ def sweep(seconds=10):
     t = np.arange(seconds * 16000) / 16000
     chirp = np.sin(2 * np.pi * (100 * t + (7000 - 100) / (2 * seconds) * t**2))
     return (0.3 * np.sin(2 * np.pi * 440 * t) + 0.2 * np.sin(2 * np.pi * 3000 * t) + 0.25 * chirp).astype(np.float32)
+
+
+def mixture(rate):
+    """Four seconds of noise, a tone and a constant, each louder than the second before, float32."""
+    t = np.arange(4 * rate) / rate
+    sound = 0.1 * np.random.default_rng(0).standard_normal(len(t)) + 0.3 * np.sin(2 * np.pi * 440 * t) + 0.05
+    return (sound * (1 + np.floor(t)) / 4).astype(np.float32)
 
 
 def own_triangles():
@@ -132,3 +143,96 @@ def test_a_broken_or_unwritable_cache_is_reported_and_costs_only_time(tmp_path, 
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file' / 'below'))
     with pytest.warns(UserWarning, match='XDG_CACHE_HOME'):
         np.testing.assert_array_equal(mel.mel_bank.__wrapped__(VGGISH), wanted)
+
+
+@pytest.mark.parametrize('name', json.loads(GOLDEN.read_text()))
+def test_published_front_ends_give_the_values_of_the_published_code(name):
+    spec = mel.MEL_PRESETS[name]
+    patches = mel.log_mel(mixture(spec.rate), spec, 4, 1.0)
+    for t, f, k, value in json.loads(GOLDEN.read_text())[name]:
+        assert patches[t, f, k] == pytest.approx(value, abs=2e-3), (t, f, k)
+
+
+@pytest.mark.parametrize('name', ['panns_16k', 'panns_32k'])
+def test_panns_is_librosas_mel_spectrogram_of_each_segment(name):
+    spec = mel.MEL_PRESETS[name]
+    sound = mixture(spec.rate)
+    found = mel.log_mel(sound, spec, 4, 1.0)
+    for t, second in enumerate(sound.reshape(4, -1)):
+        spectrum = librosa.stft(second, n_fft=spec.fft, hop_length=spec.hop, pad_mode='reflect')
+        bank = librosa.filters.mel(sr=spec.rate, n_fft=spec.fft, n_mels=64, fmin=50, fmax=spec.fmax)
+        wanted = librosa.power_to_db(bank @ np.abs(spectrum) ** 2, amin=1e-10, top_db=None).T
+        np.testing.assert_allclose(found[t], wanted, rtol=0, atol=1e-3)
+
+
+def triangles_straight_in_mel(spec):
+    """Sides that are straight over 1127 ln(1 + f / 700), by a loop."""
+    low, high = (1127 * np.log(1 + f / 700) for f in (spec.fmin, spec.fmax))
+    step = (high - low) / (spec.bands + 1)
+    bank = np.zeros((spec.bands, spec.fft // 2 + 1))
+    for band in range(spec.bands):
+        for i in range(bank.shape[1]):
+            place = (1127 * np.log(1 + i * spec.rate / spec.fft / 700) - low) / step - band
+            bank[band, i] = max(0, min(place, 2 - place))
+    return bank
+
+
+@pytest.mark.parametrize('name', ['vggish_published', 'ast'])
+def test_triangles_straight_in_mel_are_those_of_a_loop(name):
+    spec = mel.MEL_PRESETS[name]
+    np.testing.assert_allclose(mel.mel_bank(spec), triangles_straight_in_mel(spec), atol=1e-6)
+
+
+@pytest.mark.parametrize('t,f', [(0, 0), (1, 50), (3, 97)])
+def test_a_frame_of_ast_against_a_direct_dft(t, f):
+    spec = mel.MEL_PRESETS['ast']
+    sound = mixture(spec.rate)
+    start, n = t * spec.rate + f * spec.hop, np.arange(400)
+    window = sound[start : start + 400].astype(float)
+    window -= window.mean()
+    window = window - 0.97 * np.r_[window[0], window[:-1]]
+    dft = np.exp(-2j * np.pi * np.outer(np.arange(257), n) / 512) @ (window * np.hanning(400))
+    wanted = np.log(np.maximum(triangles_straight_in_mel(spec) @ np.abs(dft) ** 2, 2**-23))
+    np.testing.assert_allclose(mel.log_mel(sound, spec, 4, 1.0)[t, f], wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize('name', mel.MEL_PRESETS)
+def test_silence_is_what_a_front_end_gives_for_zeros_and_fits_into_16_bits(name):
+    spec = mel.MEL_PRESETS[name]
+    patches = mel.log_mel(np.zeros(100, np.float32), spec, 2, 0.5)
+    np.testing.assert_allclose(patches, spec.silence, rtol=1e-6)
+    loudest = mel.log_mel(np.sign(mixture(spec.rate)), spec, 4, 1.0)
+    assert loudest.max() > spec.silence + 5
+    # Of the largest numbers here, float16 keeps a sixteenth.
+    for x in (patches, loudest):
+        np.testing.assert_allclose(x.astype(np.float16), x, rtol=0, atol=1 / 32)
+
+
+@pytest.mark.parametrize('name', mel.MEL_PRESETS)
+@pytest.mark.parametrize('seconds', [1.0, 0.1, 1 / 3, 2.5])
+def test_a_segment_is_a_clip_of_its_own(name, seconds):
+    spec = mel.MEL_PRESETS[name]
+    sound = mixture(spec.rate)
+    patches = mel.log_mel(sound, spec, 3, seconds)
+    assert patches.shape == (3, spec.frames_in(seconds), spec.bands)
+    for t in range(3):
+        start = round(t * seconds * spec.rate)
+        alone = mel.log_mel(sound[start : start + int(seconds * spec.rate)], spec, 1, seconds)
+        np.testing.assert_allclose(alone[0], patches[t], rtol=0, atol=1e-3)
+
+
+def test_frames_of_a_second_are_the_published_ones():
+    assert {name: spec.frames_in(1.0) for name, spec in mel.MEL_PRESETS.items()} == {
+        'vggish': 96,
+        'vggish_published': 96,
+        'panns_16k': 101,
+        'panns_32k': 101,
+        'ast': 98,
+    }
+
+
+@pytest.mark.parametrize('name', mel.MEL_PRESETS)
+def test_the_logarithm_is_a_scale_and_an_offset(name):
+    preset, bands = mel.MEL_PRESETS[name], np.array([0.0, 1e-3, 2.0, 50.0])
+    scale, offset = preset.logarithm
+    np.testing.assert_allclose(scale * np.log(bands + offset), preset.compress(bands), rtol=1e-4, atol=1e-3)

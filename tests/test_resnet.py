@@ -1,7 +1,13 @@
-"""The ResNet trunks against published sizes, the standard ImageNet layout and a NumPy forward pass."""
+"""The ResNet trunks against published sizes, the standard layout, a NumPy forward pass and numbers of torchvision.
+
+tests/test_parity_convolutional.py writes tests/golden/trunk_resnet*.json.
+"""
 
 import functools
+import pathlib
 
+import activations
+import drawn_frames
 import jax
 import numpy as np
 import pytest
@@ -10,24 +16,34 @@ from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
 
 from stattn_jax.models.norm import make_norm
-from stattn_jax.models.trunks import resnet
+from stattn_jax.models.trunks import registry, resnet
 
 # torchvision.models, docs: parameters of the whole network, less the 1000-class classifier (width * 1000 + 1000).
-PUBLISHED = {'resnet18': 11_689_512 - 513_000, 'resnet50': 25_557_032 - 2_049_000}
+PUBLISHED = {
+    'resnet18': 11_689_512 - 513_000,
+    'resnet34': 21_797_672 - 513_000,
+    'resnet50': 25_557_032 - 2_049_000,
+}
 
 
-def make_resnet(name, inputs=3):
-    return resnet.ResNet(name, inputs=inputs, axis_name=None, dtype=np.float32, rngs=nnx.Rngs(0))
+def golden_file(name):
+    return pathlib.Path(__file__).parent / 'golden' / f'trunk_{name}.json'
 
 
-def abstract(name):
-    return nnx.eval_shape(lambda: make_resnet(name))
+def make_resnet(name, inputs=3, last_stride=2):
+    options = {'axis_name': None, 'dtype': np.float32, 'rngs': nnx.Rngs(0)}
+    return resnet.ResNet(name, inputs=inputs, last_stride=last_stride, **options)
+
+
+@functools.cache
+def abstract(name, last_stride=2):
+    return nnx.eval_shape(lambda: make_resnet(name, last_stride=last_stride))
 
 
 def standard_layout(name):
-    """Weights as torchvision.models.resnet names and shapes them: {name: shape (out, in, height, width) or (out,)}."""
+    """Layers as torchvision.models.resnet names and shapes them: {name: shape (out, in, height, width) or (out,)}."""
     shapes = {'conv1': (64, 3, 7, 7), 'bn1': (64,)}
-    inputs, expansion = 64, 1 if name == 'resnet18' else 4
+    inputs, expansion = 64, 4 if name == 'resnet50' else 1
     for stage, depth in enumerate([2, 2, 2, 2] if name == 'resnet18' else [3, 4, 6, 3]):
         width = 64 * 2**stage
         outputs = width * expansion
@@ -44,15 +60,6 @@ def standard_layout(name):
     return shapes
 
 
-def standard_name(path):
-    """('layers', 0, 1, 'convs', 0, 'kernel') to 'layer1.1.conv1'."""
-    if path[0] != 'layers':
-        return path[0]
-    _, stage, block, part, number = path[:5]
-    name = {'convs': f'conv{number + 1}', 'bns': f'bn{number + 1}', 'downsample': f'downsample.{number}'}[part]
-    return f'layer{stage + 1}.{block}.{name}'
-
-
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_sizes_are_the_published_ones(name):
     state = nnx.state(abstract(name), nnx.Param)
@@ -60,24 +67,55 @@ def test_sizes_are_the_published_ones(name):
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
-def test_layers_are_those_of_the_standard_layout(name):
+def test_published_names_and_shapes_are_those_of_the_standard_layout(name):
+    expected = {}
+    for layer, shape in standard_layout(name).items():
+        leaves = ['weight'] if len(shape) == 4 else ['weight', 'bias', 'running_mean', 'running_var']
+        expected |= {f'{layer}.{leaf}': shape for leaf in leaves}
+    assert published_shapes(name) == expected
+
+
+def published_shapes(name, last_stride=2):
     found = {}
-    for path, variable in nnx.to_flat_state(nnx.state(abstract(name))):
-        shape = variable.get_value().shape
-        found.setdefault(standard_name(path), {})[path[-1]] = shape[:-3:-1] + shape[:-2] if len(shape) == 4 else shape
-    expected = {
-        layer: {'kernel': shape} if len(shape) == 4 else dict.fromkeys(('scale', 'bias', 'mean', 'var'), shape)
-        for layer, shape in standard_layout(name).items()
-    }
-    assert found == expected
+    for path, x in jax.tree_util.tree_leaves_with_path(nnx.as_pure(nnx.state(abstract(name, last_stride)))):
+        shape = (*x.shape[:1:-1], *x.shape[:2]) if len(x.shape) == 4 else x.shape
+        found[resnet.published_name('/'.join(str(key.key) for key in path))] = shape
+    return found
+
+
+def test_the_classifier_is_dropped_and_nothing_that_is_used():
+    for name in ('resnet18', 'resnet18_stride16'):
+        published = registry.find('visual', name).published
+        assert published.is_dropped('fc.weight') and published.is_dropped('fc.bias')
+        assert not any(published.is_dropped(tensor) for tensor in published_shapes('resnet18'))
 
 
 @pytest.mark.parametrize(('name', 'width'), [('resnet18', 512), ('resnet50', 2048)])
-def test_grid_is_a_thirty_second_rounded_up(name, width):
-    for size, grid in [((224, 224), (7, 7)), ((225, 33), (8, 2))]:
+def test_grid_is_a_thirty_second_or_a_sixteenth_rounded_up(name, width):
+    for last_stride, size, grid in [(2, (224, 224), (7, 7)), (2, (225, 33), (8, 2)), (1, (224, 33), (14, 3))]:
         frames = jax.ShapeDtypeStruct((2, *size, 3), np.float32)
-        out = nnx.eval_shape(lambda model, x: model(x, train=False), abstract(name), frames)
+        out = nnx.eval_shape(lambda model, x: model(x, train=False), abstract(name, last_stride), frames)
         assert out.shape == (2, *grid, width)
+
+
+def golden_frames():
+    return activations.drawn('resnet', 1, 64, 96, 3)
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_layers_are_those_of_torchvision(name):
+    """Both trunks, since they share their weights; the last stage of the one with stride 16 stands at `stride16`."""
+    graph, state = nnx.split(drawn_frames.filled(lambda: make_resnet(name), registry.find('visual', name).published))
+    graph_16, _ = nnx.split(abstract(name, last_stride=1))
+
+    @jax.jit
+    def layers(state, x):
+        found = dict(
+            zip(['stem', 'layer1', 'layer2', 'layer3', 'layer4'], nnx.merge(graph, state).stages(x, train=False))
+        )
+        return found | {'stride16': nnx.merge(graph_16, state)(x, train=False)}
+
+    activations.check(layers(nnx.as_pure(state), golden_frames()), golden_file(name))
 
 
 def conv(x, kernel, stride):

@@ -1,13 +1,15 @@
-"""Waveform to log-mel patches, one per segment, each aligned to its segment's first sample. `media.py` feeds it.
+"""Waveform to log-mel patches, one per segment, each made of its segment's own samples. `media.py` feeds it.
 
-The numbers of a front-end are a named `MelSpec`; `tests/test_mel.py` pins the values it gives. librosa makes the filter
-bank, once per machine: its first call compiles for seconds (measured with librosa 0.11: 13 s on a fresh machine, 1.3 s
-in each later process), so the bank is kept in the user's cache folder and librosa imported only where that has none.
+The numbers of a front-end are a named `MelSpec`; `tests/test_mel.py` pins the values it gives. Where librosa makes the
+filter bank, it does so once per machine: its first call compiles for seconds (measured with librosa 0.11: 13 s on a
+fresh machine, 1.3 s in each later process), so the bank is kept in the user's cache folder and librosa imported only
+where that has none.
 """
 
 import dataclasses
 import functools
 import importlib.metadata
+import math
 import os
 import pathlib
 import tempfile
@@ -20,38 +22,123 @@ import numpy as np
 class MelSpec:
     """A log-mel front-end: samples per second, window, hop and FFT in samples, bands between fmin and fmax in Hz.
 
-    `frames` is how many hops of a segment of one second are kept, `offset` what is added before the natural logarithm.
+    frames: how many hops of a segment of one second are kept; None: every window that fits.
+    offset, floor: a band is raised to at least `floor`, then `offset` is added, before the logarithm.
+    decibels: 10 log10 in place of the natural logarithm.
+    power: exponent of the magnitudes that a band adds up, 1 or 2.
+    bank: the filter bank, a name of BANKS.
+    centred: windows are centred on multiples of the hop, with the segment mirrored at its ends, so that the first and
+      last samples count as much as others; else the first window begins with the segment.
+    symmetric: the period of the Hann window is window - 1 samples, as in np.hanning; else it is `window`.
+    zero_mean: each window's mean is taken from it first.
+    preemphasis: the share of the sample before that is then taken from each sample of a window.
     """
 
     rate: int
     window: int
     hop: int
     fft: int
-    frames: int
+    frames: int | None
     bands: int
     fmin: float
     fmax: float
-    offset: float
+    offset: float = 0.0
+    floor: float = 0.0
+    decibels: bool = False
+    power: int = 1
+    bank: str = 'htk'
+    centred: bool = False
+    symmetric: bool = False
+    zero_mean: bool = False
+    preemphasis: float = 0.0
+
+    def samples_in(self, segment_seconds: float) -> int:
+        """Samples of a segment: the whole ones, so that no segment reaches into the next."""
+        return int(segment_seconds * self.rate)
 
     def frames_in(self, segment_seconds: float) -> int:
-        """Frames of a segment: `frames` for each second of it, but no window reaches into the next segment."""
-        whole_windows = 1 + (int(segment_seconds * self.rate) - self.window) // self.hop
+        """Frames of a segment: all windows that fit into it, but no more than `frames` for each second of it."""
+        whole_windows = 1 + (self.samples_in(segment_seconds) + 2 * self.margin - self.window) // self.hop
+        if self.frames is None:
+            return whole_windows
         return min(round(self.frames * segment_seconds), whole_windows)
 
+    @property
+    def margin(self) -> int:
+        """Samples by which the first and the last window may reach over the ends of the segment."""
+        return self.window // 2 if self.centred else 0
 
-# Hershey et al., "CNN Architectures for Large-Scale Audio Classification", and the released VGGish: 96 frames of 10 ms
-# in a patch. VGGish lays its patches end to end, 0.96 s apart, which drifts 0.4 s from the seconds of a label by the
-# end of ten; here patch t starts at segment t. Its triangles are straight in mel, librosa's in Hz: the bands are the
-# same, the weights inside one differ slightly.
+    @property
+    def logarithm(self) -> tuple[float, float]:
+        """(scale, offset), so that a band is scale * ln(energy + offset)."""
+        return 10 / math.log(10) if self.decibels else 1.0, self.offset or self.floor
+
+    @property
+    def silence(self) -> float:
+        """What the log-mel holds where nothing sounds."""
+        return float(self.compress(np.zeros(())))
+
+    def compress(self, bands: np.ndarray) -> np.ndarray:
+        """The logarithm of what the bands add up."""
+        bands = np.maximum(bands, self.floor) + self.offset
+        return 10 * np.log10(bands) if self.decibels else np.log(bands)
+
+
+# A segment is a clip of its own to every front-end: where the reference was given clips of ten seconds, this is what it
+# makes of each second alone.
+#
+# 'vggish': Hershey et al., "CNN Architectures for Large-Scale Audio Classification", and the released VGGish: 96 frames
+# of 10 ms in a patch. VGGish lays its patches end to end, 0.96 s apart, which drifts 0.4 s from the seconds of a label
+# by the end of ten; here patch t starts at segment t. The triangles of the released code are straight in mel, those of
+# 'vggish' in Hz: the bands are the same, the weights inside one differ slightly. 'vggish_published' has the released
+# ones.
+#
+# 'panns_16k', 'panns_32k': Kong et al., "PANNs" (arXiv 1912.10211): one second gives 101 frames, all of which are kept.
+#
+# 'ast': Gong et al., "AST" (arXiv 2104.01778), by Kaldi's filter bank without dither; one second gives 98 frames. AST
+# takes the mean of the clip away first; as each window's mean goes too, that changes nothing and is left out.
+_VGGISH = MelSpec(rate=16000, window=400, hop=160, fft=512, frames=96, bands=64, fmin=125.0, fmax=7500.0, offset=0.01)
+_PANNS = MelSpec(
+    rate=32000,
+    window=1024,
+    hop=320,
+    fft=1024,
+    frames=None,
+    bands=64,
+    fmin=50.0,
+    fmax=14000.0,
+    floor=1e-10,
+    decibels=True,
+    power=2,
+    bank='slaney',
+    centred=True,
+)
 MEL_PRESETS = {
-    'vggish': MelSpec(
-        rate=16000, window=400, hop=160, fft=512, frames=96, bands=64, fmin=125.0, fmax=7500.0, offset=0.01
-    )
+    'vggish': _VGGISH,
+    'vggish_published': dataclasses.replace(_VGGISH, bank='straight_in_mel'),
+    'panns_16k': dataclasses.replace(_PANNS, rate=16000, window=512, hop=160, fft=512, fmax=8000.0),
+    'panns_32k': _PANNS,
+    'ast': MelSpec(
+        rate=16000,
+        window=400,
+        hop=160,
+        fft=512,
+        frames=None,
+        bands=128,
+        fmin=20.0,
+        fmax=8000.0,
+        floor=float(np.finfo(np.float32).eps),
+        power=2,
+        bank='straight_in_mel',
+        symmetric=True,
+        zero_mean=True,
+        preemphasis=0.97,
+    ),
 }
 
 
 def log_mel(waveform: np.ndarray, mel: MelSpec, segments: int, segment_seconds: float) -> np.ndarray:
-    """log(mel magnitude + offset) of each segment, float32 [t f k].
+    """The logarithm of each segment's mel bands, float32 [t f k].
 
     Args:
       waveform: float32 [n], mono, at `mel.rate`, full scale 1. Silence follows where it is shorter than the segments;
@@ -61,17 +148,49 @@ def log_mel(waveform: np.ndarray, mel: MelSpec, segments: int, segment_seconds: 
       segment_seconds: length of a segment; it gives f by `MelSpec.frames_in`.
     """
     starts = np.rint(np.arange(segments) * (segment_seconds * mel.rate)).astype(int)
-    starts_tf = starts[:, None] + mel.hop * np.arange(mel.frames_in(segment_seconds))
-    total = starts_tf[-1, -1] + mel.window
+    samples = mel.samples_in(segment_seconds)
+    total = starts[-1] + samples
     waveform = np.pad(waveform[:total].astype(np.float32, copy=False), (0, max(0, total - len(waveform))))
-    windows_tfn = np.lib.stride_tricks.sliding_window_view(waveform, mel.window)[starts_tf] * _hann(mel.window)
-    magnitude = np.abs(np.fft.rfft(windows_tfn, n=mel.fft))
-    return np.log(magnitude @ mel_bank(mel).T + np.float32(mel.offset))
+    segments_tn = np.lib.stride_tricks.sliding_window_view(waveform, samples)[starts]
+    if mel.centred:
+        segments_tn = np.pad(segments_tn, ((0, 0), (mel.margin, mel.margin)), mode='reflect')
+    windows_tfn = np.lib.stride_tricks.sliding_window_view(segments_tn, mel.window, axis=1)[:, :: mel.hop]
+    windows_tfn = _without_offset(windows_tfn[:, : mel.frames_in(segment_seconds)], mel)
+    magnitude = np.abs(np.fft.rfft(windows_tfn * _hann(mel.window, mel.symmetric), n=mel.fft))
+    return mel.compress(magnitude**mel.power @ mel_bank(mel).T)
+
+
+def _without_offset(windows: np.ndarray, mel: MelSpec) -> np.ndarray:
+    """Windows [... n] less their mean, and with the low frequencies weakened, as `mel` says."""
+    if mel.zero_mean:
+        windows = windows - windows.mean(axis=-1, keepdims=True)
+    if mel.preemphasis:
+        # The first sample of a window stands before itself, as in Kaldi.
+        before = np.concatenate([windows[..., :1], windows[..., :-1]], axis=-1)
+        windows = windows - np.float32(mel.preemphasis) * before
+    return windows
 
 
 @functools.cache
 def mel_bank(mel: MelSpec) -> np.ndarray:
-    """librosa's HTK triangles of peak 1, float32 [k fft/2+1], from the user's cache ($XDG_CACHE_HOME) if it is there."""
+    """The weight of each frequency in each band, float32 [k fft/2+1]."""
+    return BANKS[mel.bank](mel)
+
+
+def _straight_in_mel(mel: MelSpec) -> np.ndarray:
+    """Triangles of peak 1 whose sides are straight over mel = 1127 ln(1 + Hz / 700)."""
+    low, high, bins = (
+        1127 * np.log1p(np.asarray(hertz) / 700)
+        for hertz in (mel.fmin, mel.fmax, np.arange(mel.fft // 2 + 1) * mel.rate / mel.fft)
+    )
+    corners = np.linspace(low, high, mel.bands + 2)[:, None]
+    left, peak, right = corners[:-2], corners[1:-1], corners[2:]
+    sides = np.minimum((bins - left) / (peak - left), (right - bins) / (right - peak))
+    return np.maximum(sides, 0).astype(np.float32)
+
+
+def _of_librosa(mel: MelSpec, htk: bool, norm: str | None) -> np.ndarray:
+    """librosa's triangles, straight in Hz, from the user's cache ($XDG_CACHE_HOME) if it is there."""
     path = _cache_path(mel)
     try:
         return np.load(path, allow_pickle=False)
@@ -87,26 +206,34 @@ def mel_bank(mel: MelSpec) -> np.ndarray:
         n_mels=mel.bands,
         fmin=mel.fmin,
         fmax=mel.fmax,
-        htk=True,
-        norm=None,
+        htk=htk,
+        norm=norm,
         dtype=np.float32,
     )
     try:
         _write_whole(path, bank)
     except OSError as error:
         warnings.warn(
-            f'{path}: the mel filter bank cannot be cached ({error}); each start takes seconds until $XDG_CACHE_HOME names a '
-            'writable folder',
+            f'{path}: the mel filter bank cannot be cached ({error}); each start takes seconds until $XDG_CACHE_HOME '
+            'names a writable folder',
             stacklevel=2,
         )
     return bank
+
+
+# 'htk': HTK's mel scale, peak 1. 'slaney': Slaney's mel scale, area 1. 'straight_in_mel': HTK's mel scale, peak 1.
+BANKS = {
+    'htk': functools.partial(_of_librosa, htk=True, norm=None),
+    'slaney': functools.partial(_of_librosa, htk=False, norm='slaney'),
+    'straight_in_mel': _straight_in_mel,
+}
 
 
 def _cache_path(mel: MelSpec) -> pathlib.Path:
     cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     version = importlib.metadata.version('librosa')
     key = f'{mel.rate}-{mel.fft}-{mel.bands}-{mel.fmin:g}-{mel.fmax:g}'
-    return pathlib.Path(cache) / 'stattn_jax' / f'mel-htk-{key}-librosa-{version}.npy'
+    return pathlib.Path(cache) / 'stattn_jax' / f'mel-{mel.bank}-{key}-librosa-{version}.npy'
 
 
 def _write_whole(path: pathlib.Path, bank: np.ndarray) -> None:
@@ -117,6 +244,7 @@ def _write_whole(path: pathlib.Path, bank: np.ndarray) -> None:
 
 
 @functools.cache
-def _hann(length: int) -> np.ndarray:
-    """The periodic Hann window: its period is `length`, not length - 1 as in np.hanning."""
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)).astype(np.float32)
+def _hann(length: int, symmetric: bool) -> np.ndarray:
+    """The Hann window, whose period is `length`, or length - 1 as in np.hanning where it is symmetric."""
+    period = length - 1 if symmetric else length
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / period)).astype(np.float32)

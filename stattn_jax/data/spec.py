@@ -1,7 +1,6 @@
 """How clips are cut and stored; what a data set says of it in stattn.json. Read next: media.py."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -66,7 +65,7 @@ class ClipSpec:
     @property
     def silence(self) -> float:
         """What the log-mel holds where nothing sounds."""
-        return math.log(MEL_PRESETS[self.mel].offset)
+        return MEL_PRESETS[self.mel].silence
 
     def to_json(self) -> dict:
         """Plain types; without `square` where it is False, as data sets were written before there was one: their fingerprints hold."""

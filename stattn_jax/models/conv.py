@@ -12,7 +12,10 @@ _NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 
 class Conv(nnx.Conv):
-    """nnx.Conv with a square kernel, one stride and no bias: [b h w i] -> [b h' w' o]; `padding` zeros on all sides, or 'SAME'."""
+    """nnx.Conv with a square kernel, one stride and, by default, no bias: [b h w i] -> [b h' w' o].
+
+    padding: zeros on all sides, or 'SAME'.
+    """
 
     def __init__(
         self,
@@ -22,17 +25,19 @@ class Conv(nnx.Conv):
         *,
         stride: int = 1,
         padding: int | str = 'SAME',
+        use_bias: bool = False,
         dtype,
         rngs: nnx.Rngs,
     ):
         super().__init__(
-            inputs, outputs, (size, size), strides=stride, padding=padding, use_bias=False, dtype=dtype, rngs=rngs
+            inputs, outputs, (size, size), strides=stride, padding=padding, use_bias=use_bias, dtype=dtype, rngs=rngs
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...]
         x = jax.lax.platform_dependent(x.astype(self.dtype), kernel, cpu=_kept, default=lambda x, _: x)
-        return convolve(x, kernel.astype(self.dtype), self.strides, self.padding)
+        y = convolve(x, kernel.astype(self.dtype), self.strides, self.padding)
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
 def _kept(x, kernel):

@@ -23,9 +23,9 @@ class BatchNorm(nnx.BatchNorm):
         return y
 
 
-def make_norm(axis_name: str | None, dtype):
+def make_norm(axis_name: str | None, dtype, epsilon: float = 1e-5):
     """Batch normalisation over all devices of `axis_name`, as a function of the width."""
-    return functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5, axis_name=axis_name, dtype=dtype)
+    return functools.partial(BatchNorm, momentum=0.9, epsilon=epsilon, axis_name=axis_name, dtype=dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))

@@ -7,6 +7,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
+import numpy as np
 from flax import nnx
 
 # ImageNet statistics of pixels in 0..1, the convention of most published weights.
@@ -34,6 +35,9 @@ class Published:
     prefixes: what may stand before all names of a file ('module.', 'backbone.').
     source: in words, where the weights come from and where they can be had. licence: of the published weights.
     packages: weights that a Python package holds, by the name that config.model.visual_weights gives them.
+    adapt: adapt(tensors, shapes) -> tensors, for what `name` cannot say, such as resized position embeddings. It gets
+      the file's tensors without their prefix and the shape that is expected of each published name, leaves alone what
+      it does not know, and raises ValueError for what cannot be adapted.
     """
 
     name: Callable[[str], str]
@@ -42,6 +46,7 @@ class Published:
     licence: str
     prefixes: tuple[str, ...] = ('module.', 'model.', 'backbone.')
     packages: dict[str, Package] = dataclasses.field(default_factory=dict)
+    adapt: Callable[[dict[str, np.ndarray], dict[str, tuple[int, ...]]], dict[str, np.ndarray]] | None = None
 
     def is_dropped(self, tensor: str) -> bool:
         return any(re.fullmatch(pattern, tensor) for pattern in self.dropped)
@@ -91,6 +96,6 @@ def find(modality: str, name: str) -> Trunk:
 
 def _modules():
     # Here, since these modules import this one.
-    from stattn_jax.models.trunks import resnet, small
+    from stattn_jax.models.trunks import ast, cnn14, efficientnet_lite, resnet, small, vggish, vit
 
-    return small, resnet
+    return small, resnet, efficientnet_lite, vit, vggish, cnn14, ast

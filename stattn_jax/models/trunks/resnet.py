@@ -1,7 +1,7 @@
-"""ResNet-18 and -50 (He et al., arXiv 1512.03385) without their pooling and classifier, as frame or log-mel trunks.
+"""ResNet-18, -34 and -50 (He et al., arXiv 1512.03385) without pooling and classifier, as frame or log-mel trunks.
 
-Layers have the order and shapes of the standard ImageNet layout, so that published weights map onto them by rule: layers/0/1/convs/0 is
-its layer1.1.conv1 (tests/test_resnet.py, `standard_name`).
+Layers have the order and shapes of the standard ImageNet layout, so that published weights map onto them by rule:
+layers/0/1/convs/0 is its layer1.1.conv1 (`published_name`).
 """
 
 import functools
@@ -11,13 +11,19 @@ from flax import nnx
 
 from stattn_jax.models.conv import Conv, max_pool
 from stattn_jax.models.norm import make_norm
-from stattn_jax.models.trunks.registry import MEL_MEAN, MEL_STD, Trunk
+from stattn_jax.models.trunks.registry import MEL_MEAN, MEL_STD, Published, Trunk
 
-STAGES = {'resnet18': ((2, 2, 2, 2), 1), 'resnet50': ((3, 4, 6, 3), 4)}
+# Blocks of each stage, and how many times wider a block's output is than its 3x3 convolution.
+STAGES = {'resnet18': ((2, 2, 2, 2), 1), 'resnet34': ((3, 4, 6, 3), 1), 'resnet50': ((3, 4, 6, 3), 4)}
+FILES = {
+    'resnet18': 'resnet18-f37072fd.pth',
+    'resnet34': 'resnet34-b627a593.pth',
+    'resnet50': 'resnet50-11ad3fa6.pth, or the earlier resnet50-0676ba61.pth',
+}
 
 
 class Block(nnx.Module):
-    """A basic (expansion 1) or bottleneck (expansion 4) residual block: [b h w i] -> [b h/stride w/stride width*expansion]."""
+    """A basic (expansion 1) or bottleneck (4) residual block: [b h w i] -> [b h/stride w/stride width*expansion]."""
 
     def __init__(self, inputs: int, width: int, *, stride: int, expansion: int, norm, dtype, rngs: nnx.Rngs):
         conv = functools.partial(Conv, dtype=dtype, rngs=rngs)
@@ -43,9 +49,12 @@ class Block(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """The convolutional part of a ResNet: [b h w i] -> [b h/32 w/32 width], width 512 (resnet18) or 2048 (resnet50)."""
+    """The convolutional part of a ResNet: [b h w i] -> [b h/32 w/32 width], width 512, or 2048 for resnet50.
 
-    def __init__(self, name: str, *, inputs: int, axis_name: str | None, dtype, rngs: nnx.Rngs):
+    last_stride: of the last stage. With 1 cells are 16 pixels wide, by the same weights; nothing is dilated.
+    """
+
+    def __init__(self, name: str, *, inputs: int, last_stride: int = 2, axis_name: str | None, dtype, rngs: nnx.Rngs):
         depths, expansion = STAGES[name]
         norm = make_norm(axis_name, dtype)
         self.conv1 = Conv(inputs, 64, 7, stride=2, padding=3, dtype=dtype, rngs=rngs)
@@ -54,24 +63,27 @@ class ResNet(nnx.Module):
         stages = []
         for stage, depth in enumerate(depths):
             blocks = []
+            first = (1, 2, 2, last_stride)[stage]
             for i in range(depth):
-                stride = 2 if i == 0 and stage > 0 else 1
-                blocks.append(
-                    Block(
-                        self.width, 64 * 2**stage, stride=stride, expansion=expansion, norm=norm, dtype=dtype, rngs=rngs
-                    )
-                )
+                options = {'stride': first if i == 0 else 1, 'expansion': expansion, 'norm': norm, 'dtype': dtype}
+                blocks.append(Block(self.width, 64 * 2**stage, **options, rngs=rngs))
                 self.width = 64 * 2**stage * expansion
             stages.append(nnx.List(blocks))
         self.layers = nnx.List(stages)
 
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def stages(self, x: jax.Array, *, train: bool) -> list[jax.Array]:
+        """The output of the pooled first convolution, and of each stage."""
         x = nnx.relu(self.bn1(self.conv1(x), use_running_average=not train))
-        x = max_pool(x)
+        found = [max_pool(x)]
         for blocks in self.layers:
+            x = found[-1]
             for block in blocks:
                 x = block(x, train=train)
-        return x
+            found.append(x)
+        return found
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return self.stages(x, train=train)[-1]
 
 
 class ResNetAudio(nnx.Module):
@@ -85,9 +97,33 @@ class ResNetAudio(nnx.Module):
         return self.net(x[..., None], train=train).mean((1, 2))
 
 
+def published_name(path: str) -> str:
+    """'layers/0/1/bns/0/mean' to 'layer1.1.bn1.running_mean', as in torchvision."""
+    *layer, leaf = path.split('/')
+    leaf = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}.get(leaf, leaf)
+    if layer[0] != 'layers':
+        return f'{layer[0]}.{leaf}'
+    _, stage, block, part, number = layer
+    part = f'downsample.{number}' if part == 'downsample' else f'{part.removesuffix("s")}{int(number) + 1}'
+    return f'layer{int(stage) + 1}.{block}.{part}.{leaf}'
+
+
+def published(name: str) -> Published:
+    """How the weights of torchvision map onto the frame trunk."""
+    return Published(
+        name=published_name,
+        dropped=(r'fc\..*',),
+        source=f'torchvision.models, trained on ImageNet: {FILES[name]}',
+        licence='BSD-3-Clause (torchvision); the terms of ImageNet may apply',
+    )
+
+
+def _frames(name, stride):
+    build = functools.partial(ResNet, name, inputs=3, last_stride=stride // 16)
+    return Trunk('visual', build, stride=stride, frame_size=224, published=published(name))
+
+
 TRUNKS = {
-    'visual': {
-        name: Trunk('visual', functools.partial(ResNet, name, inputs=3), stride=32, frame_size=224) for name in STAGES
-    },
+    'visual': {name: _frames(name, 32) for name in STAGES} | {f'{name}_stride16': _frames(name, 16) for name in STAGES},
     'audio': {'resnet18': Trunk('audio', functools.partial(ResNetAudio, 'resnet18'), mean=MEL_MEAN, std=MEL_STD)},
 }

@@ -1,0 +1,106 @@
+"""The Audio Spectrogram Transformer for the sound: 'ast', base384 with patches of 16 x 16 every 10 bands and frames.
+
+Source: Gong et al., "AST: Audio Spectrogram Transformer", arXiv 2104.01778. Its layers are those of vit.py.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from stattn_jax.models.trunks import vit, vit_names
+from stattn_jax.models.trunks.registry import Published, Trunk
+
+WIDTH, HEADS = 768, 12
+PATCH, STRIDE, BANDS = 16, 10, 128
+# Patches across 128 bands and 1024 frames.
+GRID = (12, 101)
+
+
+class AST(nnx.Module):
+    """Log-mel [b f k] of 10 ms frames and 128 bands to [b 768], the mean of the class and the distillation token.
+
+    The position embeddings are those of 1024 frames, 101 patches in time. A shorter segment takes those of the middle
+    of the time axis, as the original repository does it; one second (98 to 100 frames) has 9 patches in time. The norms
+    have the epsilon that the weights were trained with, 1e-6 (transformers: 1e-12). `depth` is 12 but in tests.
+    Nothing differs in training.
+    """
+
+    width = WIDTH
+
+    def __init__(self, *, depth: int = vit.DEPTH, axis_name: str | None = None, dtype, rngs: nnx.Rngs):
+        del axis_name  # no statistics of a batch
+        self.dtype = jnp.dtype(dtype)
+        self.patch_embed = SpectrogramPatches(dtype=dtype, rngs=rngs)
+        self.cls_token = vit.small_normal(rngs, 1, 1, WIDTH)
+        self.dist_token = vit.small_normal(rngs, 1, 1, WIDTH)
+        self.pos_embed = vit.small_normal(rngs, 1, 2 + GRID[0] * GRID[1], WIDTH)
+        self.blocks = nnx.List([vit.Block(WIDTH, HEADS, dtype=dtype, rngs=rngs) for _ in range(depth)])
+        self.norm = vit.layer_norm(WIDTH, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        del train
+        x = self.tokens(x.astype(self.dtype))
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x[:, :2]).mean(1)
+
+    def tokens(self, x: jax.Array) -> jax.Array:
+        """Patches with their positions, row of bands by row, behind the class and the distillation token: [b s d]."""
+        x = self.patch_embed(x)
+        position = self.pos_embed[0]
+        first = jnp.concatenate([self.cls_token[0], self.dist_token[0]]) + position[:2]
+        first = jnp.broadcast_to(first, (len(x), *first.shape)).astype(self.dtype)
+        start = GRID[1] // 2 - x.shape[2] // 2
+        position = position[2:].reshape(*GRID, WIDTH)[:, start : start + x.shape[2]]
+        x = x + position.astype(self.dtype)
+        return jnp.concatenate([first, x.reshape(len(x), -1, WIDTH)], axis=1)
+
+
+class SpectrogramPatches(nnx.Module):
+    """One linear map of overlapping patches, kept as a convolution over bands and frames: [b f k] -> [b 12 t d]."""
+
+    def __init__(self, *, dtype, rngs: nnx.Rngs):
+        self.proj = nnx.Conv(1, WIDTH, (PATCH, PATCH), strides=STRIDE, padding='VALID', dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        frames, bands = x.shape[1:]
+        longest = PATCH + STRIDE * GRID[1] - 1
+        if bands != BANDS or not PATCH <= frames <= longest:
+            raise ValueError(
+                f'log-mel of {frames} frames and {bands} bands; the trunk ast takes {PATCH} to {longest} frames of '
+                f'{BANDS} bands: prepare the data with the mel front end ast, in segments of at most 10 seconds'
+            )
+        x = x.transpose(0, 2, 1)[:, _places(bands)][..., _places(frames)]
+        kernel = self.proj.kernel[..., 0, :].astype(x.dtype)
+        return jnp.einsum('bhywx,yxd->bhwd', x, kernel) + self.proj.bias[...].astype(x.dtype)
+
+
+def _places(length: int) -> np.ndarray:
+    """Where the numbers of each patch lie along an axis: [patches 16]."""
+    return STRIDE * np.arange((length - PATCH) // STRIDE + 1)[:, None] + np.arange(PATCH)
+
+
+def adapt(tensors: dict[str, np.ndarray], shapes: dict[str, tuple]) -> dict[str, np.ndarray]:
+    """Also takes files of the package transformers, as MIT/ast-finetuned-audioset-10-10-0.4593 is."""
+    del shapes
+    adapted = vit_names.from_transformers(tensors)
+    ours = re.compile(r'(cls_token|dist_token|pos_embed|patch_embed\.|blocks\.|norm\.)')
+    return {f'v.{name}' if ours.match(name) else name: value for name, value in adapted.items()}
+
+
+PUBLISHED = Published(
+    lambda path: f'v.{vit_names.published_name(path)}',
+    dropped=(r'v\.(head|head_dist)\..+', r'mlp_head\..+', r'classifier\..+'),
+    source='AST trained on AudioSet, audioset_10_10_0.4593.pth (github.com/YuanGongND/ast) or '
+    'MIT/ast-finetuned-audioset-10-10-0.4593 in the format of the package transformers',
+    licence='BSD-3-Clause',
+    adapt=adapt,
+)
+
+TRUNKS = {
+    'visual': {},
+    'audio': {'ast': Trunk('audio', AST, mean=(-4.2677393,), std=(2 * 4.5689974,), mel='ast', published=PUBLISHED)},
+}
