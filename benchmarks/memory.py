@@ -19,7 +19,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from benchmarks import rounds
-from stattn_jax import assemble, command, evaluate, run
+from stattn_jax import assemble, command, evaluate, run, trunks
 from stattn_jax.data import pipeline, source, tfrecord
 from stattn_jax.runtime import parallel
 
@@ -51,7 +51,7 @@ def watch(config: ml_collections.ConfigDict, steps: int, warmup: int, every: int
     """Trains, and looks at the resident set (bytes) every `every` steps after the warm-up: step -> bytes."""
     data = source.RecordSource(config.data.dir, config.data.split)
     facts = run.DataFacts.of(data.info)
-    run.check_trunks(config, facts.spec)
+    trunks.check(config, facts.spec)
     strategy = run.make_strategy(config, config.train.batch)
     graphdef, state, optimiser, _ = run.make_state(config, facts, strategy.axis)
     binary = run.is_binary(config, facts)

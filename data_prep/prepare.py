@@ -47,6 +47,7 @@ def prepare(
     require: float | int | None = None,
     remarks: Sequence[str] = (),
     beam: list[str] | None = None,
+    finish: Callable[[pathlib.Path], None] | None = None,
 ) -> source.DatasetInfo:
     """Makes every job's record and writes them as a data set into `out`; goes on there if the same plan was stopped.
 
@@ -61,6 +62,7 @@ def prepare(
       remarks: lines on the annotation files, printed and kept in the report.
       beam: Beam's own pipeline options, possibly none: the shards are made by a Beam pipeline, of which `workers` says
         nothing. `out`, and what `make_record` reads, must then lie where all workers see them under the same path.
+      finish: writes what else belongs into `out`, once all shards are there and before stattn.json says so.
 
     Raises:
       PrepareError: `out` holds something else, a worker died, a split has no usable clip, or there are too few of them.
@@ -102,6 +104,8 @@ def prepare(
         names = {split: [shard.name for shard in members] for split, members in shards.items()}
         summary = _report(out, names, remarks)
         _check_enough(summary, require)
+        if finish is not None:
+            finish(out)
         wanted = {split: counts['wanted'] for split, counts in summary.items()}
         info = report.write_info(out, name, names, classes=classes, multi_label=multi_label, spec=spec, wanted=wanted)
     print(f'the data set is in {out}; train on it: --config.data.dir={out}')

@@ -64,6 +64,32 @@ class Listing:
 
 def define_flags(flag_values: flags.FlagValues, name: str, square: bool = True) -> None:
     """The flags of every command that prepares videos; `name` and `square` are the defaults of --name and --square."""
+    define_engine_flags(flag_values, name)
+    flags.DEFINE_integer('segments', 10, 'Segments of a clip, a frame and a mel patch each.', flag_values=flag_values)
+    flags.DEFINE_float('segment_seconds', 1.0, 'Length of a segment.', flag_values=flag_values)
+    flags.DEFINE_integer('short_side', 256, 'Short side of the stored frames, in pixels.', flag_values=flag_values)
+    flags.DEFINE_bool(
+        'square',
+        square,
+        'Stores whole frames made square, which the input need not resize; configs with data.fit=crop lose pixels by it.',
+        flag_values=flag_values,
+    )
+    define_mel(flag_values)
+
+
+def define_mel(flag_values: flags.FlagValues) -> None:
+    """The flag --mel."""
+    flags.DEFINE_enum(
+        'mel',
+        'vggish',
+        list(media.MEL_PRESETS),
+        'Front end of the sound; published audio trunks need their own.',
+        flag_values=flag_values,
+    )
+
+
+def define_engine_flags(flag_values: flags.FlagValues, name: str | None) -> None:
+    """Of these the flags that say where the records go, and by whom they are made; prepare_jobs reads them."""
     define = functools.partial(flags.DEFINE_string, flag_values=flag_values)
     define('out', None, 'Directory to write; a stopped run continues there.', required=True)
     define('name', name, 'Name of the data set, the first part of the file names.')
@@ -73,15 +99,6 @@ def define_flags(flag_values: flags.FlagValues, name: str, square: bool = True) 
         'local',
         ['local', 'beam'],
         'Processes here, or Beam; its own options stand after --.',
-        flag_values=flag_values,
-    )
-    flags.DEFINE_integer('segments', 10, 'Segments of a clip, a frame and a mel patch each.', flag_values=flag_values)
-    flags.DEFINE_float('segment_seconds', 1.0, 'Length of a segment.', flag_values=flag_values)
-    flags.DEFINE_integer('short_side', 256, 'Short side of the stored frames, in pixels.', flag_values=flag_values)
-    flags.DEFINE_bool(
-        'square',
-        square,
-        'Stores whole frames made square, which the input need not resize; configs with data.fit=crop lose pixels by it.',
         flag_values=flag_values,
     )
     flags.DEFINE_integer('workers', None, 'Processes. Default: one per CPU.', lower_bound=1, flag_values=flag_values)
@@ -95,6 +112,7 @@ def clip_spec(flag_values: flags.FlagValues) -> media.ClipSpec:
             segment_seconds=flag_values.segment_seconds,
             short_side=flag_values.short_side,
             square=flag_values.square,
+            mel=flag_values.mel,
         )
     except ValueError as error:
         raise cli.UsageError(f'--{error}') from None
@@ -169,7 +187,7 @@ def prepare_features(
     more: Sequence[prepare.Job] = (),
 ) -> None:
     """Makes a data set of the clips' features in the folder `where`; `more` are jobs that are in no table."""
-    for name in ('segments', 'segment_seconds', 'short_side', 'square'):
+    for name in ('segments', 'segment_seconds', 'short_side', 'square', 'mel'):
         if flag_values[name].present:
             raise cli.UsageError(
                 f'--{name}={flag_values[name].value} is for videos; the features are cut already: leave it out'

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import flags
 
-from data_prep import cli, prepare, rows, scenes, scenes_binding, tables
+from data_prep import cli, prepare, published, rows, scenes, scenes_binding, tables
 from stattn_jax.data import media, records
 
 
@@ -53,6 +53,7 @@ flags.DEFINE_integer(
     flag_values=FLAGS,
 )
 flags.DEFINE_integer('videos', 0, 'Test clips to write as mp4 too.', lower_bound=0, flag_values=FLAGS)
+published.define_mel(FLAGS)
 flags.DEFINE_bool('sounds', False, 'Write the waveforms of the test clips too.', flag_values=FLAGS)
 flags.DEFINE_integer('workers', None, 'Processes. Default: one per CPU.', lower_bound=1, flag_values=FLAGS)
 
@@ -70,7 +71,7 @@ def main(_: list[str]) -> None:
     variant = VARIANTS[FLAGS.variant]
     segments = FLAGS.segments or variant.segments
     jobs = [job(FLAGS.variant, segments, FLAGS.seed, split, i) for split in SPLITS for i in range(FLAGS[split].value)]
-    spec = media.ClipSpec(segments=segments, short_side=SIZE)
+    spec = media.ClipSpec(segments=segments, short_side=SIZE, mel=FLAGS.mel)
     prepare.prepare(
         FLAGS.out,
         f'synthetic_{FLAGS.variant}',

@@ -3,8 +3,9 @@
   python -m data_prep.verify DIR [--allow_leaks]
 
 Exit code 1 and a line for each problem: a file missing or damaged (with byte offset and record), counts that differ
-from `stattn.json`, clips missing or there twice. And a line for each leak, a stretch of a video that is in two splits;
---allow_leaks keeps the lines and exits with 0, for the published sets that are so. Read next: docs/datasets.md.
+from `stattn.json`, clips missing or there twice, arrays of another shape or with numbers that are not finite. And a
+line for each leak, a stretch of a video that is in two splits; --allow_leaks keeps the lines and exits with 0, for the
+published sets that are so. Read next: docs/datasets.md.
 """
 
 import collections
@@ -12,10 +13,11 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
+import numpy as np
 from absl import flags
 
 from data_prep import cli, prepare, report
-from stattn_jax.data import features, records, source, tfrecord
+from stattn_jax.data import extracted, features, records, source, tfrecord
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_bool('allow_leaks', False, 'Name leaks, but do not fail for them.', flag_values=FLAGS)
@@ -76,6 +78,7 @@ def verify(directory: pathlib.Path) -> Finding:
             for record in _records(path, info, finding.problems):
                 ids.append(record.clip_id)
                 _count(record, split, finding)
+                _check_numbers(record, info.spec, finding.problems)
                 _check_owner(record, split, owner, finding)
             finding.bytes[split] += path.stat().st_size if path.exists() else 0
             _check_outcome(directory, path.name, ids, finding.problems)
@@ -99,6 +102,17 @@ def _records(path: pathlib.Path, info: source.DatasetInfo, problems: list[str]) 
             yield records.decode(tfrecord.read_record(path, offsets, number), info.spec)
         except tfrecord.DataError as error:
             problems.append(str(error))
+        except ValueError as error:
+            problems.append(f'{path}, record {number}: {error}, but {source.INFO_FILE} says so; prepare the data again')
+
+
+def _check_numbers(record: records.ClipRecord, spec: records.Spec, problems: list[str]) -> None:
+    """A number that is not finite would end a training run."""
+    for name in records.array_shapes(spec):
+        if not np.isfinite(getattr(record.clip, name)).all():
+            problems.append(
+                f'clip {record.clip_id!r}: its {name} holds numbers that are not finite; prepare the data again'
+            )
 
 
 def _count(record: records.ClipRecord, split: str, finding: Finding) -> None:
@@ -144,6 +158,11 @@ def _check_files(directory: pathlib.Path, info: source.DatasetInfo, problems: li
     for path in sorted(directory.glob('*.tfrecord-*')):
         if path.name not in expected:
             problems.append(f'{path}: does not belong to this data set; delete it')
+    if isinstance(info.spec, extracted.ExtractedSpec) and info.spec.visual:
+        try:
+            extracted.read_absent(directory, info.spec.visual)
+        except tfrecord.DataError as error:
+            problems.append(str(error))
     for name in ('features.json', 'dataset_info.json', report.REPORT_FILE):
         if not (directory / name).exists():
             problems.append(f'{directory / name}: no such file; run the same data_prep command again')
@@ -176,6 +195,8 @@ def table(info: source.DatasetInfo, finding: Finding) -> str:
     cut = f'{info.spec.segments} segments of {info.spec.segment_seconds:g} s'
     if isinstance(info.spec, features.FeatureSpec):
         cut += f', features: {info.spec.source}'
+    if isinstance(info.spec, extracted.ExtractedSpec):
+        cut += f', features: {info.spec.describe()}'
     head = f'{info.name}: {len(info.classes)} classes, {kind}, {cut}'
     return '\n'.join(
         [head, *(f'{name:{width}s}' + ''.join(f' {cell!s:>10s}' for cell in cells).rstrip() for name, cells in rows)]

@@ -93,6 +93,8 @@ def _make(maker: Maker, shard: Shard, outcome: report.Outcome) -> Iterator[bytes
         except media.MediaError as error:
             outcome.skipped.append((job.clip_id, error.reason, error.detail))
             continue
+        except PrepareError:
+            raise
         except Exception as error:
             raise RuntimeError(
                 f'clip {job.clip_id!r} of {shard.name} failed in a way that is not foreseen; please report it'

@@ -15,14 +15,21 @@ from flax import nnx
 from stattn_jax import models
 from stattn_jax.training import augment, optim, step
 
+# Fields of cfg.model that say what the network reads or begins with.
+NOT_OF_THE_NETWORK = ('frame_size', 'visual_weights', 'audio_weights')
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What a network must know of its data: number of classes, channels of picture and sound, rows and columns of a frame."""
+    """What a network must know of its data: number of classes, channels of picture and sound, rows and columns of a frame.
+
+    extracted: whether picture and sound are the output of a frozen trunk (models/encoders.py).
+    """
 
     classes: int
     channels: tuple[int, int]
     frame: tuple[int, int]
+    extracted: tuple[bool, bool] = (False, False)
 
 
 def make_optimiser(config: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -36,8 +43,9 @@ def make_optimiser(config: ml_collections.ConfigDict) -> tuple[optax.GradientTra
 
 def build_model(config: ml_collections.ConfigDict, shape: Shape, axis: str | None, rngs: nnx.Rngs) -> nnx.Module:
     """The network of cfg.model for such data, its parameters drawn from `rngs`."""
-    options = {name: value for name, value in config.model.to_dict().items() if name != 'frame_size'}
-    return models.build(shape.classes, rngs=rngs, channels=shape.channels, frame=shape.frame, axis_name=axis, **options)
+    options = {name: value for name, value in config.model.to_dict().items() if name not in NOT_OF_THE_NETWORK}
+    options |= {'channels': shape.channels, 'frame': shape.frame, 'extracted': shape.extracted}
+    return models.build(shape.classes, rngs=rngs, axis_name=axis, **options)
 
 
 def make_state(
@@ -65,14 +73,19 @@ def make_step(
     *,
     binary: bool,
     axis: str | None,
+    mel_log: tuple[float, float] = (1.0, 0.01),
 ) -> Callable[[step.State, step.Batch], tuple[step.State, dict[str, jax.Array]]]:
-    """The pure training step of a config, (state, batch) -> (state, scalars); `binary`: each class is a yes or no of its own."""
+    """The pure training step of a config, (state, batch) -> (state, scalars); `binary`: each class is a yes or no of its own.
+
+    mel_log: the front end's (scale, offset) of data/mel.py, MelSpec.logarithm.
+    """
     options = {
         'optimiser': optimiser,
         'loss': step.Loss(**config.loss.to_dict() | {'binary': binary}),
         'augment': augment.Augment(**config.augment),
         'drop': step.Drop(**config.drop),
         'frame_size': config.model.frame_size,
+        'mel_log': mel_log,
         'axis': axis,
     }
 

@@ -11,7 +11,7 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from stattn_jax import command, evaluate, run, score, train
+from stattn_jax import command, evaluate, extraction, run, score, train, trunks
 from stattn_jax.data import source, tfrecord
 from stattn_jax.runtime import checkpoint, perf
 
@@ -47,6 +47,8 @@ def _main(values: flags.FlagValues) -> int:
         raise run.RunError(
             'config.data.dir is not set; expected a directory that data_prep wrote; give --config.data.dir=DIR'
         )
+    if config.data.extract:
+        config = extraction.prepared(config, workdir)
     numbers = train.train(config, workdir) if values.mode == 'train' else _evaluate(config, workdir)
     if jax.process_index() == 0:
         _print(numbers)
@@ -72,13 +74,15 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path):
     if config.compile_cache:
         perf.enable_compile_cache(config.compile_cache)
     info = source.DatasetInfo.load(config.data.dir)
-    run.check_trunks(config, info.spec)
     trained = run.load(workdir, parallel_kind=config.parallel)
-    if (info.classes, info.spec) != (trained.facts.classes, trained.facts.spec):
+    trunks.check(config, info.spec, trained.trunks)
+    own, given = ((facts.classes, trunks.media_of(facts.spec)) for facts in (trained.facts, info))
+    if own != given:
         raise run.RunError(
             f'config.data.dir={config.data.dir} has other classes or another clip spec than the data that {workdir} was '
             'trained on; expected the same; prepare it with the same --classes and options'
         )
+    trained = run.reading(trained, info.spec)
     evaluator = evaluate.Evaluator(trained.graphdef, trained.strategy, config)
     return {
         split: evaluator.write(trained.state, split, trained.step, workdir)

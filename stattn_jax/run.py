@@ -21,9 +21,10 @@ import numpy as np
 import optax
 from flax import nnx
 
-from stattn_jax import assemble, models
+from stattn_jax import assemble, models, trunks
 from stattn_jax.command import RunError, flatten
 from stattn_jax.data import features, pipeline, records, source
+from stattn_jax.data.mel import MEL_PRESETS
 from stattn_jax.models import encoders
 from stattn_jax.models.trunks import registry
 from stattn_jax.runtime import checkpoint, parallel
@@ -72,10 +73,20 @@ class DataFacts:
 
     def shape(self, config: ml_collections.ConfigDict) -> assemble.Shape:
         """What the network must know of such data."""
-        side = config.model.frame_size
+        visual, audio = trunks.parts_of(self.spec)
+        frame = (config.model.frame_size,) * 2
         # Features come in their own grid, whatever the config says of pixels.
-        frame = self.spec.visual[:2] if isinstance(self.spec, features.FeatureSpec) else (side, side)
-        return assemble.Shape(len(self.classes), self.spec.channels, frame)
+        if isinstance(self.spec, features.FeatureSpec):
+            frame = self.spec.visual[:2]
+        elif visual:
+            frame = visual.shape[:2]
+        extracted = (visual is not None, audio is not None)
+        return assemble.Shape(len(self.classes), self.spec.channels, frame, extracted)
+
+    def mel_log(self) -> tuple[float, float]:
+        """(scale, offset) of the logarithm of such data's log-mel, for augmentation."""
+        spec = trunks.media_of(self.spec)
+        return MEL_PRESETS[getattr(spec, 'mel', 'vggish')].logarithm
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -88,7 +99,7 @@ class DataFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A model restored from a workdir, on the devices of `strategy`."""
+    """A model restored from a workdir, on the devices of `strategy`; `trunks`: where their weights are from (trunks.load)."""
 
     config: ml_collections.ConfigDict
     facts: DataFacts
@@ -96,6 +107,7 @@ class Trained:
     state: step.State
     step: int
     strategy: Any
+    trunks: tuple[dict[str, Any], ...] = ()
 
 
 def make_strategy(config: ml_collections.ConfigDict, *batches: int):
@@ -135,19 +147,6 @@ def check(config: ml_collections.ConfigDict) -> None:
             )
 
 
-def check_trunks(config: ml_collections.ConfigDict, spec: records.Spec) -> None:
-    """Raises RunError where the trunks do not read what the data hold: pictures and sound, or precomputed features."""
-    has_features = isinstance(spec, features.FeatureSpec)
-    for name in ('visual', 'audio'):
-        trunk = config.model[name]
-        if has_features != (trunk == 'precomputed'):
-            raise RunError(
-                f'config.model.{name} is {trunk!r}, but {config.data.dir} holds '
-                + (f'features ({spec.source}); expected precomputed' if has_features else 'pictures and sound')
-                + '; use a config such as configs/ave_features.py for features, configs/own.py for videos'
-            )
-
-
 def is_binary(config: ml_collections.ConfigDict, facts: DataFacts) -> bool:
     """Whether each class is a yes or no of its own (sigmoid) rather than one of all (softmax)."""
     return facts.multi_label or config.loss.binary
@@ -184,13 +183,24 @@ def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Tra
         number = checkpointer.latest() if number is None else number
         if number is None:
             raise RunError(f'{directory} holds no complete checkpoint; train first: --mode=train --workdir={workdir}')
-        facts = DataFacts.from_json(checkpointer.load_meta(number)['data'])
+        meta = checkpointer.load_meta(number)
+        facts = DataFacts.from_json(meta['data'])
         strategy = parallel.make_strategy(parallel_kind or config.parallel, devices)
         graphdef, state, *_ = make_state(config, facts, strategy.axis, abstract=True)
         state, _ = checkpointer.restore(number, strategy.abstract(state))
-        return Trained(config, facts, graphdef, strategy.place_state(state), number, strategy)
+        origins = tuple(meta.get('trunks', ()))
+        return Trained(config, facts, graphdef, strategy.place_state(state), number, strategy, origins)
     finally:
         checkpointer.close()
+
+
+def reading(trained: Trained, spec: records.Spec) -> Trained:
+    """The same network for data in another form: pictures and sound for what its trunks make of them, or the reverse."""
+    if spec == trained.facts.spec:
+        return trained
+    facts = dataclasses.replace(trained.facts, spec=spec)
+    graphdef, *_ = make_state(trained.config, facts, trained.strategy.axis, abstract=True)
+    return dataclasses.replace(trained, graphdef=graphdef)
 
 
 def record(config: ml_collections.ConfigDict, facts: DataFacts, strategy) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pathlib
 import jax
 import ml_collections
 
-from stattn_jax import assemble, evaluate, run
+from stattn_jax import assemble, evaluate, run, trunks
 from stattn_jax.data import pipeline, source
 from stattn_jax.runtime import checkpoint, parallel, perf, summaries
 
@@ -28,7 +28,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
     run.check(config)
     data_source = source.RecordSource(config.data.dir, config.data.split)
     facts = run.DataFacts.of(data_source.info)
-    run.check_trunks(config, facts.spec)
+    trunks.check(config, facts.spec)
     eval_splits = evaluate.splits_of(config, data_source.info)
     select = evaluate.selects(config, data_source.info)
     # ------------------------------------------------------------------------------------------------------------------
@@ -44,10 +44,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
     # Model, optimiser, compiled step
     # ------------------------------------------------------------------------------------------------------------------
     graphdef, state, optimiser, schedule = run.make_state(config, facts, strategy.axis)
-    state = strategy.place_state(state)
-
     binary = run.is_binary(config, facts)
-    pure_step = assemble.make_step(config, graphdef, optimiser, binary=binary, axis=strategy.axis)
+    options = {'binary': binary, 'axis': strategy.axis, 'mel_log': facts.mel_log()}
+    pure_step = assemble.make_step(config, graphdef, optimiser, **options)
     compiled = strategy.compile(pure_step)
     evaluator = evaluate.Evaluator(graphdef, strategy, config)
     with contextlib.ExitStack() as stack:
@@ -63,12 +62,15 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
         start = checkpointer.latest() or 0
         if start:
             state, saved = checkpointer.restore(start, strategy.abstract(state))
-            state = strategy.place_state(state)
             if saved['data']['fingerprint'] != facts.fingerprint:
                 raise run.RunError(
                     f'config.data.dir={config.data.dir} is not the data that {workdir} was trained on '
                     f'(fingerprint {facts.fingerprint[:12]}, was {saved["data"]["fingerprint"][:12]}); give that data or another --workdir'
                 )
+            record['trunks'] = saved.get('trunks', [])
+        else:
+            state, record['trunks'] = trunks.load(config, facts.spec, state)
+        state = strategy.place_state(state)
         first_process = jax.process_index() == 0
         if first_process:
             # Only now, so that a start that failed leaves nothing that the mended command would have to agree with.

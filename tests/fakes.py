@@ -13,10 +13,12 @@ import numpy as np
 import simplejpeg
 
 from data_prep import prepare
-from stattn_jax.data import features, media, records
+from stattn_jax.data import extracted, features, media, records
 
 SPEC = media.ClipSpec(segments=3, short_side=24)
 FEATURE_SPEC = features.FeatureSpec(2, 1.0, (1, 1, 4), 3, 'numbers of a generator')
+SEEN = extracted.Extraction('net', 'w.npz', 'ab' * 32, 'CC0-1.0', (2, 2, 4), views=3, frame_size=24, fit='squash')
+HEARD = extracted.Extraction('ear', 'a.npz', 'cd' * 32, 'CC0-1.0', (5,))
 CLASSES = ('bell', 'cat', 'dog')
 
 
@@ -112,6 +114,33 @@ def feature_record(job: prepare.Job, spec: features.FeatureSpec) -> records.Clip
         duration=spec.seconds,
     )
     return records.ClipRecord(job.clip_id, clip, job.labels)
+
+
+def extracted_record(job: prepare.Job, spec: extracted.ExtractedSpec) -> records.ClipRecord:
+    """A record by the job's id of which some is extracted; each view holds its own number."""
+    made = make_record(job, spec.media)
+    rng, t = np.random.default_rng(zlib.crc32(job.clip_id.encode())), spec.segments
+    content = {'frames': made.clip.frames, 'log_mel': made.clip.log_mel, 'visual': None, 'audio': None}
+    if spec.visual:
+        content |= {'frames': None, 'visual': rng.standard_normal(spec.visual.stored(t)).astype(np.float16)}
+        content['visual'][..., 0] = np.arange(spec.visual.views)[:, None, None, None]
+    if spec.audio:
+        content |= {'log_mel': None, 'audio': rng.standard_normal(spec.audio.stored(t)).astype(np.float16)}
+    kept = {name: getattr(made.clip, name) for name in ('valid', 'height', 'width', 'duration', 'notes')}
+    return dataclasses.replace(made, clip=extracted.ExtractedClip(**content, **kept))
+
+
+def extracted_dataset(out: pathlib.Path, train: int, test: int, visual=SEEN, audio=HEARD) -> pathlib.Path:
+    """As `dataset`, of such records; a black picture is all ones."""
+    spec = extracted.ExtractedSpec(SPEC, visual, audio, 'fingerprint')
+
+    def finish(out):
+        if visual:
+            extracted.write_absent(out, np.ones(visual.shape, np.float16))
+
+    options = {'workers': 1, 'shard_size': 4, 'multi_label': False, 'classes': CLASSES, 'finish': finish}
+    prepare.prepare(out, 'fake', jobs(train, test), extracted_record, spec=spec, **options)
+    return out
 
 
 def slow_record(job: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:

@@ -16,7 +16,23 @@ SOURCES = {
 }
 ROOMS = ('training', 'data', 'models', 'metrics', 'runtime')
 # Above each other; the rooms lie below all of them and beside each other.
-FLOORS = ('study', 'main', 'benchmark', 'train', 'evaluate', 'score', 'explain', 'run', 'assemble', 'command')
+FLOORS = (
+    'study',
+    'main',
+    'benchmark',
+    'train',
+    'evaluate',
+    'score',
+    'explain',
+    'extraction',
+    'run',
+    'trunks',
+    'assemble',
+    'weights',
+    'command',
+)
+# Runs trunks over prepared records, which takes the networks and JAX; everything else prepares data without them.
+RUNS_TRUNKS = 'data_prep.extract'
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
 
 
@@ -76,16 +92,26 @@ def test_package_itself_only_passes_on_to_explain():
     assert {place(name) for name in inside('stattn_jax')} == {'explain'}
 
 
-def test_data_and_its_preparation_never_import_jax():
+def test_data_and_its_preparation_never_import_jax_except_to_run_trunks():
+    assert JAX & {name.split('.')[0] for name in IMPORTS[RUNS_TRUNKS]}
     for module in SOURCES:
-        if module.startswith(('stattn_jax.data', 'data_prep')):
+        if module.startswith(('stattn_jax.data', 'data_prep')) and module != RUNS_TRUNKS:
             assert not {name.split('.')[0] for name in IMPORTS[module]} & JAX, module
 
 
-def test_preparation_knows_of_the_house_only_the_data():
+def test_preparation_knows_of_the_house_only_the_data_except_to_run_trunks():
     for module in SOURCES:
         if module.startswith('data_prep'):
-            assert all(name.startswith('stattn_jax.data') for name in inside(module)), module
+            known = {'data', 'models', 'weights', 'training', 'runtime'} if module == RUNS_TRUNKS else {'data'}
+            assert {place(name) for name in inside(module)} <= known, module
+            assert RUNS_TRUNKS not in IMPORTS[module] or module == RUNS_TRUNKS
+
+
+def test_weights_know_of_the_house_only_the_list_of_trunks():
+    modules = [module for module in SOURCES if module.startswith('stattn_jax.weights')]
+    assert modules
+    known = {'stattn_jax.models.trunks.registry', 'stattn_jax.command'}
+    assert {name for module in modules for name in inside(module) if place(name) != 'weights'} <= known
 
 
 def test_configs_import_nothing_but_ml_collections():

@@ -76,6 +76,14 @@ def test_features_refuse_what_only_videos_have(given, capsys):
     assert code == 2 and 'nowhere is not a folder; expected the folder with vggish' in errors[0]
 
 
+def test_the_front_end_of_the_sound_can_be_chosen(given, capsys):
+    assert run_llp(given, capsys, '--mel=panns_32k')[0] == 0
+    record = commands.records(given / 'out')['LcFWKgFphXI_20_30']
+    assert source.DatasetInfo.load(given / 'out').spec.mel == 'panns_32k' and record.clip.log_mel.shape == (10, 101, 64)
+    code, _, errors = run_llp(given, capsys, '--mel=panns', out='other')
+    assert code == 2 and 'panns_32k' in errors[0] and not (given / 'other').exists()
+
+
 def test_a_clip_without_a_file_keeps_the_name_that_it_should_have(tmp_path):
     clip = published.Clip('c', 'abcdefghijk', 'test', ('x',), videos.names('abcdefghijk', 30, 40))
     own = published.write_tables(published.Listing(('x', 'y'), [clip]), {}, tmp_path)

@@ -206,20 +206,6 @@ def test_avels_code_is_built_for_the_frames_of_the_data(spec, cells):
     assert state['params']['of_seen']['kernel'].shape == (config.model.width, cells) and 'score_mean' not in state
 
 
-@pytest.mark.parametrize('visual, audio, kind, named', [
-    ('resnet18', 'precomputed', 'features', "model.visual is 'resnet18'.*holds features"),
-    ('precomputed', 'tiny', 'features', "model.audio is 'tiny'.*expected precomputed"),
-    ('precomputed', 'precomputed', 'videos', "model.visual is 'precomputed'.*holds pictures and sound"),
-])  # fmt: skip
-def test_trunks_that_do_not_read_what_the_data_hold(visual, audio, kind, named):
-    config = common.get_config()
-    config.model.update({'visual': visual, 'audio': audio})
-    config.data.dir = 'DATA'
-    spec = {'features': FeatureSpec(3, 1.0, (1, 1, 8), 4, 'x'), 'videos': media.ClipSpec()}[kind]
-    with pytest.raises(run.RunError, match=named):
-        run.check_trunks(config, spec)
-
-
 def test_classes_are_yes_or_no_with_several_labels_or_where_asked_for():
     config = common.get_config()
     facts = [run.DataFacts(('a', 'b'), several, media.ClipSpec(), '') for several in (False, True)]

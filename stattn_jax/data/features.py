@@ -63,8 +63,11 @@ class FeatureClip:
     height: int = 1
     width: int = 1
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """frames [t h w d], log_mel [t 1 k] and valid [t]: the names of media.Clip's arrays, which the network takes them for."""
+    def arrays(self, view: int = 0) -> dict[str, np.ndarray]:
+        """frames [t h w d], log_mel [t 1 k] and valid [t]: the names of media.Clip's arrays, which the network takes them for.
+
+        There is but one view.
+        """
         return {'frames': self.visual, 'log_mel': self.audio[:, None], 'valid': self.valid}
 
     def without_picture(self) -> 'FeatureClip':

@@ -28,6 +28,7 @@ __all__ = [
     'ClipSpec',
     'MediaError',
     'MelSpec',
+    'black',
     'clip_from_arrays',
     'encode_video',
     'log_mel',
@@ -62,15 +63,23 @@ class Clip:
     duration: float
     notes: tuple[str, ...] = ()
 
+    def arrays(self, view: int = 0) -> dict[str, np.ndarray]:
+        """The arrays that need no decoding, log_mel and valid; a clip of pictures has but one view."""
+        return {'log_mel': self.log_mel, 'valid': self.valid}
+
     def without_picture(self) -> 'Clip':
         """The clip with black frames."""
-        height, width, _, _ = simplejpeg.decode_jpeg_header(self.frames[0])
-        black = simplejpeg.encode_jpeg(np.zeros((height, width, 3), np.uint8))
-        return dataclasses.replace(self, frames=[black] * len(self.frames))
+        return dataclasses.replace(self, frames=black(self.frames))
 
     def with_sound_of(self, other: 'Clip') -> 'Clip':
         """The clip with the log-mel of another."""
         return dataclasses.replace(self, log_mel=other.log_mel)
+
+
+def black(frames: Sequence[bytes]) -> list[bytes]:
+    """As many black JPEGs of the same size."""
+    height, width, _, _ = simplejpeg.decode_jpeg_header(frames[0])
+    return [simplejpeg.encode_jpeg(np.zeros((height, width, 3), np.uint8))] * len(frames)
 
 
 def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = None, end: float | None = None) -> Clip:
@@ -235,5 +244,5 @@ def _jpegs(images: Sequence[np.ndarray], valid: np.ndarray, spec: ClipSpec) -> l
 def _log_mel(waveform: np.ndarray, valid: np.ndarray, spec: ClipSpec) -> np.ndarray:
     mel = MEL_PRESETS[spec.mel]
     patches = log_mel(waveform, mel, spec.segments, spec.segment_seconds)
-    patches[~valid] = np.log(np.float32(mel.offset))
+    patches[~valid] = mel.silence
     return patches.astype(np.float16)

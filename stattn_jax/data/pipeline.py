@@ -15,7 +15,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from stattn_jax.data import features, media, records, tfrecord
+from stattn_jax.data import extracted, media, records, tfrecord
 from stattn_jax.data import source as source_lib
 
 FITS = ('squash', 'crop')
@@ -40,7 +40,7 @@ def frame_affine(height: int, width: int, fit: str) -> tuple[float, float, float
     return x_scale, (1 - x_scale) / 2, y_scale, (1 - y_scale) / 2
 
 
-def clip_arrays(item: records.ClipRecord | media.Clip | features.FeatureClip, frame_size: int, fit: str) -> Batch:
+def clip_arrays(item: records.ClipRecord | records.Clip, frame_size: int, fit: str) -> Batch:
     """Decodes a clip for the model; training, evaluation and explaining all see a clip through this function.
 
     Args:
@@ -50,29 +50,27 @@ def clip_arrays(item: records.ClipRecord | media.Clip | features.FeatureClip, fr
 
     Returns:
       frames uint8 [t h w 3], log_mel float16 [t f k], valid bool [t]; of a clip of features its cells float16 [t h w d] stand for
-      the frames, and the sound's numbers float16 [t 1 k] for the log-mel.
+      the frames, and the sound's numbers float16 [t 1 k] for the log-mel. Of several views it is the clip as it is.
     """
     _check_fit(fit)
     clip = item.clip if isinstance(item, records.ClipRecord) else item
-    if isinstance(clip, features.FeatureClip):
-        return clip.arrays()
-    frames = np.empty((len(clip.frames), frame_size, frame_size, 3), np.uint8)
-    arrays = {'frames': frames, 'log_mel': np.empty_like(clip.log_mel), 'valid': np.empty_like(clip.valid)}
-    write_clip(clip, arrays, fit)
+    arrays = {name: x.copy() for name, x in clip.arrays().items()}
+    if 'frames' not in arrays:
+        arrays['frames'] = np.empty((len(clip.frames), frame_size, frame_size, 3), np.uint8)
+        _write_frames(clip, arrays['frames'], fit)
     return arrays
 
 
-def write_clip(clip: media.Clip | features.FeatureClip, out: Batch, fit: str) -> None:
+def write_clip(clip: records.Clip, out: Batch, fit: str, view: int = 0) -> None:
     """As `clip_arrays`, into arrays that are there, such as a row of a batch; the frames get the size of theirs."""
-    if isinstance(clip, features.FeatureClip):
-        for name, x in clip.arrays().items():
-            out[name][:] = x
-        return
-    out['log_mel'][:], out['valid'][:] = clip.log_mel, clip.valid
-    _write_frames(clip, out['frames'], fit)
+    arrays = clip.arrays(view)
+    for name, x in arrays.items():
+        out[name][:] = x
+    if 'frames' not in arrays:
+        _write_frames(clip, out['frames'], fit)
 
 
-def _write_frames(clip: media.Clip, out_thwc: np.ndarray, fit: str) -> None:
+def _write_frames(clip: media.Clip | extracted.ExtractedClip, out_thwc: np.ndarray, fit: str) -> None:
     """Decodes a clip's JPEGs to the size of `out_thwc`; TurboJPEG shrinks while decoding, PIL's area-aware bilinear does the rest."""
     size = out_thwc.shape[1:3]
     x_scale, x_offset, y_scale, y_offset = frame_affine(clip.height, clip.width, fit)
@@ -111,6 +109,7 @@ def train_batches(
     """Endless shuffled batches of this process, from `start_step` on (any step costs the same to reach).
 
     Each epoch is a fresh permutation, and batches run across the ends of epochs, so a split may be smaller than a batch.
+    Of clips that are stored in several views, one is drawn by (seed, position in the stream).
     Process p of n gets the contiguous rows [p*b/n, (p+1)*b/n) of the global batch.
 
     Returns:
@@ -120,7 +119,14 @@ def train_batches(
     """
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     rows = _Rows(global_batch, process_index, process_count, threads)
-    return _batches(source, rows, start_step, _MANY_STEPS, lambda position: order[position], threads, frame_size, fit)
+    spec = source.info.spec
+    views = spec.views if isinstance(spec, extracted.ExtractedSpec) else 1
+
+    def chosen_at(position):
+        view = int(np.random.default_rng([seed, position]).integers(views)) if views > 1 else 0
+        return order[position], view
+
+    return _batches(source, rows, start_step, _MANY_STEPS, chosen_at, threads, frame_size, fit)
 
 
 def eval_batches(
@@ -139,9 +145,11 @@ def eval_batches(
     """
     rows = _Rows(global_batch, process_index, process_count, threads)
     steps = -(-len(source) // global_batch)
-    return _batches(
-        source, rows, 0, steps, lambda position: position if position < len(source) else -1, threads, frame_size, fit
-    )
+
+    def chosen_at(position):
+        return (position if position < len(source) else -1), 0
+
+    return _batches(source, rows, 0, steps, chosen_at, threads, frame_size, fit)
 
 
 class _Rows:
@@ -168,7 +176,7 @@ def _batches(
     rows: _Rows,
     start_step: int,
     stop_step: int,
-    number_at: Callable[[int], int],
+    chosen_at: Callable[[int], tuple[int, int]],
     threads: int,
     frame_size: int,
     fit: str,
@@ -177,7 +185,7 @@ def _batches(
     _check_fit(fit)
     if not len(source):
         raise tfrecord.DataError(f'split {source.split!r} holds no clips; prepare the data with clips in it')
-    batches = _Batches(source, rows, number_at, frame_size, fit)
+    batches = _Batches(source, rows, chosen_at, frame_size, fit)
     parts = rows.local // rows.together
     loaded = grain.MapDataset.range(start_step * parts, stop_step * parts).map(batches.load)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, parts))
@@ -187,8 +195,8 @@ def _batches(
 class _Batches:
     """The batches under way: each clip is decoded into its row of one, by whichever thread has it, and never copied."""
 
-    def __init__(self, source, rows: _Rows, number_at: Callable[[int], int], frame_size: int, fit: str):
-        self._source, self._rows, self._number_at, self._fit = source, rows, number_at, fit
+    def __init__(self, source, rows: _Rows, chosen_at: Callable[[int], tuple[int, int]], frame_size: int, fit: str):
+        self._source, self._rows, self._chosen_at, self._fit = source, rows, chosen_at, fit
         info, local = source.info, rows.local
         frames, log_mel = info.spec.shapes(frame_size)
         self._like = {
@@ -209,17 +217,17 @@ class _Batches:
                 self._open[step] = {name: self._memory.array(*like) for name, like in self._like.items()}
             batch = self._open[step]
         for row in range(first, first + self._rows.together):
-            self._fill(batch, row, self._number_at(self._rows.position(step, row)))
+            self._fill(batch, row, *self._chosen_at(self._rows.position(step, row)))
         return step
 
-    def _fill(self, batch: Batch, row: int, number: int) -> None:
-        """Writes a record into a row, number -1 being padding."""
+    def _fill(self, batch: Batch, row: int, number: int, view: int) -> None:
+        """Writes a view of a record into a row, number -1 being padding."""
         batch['labels'][row], batch['weight'][row], batch['index'][row] = 0, number >= 0, number
         arrays = {name: batch[name][row] for name in ('frames', 'log_mel', 'valid')}
         if number >= 0:
             record = self._source[number]
             batch['labels'][row, list(record.labels)] = 1
-            write_clip(record.clip, arrays, self._fit)
+            write_clip(record.clip, arrays, self._fit, view)
         else:
             for x in arrays.values():
                 x[:] = 0

@@ -11,11 +11,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from stattn_jax.data import extracted, media
 from stattn_jax.data import features as features_lib
-from stattn_jax.data import media
 
 MODALITIES = ('audio', 'visual', 'both')
-Spec = media.ClipSpec | features_lib.FeatureSpec
+Spec = media.ClipSpec | features_lib.FeatureSpec | extracted.ExtractedSpec
+Clip = media.Clip | features_lib.FeatureClip | extracted.ExtractedClip
+# What a clip may hold; it has one of the first two and one of the others.
+_CONTENT = ('frames', 'visual', 'log_mel', 'audio')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,7 @@ class ClipRecord:
     """One clip with its annotations; `video` is the file it came from and `start` its first second there."""
 
     clip_id: str
-    clip: media.Clip | features_lib.FeatureClip
+    clip: Clip
     labels: tuple[int, ...]
     events: tuple[Event, ...] = ()
     boxes: tuple[Box, ...] = ()
@@ -65,8 +68,8 @@ class ClipRecord:
 
 def spec_from_json(content: Mapping) -> Spec:
     """The spec of a data set, of videos or of features; raises ValueError where a field is missing, unknown or out of range."""
-    kind = features_lib.FeatureSpec if content.get('kind') == 'features' else media.ClipSpec
-    return kind.from_json(content)
+    kinds = {'features': features_lib.FeatureSpec, 'extracted': extracted.ExtractedSpec}
+    return kinds.get(content.get('kind'), media.ClipSpec).from_json(content)
 
 
 def make_features(classes: Iterable[str], spec: Spec) -> tfds.features.FeaturesDict:
@@ -115,18 +118,23 @@ def make_features(classes: Iterable[str], spec: Spec) -> tfds.features.FeaturesD
 
 
 def _content_features(spec: Spec) -> dict[str, tfds.features.FeatureConnector]:
-    features = tfds.features
+    features, shapes = tfds.features, array_shapes(spec)
+    content = {name: features.Tensor(shape=shape, dtype=np.float16, encoding='bytes') for name, shape in shapes.items()}
+    if 'visual' in shapes:
+        return content
+    jpeg = features.Image(shape=(None, None, 3), encoding_format='jpeg')
+    return {'frames': features.Sequence(jpeg, length=spec.segments), **content}
+
+
+def array_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
+    """The float16 arrays that a clip holds, by name: log_mel or audio, and visual where there are no JPEGs."""
     if isinstance(spec, features_lib.FeatureSpec):
-        return {
-            'visual': features.Tensor(shape=(spec.segments, *spec.visual), dtype=np.float16, encoding='bytes'),
-            'audio': features.Tensor(shape=(spec.segments, spec.audio), dtype=np.float16, encoding='bytes'),
-        }
-    return {
-        'frames': features.Sequence(
-            features.Image(shape=(None, None, 3), encoding_format='jpeg'), length=spec.segments
-        ),
-        'log_mel': features.Tensor(shape=spec.mel_shape, dtype=np.float16, encoding='bytes'),
-    }
+        return {'visual': (spec.segments, *spec.visual), 'audio': (spec.segments, spec.audio)}
+    if isinstance(spec, media.ClipSpec):
+        return {'log_mel': spec.mel_shape}
+    made = {'visual': spec.visual, 'audio': spec.audio}
+    shapes = {name: part.stored(spec.segments) for name, part in made.items() if part}
+    return shapes if spec.audio else {**shapes, 'log_mel': spec.media.mel_shape}
 
 
 def encode(record: ClipRecord, features: tfds.features.FeaturesDict) -> bytes:
@@ -135,7 +143,7 @@ def encode(record: ClipRecord, features: tfds.features.FeaturesDict) -> bytes:
     serialized = features.serialize_example(
         {
             'clip_id': record.clip_id,
-            **_content(clip),
+            **{name: x for name in _CONTENT if (x := getattr(clip, name, None)) is not None},
             'valid': clip.valid,
             'labels': list(record.labels),
             'events': [dataclasses.asdict(event) for event in record.events],
@@ -158,14 +166,11 @@ def encode(record: ClipRecord, features: tfds.features.FeaturesDict) -> bytes:
     return tf_example_pb2.Example.FromString(serialized).SerializeToString(deterministic=True)
 
 
-def _content(clip: media.Clip | features_lib.FeatureClip) -> dict:
-    if isinstance(clip, features_lib.FeatureClip):
-        return {'visual': clip.visual, 'audio': clip.audio}
-    return {'frames': list(clip.frames), 'log_mel': clip.log_mel}
+def decode(serialized: bytes, spec: Spec, absent: np.ndarray | None = None) -> ClipRecord:
+    """Parses one record; the frames stay JPEG bytes. `absent`: see extracted.ExtractedClip.
 
-
-def decode(serialized: bytes, spec: Spec) -> ClipRecord:
-    """Parses one record; the frames stay JPEG bytes."""
+    Raises ValueError where an array is not of the spec's shape.
+    """
     feature = tf_example_pb2.Example.FromString(serialized).features.feature
 
     def texts(name):
@@ -179,9 +184,12 @@ def decode(serialized: bytes, spec: Spec) -> ClipRecord:
 
     corners = np.reshape(floats('boxes/box'), (-1, 4)).tolist()
 
-    def array(name, *shape):
-        return np.frombuffer(feature[name].bytes_list.value[0], np.float16).reshape(shape)
-
+    content = {
+        name: np.frombuffer(feature[name].bytes_list.value[0], np.float16).reshape(shape)
+        for name, shape in array_shapes(spec).items()
+    }
+    if 'visual' not in content:
+        content['frames'] = list(feature['frames'].bytes_list.value)
     common = {
         'valid': np.asarray(ints('valid'), bool),
         'height': ints('height')[0],
@@ -189,12 +197,10 @@ def decode(serialized: bytes, spec: Spec) -> ClipRecord:
         'duration': floats('duration')[0],
         'notes': tuple(texts('notes')),
     }
-    if isinstance(spec, features_lib.FeatureSpec):
-        visual, audio = array('visual', spec.segments, *spec.visual), array('audio', spec.segments, spec.audio)
-        clip = features_lib.FeatureClip(visual=visual, audio=audio, **common)
+    if isinstance(spec, extracted.ExtractedSpec):
+        clip = extracted.ExtractedClip(**dict.fromkeys(_CONTENT) | content, **common, absent=absent)
     else:
-        frames = list(feature['frames'].bytes_list.value)
-        clip = media.Clip(frames=frames, log_mel=array('log_mel', *spec.mel_shape), **common)
+        clip = (media.Clip if 'frames' in content else features_lib.FeatureClip)(**content, **common)
     return ClipRecord(
         clip_id=texts('clip_id')[0],
         clip=clip,

@@ -12,7 +12,7 @@ import pathlib
 
 import numpy as np
 
-from stattn_jax.data import records, tfrecord
+from stattn_jax.data import extracted, records, tfrecord
 
 FORMAT = 'stattn-records/2'
 INFO_FILE = 'stattn.json'
@@ -98,6 +98,9 @@ class RecordSource:
             raise tfrecord.NoDataError(
                 f'{directory} has no split {split!r}; it has {", ".join(sorted(self.info.splits))}'
             )
+        spec = self.info.spec
+        has_cells = isinstance(spec, extracted.ExtractedSpec) and spec.visual
+        self._absent = extracted.read_absent(directory, spec.visual) if has_cells else None
         self._paths = self.info.shard_paths(directory, split)
         self._offsets = [tfrecord.read_index(path) for path in self._paths]
         self._ends = np.cumsum([len(offsets) - 1 for offsets in self._offsets])
@@ -116,6 +119,5 @@ class RecordSource:
             raise IndexError(f'record {number} of split {self.split!r}, which has {len(self)}')
         shard = int(np.searchsorted(self._ends, number, side='right'))
         first = int(self._ends[shard - 1]) if shard else 0
-        return records.decode(
-            tfrecord.read_record(self._paths[shard], self._offsets[shard], int(number) - first), self.info.spec
-        )
+        serialized = tfrecord.read_record(self._paths[shard], self._offsets[shard], int(number) - first)
+        return records.decode(serialized, self.info.spec, self._absent)

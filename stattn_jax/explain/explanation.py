@@ -38,7 +38,7 @@ class Explanation:
 
     - media: file, sha256; start, end (s in the file), duration (s); fps and rate (Hz) of the source, None where it does not
       say; height and width in pixels of the upright source frame; notes (data/media.py, Clip)
-    - geometry: what `make_geometry` returns; model: config_hash, parameter_hash, versions, dtype, step
+    - geometry: what `make_geometry` returns; model: config_hash, parameter_hash, versions, dtype, step, trunks
     - multi_label: each class is a yes or no of its own (sigmoid), else one of all (softmax)
     - logits, probabilities, bias, reference [c]; mean_scores [m c] (0: not centred, the reference is the bias)
     - visual [c t h w], audio [c t]: the terms, `logit = reference + sum`

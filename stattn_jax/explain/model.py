@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from stattn_jax import run
+from stattn_jax import run, trunks
 from stattn_jax.data import features, media, pipeline
 from stattn_jax.explain import contributions, long, questions, reading
 from stattn_jax.explain.explanation import BEST, Explanation, make_geometry
@@ -20,6 +20,8 @@ from stattn_jax.runtime import perf
 from stattn_jax.training import step
 
 _SHARED = ('bias', 'mean_scores')
+# Of where a trunk's weights come from, without the paths of this machine.
+_ORIGIN = ('modality', 'trunk', 'weights', 'sha256', 'licence')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Model:
     @property
     def spec(self) -> media.ClipSpec:
         """How the model wants a clip cut."""
-        return self.trained.facts.spec
+        return trunks.media_of(self.trained.facts.spec)
 
     def read(self, video: str | os.PathLike, start: float | None = None, end: float | None = None) -> reading.Reading:
         """Decodes what `explain_readings` takes, as the model wants it; raises media.MediaError."""
@@ -114,6 +116,7 @@ class Model:
             'versions': run.versions(),
             'dtype': trained.config.model.dtype,
             'step': trained.step,
+            'trunks': [{name: one[name] for name in _ORIGIN} for one in trained.trunks],
         }
 
     @functools.cached_property
@@ -178,4 +181,5 @@ def load(workdir: str | os.PathLike) -> Model:
             f'{workdir} was trained on features ({trained.facts.spec.source}), from which no video can be explained; '
             'expected the workdir of a run on videos'
         )
-    return Model(trained)
+    # A run on features that its own trunks had made reads videos too.
+    return Model(run.reading(trained, trunks.media_of(trained.facts.spec)))

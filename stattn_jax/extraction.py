@@ -1,0 +1,60 @@
+"""Runs frozen trunks over a run's data once, before training, by the command data_prep.extract (cfg.data.extract).
+
+The command runs in a process of its own: on a CPU it computes with one thread a process, which must be said before JAX starts.
+"""
+
+import copy
+import pathlib
+import subprocess
+import sys
+
+import jax
+import ml_collections
+
+from stattn_jax import run, trunks
+from stattn_jax.data import source, spec
+
+FEATURES = 'features'
+
+
+def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """The config with cfg.data.dir in WORKDIR/features, which are made now, or completed, or found as they are.
+
+    Data that hold features already, and configs without a frozen trunk, come back as they are. Raises RunError where the command fails.
+    """
+    info = source.DatasetInfo.load(config.data.dir)
+    frozen = [name for name in trunks.MODALITIES if config.model[f'{name}_frozen']]
+    if not frozen or not isinstance(info.spec, spec.ClipSpec):
+        return config
+    if jax.process_count() > 1:
+        raise run.RunError(
+            f'config.data.extract is True, which one process must do for all {jax.process_count()}; run data_prep.extract first, '
+            'and give its --out as config.data.dir'
+        )
+    run.check(config)
+    run.check_workdir(workdir, config)
+    trunks.check(config, info.spec)
+    out = workdir / FEATURES
+    print(f'extracting the features of frozen trunks into {out}, once for this run', flush=True)
+    code = subprocess.run(
+        [sys.executable, '-m', 'data_prep.extract', *arguments(config, frozen, out)], check=False
+    ).returncode
+    if code:
+        raise run.RunError(
+            f'the features could not be extracted into {out}; mend that and run the same command again', code
+        )
+    config = copy.deepcopy(config)
+    with config.unlocked():
+        config.data.dir = str(out)
+    return config
+
+
+def arguments(config: ml_collections.ConfigDict, frozen: list[str], out: pathlib.Path) -> list[str]:
+    """The flags of data_prep.extract for a config."""
+    given = {'data': config.data.dir, 'out': out}
+    for name in frozen:
+        given |= {name: config.model[name], f'{name}_weights': config.model[f'{name}_weights']}
+    if 'visual' in frozen:
+        given |= {'frame_size': config.model.frame_size, 'fit': config.data.fit, 'views': config.data.views}
+        given |= {'crop': config.augment.crop, 'flip': config.augment.flip, 'colour': config.augment.colour}
+    return [f'--{name}={value}' for name, value in given.items()]

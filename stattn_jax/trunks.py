@@ -1,0 +1,158 @@
+"""The trunks of a run: whether they read what the data hold, and the published weights that they begin with.
+
+Read next: weights/ (the files), models/encoders.py (frozen trunks), data/extracted.py (features that a trunk has made).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+from flax import traverse_util
+
+from stattn_jax.command import RunError
+from stattn_jax.data import extracted, features, records
+from stattn_jax.data.spec import ClipSpec
+from stattn_jax.models import encoders
+from stattn_jax.models.trunks import registry
+from stattn_jax.weights import find
+from stattn_jax.weights.errors import WeightsError
+
+MODALITIES = ('visual', 'audio')
+
+
+def media_of(spec: records.Spec) -> ClipSpec | features.FeatureSpec:
+    """How the clips of a data set were cut, whether or not trunks have run over them since."""
+    return spec.media if isinstance(spec, extracted.ExtractedSpec) else spec
+
+
+def parts_of(spec: records.Spec) -> tuple[extracted.Extraction | None, extracted.Extraction | None]:
+    """What trunks have made of picture and sound, None where they have not run."""
+    return spec.parts if isinstance(spec, extracted.ExtractedSpec) else (None, None)
+
+
+def check(config: ml_collections.ConfigDict, spec: records.Spec, known: Sequence[dict[str, Any]] | None = None) -> None:
+    """Raises RunError where the trunks do not read what the data hold: pictures and sound, or features of some trunk.
+
+    `known`: of a trained run, where the weights of its trunks come from, as `load` gives it; None before training.
+    """
+    has_features = isinstance(spec, features.FeatureSpec)
+    for modality, part in zip(MODALITIES, parts_of(spec)):
+        name = config.model[modality]
+        if has_features != (name == encoders.PRECOMPUTED):
+            held = f'features of the trunk {part.trunk}' if part else 'pictures and sound'
+            raise RunError(
+                f'config.model.{modality} is {name!r}, but {config.data.dir} holds '
+                + (f'features ({spec.source}); expected precomputed' if has_features else held)
+                + '; use a config such as configs/ave_features.py for features, configs/own.py for videos'
+            )
+        if part:
+            _check_extracted(config, modality, part)
+        elif not has_features:
+            _check_media(config, modality, registry.find(modality, name), media_of(spec))
+        if known is None:
+            _check_frozen(config, modality, part)
+        elif part:
+            _check_same(config, modality, part, known)
+
+
+def _check_frozen(config, modality, part) -> None:
+    """A trunk that keeps its weights must have some to keep."""
+    frozen, weights = config.model[f'{modality}_frozen'], config.model[f'{modality}_weights']
+    if config.model[modality] == encoders.PRECOMPUTED and (frozen or weights):
+        raise RunError(
+            f"config.model.{modality} is 'precomputed', which learns from the start; expected "
+            f"config.model.{modality}_frozen=False and config.model.{modality}_weights=''"
+        )
+    if frozen and not weights and part is None:
+        raise RunError(
+            f'config.model.{modality}_frozen is True, but there are no weights to keep; '
+            f'give config.model.{modality}_weights, the name or the file of published weights'
+        )
+
+
+def _check_same(config, modality, part, known) -> None:
+    """Features of a run's data must come from the run's own trunk."""
+    sha256 = next((one['sha256'] for one in known if one['modality'] == modality), None)
+    if sha256 != part.sha256:
+        own = f'others ({sha256[:12]})' if sha256 else 'none'
+        raise RunError(
+            f'{config.data.dir} holds features that {part.trunk} made with the weights {part.weights!r} (SHA-256 '
+            f'{part.sha256[:12]}), but of published weights the run has {own}; '
+            'extract the features again with those of the run'
+        )
+
+
+def _check_extracted(config, modality, part) -> None:
+    expected = {f'model.{modality}': part.trunk, f'model.{modality}_frozen': True}
+    if modality == 'visual':
+        # Frames of a video file are read and shown to the trunk as they were before.
+        expected |= {'model.frame_size': part.frame_size, 'data.frame_size': part.frame_size, 'data.fit': part.fit}
+    for name, value in expected.items():
+        section, field = name.split('.')
+        if config[section][field] != value:
+            raise RunError(
+                f'config.{name} is {config[section][field]!r}, but {config.data.dir} holds features that the frozen '
+                f'trunk {part.trunk} made with {value!r}; give --config.{name}={value}, '
+                'or extract other features with data_prep.extract'
+            )
+
+
+def _check_media(config, modality, trunk, spec) -> None:
+    if modality == 'audio' and trunk.mel not in (None, spec.mel):
+        raise RunError(
+            f'config.model.audio is {config.model.audio!r}, which reads log-mel of the front end {trunk.mel!r}, '
+            f'but {config.data.dir} holds {spec.mel!r}; prepare the data again with --mel={trunk.mel}'
+        )
+    if modality == 'visual' and config.model.frame_size % trunk.multiple:
+        raise RunError(
+            f'config.model.frame_size is {config.model.frame_size}; expected a multiple of {trunk.multiple} pixels '
+            f'for config.model.visual {config.model.visual!r}'
+        )
+
+
+def load(
+    config: ml_collections.ConfigDict, spec: records.Spec, state: dict[str, Any]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A state at step 0 whose trunks have their published weights, and where those come from, one entry a trunk.
+
+    The weights are those of cfg.model.visual_weights and audio_weights; of data that hold features, those that made
+    them. The entries hold JSON types. Raises RunError.
+    """
+    origins = []
+    for modality, part in zip(MODALITIES, parts_of(spec)):
+        weights = config.model[f'{modality}_weights'] or (part.weights if part else '')
+        held = _leaves(state['params'], modality) | _leaves(state['rest'], modality)
+        if not weights or not held:
+            # Compared models may not see, or not hear.
+            continue
+        try:
+            filled, origin = find.load(modality, config.model[modality], weights, traverse_util.unflatten_dict(held))
+        except WeightsError as error:
+            hint = f'; {config.data.dir} was made with them: give the file as config.model.{modality}_weights'
+            raise RunError(f'{error}{"" if config.model[f"{modality}_weights"] else hint}') from None
+        if part and origin.sha256 != part.sha256:
+            raise RunError(
+                f'the weights {weights!r} have the SHA-256 {origin.sha256[:12]}, but the features in {config.data.dir} '
+                f'were made with {part.sha256[:12]} ({part.weights}); '
+                f'give those as config.model.{modality}_weights, or extract again'
+            )
+        filled = traverse_util.flatten_dict(filled)
+        state = state | {group: _replaced(state[group], modality, filled) for group in ('params', 'rest')}
+        origins.append({'modality': modality, **origin.to_json()})
+    return state, origins
+
+
+def _leaves(tree: Any, modality: str) -> dict[tuple, Any]:
+    """The arrays of a trunk by their path in it."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {tuple(key.key for key in path[1:]): x for path, x in leaves if path[0].key == modality}
+
+
+def _replaced(tree: Any, modality: str, filled: dict[tuple, Any]) -> Any:
+    """The tree with the arrays of one trunk exchanged."""
+
+    def one(path, x):
+        return filled[tuple(key.key for key in path[1:])] if path[0].key == modality else x
+
+    return jax.tree_util.tree_map_with_path(one, tree)

@@ -1,0 +1,111 @@
+"""Trunks of one layer with published weights, for the tests of extraction, here and in workers."""
+
+import time
+import types
+
+import jax
+import numpy as np
+from flax import nnx
+
+from data_prep import extract
+from stattn_jax.models.conv import Conv
+from stattn_jax.models.dense import Linear
+from stattn_jax.models.norm import make_norm
+from stattn_jax.models.trunks import registry
+from stattn_jax.weights import match, reading
+
+STRIDE, CELLS, SOUND = 8, 6, 5
+_EXTRACT = extract.make_record
+
+
+class Picture(nnx.Module):
+    """Patches of 8 pixels to 6 numbers each: a convolution, batch normalisation, ReLU."""
+
+    def __init__(self, *, axis_name, dtype, rngs):
+        self.width = CELLS
+        self.conv = Conv(3, CELLS, STRIDE, stride=STRIDE, padding=0, dtype=dtype, rngs=rngs)
+        self.bn = make_norm(axis_name, dtype)(CELLS, rngs=rngs)
+
+    def __call__(self, x, *, train):
+        return nnx.relu(self.bn(self.conv(x), use_running_average=not train))
+
+
+class Sound(nnx.Module):
+    """The mean over frames to 5 numbers."""
+
+    def __init__(self, bands, *, axis_name, dtype, rngs):
+        self.width = SOUND
+        self.layer = Linear(bands, SOUND, rngs=rngs)
+
+    def __call__(self, x, *, train):
+        return self.layer(x.mean(1))
+
+
+def _name(path):
+    last = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
+    layer, leaf = path.split('/')
+    return f'{layer}.{last.get(leaf, leaf)}'
+
+
+PUBLISHED = registry.Published(_name, (), 'toys', 'CC0-1.0')
+
+
+def _sound(bands, mel):
+    def build(**options):
+        return Sound(bands, **options)
+
+    return registry.Trunk('audio', build, mean=(-3.0,), std=(2.0,), mel=mel, published=PUBLISHED)
+
+
+TRUNKS = {
+    'visual': {'toy': registry.Trunk('visual', Picture, stride=STRIDE, multiple=16, published=PUBLISHED)},
+    'audio': {'toy': _sound(64, 'vggish'), 'toy_panns': _sound(64, 'panns_32k')},
+}
+
+
+def register(patch=setattr):
+    """Adds the toys to the registry; `patch` as monkeypatch.setattr."""
+    modules = registry._modules()
+    toys = types.SimpleNamespace(TRUNKS=TRUNKS)
+    if not any(getattr(module, 'TRUNKS', None) is TRUNKS for module in modules):
+        patch(registry, '_modules', lambda: (*modules, toys))
+
+
+def write_weights(path, modality, seed=0):
+    """Weights of a toy in the published format; returns them by our names."""
+    state = nnx.state(nnx.eval_shape(lambda: _built(modality)))
+    rng = np.random.default_rng(seed)
+
+    def draw(path, x):
+        if path[-1].key in ('scale', 'var'):
+            return rng.uniform(0.5, 1.5, x.shape).astype(x.dtype)
+        return rng.normal(0, np.prod(x.shape[:-1]) ** -0.5, x.shape).astype(x.dtype)
+
+    state = jax.tree_util.tree_map_with_path(draw, nnx.as_pure(state))
+    save(path, state)
+    return state
+
+
+def save(path, state):
+    """A toy's state in the published format."""
+    reading.write_safetensors(path, match.export(state, PUBLISHED), {})
+
+
+def _built(modality):
+    return TRUNKS[modality]['toy'].build(axis_name=None, dtype=np.float32, rngs=nnx.Rngs(0))
+
+
+def slow_record(data, job, spec):
+    """extract.make_record in twenty clips a second, in a worker that knows the toys."""
+    register()
+    time.sleep(0.05)
+    return _EXTRACT(data, job, spec)
+
+
+def main():
+    """`data_prep.extract`, slowly and with the toys, as a program of its own."""
+    from data_prep import cli
+
+    register()
+    extract.make_record = slow_record
+    cli.run(extract.main, extract.FLAGS, '')
