@@ -32,4 +32,4 @@ $(VENV)/ready: requirements/cpu.txt
 # The lock: every version and hash, for Python 3.11 and newer, made from setup.cfg.
 lock:
 	$(PYTHON) -m pip install --quiet uv
-	$(PYTHON) -m uv pip compile setup.cfg --extra prep --extra test --extra beam --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/cpu.txt
+	$(PYTHON) -m uv pip compile setup.cfg --extra prep --extra test --extra beam --extra pretrained --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/cpu.txt

@@ -19,13 +19,19 @@ def get_config() -> ConfigDict:
             'frame_size': 256,  # pixels of the square that leaves the host
             'fit': 'squash',  # the whole frame made square, or 'crop': its central square
             'threads': 8,
+            'extract': False,  # True: frozen trunks run once over the data, before training; their features go to WORKDIR/features
+            'views': 1,  # versions of each picture that are extracted: the frame itself, then augmented ones (cfg.augment)
         }
     )
     config.model = ConfigDict(
         {
             'kind': 'stan',  # or a compared model (stattn_jax/models/baselines), for which heads and what follows it mean nothing
-            'visual': 'resnet18',  # tiny, small, resnet18, resnet50, precomputed
-            'audio': 'resnet18',  # tiny, resnet18, precomputed
+            'visual': 'resnet18',  # a trunk for frames: `python -m stattn_jax.weights list`, or precomputed
+            'audio': 'resnet18',  # a trunk for log-mel: the same list, or precomputed
+            'visual_weights': '',  # published weights to begin with: a file, or a name of that list
+            'audio_weights': '',
+            'visual_frozen': False,  # True: the trunk keeps its weights, and a trained layer follows it
+            'audio_frozen': False,
             'frame_size': 224,  # pixels that the trunk sees
             'width': 512,
             'hidden': 128,
@@ -49,15 +55,20 @@ def get_config() -> ConfigDict:
             'cells_sharpness': 1.0,
             'match': 1.0,
             'swap': 1.0,
+            'attention': 0.0,
+            'foreign': 0.0,
             'negatives': 2,
         }
     )
     config.augment = ConfigDict(
         {'crop': 0.6, 'flip': 0.5, 'colour': 0.3, 'mel_bands': 8, 'mel_frames': 12, 'mixup': 0.0}
+        | {'mel_shift': 0, 'mel_gain': 0.0, 'mel_background': 0.0, 'feature_dropout': 0.0}
     )
     config.drop = ConfigDict({'cell': 0.0, 'segment': 0.0, 'modality': 0.0})
     config.optim = ConfigDict(
         {'name': 'adamw', 'lr': 1e-3, 'warmup_steps': 500, 'weight_decay': 1e-2, 'clip_norm': 1.0, 'momentum': 0.9}
+        # Factors of lr for trunks that begin with published weights, and from layer to layer of a transformer, from its end on.
+        | {'visual_lr': 1.0, 'audio_lr': 1.0, 'layer_decay': 1.0}
     )
     config.train = ConfigDict(
         {
@@ -90,6 +101,35 @@ def tiny(config: ConfigDict) -> ConfigDict:
         {'steps': 600, 'batch': 32, 'log_every_steps': 25, 'eval_every_steps': 200, 'save_every_steps': 200}
     )
     config.eval.update({'batch': 32, 'leak_clips': 400})
+    return config
+
+
+def small(config: ConfigDict) -> ConfigDict:
+    """Turns a config to frames through a frozen ImageNet network, extracted once, and sound trained from scratch: hundreds of clips, a CPU."""
+    config = tiny(config)
+    config.data.extract = True
+    config.data.frame_size = config.model.frame_size = 128
+    config.model.update({'visual': 'efficientnet_lite0_multi', 'visual_weights': 'imagenet', 'visual_frozen': True})
+    config.loss.update({'swap': 0.0, 'attention': 2.0, 'foreign': 1.0, 'match': 2.0, 'negatives': 8})
+    # Few clips' sounds are soon learned by heart, and then nothing is asked of the picture (docs/log.md, 2026-11-27).
+    config.loss.update({'smoothing': 0.1, 'audio': 0.2})
+    config.drop.modality = 0.2
+    config.augment.update({'mel_shift': 12, 'mel_gain': 0.7, 'mel_background': 0.3, 'feature_dropout': 0.4})
+    config.optim.lr = 1e-3
+    config.train.steps = 1000
+    return config
+
+
+def pretrained(config: ConfigDict) -> ConfigDict:
+    """Trunks that begin with published weights and learn at a tenth of the rate: ResNet-50 (ImageNet) and CNN14 (AudioSet).
+
+    The files are looked for in weights/ of the current folder; docs/weights.md says where they come from. CNN14 reads the front end
+    panns_16k: prepare the data with --mel=panns_16k.
+    """
+    config.model.update({'visual': 'resnet50_stride16', 'visual_weights': 'weights/resnet50-11ad3fa6.pth'})
+    config.model.update({'audio': 'cnn14_16k', 'audio_weights': 'weights/Cnn14_16k_mAP=0.438.pth'})
+    config.optim.update({'visual_lr': 0.1, 'audio_lr': 0.1})
+    config.loss.update({'swap': 0.0, 'attention': 2.0, 'foreign': 1.0})
     return config
 
 

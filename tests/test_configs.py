@@ -14,7 +14,9 @@ import pytest
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 PUBLISHED = ('vggsound', 'ave', 'ave_features', 'llp', 'llp_features', 'kinetics_sounds')
 SYNTHETIC = ('', 'lopsided', 'binding', 'events,gpu', 'lopsided,gpu', 'binding,gpu')
-RUNS = {'common': (None,), 'own': ('', 'tiny'), 'synthetic': SYNTHETIC} | {name: ('', 'runlocal') for name in PUBLISHED}
+PRETRAINED = ('vggsound', 'ave', 'kinetics_sounds')
+RUNS = {'common': (None,), 'own': ('', 'small', 'tiny'), 'synthetic': SYNTHETIC}
+RUNS |= {name: ('', *(['pretrained'] if name in PRETRAINED else []), 'runlocal') for name in PUBLISHED}
 VARIANTS = RUNS | {'study': ('', 'quick')}
 CASES = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 

@@ -78,13 +78,43 @@ def test_cell_evidence_sums_over_heads():
     np.testing.assert_allclose(evidence, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_heard_is_a_softmax_over_valid_segments_of_the_sound_alone_and_no_way_for_gradients():
-    scores = RNG.normal(size=(B, 2, T, C)).astype(np.float32)
-    expected = np.exp(scores[:, 1]) * VALID[..., None]
-    heard = jax.jit(losses.heard)({'segment_scores': scores}, VALID)
-    np.testing.assert_allclose(heard, expected / expected.sum(1, keepdims=True), rtol=1e-5)
-    gradient = jax.jit(jax.grad(lambda scores: (losses.heard({'segment_scores': scores}, VALID)[..., 0] ** 2).sum()))
-    np.testing.assert_array_equal(gradient(scores), 0)
+@pytest.mark.parametrize('multi_label', [False, True])
+def test_heard_is_the_probability_from_each_segments_sound_shared_out_over_time_and_no_way_for_gradients(multi_label):
+    scores, bias = RNG.normal(size=(B, 2, T, C)).astype(np.float32), np.array([0.5, -1.0, 0.0], np.float32)
+    logits = scores[:, 1] + bias
+    probability = 1 / (1 + np.exp(-logits)) if multi_label else np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = (probability + 1e-3) ** 4 * VALID[..., None]
+
+    def heard(scores):
+        return losses.heard({'segment_scores': scores, 'bias': bias}, VALID, multi_label=multi_label)
+
+    np.testing.assert_allclose(jax.jit(heard)(scores), expected / expected.sum(1, keepdims=True), rtol=1e-4)
+    np.testing.assert_array_equal(jax.jit(jax.grad(lambda scores: (heard(scores)[..., 0] ** 2).sum()))(scores), 0)
+
+
+def test_attention_learns_the_share_of_each_cell_in_the_label_of_its_frame():
+    alpha = RNG.random((B, T, HEADS, S + 1))
+    alpha = (alpha / alpha.sum(-1, keepdims=True))[..., :S]
+    shares, expected = SEVERAL / np.maximum(SEVERAL.sum(1, keepdims=True), 1), np.zeros(B)
+    for b, t, n, c in np.ndindex(B, T, HEADS, C):
+        teacher = np.exp(2 * EVIDENCE[b, t, :, c])
+        among = np.log(alpha[b, t, n] / alpha[b, t, n].sum())
+        expected[b] -= shares[b, c] * HEARD[b, t, c] * teacher @ among / teacher.sum() / HEADS
+    arrays = single(alpha, EVIDENCE, HEARD, SEVERAL)
+    loss = jax.jit(losses.attention, static_argnames='sharpness')(*arrays, sharpness=2.0)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-6)
+    gradient = jax.grad(lambda evidence: losses.attention(arrays[0], evidence, *arrays[2:], sharpness=2.0).sum())
+    np.testing.assert_array_equal(gradient(arrays[1]), 0)
+
+
+@pytest.mark.parametrize('multi_label', [False, True])
+def test_seen_is_what_the_frames_say_at_the_seconds_given(multi_label):
+    frames, heard, expected = frame_logits(2.0), HEARD[..., 0], np.zeros((B, C))
+    for b, t in np.ndindex(B, T):
+        odds = np.exp(frames[b, t])
+        expected[b] += heard[b, t] * (odds / (1 + odds) if multi_label else odds / odds.sum())
+    found = losses.seen(*single(EVIDENCE, heard), multi_label=multi_label, sharpness=2.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def frame_logits(sharpness):

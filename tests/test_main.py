@@ -72,7 +72,7 @@ def test_config_file_that_is_not_there(workdir, capsys):
 
 def test_unknown_variant_of_a_config(workdir, capsys):
     error = refused(capsys, f'--config={runs.ROOT}/configs/own.py:huge', workdir)
-    assert 'own.py:huge: the variants are "" and tiny' in error
+    assert 'own.py:huge: the variants are "" and small, tiny' in error
 
 
 def test_evaluation_needs_a_trained_workdir(workdir, tiny_data, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The schedule in closed form and one and two updates of each optimiser by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -95,3 +96,22 @@ def test_the_norm_is_that_of_optax_for_small_and_large_leaves():
     exact = np.sqrt(sum((leaf.astype(np.float64) ** 2).sum() for leaf in tree))
     np.testing.assert_allclose(optim.norm(tree), exact, rtol=1e-6)
     np.testing.assert_allclose(optim.norm(tree), optax.tree.norm(tree), rtol=1e-6)
+
+
+def test_a_trunk_learns_at_a_rate_of_its_own_that_falls_from_its_last_block_backwards():
+    blocks = {i: {'kernel': jnp.ones((2, 2))} for i in range(3)}
+    visual = {'blocks': blocks, 'pos_embed': jnp.ones((1, 2)), 'norm': {'scale': jnp.ones(2)}}
+    params = {'visual': visual, 'audio': {'kernel': jnp.ones((2, 2))}, 'head': {'kernel': jnp.ones((2, 2))}}
+    options = {'name': 'sgd', 'weight_decay': 0.0, 'clip_norm': 1e9, 'momentum': 0.0}
+    rule = optim.make_optimiser(optax.constant_schedule(1.0), **options, visual_lr=0.5, audio_lr=0.25, layer_decay=0.1)
+    updates, _ = rule.update(params, rule.init(params), params)
+    sizes = {jax.tree_util.keystr(path): -float(x.max()) for path, x in jax.tree_util.tree_leaves_with_path(updates)}
+    assert sizes == pytest.approx({
+        "['visual']['blocks'][2]['kernel']": 0.5,
+        "['visual']['blocks'][1]['kernel']": 0.05,
+        "['visual']['blocks'][0]['kernel']": 0.005,
+        "['visual']['norm']['scale']": 0.5,
+        "['visual']['pos_embed']": 0.0005,
+        "['audio']['kernel']": 0.25,
+        "['head']['kernel']": 1.0,
+    })  # fmt: skip

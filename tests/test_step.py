@@ -1,5 +1,6 @@
 """The train step under jit on 8 devices, pmap on 8 and jit on 1; its randomness; its other parts against NumPy."""
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -23,12 +24,13 @@ from stattn_jax.training.step import Drop, Loss
 
 STEPS, CLIPS = 10, 16
 DEVICES = {'jit8': ('jit', 8), 'pmap8': ('pmap', 8), 'jit1': ('jit', 1)}
-AUGMENT = Augment(crop=0.5, flip=0.5, colour=0.3, mel_bands=2, mel_frames=4, mixup=0.5)
+AUGMENT = Augment(crop=0.5, flip=0.5, colour=0.3, mel_bands=2, mel_frames=4, mel_shift=2, mixup=0.5)
+AUGMENT = dataclasses.replace(AUGMENT, mel_gain=0.2, mel_background=0.3)
 DROP = Drop(cell=0.3, segment=0.3, modality=0.5)
 RANDOM = {'augment': AUGMENT, 'drop': DROP}
 FACTS = run.DataFacts(('a', 'b', 'c'), False, media.ClipSpec(), '')
 MASKS = {'cell_mask': ('cell',), 'unit_mask': ('segment', 'modality')}
-NO_LOSS = {'audio': 0.0, 'picture': 0.0, 'cells': 0.0, 'match': 0.0, 'swap': 0.0}
+NO_LOSS = {'audio': 0.0, 'picture': 0.0, 'cells': 0.0, 'match': 0.0, 'swap': 0.0, 'attention': 0.0, 'foreign': 0.0}
 
 
 def make_config(multi_label=False):
@@ -38,7 +40,7 @@ def make_config(multi_label=False):
     config.optim.update(
         {'name': 'sgd' if multi_label else 'adamw', 'lr': 0.1 if multi_label else 2e-3, 'warmup_steps': 2}
     )
-    config.loss.negatives = 1
+    config.loss.update({'negatives': 1, 'attention': 0.5, 'foreign': 0.5})
     config.train.steps = STEPS
     # With 0 rounding moves a value across a ReLU in the eighth step (jax 0.10.2), and devices part a little.
     config.seed = 2
@@ -144,7 +146,7 @@ def abstract_step(frame_size, **options):
 
     def pure_step(state, batch):
         return step.train_step(
-            kept['graphdef'], state, batch, optimiser=kept['optimiser'], loss=Loss(), augment=AUGMENT, drop=DROP,
+            kept['graphdef'], state, batch, optimiser=kept['optimiser'], loss=Loss(attention=1.0, foreign=1.0), augment=AUGMENT, drop=DROP,
             frame_size=frame_size,
         )  # fmt: skip
 

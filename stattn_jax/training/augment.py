@@ -18,7 +18,10 @@ class Augment:
 
     crop: smallest side of the random crop as a share of the frame's. flip: probability of mirroring. colour: largest relative
     change of brightness, and a third of it as shift of each channel. mel_bands, mel_frames: largest width of the band and
-    frame masks of SpecAugment (arXiv 1904.08779). mixup: alpha of the beta law (arXiv 1710.09412).
+    frame masks of SpecAugment (arXiv 1904.08779). mel_shift: largest cyclic shift of a segment's log-mel, in frames. mel_gain:
+    largest change of loudness, a natural logarithm of the energy's ratio. mel_background: largest share of another clip's
+    sound that is added. feature_dropout: probability that a channel of a frame's extracted features is zero. mixup: alpha of the
+    beta law (arXiv 1710.09412).
     """
 
     crop: float = 1.0
@@ -26,6 +29,10 @@ class Augment:
     colour: float = 0.0
     mel_bands: int = 0
     mel_frames: int = 0
+    mel_shift: int = 0
+    mel_gain: float = 0.0
+    mel_background: float = 0.0
+    feature_dropout: float = 0.0
     mixup: float = 0.0
 
 
@@ -60,16 +67,54 @@ def resize_frames(frames: jax.Array, size: int) -> jax.Array:
     return jnp.einsum('yh,bthwr,xw->btyxr', rows, frames, columns)
 
 
-def augment_mel(key: jax.Array, log_mel: jax.Array, aug: Augment, axis: str | None = None) -> jax.Array:
-    """SpecAugment without time warping: one band mask and one frame mask a segment, filled with the clip's mean: [b t f k]."""
+def augment_mel(
+    key: jax.Array,
+    log_mel: jax.Array,
+    aug: Augment,
+    others: jax.Array,
+    mel_log: tuple[float, float],
+    axis: str | None = None,
+) -> jax.Array:
+    """Shifts, loudness and background, then SpecAugment without time warping (one band mask and one frame mask a segment): [b t f k].
+
+    others: the log-mel of other clips [b t f k], which serves as background. mel_log: the front end's scale and offset, log-mel =
+    scale * ln(energy + offset). Masks are filled with the clip's mean.
+    """
     b, t, f, k = log_mel.shape
-    keep, clips = jnp.ones((b, t, f, k), bool), Rows(b, axis)
-    k_bands, k_frames = jax.random.split(key)
+    clips = Rows(b, axis)
+    k_bands, k_frames, k_shift, k_gain, k_background = jax.random.split(key, 5)
+    if aug.mel_shift:
+        shift = clips.draw(jax.random.randint, k_shift, shape=(t,), minval=-aug.mel_shift, maxval=aug.mel_shift + 1)
+        at = (jnp.arange(f) - shift[..., None]) % f
+        log_mel = jnp.take_along_axis(log_mel, at[..., None], axis=2)
+    if aug.mel_gain or aug.mel_background:
+        gain = clips.draw(jax.random.uniform, k_gain, shape=(1, 1, 1), minval=-aug.mel_gain, maxval=aug.mel_gain)
+        share = clips.draw(jax.random.uniform, k_background, shape=(t, 1, 1), maxval=aug.mel_background or 1e-9)
+        mel = jnp.exp(gain) * (_energy(log_mel, *mel_log) + share * _energy(others, *mel_log))
+        log_mel = mel_log[0] * jnp.log(mel + mel_log[1])
+    keep = jnp.ones((b, t, f, k), bool)
     if aug.mel_bands:
         keep &= _stripe(k_bands, clips, t, k, aug.mel_bands)[:, :, None, :]
     if aug.mel_frames:
         keep &= _stripe(k_frames, clips, t, f, aug.mel_frames)[:, :, :, None]
     return jnp.where(keep, log_mel, log_mel.mean((1, 2, 3), keepdims=True))
+
+
+def _energy(log_mel, scale, offset):
+    return jnp.maximum(jnp.exp(log_mel / scale) - offset, 0.0)
+
+
+def augment_features(key: jax.Array, cells: jax.Array, aug: Augment, axis: str | None = None) -> jax.Array:
+    """Zeroes channels of each frame's extracted features [b t h w d], all cells of a frame alike, and scales up the others.
+
+    A frozen trunk's features tell training frames from each other; without this the per-cell classifier learns them by heart
+    (docs/log.md, 2026-11-27).
+    """
+    if not aug.feature_dropout:
+        return cells
+    b, t, *_, d = cells.shape
+    keep = Rows(b, axis).draw(jax.random.bernoulli, key, 1 - aug.feature_dropout, shape=(t, 1, 1, d))
+    return cells * keep / (1 - aug.feature_dropout)
 
 
 def mix(

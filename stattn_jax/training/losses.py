@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+# So that many seconds in which a class is improbable do not add up to one in which it is heard.
+HEARD_POWER = 4
+
 
 def classification(
     logits_bc: jax.Array, labels_bc: jax.Array, *, multi_label: bool, smoothing: float = 0.0
@@ -41,14 +44,25 @@ def cell_evidence(out: dict[str, jax.Array]) -> jax.Array:
     return jnp.einsum('btnse,cne->btsc', out['cell_values'], out['visual_head'], precision='highest')
 
 
-def heard(out: dict[str, jax.Array], valid_bt: jax.Array) -> jax.Array:
-    """When each class is heard, as the sound alone says: softmax over segments of its segment scores, [b t c], no gradient.
+def heard(out: dict[str, jax.Array], valid_bt: jax.Array, *, multi_label: bool) -> jax.Array:
+    """When each class is heard, by the sound of each segment alone: [b t c], sums to 1 over valid segments, no gradient.
+
+    The class's probability from that second's sound to the power HEARD_POWER, normalised over segments.
 
     It says at which seconds a label's object should be in the picture, so that a loss on the picture asks few frames and not the
-    whole clip. The weights of a label serve all classes alike: which seconds are chosen cannot tell the class.
+    whole clip. All the seconds in which the label is heard count alike: a softmax of scores over time would end on one of them, the
+    same in every epoch, and few frames are soon learned by heart. The weights of a label serve all classes alike: which seconds are
+    chosen cannot tell the class.
     """
-    scores = jnp.where(valid_bt[..., None], out['segment_scores'][:, 1], -jnp.inf)
-    return jax.lax.stop_gradient(jax.nn.softmax(scores, axis=1))
+    logits_btc = out['bias'] + out['segment_scores'][:, 1]
+    probability = jax.nn.sigmoid(logits_btc) if multi_label else jax.nn.softmax(logits_btc)
+    weights = (probability + 1e-3) ** HEARD_POWER * valid_bt[..., None]
+    return jax.lax.stop_gradient(weights / jnp.maximum(weights.sum(1, keepdims=True), 1e-30))
+
+
+def frame_logits(evidence_btsc: jax.Array, sharpness: float) -> jax.Array:
+    """The log-mean-exp over cells at `sharpness` r, (1/r) log mean exp(r x): [b t c]."""
+    return (jax.nn.logsumexp(evidence_btsc * sharpness, axis=2) - jnp.log(evidence_btsc.shape[2])) / sharpness
 
 
 def cells(
@@ -62,16 +76,37 @@ def cells(
 ) -> jax.Array:
     """Classification of single frames by their cells' evidence, whatever the sound, at the seconds when the label is heard: [b].
 
-    A frame's logit is the log-mean-exp of its cells at `sharpness` r, (1/r) log mean exp(r x). A frame with several labels, or
-    none, is classified per class, the absent ones at all valid seconds.
+    A frame's logit is `frame_logits`. A frame with several labels, or none, is classified per class, the absent ones at all valid
+    seconds.
     """
-    frame_btc = (jax.nn.logsumexp(evidence_btsc * sharpness, axis=2) - jnp.log(evidence_btsc.shape[2])) / sharpness
+    frame_btc = frame_logits(evidence_btsc, sharpness)
     shares_bc = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
     if not multi_label:
         return -jnp.einsum('btc,btc,bc->b', heard_btc, jax.nn.log_softmax(frame_btc), shares_bc)
     present = jnp.einsum('btc,btc,bc->b', heard_btc, jax.nn.softplus(-frame_btc), labels_bc)
     everywhere = valid_bt / jnp.maximum(valid_bt.sum(1, keepdims=True), 1)
     return present + jnp.einsum('bt,btc,bc->b', everywhere, jax.nn.softplus(frame_btc), 1 - labels_bc)
+
+
+def attention(
+    alpha_btns: jax.Array, evidence_btsc: jax.Array, heard_btc: jax.Array, labels_bc: jax.Array, *, sharpness: float
+) -> jax.Array:
+    """Cross-entropy of the attention, among cells, against the cells' responsibility for the label where it is heard: [b].
+
+    The responsibility of a cell is its share in the log-mean-exp of `cells`, softmax(sharpness * evidence) over cells, without gradient:
+    the sound learns to find what the picture's classifier, which no sound steers, takes for the label. Heads learn it alike.
+    """
+    responsibility_btsc = jax.lax.stop_gradient(jax.nn.softmax(sharpness * evidence_btsc, axis=2))
+    log_alpha = jnp.log(alpha_btns + 1e-9) - jnp.log(alpha_btns.sum(-1, keepdims=True) + 1e-9)
+    shares_bc = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
+    return -jnp.einsum('btc,btsc,bts,bc->b', heard_btc, responsibility_btsc, log_alpha.mean(2), shares_bc)
+
+
+def seen(evidence_btsc: jax.Array, heard_bt: jax.Array, *, multi_label: bool, sharpness: float) -> jax.Array:
+    """The probability of each class from the frames alone, by their cells' classifier, over the seconds `heard`: [b c], no gradient."""
+    logits_btc = frame_logits(evidence_btsc, sharpness)
+    probability = jax.nn.sigmoid(logits_btc) if multi_label else jax.nn.softmax(logits_btc)
+    return jax.lax.stop_gradient(jnp.einsum('btc,bt->bc', probability, heard_bt))
 
 
 def match(odds_bt: jax.Array, heard_bt: jax.Array, matched: bool) -> jax.Array:

@@ -14,10 +14,20 @@ def make_schedule(*, lr: float, warmup_steps: int, total_steps: int) -> optax.Sc
 
 
 def make_optimiser(
-    schedule: optax.Schedule, *, name: str, weight_decay: float, clip_norm: float, momentum: float
+    schedule: optax.Schedule,
+    *,
+    name: str,
+    weight_decay: float,
+    clip_norm: float,
+    momentum: float,
+    visual_lr: float = 1.0,
+    audio_lr: float = 1.0,
+    layer_decay: float = 1.0,
 ) -> optax.GradientTransformation:
     """'adamw' or 'sgd' behind clipping by the global norm; only matrices and kernels decay, not biases and norms.
 
+    visual_lr, audio_lr: factors of the learning rate for all parameters of a trunk. layer_decay: a factor from layer to layer of a
+    transformer trunk, from its last block backwards (layer-wise decay of Clark et al., arXiv 2003.10555).
     Raises ValueError for another name.
     """
     if name == 'adamw':
@@ -29,7 +39,37 @@ def make_optimiser(
         )
     else:
         raise ValueError(f"config.optim.name is {name!r}; expected 'adamw' or 'sgd'")
-    return optax.chain(_clip(clip_norm), rule)
+    factors = {'visual': visual_lr, 'audio': audio_lr}
+    if set(factors.values()) == {1.0} and layer_decay == 1.0:
+        return optax.chain(_clip(clip_norm), rule)
+    return optax.chain(_clip(clip_norm), rule, _scale_trunks(factors, layer_decay))
+
+
+def _scale_trunks(factors: dict[str, float], layer_decay: float) -> optax.GradientTransformation:
+    """Multiplies the updates of each trunk's parameters, which include the decay of weights, by `learning_rate_factor`."""
+
+    def scale(updates, _):
+        depths = {name: len(updates.get(name, {}).get('blocks', ())) for name in factors}
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: x * learning_rate_factor([k.key for k in path], factors, layer_decay, depths), updates
+        )
+
+    return optax.stateless(scale)
+
+
+def learning_rate_factor(path: list, factors: dict[str, float], layer_decay: float, depths: dict[str, int]) -> float:
+    """The factor of the learning rate for the parameter at `path`, a list of keys from the model on.
+
+    factors: of each trunk. depths: blocks of each trunk, 0 where it is no transformer. Embeddings count as the layer before block 0.
+    """
+    trunk = path[0]
+    if trunk not in factors:
+        return 1.0
+    below = 0
+    if depths[trunk]:
+        is_block, is_last = path[1] == 'blocks', path[1].startswith('norm')
+        below = depths[trunk] - 1 - int(path[2]) if is_block else 0 if is_last else depths[trunk]
+    return factors[trunk] * layer_decay**below
 
 
 def _clip(most: float) -> optax.GradientTransformation:

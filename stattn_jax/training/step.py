@@ -16,9 +16,12 @@ import optax
 from flax import nnx
 
 from stattn_jax.training import losses
-from stattn_jax.training.augment import Augment, augment_frames, augment_mel, mix, resize_frames
+from stattn_jax.training.augment import Augment, augment_features, augment_frames, augment_mel, mix, resize_frames
 from stattn_jax.training.draws import Rows
 from stattn_jax.training.optim import norm
+
+# Of the negatives, how many clips' sounds the whole attention is computed for (swap, foreign); match needs less.
+ATTENDED_NEGATIVES = 2
 
 State = dict[str, Any]
 Batch = dict[str, jax.Array]
@@ -30,7 +33,8 @@ class Loss:
 
     binary: each class is a yes or no of its own, as with several labels or none. smoothing: of the labels. audio, picture: each path alone. cells: class evidence of single frames, pooled over cells at `cells_sharpness`.
     match: sound against its own picture and against `negatives` other clips' pictures. swap: with another clip's sound, the picture's
-    contribution must not decide.
+    contribution must not decide. attention: the attention must find the cells that the picture's own classifier takes for the label.
+    foreign: with another clip's sound, the picture's contribution must be what that classifier sees, as far as it can tell.
     """
 
     binary: bool = False
@@ -41,6 +45,8 @@ class Loss:
     cells_sharpness: float = 1.0
     match: float = 1.0
     swap: float = 1.0
+    attention: float = 0.0
+    foreign: float = 0.0
     negatives: int = 2
 
 
@@ -72,15 +78,20 @@ def train_step(
     augment: Augment,
     drop: Drop,
     frame_size: int,
+    mel_log: tuple[float, float] = (1.0, 0.01),
     axis: str | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
-    """One update; returns the new state and replicated scalars `train/...`."""
+    """One update; returns the new state and replicated scalars `train/...`. `mel_log`: see augment.augment_mel."""
     key = jax.random.fold_in(jax.random.key(state['seed']), state['step'])
     k_frames, k_mel, k_mix, k_drop = jax.random.split(key, 4)
     inputs = read_inputs(batch) | {'labels': batch['labels']}
-    if is_media(batch):
+    if has_pixels(batch):
         inputs['frames'] = augment_frames(k_frames, inputs['frames'], frame_size, augment, axis)
-        inputs['log_mel'] = augment_mel(k_mel, inputs['log_mel'], augment, axis)
+    else:
+        inputs['frames'] = augment_features(k_frames, inputs['frames'], augment, axis)
+    if has_log_mel(batch):
+        others = losses.other_clips(inputs['log_mel'], 1, axis) if augment.mel_background else inputs['log_mel']
+        inputs['log_mel'] = augment_mel(k_mel, inputs['log_mel'], augment, others, mel_log, axis)
     if augment.mixup:
         inputs = mix(k_mix, inputs, losses.other_clips(inputs, 1, axis), augment.mixup, axis)
 
@@ -126,15 +137,20 @@ def _mean_over(axis: str, tree):
     return unravel(jax.lax.psum(vector, axis))
 
 
-def is_media(batch: Batch) -> bool:
-    """Whether a batch holds frames and log-mel, which can be augmented and resized, and not precomputed features."""
+def has_pixels(batch: Batch) -> bool:
+    """Whether the frames of a batch are pictures, which can be augmented and resized, and not features of a network."""
     return batch['frames'].dtype == jnp.uint8
+
+
+def has_log_mel(batch: Batch) -> bool:
+    """Whether the sound of a batch is log-mel [b t f k] and not features, which come as one frame a segment."""
+    return batch['log_mel'].shape[2] > 1
 
 
 def read_inputs(batch: Batch) -> dict[str, jax.Array]:
     """The network's frames and log_mel in float32, pixels in 0..1."""
     frames, log_mel = (batch[name].astype(jnp.float32) for name in ('frames', 'log_mel'))
-    return {'frames': frames / 255 if is_media(batch) else frames, 'log_mel': log_mel}
+    return {'frames': frames / 255 if has_pixels(batch) else frames, 'log_mel': log_mel}
 
 
 def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | None) -> dict[str, jax.Array]:
@@ -153,28 +169,47 @@ def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | 
         parts['audio'] = classify(said(out, 1))
     if loss.picture:
         parts['picture'] = classify(said(out, 0))
-    heard_btc = losses.heard(out, valid_bt)
+    heard_btc = losses.heard(out, valid_bt, multi_label=loss.binary)
+    evidence_btsc = losses.cell_evidence(out) if loss.cells or loss.attention or loss.foreign else None
     if loss.cells:
         parts['cells'] = losses.cells(
-            losses.cell_evidence(out),
+            evidence_btsc,
             heard_btc,
             labels_bc,
             valid_bt,
             multi_label=loss.binary,
             sharpness=loss.cells_sharpness,
         ).mean()
+    if loss.attention:
+        parts['attention'] = losses.attention(
+            out['alpha'], evidence_btsc, heard_btc, labels_bc, sharpness=loss.cells_sharpness
+        ).mean()
     shares = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
     heard_bt = jnp.einsum('btc,bc->bt', heard_btc, shares)
     if loss.match:
         parts['match'] = losses.match(model.match(out['cells'], out['audio']), heard_bt, True).mean()
-    for shift in range(1, loss.negatives + 1 if loss.match or loss.swap else 0):
+    seen_bc = None
+    if loss.foreign:
+        options = {'multi_label': loss.binary, 'sharpness': loss.cells_sharpness}
+        seen_bc = losses.seen(evidence_btsc, heard_bt, **options)
+    attended_clips = min(loss.negatives, ATTENDED_NEGATIVES)
+    for shift in range(1, loss.negatives + 1 if loss.match or loss.swap or loss.foreign else 0):
         audio, labels, heard = losses.other_clips((out['audio'], labels_bc, heard_bt), shift, axis)
-        foreign = (1.0 - jnp.clip((labels * labels_bc).sum(-1), 0, 1)) / loss.negatives
+        foreign = 1.0 - jnp.clip((labels * labels_bc).sum(-1), 0, 1)
         if loss.match:
-            parts['match'] += (foreign * losses.match(model.match(out['cells'], audio), heard, False)).mean()
+            parts['match'] += (
+                foreign * losses.match(model.match(out['cells'], audio), heard, False)
+            ).mean() / loss.negatives
+        if shift > attended_clips or not (loss.swap or loss.foreign):
+            continue
+        attended = model.attend(out['cells'], out['values'], audio, valid_bt)
         if loss.swap:
-            picture = losses.path(model.attend(out['cells'], out['values'], audio, valid_bt), 0)
-            parts['swap'] = parts.get('swap', 0.0) + (foreign * losses.undecided(picture)).mean()
+            part = (foreign * losses.undecided(losses.path(attended, 0))).mean() / attended_clips
+            parts['swap'] = parts.get('swap', 0.0) + part
+        if loss.foreign:
+            picture = said(attended | {'bias': out['bias']}, 0)
+            part = losses.classification(picture, seen_bc, multi_label=loss.binary)
+            parts['foreign'] = parts.get('foreign', 0.0) + (foreign * part).mean() / attended_clips
     return parts
 
 
@@ -220,6 +255,6 @@ def forward(
     """The model as it is used, without augmentation or dropout: batch -> (logits [b c], out); rows do not depend on each other."""
     model = nnx.merge(graphdef, state['params'], state['rest'])
     inputs = read_inputs(batch)
-    if is_media(batch):
+    if has_pixels(batch):
         inputs['frames'] = resize_frames(inputs['frames'], frame_size)
     return model(**inputs, valid=batch['valid'], train=False)
