@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
     config.drop = ConfigDict({'cell': 0.0, 'segment': 0.0, 'modality': 0.0})
     config.optim = ConfigDict(
         {'name': 'adamw', 'lr': 1e-3, 'warmup_steps': 500, 'weight_decay': 1e-2, 'clip_norm': 1.0, 'momentum': 0.9}
-        # Factors of lr for trunks that begin with published weights, and from layer to layer of a transformer, from its end on.
+        # Factors of lr for the trunks, and from layer to layer of a transformer, from its end on.
         | {'visual_lr': 1.0, 'audio_lr': 1.0, 'layer_decay': 1.0}
     )
     config.train = ConfigDict(
@@ -110,10 +110,9 @@ def small(config: ConfigDict) -> ConfigDict:
     config.data.extract = True
     config.data.frame_size = config.model.frame_size = 128
     config.model.update({'visual': 'efficientnet_lite0_multi', 'visual_weights': 'imagenet', 'visual_frozen': True})
-    config.loss.update({'swap': 0.0, 'attention': 2.0, 'foreign': 1.0, 'match': 2.0, 'negatives': 8})
-    # Few clips' sounds are soon learned by heart, and then nothing is asked of the picture (docs/log.md, 2026-11-27).
+    config.loss.update({'swap': 0.0, 'attention': 2.0, 'foreign': 2.0, 'match': 2.0, 'negatives': 8})
+    # Few clips' sounds are soon learned by heart, and then the picture gets no gradient from the main loss (docs/log.md, 2026-11-27).
     config.loss.update({'smoothing': 0.1, 'audio': 0.2})
-    config.drop.modality = 0.2
     config.augment.update({'mel_shift': 12, 'mel_gain': 0.7, 'mel_background': 0.3, 'feature_dropout': 0.4})
     config.optim.lr = 1e-3
     config.train.steps = 1000
@@ -129,7 +128,7 @@ def pretrained(config: ConfigDict) -> ConfigDict:
     config.model.update({'visual': 'resnet50_stride16', 'visual_weights': 'weights/resnet50-11ad3fa6.pth'})
     config.model.update({'audio': 'cnn14_16k', 'audio_weights': 'weights/Cnn14_16k_mAP=0.438.pth'})
     config.optim.update({'visual_lr': 0.1, 'audio_lr': 0.1})
-    config.loss.update({'swap': 0.0, 'attention': 2.0, 'foreign': 1.0})
+    config.loss.update({'swap': 0.0, 'attention': 2.0, 'foreign': 2.0})
     return config
 
 

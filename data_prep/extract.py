@@ -3,7 +3,7 @@
   python -m data_prep.extract --data=DATA --out=FEATURES --visual=efficientnet_lite0_multi --visual_weights=imagenet
   python -m data_prep.extract --data=DATA --out=FEATURES --audio=NAME --audio_weights=FILE [--views=4] [--runner=beam]
 
-What no trunk is given for stays as it is: frames as JPEGs, sound as log-mel. Labels, events, boxes and notes are
+A modality without a trunk is copied as it is: frames as JPEGs, sound as log-mel. Labels, events, boxes and notes are
 passed on. A run on such data trains only what stands behind the trunks (config.model.visual_frozen), and its checkpoint
 explains video files, since the trunks are in it. --views keeps augmented versions of the pictures beside the plain one;
 training draws one each time.
@@ -168,7 +168,11 @@ def _published(modality: str, name: str) -> registry.Trunk:
 def _output(trunk: registry.Trunk, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of what a trunk makes of one frame or segment."""
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    return jax.eval_shape(lambda x: _build(trunk)(x, train=False), x).shape[1:]
+    try:
+        return jax.eval_shape(lambda x: _build(trunk)(x, train=False), x).shape[1:]
+    except ValueError as error:
+        # A front end of fixed length, or a grid that does not fit: the trunk says which.
+        raise UsageError(str(error)) from None
 
 
 def list_jobs(data: pathlib.Path, info: source.DatasetInfo) -> list[Job]:

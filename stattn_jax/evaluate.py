@@ -88,7 +88,8 @@ def eval_rows(
         shown = zip(*(model.maps(out, classes_b) for classes_b in classes_bl.T))
         maps = zip(('where', 'when'), shown)
         return rows | {name: jnp.stack(parts, axis=1) for name, parts in maps if parts[0] is not None}
-    terms = [contributions.contributions(out, classes_b) for classes_b in classes_bl.T]
+    means = state['score_mean']
+    terms = [contributions.centred_contributions(out, classes_b, means) for classes_b in classes_bl.T]
     segment, unit = contributions.segment_logits(out)
     by_segment_rows = {'segment': segment, 'unit': unit} if by_segment else {}
     return {

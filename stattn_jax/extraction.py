@@ -1,10 +1,12 @@
 """Runs frozen trunks over a run's data once, before training, by the command data_prep.extract (cfg.data.extract).
 
-The command runs in a process of its own: on a CPU it computes with one thread a process, which must be said before JAX starts.
+The command runs in a process of its own: on a CPU it computes with one thread a process, which must be said before JAX starts, and on an
+accelerator it must have the device for itself.
 """
 
 import copy
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -12,7 +14,7 @@ import jax
 import ml_collections
 
 from stattn_jax import run, trunks
-from stattn_jax.data import source, spec
+from stattn_jax.data import extracted, source, spec, tfrecord
 
 FEATURES = 'features'
 
@@ -26,7 +28,8 @@ def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_col
     frozen = [name for name in trunks.MODALITIES if config.model[f'{name}_frozen']]
     if not frozen or not isinstance(info.spec, spec.ClipSpec):
         return config
-    if jax.process_count() > 1:
+    # Not jax.process_count() alone, which would start the backend and take an accelerator from the command.
+    if jax.distributed.is_initialized() and jax.process_count() > 1:
         raise run.RunError(
             f'config.data.extract is True, which one process must do for all {jax.process_count()}; run data_prep.extract first, '
             'and give its --out as config.data.dir'
@@ -34,15 +37,19 @@ def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_col
     run.check(config)
     run.check_workdir(workdir, config)
     trunks.check(config, info.spec)
-    out = workdir / FEATURES
-    print(f'extracting the features of frozen trunks into {out}, once for this run', flush=True)
-    code = subprocess.run(
-        [sys.executable, '-m', 'data_prep.extract', *arguments(config, frozen, out)], check=False
-    ).returncode
-    if code:
+    if 'visual' in frozen and config.data.frame_size != config.model.frame_size:
         raise run.RunError(
-            f'the features could not be extracted into {out}; mend that and run the same command again', code
+            f'config.data.frame_size is {config.data.frame_size}, but config.model.frame_size {config.model.frame_size}; '
+            'expected the same, since frames are extracted at one size; give both'
         )
+    out = workdir / FEATURES
+    if not _is_made_of(out, info):
+        print(f'extracting the features of frozen trunks into {out}, once for this run', flush=True)
+        code = _run([sys.executable, '-m', 'data_prep.extract', *arguments(config, frozen, out)])
+        if code:
+            raise run.RunError(
+                f'the features could not be extracted into {out}; mend that and run the same command again', code
+            )
     config = copy.deepcopy(config)
     with config.unlocked():
         config.data.dir = str(out)
@@ -58,3 +65,28 @@ def arguments(config: ml_collections.ConfigDict, frozen: list[str], out: pathlib
         given |= {'frame_size': config.model.frame_size, 'fit': config.data.fit, 'views': config.data.views}
         given |= {'crop': config.augment.crop, 'flip': config.augment.flip, 'colour': config.augment.colour}
     return [f'--{name}={value}' for name, value in given.items()]
+
+
+def _is_made_of(out: pathlib.Path, info: source.DatasetInfo) -> bool:
+    """Whether `out` holds all features of this data; training then checks trunk, weights and size."""
+    try:
+        made = source.DatasetInfo.load(out)
+    except tfrecord.NoDataError:
+        return False
+    return isinstance(made.spec, extracted.ExtractedSpec) and made.spec.source == info.fingerprint
+
+
+def _run(command: list[str]) -> int:
+    """The exit code of a command, which SIGTERM ends together with this process."""
+    process = subprocess.Popen(command)
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if code == -signal.SIGTERM:
+        raise run.RunError('stopped while extracting; run the same command again to continue', 0)
+    return code

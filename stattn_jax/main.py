@@ -47,7 +47,7 @@ def _main(values: flags.FlagValues) -> int:
         raise run.RunError(
             'config.data.dir is not set; expected a directory that data_prep wrote; give --config.data.dir=DIR'
         )
-    if config.data.extract:
+    if config.data.extract and values.mode == 'train':
         config = extraction.prepared(config, workdir)
     numbers = train.train(config, workdir) if values.mode == 'train' else _evaluate(config, workdir)
     if jax.process_index() == 0:

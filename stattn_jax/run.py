@@ -140,11 +140,22 @@ def check(config: ml_collections.ConfigDict) -> None:
         models.check_options(config.model.kind, config.model)
     except ValueError as error:
         raise RunError(str(error)) from None
-    for option, part in (('guided', 'match'), ('guided', 'swap'), ('null_cell', 'match')):
+    needs = (('guided', 'match'), ('guided', 'swap'), ('guided', 'foreign'), ('null_cell', 'match'))
+    for option, part in needs:
         if config.model.kind == 'stan' and not config.model[option] and config.loss[part]:
             raise RunError(
                 f'config.loss.{part} is {config.loss[part]}; expected 0 with config.model.{option}=False, where it has nothing to teach'
             )
+    if config.model.kind == 'stan' and config.model.uniform_space and config.loss.attention:
+        raise RunError(
+            f'config.loss.attention is {config.loss.attention}; expected 0 with config.model.uniform_space=True, where no attention '
+            'is learned'
+        )
+    asked = [part for part in ('match', 'swap', 'foreign') if config.loss[part]]
+    if config.model.kind == 'stan' and asked and config.loss.negatives < 1:
+        raise RunError(
+            f'config.loss.negatives is {config.loss.negatives}; expected 1 or more with config.loss.{asked[0]} {config.loss[asked[0]]}'
+        )
 
 
 def is_binary(config: ml_collections.ConfigDict, facts: DataFacts) -> bool:

@@ -29,6 +29,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
     data_source = source.RecordSource(config.data.dir, config.data.split)
     facts = run.DataFacts.of(data_source.info)
     trunks.check(config, facts.spec)
+    trunks.check_augmentation(config, facts.spec)
     eval_splits = evaluate.splits_of(config, data_source.info)
     select = evaluate.selects(config, data_source.info)
     # ------------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import jax
 import ml_collections
 from flax import traverse_util
 
+from stattn_jax import models
 from stattn_jax.command import RunError
 from stattn_jax.data import extracted, features, records
 from stattn_jax.data.spec import ClipSpec
@@ -44,7 +45,11 @@ def check(config: ml_collections.ConfigDict, spec: records.Spec, known: Sequence
             raise RunError(
                 f'config.model.{modality} is {name!r}, but {config.data.dir} holds '
                 + (f'features ({spec.source}); expected precomputed' if has_features else held)
-                + '; use a config such as configs/ave_features.py for features, configs/own.py for videos'
+                + (
+                    f'; give --config.model.{modality}={part.trunk} --config.model.{modality}_frozen=True'
+                    if part
+                    else '; use a config such as configs/ave_features.py for features, configs/own.py for videos'
+                )
             )
         if part:
             _check_extracted(config, modality, part)
@@ -52,8 +57,18 @@ def check(config: ml_collections.ConfigDict, spec: records.Spec, known: Sequence
             _check_media(config, modality, registry.find(modality, name), media_of(spec))
         if known is None:
             _check_frozen(config, modality, part)
-        elif part:
+        elif part and models.uses(config.model.kind)[modality]:
             _check_same(config, modality, part, known)
+
+
+def check_augmentation(config: ml_collections.ConfigDict, spec: records.Spec) -> None:
+    """Raises RunError for an augmentation of features where the frames are pictures, on which it would have no effect."""
+    pictures = not isinstance(spec, features.FeatureSpec) and parts_of(spec)[0] is None
+    if pictures and config.augment.feature_dropout:
+        raise RunError(
+            f'config.augment.feature_dropout is {config.augment.feature_dropout}, but {config.data.dir} holds pictures; expected 0, '
+            'or features: give --config.data.extract=True'
+        )
 
 
 def _check_frozen(config, modality, part) -> None:

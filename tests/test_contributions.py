@@ -114,6 +114,16 @@ def test_centred_terms_add_up_and_match_the_formula():
             np.testing.assert_allclose(audio[b, c], want_audio - out['beta'][b, 1, :, c] * mu[1, c], atol=3e-6)
 
 
+def test_centred_terms_of_one_class_are_those_of_all():
+    out = float32(random_out(7)[0])
+    mu, classes = jnp.asarray(np.random.default_rng(8).normal(size=(2, C)), jnp.float32), jnp.array([2, 0, 1])
+    _, visual, audio = explain.centred(out, mu)
+    own_visual, own_audio = explain.centred_contributions(out, classes, mu)
+    for b, c in enumerate(classes):
+        np.testing.assert_allclose(own_visual[b], visual[b, c], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(own_audio[b], audio[b, c], rtol=1e-5, atol=1e-6)
+
+
 def test_a_constant_moved_from_the_scores_to_the_bias_changes_the_terms_but_not_the_centred_ones():
     """Picture and sound scores +k, bias -k: without null weight the same model, and only the centred terms know it."""
     out, _ = random_out(7)

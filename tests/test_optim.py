@@ -100,8 +100,12 @@ def test_the_norm_is_that_of_optax_for_small_and_large_leaves():
 
 def test_a_trunk_learns_at_a_rate_of_its_own_that_falls_from_its_last_block_backwards():
     blocks = {i: {'kernel': jnp.ones((2, 2))} for i in range(3)}
-    visual = {'blocks': blocks, 'pos_embed': jnp.ones((1, 2)), 'norm': {'scale': jnp.ones(2)}}
-    params = {'visual': visual, 'audio': {'kernel': jnp.ones((2, 2))}, 'head': {'kernel': jnp.ones((2, 2))}}
+    visual = {'blocks': blocks, 'cls_token': jnp.ones((1, 2)), 'norm': {'scale': jnp.ones(2)}}
+    params = {
+        'visual': visual,
+        'audio': {'blocks': {0: {'kernel': jnp.ones((2, 2))}}},
+        'head': {'kernel': jnp.ones((2, 2))},
+    }
     options = {'name': 'sgd', 'weight_decay': 0.0, 'clip_norm': 1e9, 'momentum': 0.0}
     rule = optim.make_optimiser(optax.constant_schedule(1.0), **options, visual_lr=0.5, audio_lr=0.25, layer_decay=0.1)
     updates, _ = rule.update(params, rule.init(params), params)
@@ -111,7 +115,7 @@ def test_a_trunk_learns_at_a_rate_of_its_own_that_falls_from_its_last_block_back
         "['visual']['blocks'][1]['kernel']": 0.05,
         "['visual']['blocks'][0]['kernel']": 0.005,
         "['visual']['norm']['scale']": 0.5,
-        "['visual']['pos_embed']": 0.0005,
-        "['audio']['kernel']": 0.25,
+        "['visual']['cls_token']": 0.0005,
+        "['audio']['blocks'][0]['kernel']": 0.25,
         "['head']['kernel']": 1.0,
     })  # fmt: skip

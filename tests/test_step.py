@@ -40,7 +40,7 @@ def make_config(multi_label=False):
     config.optim.update(
         {'name': 'sgd' if multi_label else 'adamw', 'lr': 0.1 if multi_label else 2e-3, 'warmup_steps': 2}
     )
-    config.loss.update({'negatives': 1, 'attention': 0.5, 'foreign': 0.5})
+    config.loss.update({'negatives': 1, 'attention': 0.05, 'foreign': 0.05})
     config.train.steps = STEPS
     # With 0 rounding moves a value across a ReLU in the eighth step (jax 0.10.2), and devices part a little.
     config.seed = 2
@@ -93,7 +93,9 @@ def test_eight_devices_train_as_one_does(name, multi_label):
     for key, values in expected.items():
         # `swap` is a difference of logarithms near log(classes), exact to their rounding. A gradient jumps where rounding
         # moves a value across a ReLU or another cell to a maximum, so that norms agree less closely than losses.
-        rtol, atol = (1e-3 if 'l2_' in key else 1e-5), (1e-6 if 'swap' in key else 0)
+        # `attention` takes the logarithm of weights near 0.
+        rtol = 1e-3 if 'l2_' in key else 2e-4 if 'attention' in key else 1e-5
+        atol = 1e-6 if 'swap' in key else 0
         np.testing.assert_allclose(metrics[key], values, rtol=rtol, atol=atol, err_msg=key)
         assert np.ptp(values) > 0, key
     for part in ('params', 'rest', 'score_mean', 'step'):

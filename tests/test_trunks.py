@@ -232,7 +232,7 @@ def test_a_run_on_features_explains_the_videos_alike(world):
         'trunk': 'toy',
         'weights': 'gone.safetensors',
         'sha256': source.DatasetInfo.load(world / 'features').spec.visual.sha256,
-        'licence': 'CC0-1.0',
+        'licence': 'not checked; published weights: CC0-1.0',
     }
     timeline = model.explain_long(world / 'videos' / '6.mp4', hop=3, top_windows=1)
     np.testing.assert_allclose(timeline.explanations[0].logits, logits[0], atol=1e-3)
@@ -288,3 +288,8 @@ def test_features_of_either_or_both_give_the_logits_of_the_clips(world, weights,
     train = assemble.make_step(config, graphdef, optimiser, binary=False, axis=None)
     after, _ = jax.eval_shape(train, state, batch_of(tmp_path / 'f'))
     assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
+def test_a_model_that_does_not_look_at_frames_needs_no_trunk_for_them():
+    config = make_config(**AS_SEEN, model__kind='audio_only', data__frame_size=SIDE, model__frame_size=SIDE)
+    trunks.check(config, SEEN, [])

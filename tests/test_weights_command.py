@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -130,6 +131,18 @@ def test_help_lists_commands_and_flags(run):
     code, lines = run('--help')
     told = '\n'.join(lines)
     assert code == 0 and 'verify FILE --trunk=NAME' in told and '--out' in told and 'Exit codes' in told
+
+
+@pytest.mark.parametrize('arguments', [['inspect'], ['--help']])
+def test_a_reader_that_has_enough_ends_it_quietly(arguments, tmp_path, monkeypatch):
+    path = tmp_path / 'x.npz'
+    np.savez(path, **{f'layer{i}.weight': np.zeros(3) for i in range(500)})
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, 'w') as out:
+        monkeypatch.setattr(sys, 'stdout', out)
+        assert weights.main(['weights', *arguments, str(path)]) == 0
+        print('what is printed now goes nowhere', flush=True)
 
 
 def test_the_command_by_itself(tmp_path):

@@ -4,13 +4,32 @@ Where PyTorch is installed, its own files too.
 """
 
 import argparse
+import copy
+import io
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
-from weight_files import SIX, STATE, WHOLE, Evil, Ops, call, fails, in_legacy, in_zip, name, ops, read, storage, tensor
+from weight_files import (
+    SIX,
+    STATE,
+    WHOLE,
+    Evil,
+    Ops,
+    call,
+    fails,
+    in_legacy,
+    in_zip,
+    name,
+    ops,
+    read,
+    storage,
+    tensor,
+    whole,
+)
 
-from stattn_jax.weights import reading
+from stattn_jax.weights import pytorch, reading
 
 FORMATS = pytest.mark.parametrize('pack', [in_zip, in_legacy])
 
@@ -163,6 +182,74 @@ def test_calls_in_a_pickle_are_refused_and_not_run(pack, tmp_path):
 def test_every_way_to_call_is_refused(pack, instructions, tmp_path):
     called = 'torch.storage._load_from_bytes' if b'torch' in instructions else 'builtins.eval'
     fails(tmp_path, pack({'x': X, 'y': Ops(instructions)}, {'0': SIX}), f'would call {called} when')
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ('kind', 'dtype', 'step', 'copied'),
+    [('Float', 'f4', 1, False), ('Float', 'f4', 0, True), ('BFloat16', 'u2', 1, True), ('BFloat16', 'u2', 0, True)],
+)
+def test_tensors_that_share_numbers_are_not_copied_without_limit(pack, kind, dtype, step, copied, tmp_path):
+    views = {f't{i}': tensor('0', 1000, (1000,), (step,), kind=f'torch.{kind}Storage') for i in range(30)}
+    content = pack(views, {'0': np.ones(1000, dtype)})
+    if copied:
+        told = 'the tensors up to t', 'have more numbers than the file has bytes', 'save each with .clone()'
+        fails(tmp_path, content, *told)
+    else:
+        found = list(read(tmp_path, content).values())
+        assert len(found) == 30 and all(np.shares_memory(found[0], one) for one in found)
+
+
+@FORMATS
+def test_a_list_that_is_given_to_many_calls_is_refused(pack, tmp_path):
+    pairs = b'](' + b''.join(ops((f'k{i}', i)) for i in range(100)) + b'eq\x00'
+    many = pairs + name('collections.OrderedDict') + b'q\x01' + b'h\x01h\x00\x85R' * 100
+    fails(tmp_path, pack(Ops(b'(' + many + b'l'), {}), 'its calls are given more items than it has bytes')
+    many = pairs + b'(' + b'h\x00' * 999 + b'tq\x02' + name('torch._utils._rebuild_parameter') + b'q\x01'
+    fails(tmp_path, pack(Ops(b'(' + many + b'h\x01h\x02R' * 100 + b'l'), {}), 'its calls are given more items')
+    nested = pairs + name('collections.OrderedDict') + b'](' + b'h\x00' * 100 + b'e\x85R'
+    fails(tmp_path, pack(Ops(b'(' + nested + b'l'), {}), 'it makes a dict of what are no pairs of a key and a value')
+
+
+@FORMATS
+def test_what_makes_no_tensor_and_no_dict_is_told(pack, tmp_path):
+    def told(value, words):
+        fails(tmp_path, pack({'x': X, 'y': value}, {'0': SIX}), f'its pickle: {words}')
+
+    told(tensor('0', 6, (1,) * 65, (1,) * 65), 'a tensor in it has 65 dimensions, more than 64')
+    told(tensor('0', 6, (2**63,), (0,)), 'a size, a stride or an offset in it is no natural number of 63 bits')
+    told(Ops(ops(('storage', name('torch.FloatStorage'), '0', 'cpu', 6, *[None] * 9)) + b'Q'), 'it refers to something')
+    told(Ops(b'](K\x01K\x02u'), 'it adds items to an object that is no dict')
+    told(Ops(b'}(K\x01u'), 'it adds a key without a value to a dict')
+    told(Ops(b'ca-b\nc\n'), 'a GLOBAL has no valid module and name')
+    told(Ops(ops('a') + ops(1) + b'\x93'), 'a GLOBAL has no valid module and name')
+    told(Ops(ops('a' * 300) + ops('b') + b'\x93'), 'a GLOBAL has no valid module and name')
+
+
+def test_the_head_of_the_old_format_is_checked(tmp_path):
+    content = b''.join(map(whole, [pytorch.MAGIC, pytorch.VERSION, 1]))
+    fails(tmp_path, content, 'not the version 1001, or its third is no dictionary')
+
+
+def test_entries_that_are_packed_or_lie_over_others_are_refused(tmp_path):
+    stream, inner, plain = io.BytesIO(), io.BytesIO(), in_zip(STATE, WHOLE)
+    with zipfile.ZipFile(io.BytesIO(plain)) as archive, zipfile.ZipFile(stream, 'w', zipfile.ZIP_DEFLATED) as packed:
+        for entry in archive.namelist():
+            packed.writestr(entry, archive.read(entry) + bytes(500))
+    fails(tmp_path, stream.getvalue(), 'archive/byteorder in it is compressed')
+    # Storage 1 lies whole within storage 0.
+    with zipfile.ZipFile(inner, 'w') as archive:
+        archive.writestr('archive/data/1', bytes(3000))
+        within = copy.copy(archive.getinfo('archive/data/1'))
+        numbers = np.frombuffer(inner.getvalue(), np.uint8)
+    stream = io.BytesIO()
+    state = {key: tensor(key, 3000, (3000,), (1,), kind='torch.ByteStorage') for key in '01'}
+    stream.write(in_zip(state, {'0': numbers}))
+    with zipfile.ZipFile(stream, 'a') as archive:
+        within.header_offset = stream.getvalue().index(numbers.tobytes())
+        archive.filelist.append(within)
+        archive.writestr('archive/end', b'')
+    fails(tmp_path, stream.getvalue(), 'archive/data/1 in it is longer than the archive, or lies over other entries')
 
 
 def test_storages_that_do_not_fit_are_named(tmp_path):

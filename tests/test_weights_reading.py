@@ -94,6 +94,32 @@ def test_npz_of_objects_is_refused_and_not_run(tmp_path):
     assert not marker.exists()
 
 
+def test_npz_that_unpacks_to_more_than_weights_are(tmp_path):
+    path = tmp_path / 'x.npz'
+    np.savez_compressed(path, a=np.zeros(2**20, np.float32))
+    content = bytearray(path.read_bytes())
+    told = 'is longer unpacked than weights are', 'expected at most 16 times', 'save it with np.savez'
+    tracemalloc.start()
+    fails(tmp_path, content, *told, ending='.npz')
+    # The same, but the list at the end of the archive says that it unpacks to 1000 bytes.
+    struct.pack_into('<I', content, content.index(b'PK\x01\x02') + 24, 1000)
+    fails(tmp_path, content, 'Bad CRC-32', ending='.npz')
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**20
+    np.savez_compressed(path, a=np.repeat(np.arange(2**12, dtype=np.float32), 4))
+    assert len(reading.read(path)['a']) == 2**14
+
+
+def test_npz_that_is_not_packed_as_numpy_packs(tmp_path):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, 'w', zipfile.ZIP_BZIP2) as archive:
+        archive.writestr('a.npy', b'x' * 100)
+    fails(
+        tmp_path, content.getvalue(), 'a.npy is not packed as NumPy packs; expected stored or deflated', ending='.npz'
+    )
+
+
 def test_npz_that_claims_more_than_it_holds(tmp_path):
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {'descr': '<f8', 'fortran_order': False, 'shape': (2**50,)})

@@ -27,6 +27,15 @@ def contributions(out: Out, classes_b: jax.Array) -> tuple[jax.Array, jax.Array]
     return visual_bts, beta_bmt[:, 1] * score_bt
 
 
+def centred_contributions(out: Out, classes_b: jax.Array, mean_scores_mc: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The terms of `centred` for one class per clip: visual [b t s] and audio [b t]."""
+    visual_bts, audio_bt = contributions(out, classes_b)
+    beta_bmt = jnp.take_along_axis(out['beta'], classes_b[:, None, None, None], axis=-1)[..., 0]
+    mean_mb = mean_scores_mc[:, classes_b]
+    visual_mean = beta_bmt[:, 0, :, None] * jnp.mean(out['alpha'], axis=2) * mean_mb[0, :, None, None]
+    return visual_bts - visual_mean, audio_bt - beta_bmt[:, 1] * mean_mb[1, :, None]
+
+
 def all_contributions(out: Out) -> tuple[jax.Array, jax.Array]:
     """Terms of every class: visual [b c t s] and audio [b c t]."""
     beta_bmct = jnp.swapaxes(out['beta'], 2, 3)

@@ -19,6 +19,12 @@ STAN_OPTIONS = {
 }
 
 
+def uses(kind: str) -> dict[str, bool]:
+    """Whether a kind of network looks at frames ('visual') and at sound ('audio')."""
+    network = Stan if kind == 'stan' else baselines.KINDS[kind]
+    return {'visual': network.sees, 'audio': network.hears}
+
+
 def build(
     classes: int,
     *,

@@ -115,7 +115,7 @@ class Encoders(nnx.Module):
     def visual_features(self, frames: jax.Array, *, train: bool) -> jax.Array:
         """What the frame trunk makes of frames [n H W 3] in 0..1: [n h w d]; of a frozen trunk, what data_prep/extract.py stores."""
         x = frames if self.visual_scale is None else _scaled(frames, *self.visual_scale)
-        return self.visual(x.astype(self.dtype), train=train and not self.frozen[0])
+        return self.visual(x.astype(jnp.float32 if self.frozen[0] else self.dtype), train=train and not self.frozen[0])
 
     def sound(self, log_mel: jax.Array, *, train: bool) -> jax.Array:
         """log_mel [b t f k] -> [b t d] in float32; segments do not depend on each other."""
@@ -130,7 +130,7 @@ class Encoders(nnx.Module):
     def audio_features(self, log_mel: jax.Array, *, train: bool) -> jax.Array:
         """What the log-mel trunk makes of segments [n f k]: [n d]; of a frozen trunk, what data_prep/extract.py stores."""
         x = log_mel if self.audio_scale is None else _scaled(log_mel, *self.audio_scale)
-        return self.audio(x.astype(self.dtype), train=train and not self.frozen[1])
+        return self.audio(x.astype(jnp.float32 if self.frozen[1] else self.dtype), train=train and not self.frozen[1])
 
 
 def _input_of(modality, name):
@@ -155,9 +155,11 @@ def _audio(name, channels, frozen, **options):
 
 def _trunk(modality, name, frozen, *, width, **options):
     """The trunk and, where it is frozen, the layer that is trained behind it."""
-    trunk = registry.find(modality, name).build(**options)
-    if not frozen:
-        return trunk, None
+    if frozen:
+        # As data_prep/extract.py runs it, so that features and pictures give the same numbers.
+        trunk = registry.find(modality, name).build(**options | {'dtype': jnp.dtype('float32')})
+    else:
+        return registry.find(modality, name).build(**options), None
     _freeze(trunk)
     return trunk, Precomputed(trunk.width, width, **options)
 

@@ -19,7 +19,7 @@ class Augment:
     crop: smallest side of the random crop as a share of the frame's. flip: probability of mirroring. colour: largest relative
     change of brightness, and a third of it as shift of each channel. mel_bands, mel_frames: largest width of the band and
     frame masks of SpecAugment (arXiv 1904.08779). mel_shift: largest cyclic shift of a segment's log-mel, in frames. mel_gain:
-    largest change of loudness, a natural logarithm of the energy's ratio. mel_background: largest share of another clip's
+    largest change of loudness, a natural logarithm of the bands' ratio. mel_background: largest share of another clip's
     sound that is added. feature_dropout: probability that a channel of a frame's extracted features is zero. mixup: alpha of the
     beta law (arXiv 1710.09412).
     """
@@ -89,9 +89,11 @@ def augment_mel(
         log_mel = jnp.take_along_axis(log_mel, at[..., None], axis=2)
     if aug.mel_gain or aug.mel_background:
         gain = clips.draw(jax.random.uniform, k_gain, shape=(1, 1, 1), minval=-aug.mel_gain, maxval=aug.mel_gain)
-        share = clips.draw(jax.random.uniform, k_background, shape=(t, 1, 1), maxval=aug.mel_background or 1e-9)
-        mel = jnp.exp(gain) * (_energy(log_mel, *mel_log) + share * _energy(others, *mel_log))
-        log_mel = mel_log[0] * jnp.log(mel + mel_log[1])
+        mel = _energy(log_mel, *mel_log)
+        if aug.mel_background:
+            share = clips.draw(jax.random.uniform, k_background, shape=(t, 1, 1), maxval=aug.mel_background)
+            mel += share * _energy(others, *mel_log)
+        log_mel = mel_log[0] * jnp.log(jnp.exp(gain) * mel + mel_log[1])
     keep = jnp.ones((b, t, f, k), bool)
     if aug.mel_bands:
         keep &= _stripe(k_bands, clips, t, k, aug.mel_bands)[:, :, None, :]

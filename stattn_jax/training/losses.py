@@ -1,14 +1,15 @@
 """Losses on the network's logits and on its parts, all in float32; the weights come from cfg.loss.
 
 What each part is for (docs/log.md has the numbers): `audio` and `picture` train each path alone, so that neither can hide behind
-the other; `cells` trains what a cell says without letting the sound choose the cell; `match` trains the null cell. Read next: training/step.py.
+the other; `cells` trains what a cell says without letting the sound choose the cell; `match` trains the null cell; `swap` and `foreign`
+say what the picture's terms should be when the sound is another clip's; `attention` trains the attention on the cells' own evidence. Read next: training/step.py.
 """
 
 import jax
 import jax.numpy as jnp
 import optax
 
-# So that many seconds in which a class is improbable do not add up to one in which it is heard.
+# Probabilities are raised to this power, so that many improbable seconds do not outweigh the few in which a class is heard.
 HEARD_POWER = 4
 
 
@@ -89,14 +90,24 @@ def cells(
 
 
 def attention(
-    alpha_btns: jax.Array, evidence_btsc: jax.Array, heard_btc: jax.Array, labels_bc: jax.Array, *, sharpness: float
+    alpha_btns: jax.Array,
+    evidence_btsc: jax.Array,
+    heard_btc: jax.Array,
+    labels_bc: jax.Array,
+    *,
+    sharpness: float,
+    cell_mask_bts: jax.Array | None = None,
 ) -> jax.Array:
     """Cross-entropy of the attention, among cells, against the cells' responsibility for the label where it is heard: [b].
 
     The responsibility of a cell is its share in the log-mean-exp of `cells`, softmax(sharpness * evidence) over cells, without gradient:
-    the sound learns to find what the picture's classifier, which no sound steers, takes for the label. Heads learn it alike.
+    the sound learns to find the cells that the picture's classifier, which no sound steers, takes for the label. All heads learn the
+    same. `cell_mask_bts` is False for cells that training removed.
     """
-    responsibility_btsc = jax.lax.stop_gradient(jax.nn.softmax(sharpness * evidence_btsc, axis=2))
+    logits_btsc = sharpness * evidence_btsc
+    if cell_mask_bts is not None:
+        logits_btsc = jnp.where(cell_mask_bts[..., None], logits_btsc, -1e9)
+    responsibility_btsc = jax.lax.stop_gradient(jax.nn.softmax(logits_btsc, axis=2))
     log_alpha = jnp.log(alpha_btns + 1e-9) - jnp.log(alpha_btns.sum(-1, keepdims=True) + 1e-9)
     shares_bc = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
     return -jnp.einsum('btc,btsc,bts,bc->b', heard_btc, responsibility_btsc, log_alpha.mean(2), shares_bc)

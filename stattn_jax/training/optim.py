@@ -49,12 +49,17 @@ def _scale_trunks(factors: dict[str, float], layer_decay: float) -> optax.Gradie
     """Multiplies the updates of each trunk's parameters, which include the decay of weights, by `learning_rate_factor`."""
 
     def scale(updates, _):
-        depths = {name: len(updates.get(name, {}).get('blocks', ())) for name in factors}
+        depths = {name: _depth(updates.get(name, {})) for name in factors}
         return jax.tree_util.tree_map_with_path(
             lambda path, x: x * learning_rate_factor([k.key for k in path], factors, layer_decay, depths), updates
         )
 
     return optax.stateless(scale)
+
+
+def _depth(trunk) -> int:
+    """Blocks of a transformer; 0 of another trunk."""
+    return len(trunk['blocks']) if 'cls_token' in trunk else 0
 
 
 def learning_rate_factor(path: list, factors: dict[str, float], layer_decay: float, depths: dict[str, int]) -> float:

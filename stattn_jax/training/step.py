@@ -99,7 +99,7 @@ def train_step(
         model = nnx.merge(graphdef, params, state['rest'])
         masks = drop_masks(k_drop, batch['valid'], model.grid(*inputs['frames'].shape[2:4]), drop, axis)
         logits, out = model(inputs['frames'], inputs['log_mel'], batch['valid'], train=True, **masks)
-        parts = loss_parts(model, logits, out, inputs['labels'], batch['valid'], loss, axis)
+        parts = loss_parts(model, logits, out, inputs['labels'], batch['valid'], loss, axis, masks.get('cell_mask'))
         total = total_loss(parts, loss)
         top1 = jnp.take_along_axis(batch['labels'], logits.argmax(-1, keepdims=True), axis=-1)
         parts = {'loss': total, **{f'loss_{name}': part for name, part in parts.items()}, 'top1': top1.mean()}
@@ -153,7 +153,9 @@ def read_inputs(batch: Batch) -> dict[str, jax.Array]:
     return {'frames': frames / 255 if has_pixels(batch) else frames, 'log_mel': log_mel}
 
 
-def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | None) -> dict[str, jax.Array]:
+def loss_parts(
+    model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | None, cell_mask_bts: jax.Array | None = None
+) -> dict[str, jax.Array]:
     """Each part of the loss that has a weight, averaged over the clips at hand; of a model without terms the main part alone."""
 
     def classify(logits_bc):
@@ -182,34 +184,35 @@ def loss_parts(model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | 
         ).mean()
     if loss.attention:
         parts['attention'] = losses.attention(
-            out['alpha'], evidence_btsc, heard_btc, labels_bc, sharpness=loss.cells_sharpness
+            out['alpha'],
+            evidence_btsc,
+            heard_btc,
+            labels_bc,
+            sharpness=loss.cells_sharpness,
+            cell_mask_bts=cell_mask_bts,
         ).mean()
     shares = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
     heard_bt = jnp.einsum('btc,bc->bt', heard_btc, shares)
     if loss.match:
         parts['match'] = losses.match(model.match(out['cells'], out['audio']), heard_bt, True).mean()
-    seen_bc = None
-    if loss.foreign:
-        options = {'multi_label': loss.binary, 'sharpness': loss.cells_sharpness}
-        seen_bc = losses.seen(evidence_btsc, heard_bt, **options)
     attended_clips = min(loss.negatives, ATTENDED_NEGATIVES)
     for shift in range(1, loss.negatives + 1 if loss.match or loss.swap or loss.foreign else 0):
-        audio, labels, heard = losses.other_clips((out['audio'], labels_bc, heard_bt), shift, axis)
-        foreign = 1.0 - jnp.clip((labels * labels_bc).sum(-1), 0, 1)
+        audio, other_labels, other_heard_bt = losses.other_clips((out['audio'], labels_bc, heard_bt), shift, axis)
+        differs_b = 1.0 - jnp.clip((other_labels * labels_bc).sum(-1), 0, 1)
         if loss.match:
-            parts['match'] += (
-                foreign * losses.match(model.match(out['cells'], audio), heard, False)
-            ).mean() / loss.negatives
+            absent = losses.match(model.match(out['cells'], audio), other_heard_bt, False)
+            parts['match'] += (differs_b * absent).mean() / loss.negatives
         if shift > attended_clips or not (loss.swap or loss.foreign):
             continue
         attended = model.attend(out['cells'], out['values'], audio, valid_bt)
         if loss.swap:
-            part = (foreign * losses.undecided(losses.path(attended, 0))).mean() / attended_clips
+            part = (differs_b * losses.undecided(losses.path(attended, 0))).mean() / attended_clips
             parts['swap'] = parts.get('swap', 0.0) + part
         if loss.foreign:
             picture = said(attended | {'bias': out['bias']}, 0)
+            seen_bc = losses.seen(evidence_btsc, heard_bt, multi_label=loss.binary, sharpness=loss.cells_sharpness)
             part = losses.classification(picture, seen_bc, multi_label=loss.binary)
-            parts['foreign'] = parts.get('foreign', 0.0) + (foreign * part).mean() / attended_clips
+            parts['foreign'] = parts.get('foreign', 0.0) + (differs_b * part).mean() / attended_clips
     return parts
 
 

@@ -9,6 +9,7 @@ FILE is .safetensors, .pth or .pt of PyTorch, which need not be installed, or .n
 Exit codes: 0 done; 2 wrong use, or a file that cannot be used or does not fit.
 """
 
+import os
 import pathlib
 import sys
 
@@ -40,16 +41,20 @@ def main(argv: list[str] | None = None) -> int:
     """Does what the command says and returns the exit code."""
     argv = sys.argv if argv is None else argv
     values = make_flags()
-    if '--help' in argv or '-h' in argv:
-        print(f'{__doc__}\n{values.get_help()}')
-        return 0
     try:
-        name, *files = _parse(argv, values)
-        _COMMANDS[name][0](values, *files)
+        if '--help' in argv or '-h' in argv:
+            print(f'{__doc__}\n{values.get_help()}')
+        else:
+            name, *files = _parse(argv, values)
+            _COMMANDS[name][0](values, *files)
+        sys.stdout.flush()
     except (command.RunError, WeightsError) as error:
         return command.fail(error, 2)
     except flags.Error as error:
         return command.fail(f'{error}; --help lists the flags', 2)
+    except BrokenPipeError:
+        # Whoever read the lines, such as head, has enough. Python would print what is left once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any
 
 
@@ -48,14 +49,18 @@ class Tensor:
     dtype: str | None = None
 
 
+# The longest name of a class or a function, the largest dimension of NumPy, and what no number of a tensor reaches.
+LONGEST_NAME, _MOST_DIMENSIONS, _TOO_LARGE = 255, 64, 2**63
 # Keys of any other type are left out with their values: hashing nested tuples from a file can take for ever.
 _KEYS = (str, int, float, bytes, type(None))
 
 
 def filled(target, items):
     """A dict with keys and values in turn; an object that is not made takes them in silence."""
-    if len(items) % 2 or not isinstance(target, (dict, Opaque)):
-        raise PickleError('it puts items where none can be')
+    if not isinstance(target, (dict, Opaque)):
+        raise PickleError('it adds items to an object that is no dict')
+    if len(items) % 2:
+        raise PickleError('it adds a key without a value to a dict')
     if isinstance(target, dict):
         target.update({key: value for key, value in zip(items[::2], items[1::2]) if isinstance(key, _KEYS)})
     return target
@@ -63,8 +68,8 @@ def filled(target, items):
 
 def named(text: Any) -> Global:
     """What a pickle refers to by this name; raises PickleError for what is none."""
-    if not isinstance(text, str) or not re.fullmatch(r'[\w.<>]+', text):
-        raise PickleError('what it refers to has no name')
+    if not isinstance(text, str) or len(text) > LONGEST_NAME or not re.fullmatch(r'[\w.<>]+', text):
+        raise PickleError('a GLOBAL has no valid module and name')
     return Global(text)
 
 
@@ -75,11 +80,16 @@ def instance(kind):
     return {} if kind.name in _MAPPINGS else Opaque(kind.name)
 
 
-def called(function, arguments):
-    """The result of the few calls that are known; raises RefusedError for all others."""
+def called(function, arguments, count: Callable[[int], None]):
+    """The result of the few calls that are known; raises RefusedError for all others.
+
+    count(items) is told how many items a call looks at, since many calls may be given the same list.
+    """
     if not isinstance(function, Global) or not isinstance(arguments, tuple):
         raise PickleError('it calls what is no function')
     if function.name in _CALLS:
+        count(len(arguments))
+        count(sum(len(value) for value in arguments if isinstance(value, (list, tuple))))
         return _CALLS[function.name](*arguments)
     if function.name in _HARMLESS:
         return Opaque(function.name)
@@ -88,25 +98,35 @@ def called(function, arguments):
 
 def storage(reference) -> Storage:
     """('storage', type, key, device, numel[, view]), as PyTorch refers to a storage in both formats."""
+    if len(reference) not in (5, 6):
+        raise PickleError('it refers to something outside that is no storage')
     tag, kind, key, _, numel, *rest = reference
-    if tag != 'storage' or not isinstance(kind, Global) or not isinstance(key, (str, int)):
+    if isinstance(key, int):
+        key = str(*_naturals((key,)))
+    if tag != 'storage' or not isinstance(kind, Global) or not isinstance(key, str):
         raise PickleError('it refers to something outside that is no storage')
     view = rest[0] if rest else None
     if view is not None:
         _, first, count = view
         view = _naturals((first, count))
-    return Storage(kind.name.rpartition('.')[2], str(key), *_naturals((numel,)), view)
+    return Storage(kind.name.rpartition('.')[2], key, *_naturals((numel,)), view)
 
 
 def _naturals(values) -> tuple[int, ...]:
-    if not isinstance(values, (tuple, list)) or not all(isinstance(value, int) and value >= 0 for value in values):
-        raise PickleError('a size, a stride or an offset in it is no natural number')
+    if isinstance(values, (tuple, list)) and len(values) > _MOST_DIMENSIONS:
+        raise PickleError(f'a tensor in it has {len(values)} dimensions, more than {_MOST_DIMENSIONS}')
+    if not isinstance(values, (tuple, list)) or not all(
+        isinstance(value, int) and 0 <= value < _TOO_LARGE for value in values
+    ):
+        raise PickleError('a size, a stride or an offset in it is no natural number of 63 bits')
     return tuple(values)
 
 
 def _mapping(items=()):
-    pairs = [part for item in items for part in item] if isinstance(items, (list, tuple)) else []
-    return filled({}, pairs)
+    pairs = items if isinstance(items, (list, tuple)) else []
+    if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
+        raise PickleError('it makes a dict of what are no pairs of a key and a value')
+    return filled({}, [part for pair in pairs for part in pair])
 
 
 def _tensor(storage, offset, size, stride, *_, dtype=None) -> Tensor:

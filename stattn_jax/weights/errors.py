@@ -1,4 +1,4 @@
-"""The one error of this package, and what its files have in common when they raise it."""
+"""The one error of this package, and what its files have in common when they raise it or guard against it."""
 
 import lzma
 import pathlib
@@ -8,6 +8,18 @@ import zlib
 
 # What zipfile raises for a damaged archive.
 ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, struct.error, zlib.error, lzma.LZMAError)
+
+
+class Allowance:
+    """How much may still be taken: a small file must not ask for much memory."""
+
+    def __init__(self, most: int):
+        self.left = most
+
+    def lasts(self, count: int) -> bool:
+        """Takes `count`; False where there was less."""
+        self.left -= count
+        return self.left >= 0
 
 
 class WeightsError(Exception):

@@ -17,7 +17,10 @@ from stattn_jax.weights.errors import WeightsError
 
 @dataclasses.dataclass(frozen=True)
 class Located:
-    """A file of weights: where it lies, the hash of its content, its licence, and where such weights come from."""
+    """A file of weights: where it lies, the hash of its content, its licence, and where such weights come from.
+
+    licence: of a file given by its path it is not known, since nobody checked that it is the published one.
+    """
 
     path: pathlib.Path
     sha256: str
@@ -55,7 +58,8 @@ def locate(modality: str, trunk_name: str, weights: str) -> Located:
         if not path.is_file():
             known = ''.join(f', or {name}' for name in published.packages)
             raise WeightsError(f'{path} is not there; expected a file of weights{known}; get {published.source}')
-        return Located(path, sha256_of(path), published.licence, published.source)
+        licence = f'not checked; published weights: {published.licence}'
+        return Located(path, sha256_of(path), licence, published.source)
     path = _file_of(package)
     found = sha256_of(path)
     if found != package.sha256:

@@ -14,6 +14,7 @@ from typing import Any
 
 from stattn_jax.weights import calls
 from stattn_jax.weights.calls import Opaque, PickleError, Storage, Tensor
+from stattn_jax.weights.errors import Allowance
 
 
 def load(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
@@ -21,7 +22,7 @@ def load(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
 
     The stream then stands behind the pickle. Raises RefusedError, PickleError.
     """
-    machine = _Machine()
+    machine = _Machine(stream.getbuffer().nbytes)
     try:
         with warnings.catch_warnings():
             # Of escapes in a text that mean nothing.
@@ -45,9 +46,13 @@ _GETS = frozenset(('GET', 'BINGET', 'LONG_BINGET'))
 
 
 class _Machine:
-    """The stack, the marks on it and the memo; one method for each instruction that is more than a value."""
+    """The stack, the marks on it and the memo; one method for each instruction that is more than a value.
 
-    def __init__(self):
+    length: of the stream, in bytes. Every item of it takes one, so that all calls together look at no more items.
+    """
+
+    def __init__(self, length: int):
+        self.items = Allowance(length)
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -77,6 +82,10 @@ class _Machine:
     def since_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.marked.pop()
         return items
+
+    def count(self, items: int) -> None:
+        if not self.items.lasts(items):
+            raise PickleError('its calls are given more items than it has bytes')
 
     def do_mark(self, _) -> None:
         self.marked.append(self.stack)
@@ -146,21 +155,22 @@ class _Machine:
 
     def do_stack_global(self, _) -> None:
         name, module = self.pop(), self.pop()
-        if not isinstance(name, str) or not isinstance(module, str):
-            raise PickleError('what it refers to has no name')
+        # Two long texts that it keeps may be named together again and again.
+        if not all(isinstance(text, str) and len(text) <= calls.LONGEST_NAME for text in (module, name)):
+            raise PickleError('a GLOBAL has no valid module and name')
         self.stack.append(calls.named(f'{module}.{name}'))
 
     def do_reduce(self, _) -> None:
         arguments, function = self.pop(), self.pop()
-        self.stack.append(calls.called(function, arguments))
+        self.stack.append(calls.called(function, arguments, self.count))
 
     def do_inst(self, argument: str) -> None:
         arguments = tuple(self.since_mark())
-        self.stack.append(calls.called(calls.named(argument.replace(' ', '.')), arguments))
+        self.stack.append(calls.called(calls.named(argument.replace(' ', '.')), arguments, self.count))
 
     def do_obj(self, _) -> None:
         function, *arguments = self.since_mark()
-        self.stack.append(calls.called(function, tuple(arguments)))
+        self.stack.append(calls.called(function, tuple(arguments), self.count))
 
     def do_newobj(self, _) -> None:
         self.pop()

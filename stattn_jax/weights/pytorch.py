@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from stattn_jax.weights import calls, pickles
-from stattn_jax.weights.errors import ZIP_ERRORS, WeightsError, damaged
+from stattn_jax.weights.errors import ZIP_ERRORS, Allowance, WeightsError, damaged
 
 # The first pickle of a file in the old format is this number, the second this version.
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -52,7 +52,8 @@ def opened(path: pathlib.Path) -> Iterator[tuple[Any, Callable[[str, calls.Tenso
             'check what was downloaded'
         )
     with _zip(path) if known[0] else contextlib.nullcontext(_legacy(path, path.read_bytes())) as (tree, raw):
-        yield tree, lambda name, tensor: _array(path, name, tensor, raw)
+        copies = Allowance(path.stat().st_size)
+        yield tree, lambda name, tensor: _array(path, name, tensor, raw, copies)
 
 
 @contextlib.contextmanager
@@ -62,6 +63,7 @@ def _zip(path) -> Iterator[tuple[Any, Raw]]:
         archive = zipfile.ZipFile(path)
     except ZIP_ERRORS as error:
         raise damaged(path, str(error)) from None
+    read = Allowance(path.stat().st_size)
     with archive:
         roots = [name.removesuffix('data.pkl') for name in archive.namelist() if f'/{name}'.endswith('/data.pkl')]
         if len(roots) != 1:
@@ -70,24 +72,26 @@ def _zip(path) -> Iterator[tuple[Any, Raw]]:
                 'expected what torch.save writes'
             )
         if roots[0] + 'byteorder' in archive.namelist():
-            _check_order(path, _entry(path, archive, roots[0] + 'byteorder') == b'little')
-        tree, _ = _load(path, io.BytesIO(_entry(path, archive, roots[0] + 'data.pkl')))
+            _check_order(path, _entry(path, archive, roots[0] + 'byteorder', read) == b'little')
+        tree, _ = _load(path, io.BytesIO(_entry(path, archive, roots[0] + 'data.pkl', read)))
         kept: dict[str, memoryview] = {}
 
         def raw(storage):
             if storage.key not in kept:
-                kept[storage.key] = memoryview(_entry(path, archive, f'{roots[0]}data/{storage.key}'))
+                kept[storage.key] = memoryview(_entry(path, archive, f'{roots[0]}data/{storage.key}', read))
             return kept[storage.key]
 
         yield tree, raw
 
 
-def _entry(path, archive, name) -> bytes:
-    """The content of a file of the archive, which says its length before it is read."""
+def _entry(path, archive, name, read: Allowance) -> bytes:
+    """The content of a file of the archive, which says its length before it is read. read: of the archive's bytes."""
     try:
         entry = archive.getinfo(name)
-        if entry.file_size != entry.compress_size or entry.file_size > path.stat().st_size:
-            raise damaged(path, f'{name} in it is compressed, or longer than the archive')
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+            raise damaged(path, f'{name} in it is compressed')
+        if not read.lasts(entry.file_size):
+            raise damaged(path, f'{name} in it is longer than the archive, or lies over other entries')
         return archive.read(entry)
     except KeyError:
         raise damaged(path, f'{name} in it is missing') from None
@@ -105,7 +109,7 @@ def _legacy(path, data: bytes) -> tuple[Any, Raw]:
         raise WeightsError(f'{path} is a pickle, but not of PyTorch; expected what torch.save writes')
     version, facts = _load(path, stream)[0], _load(path, stream)[0]
     if version != VERSION or not isinstance(facts, dict):
-        raise damaged(path, f'its second pickle is not the version {VERSION}, or its third no facts')
+        raise damaged(path, f'its second pickle is not the version {VERSION}, or its third is no dictionary')
     _check_order(path, facts.get('little_endian') is True)
     tree, storages = _load(path, stream)
     keys, _ = _load(path, stream)
@@ -157,8 +161,11 @@ def _kind(path, storage) -> np.dtype:
     return _KINDS[storage.kind]
 
 
-def _array(path, name: str, tensor: calls.Tensor, raw: Raw) -> np.ndarray:
-    """The numbers of a strided view, checked against the storage; bfloat16 becomes float32."""
+def _array(path, name: str, tensor: calls.Tensor, raw: Raw, copies: Allowance) -> np.ndarray:
+    """The numbers of a strided view, checked against the storage; bfloat16 becomes float32.
+
+    copies: how many numbers all tensors together may copy, whose storages are shared or stand in another order.
+    """
     dtype = _kind(path, tensor.storage)
     size = tensor.storage.numel * dtype.itemsize
     if tensor.dtype is not None:
@@ -175,15 +182,16 @@ def _array(path, name: str, tensor: calls.Tensor, raw: Raw) -> np.ndarray:
     last = tensor.offset + sum((side - 1) * step for side, step in zip(tensor.size, tensor.stride))
     if elements and last >= len(numbers):
         raise damaged(path, f'{name} reaches number {last} of a storage of {len(numbers)}')
-    if elements > path.stat().st_size:
-        raise WeightsError(
-            f'{path}: {name} has {elements} numbers, more than the file has bytes; '
-            'expected a tensor that is stored whole; save it with .contiguous()'
-        )
     strides = [step * dtype.itemsize if elements else 0 for step in tensor.stride]
     try:
         begin = tensor.offset if elements else 0
         view = np.lib.stride_tricks.as_strided(numbers[begin:], tensor.size, strides, writeable=False)
     except (ValueError, OverflowError) as error:
         raise damaged(path, f'{name} of shape {tensor.size}: {error}') from None
-    return np.asarray(view, np.float32 if dtype == ml_dtypes.bfloat16 else dtype, order='C')
+    wanted = np.dtype(np.float32) if dtype == ml_dtypes.bfloat16 else dtype
+    if (wanted != dtype or not view.flags.c_contiguous) and not copies.lasts(view.size):
+        raise WeightsError(
+            f'{path}: the tensors up to {name} have more numbers than the file has bytes; '
+            'expected tensors that do not share their numbers; save each with .clone()'
+        )
+    return np.asarray(view, wanted, order='C')

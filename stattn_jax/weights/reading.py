@@ -23,6 +23,8 @@ from stattn_jax.weights.safetensors import read_safetensors, write_safetensors
 __all__ = ['ENDINGS', 'WRAPPERS', 'WeightsError', 'read', 'write_safetensors']
 
 WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'teacher', 'network')
+# How many times as long as its file the content of an .npz may be, and how its parts are packed.
+_UNPACKED, _PACKED = 16, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # How deep in a checkpoint a state dict may lie.
 _DEPTH = 4
 
@@ -71,9 +73,31 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if entry.filename.endswith('.npy')]
-            return {entry.filename[:-4]: _npy(path, entry.filename[:-4], archive.read(entry)) for entry in entries}
+            _check_unpacked(path, entries)
+            return {entry.filename[:-4]: _npy(path, entry.filename[:-4], _content(archive, entry)) for entry in entries}
     except ZIP_ERRORS as error:
         raise damaged(path, str(error)) from None
+
+
+def _check_unpacked(path, entries: list[zipfile.ZipInfo]) -> None:
+    """Raises WeightsError for an archive that becomes much longer than it is, or may become so unseen."""
+    size, unpacked = path.stat().st_size, sum(entry.file_size for entry in entries)
+    if unpacked > _UNPACKED * size:
+        raise WeightsError(
+            f'{path} is longer unpacked than weights are: {unpacked} bytes from {size}; '
+            f'expected at most {_UNPACKED} times as many; save it with np.savez'
+        )
+    packed = [entry.filename for entry in entries if entry.compress_type not in _PACKED]
+    if packed:
+        raise WeightsError(
+            f'{path}: {listed(packed)} is not packed as NumPy packs; expected stored or deflated; save it with np.savez'
+        )
+
+
+def _content(archive, entry) -> bytes:
+    """What the entry holds, and no more than it says; archive.read would first unpack what is beyond its length."""
+    with archive.open(entry) as file:
+        return file.read(entry.file_size)
 
 
 def _npy(path, name: str, content: bytes) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The list of trunks: how each is built, what it reads, and how the tensors of its published weights are named.
 
-A trunk is one file of this folder with a dict TRUNKS of `Trunk` entries, and one line in `_MODULES` below.
+A trunk is one file of this folder with a dict TRUNKS of `Trunk` entries, and one name in `_modules` below.
 """
 
 import dataclasses
