@@ -2,12 +2,13 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import studies
 from tiny import quick_compile  # noqa: F401  autouse
 
-from stattn_jax import run
+from stattn_jax import evaluate, run
 from stattn_jax.metrics import aopc, localization
 from stattn_jax.study import heldout, measure, networks, plan, pointing
 from stattn_jax.study.clips import Map
@@ -41,8 +42,10 @@ def test_numbers_and_arrays_are_there_and_finite(entries):
 
 
 def test_pointing_is_that_of_the_evaluation(entries):
-    """The same games, one network: as means of eval_test.json and clip by clip here."""
-    told, kept = json.loads((entries['stan'].folder / plan.NUMBERS).read_text())['numbers'], arrays(entries['stan'])
+    """The same games, one network: as means of the evaluation and clip by clip here, where terms are counted from zero."""
+    kept, trained = arrays(entries['stan']), run.load(entries['stan'].workdir, devices=jax.devices()[:1])
+    state = trained.state | {'score_mean': 0 * trained.state['score_mean']}
+    told = evaluate.Evaluator(trained.graphdef, trained.strategy, trained.config).split(state, 'test', leaks=False)
     assert told['pointing/space'] == pytest.approx(kept['attention/space'].mean(), abs=1e-6)
     assert told['pointing/space_contribution'] == pytest.approx(kept['terms/space'].mean(), abs=1e-6)
     assert told['pointing/time'] == pytest.approx(kept['terms/time'].mean(), abs=1e-6)
