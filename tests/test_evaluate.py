@@ -13,6 +13,7 @@ import simplejpeg
 from data_prep import prepare
 from stattn_jax import evaluate, run, score
 from stattn_jax.data import media, pipeline, records, source
+from stattn_jax.explain import contributions
 from stattn_jax.training import step
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
@@ -49,8 +50,9 @@ def test_rows_are_those_of_each_clip_on_its_own(trained, tiny_data):
         np.testing.assert_allclose(rows['alpha'][i], out['alpha'][0].mean(1), rtol=1e-4, atol=1e-6)
         (label,) = data[i].labels
         assert rows['classes'][i].tolist() == [label]
-        # All terms of a class add up to its logit.
-        total = rows['visual'][i].sum() + rows['audio'][i].sum() + out['bias'][label]
+        # All terms of a class, counted from their means, and the reference add up to its logit.
+        reference = contributions.centred(out, loaded.state['score_mean'])[0][0, label]
+        total = rows['visual'][i].sum() + rows['audio'][i].sum() + reference
         np.testing.assert_allclose(total, logits[0, label], rtol=1e-5, atol=1e-5)
         picture = np.sum(out['beta'][0, 0] * out['segment_scores'][0, 0], axis=0)
         np.testing.assert_allclose(rows['picture'][i], picture, rtol=1e-5, atol=1e-5)
