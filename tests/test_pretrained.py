@@ -30,15 +30,15 @@ FIELDS |= {
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Clips of three seconds, of the front end that CNN14 reads."""
+    """Clips of six seconds, of the front end that CNN14 reads."""
     out = tmp_path_factory.mktemp('panns') / 'data'
     prepare.prepare(
         out,
         'synthetic_events',
-        [synthetic.job('events', 3, 0, split, i) for split, n in {'train': 8, 'test': 2}.items() for i in range(n)],
+        [synthetic.job('events', 6, 0, split, i) for split, n in {'train': 8, 'test': 2}.items() for i in range(n)],
         functools.partial(synthetic.make_record, 'events'),
         classes=scenes.CLASSES,
-        spec=media.ClipSpec(segments=3, short_side=32, mel='panns_16k'),
+        spec=media.ClipSpec(segments=6, short_side=32, mel='panns_16k'),
         multi_label=False,
         workers=1,
     )
