@@ -24,12 +24,12 @@ def drawn(name: str, *shape: int) -> np.ndarray:
     return (size * rng.normal(size=shape)).astype(np.float32)
 
 
-def filled(build: Callable[[], nnx.Module], published: Published) -> nnx.Module:
-    """What `build` makes, every tensor drawn."""
+def filled(build: Callable[[], nnx.Module], published: Published, tensor: Callable = drawn) -> nnx.Module:
+    """What `build` makes, every tensor drawn by `tensor(name, *shape)`."""
     graphdef, state = nnx.split(nnx.eval_shape(build))
     state = nnx.as_pure(state)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)
-    tensors = {name: drawn(name, *x.shape) for name, x in match.export(zeros, published).items()}
+    tensors = {name: tensor(name, *x.shape) for name, x in match.export(zeros, published).items()}
     return nnx.merge(graphdef, match.fill(state, published, tensors, 'drawn')[0])
 
 

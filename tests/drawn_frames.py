@@ -3,12 +3,10 @@
 from collections.abc import Callable
 
 import activations
-import jax
 import numpy as np
 from flax import nnx
 
 from stattn_jax.models.trunks.registry import Published
-from stattn_jax.weights import match
 
 
 def tensor(name: str, *shape: int) -> np.ndarray:
@@ -22,8 +20,4 @@ def tensor(name: str, *shape: int) -> np.ndarray:
 
 def filled(build: Callable[[], nnx.Module], published: Published) -> nnx.Module:
     """What `build` makes, with every parameter and statistic drawn."""
-    graphdef, state = nnx.split(nnx.eval_shape(build))
-    state = nnx.as_pure(state)
-    empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), state)
-    tensors = {name: tensor(name, *x.shape) for name, x in match.export(empty, published).items()}
-    return nnx.merge(graphdef, match.fill(state, published, tensors, 'drawn')[0])
+    return activations.filled(build, published, tensor)

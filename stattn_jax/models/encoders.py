@@ -155,11 +155,11 @@ def _audio(name, channels, frozen, **options):
 
 def _trunk(modality, name, frozen, *, width, **options):
     """The trunk and, where it is frozen, the layer that is trained behind it."""
-    if frozen:
-        # As data_prep/extract.py runs it, so that features and pictures give the same numbers.
-        trunk = registry.find(modality, name).build(**options | {'dtype': jnp.dtype('float32')})
-    else:
-        return registry.find(modality, name).build(**options), None
+    entry = registry.find(modality, name)
+    if not frozen:
+        return entry.build(**options), None
+    # As data_prep/extract.py runs it, so that features and pictures give the same numbers.
+    trunk = entry.build(**options | {'dtype': jnp.dtype('float32')})
     _freeze(trunk)
     return trunk, Precomputed(trunk.width, width, **options)
 
