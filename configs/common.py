@@ -110,7 +110,7 @@ def small(config: ConfigDict) -> ConfigDict:
     config.data.extract = True
     config.data.frame_size = config.model.frame_size = 128
     config.model.update({'visual': 'efficientnet_lite0_multi', 'visual_weights': 'imagenet', 'visual_frozen': True})
-    config.loss.update({'swap': 0.0, 'attention': 2.0, 'foreign': 2.0, 'match': 2.0, 'negatives': 8})
+    config.loss.update({'swap': 0.0, 'attention': 2.0, 'foreign': 2.0, 'match': 3.0, 'negatives': 16})
     # Few clips' sounds are soon learned by heart, and then the picture gets no gradient from the main loss (docs/log.md, 2026-11-27).
     config.loss.update({'smoothing': 0.1, 'audio': 0.2})
     config.augment.update({'mel_shift': 12, 'mel_gain': 0.7, 'mel_background': 0.3, 'feature_dropout': 0.4})

@@ -156,6 +156,11 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise RunError(
             f'config.loss.negatives is {config.loss.negatives}; expected 1 or more with config.loss.{asked[0]} {config.loss[asked[0]]}'
         )
+    if config.model.kind == 'stan' and asked and config.loss.negatives >= config.train.batch:
+        raise RunError(
+            f'config.loss.negatives is {config.loss.negatives}; expected fewer than config.train.batch, {config.train.batch}, whose other '
+            f'clips they are; give --config.loss.negatives={config.train.batch - 1}'
+        )
 
 
 def is_binary(config: ml_collections.ConfigDict, facts: DataFacts) -> bool:

@@ -15,6 +15,7 @@ CELLS = RNG.normal(size=(B, T, S, 6)).astype(np.float32)
 SOUND = RNG.normal(size=(B, T, 7)).astype(np.float32)
 MASK = RNG.random((B, T, S)) < 0.5
 MASK[0, 0] = False
+MATCH = RNG.normal(size=(B, T)).astype(np.float32)
 VALID = np.ones((B, 2, T), bool)
 VALID[0, :, -1], VALID[1, 0] = False, False
 
@@ -25,6 +26,10 @@ def make_space(**options):
 
 def make_time(**options):
     return tiny.filled(lambda: TemporalAttention(6, 7, CLASSES, hidden=5, rngs=nnx.Rngs(0), **options))
+
+
+def attend(module, cells, sound, mask):
+    return module(module.keys(cells), sound, mask)
 
 
 @pytest.fixture(scope='module')
@@ -56,7 +61,7 @@ def space_by_loop(module, cells, sound, mask):
 
 @pytest.mark.parametrize('mask', [None, MASK], ids=['all cells', 'some cells'])
 def test_space_is_the_loop(space, mask):
-    alpha, null = space(CELLS, SOUND, mask)
+    alpha, null = attend(space, CELLS, SOUND, mask)
     expected = space_by_loop(space, CELLS, SOUND, np.ones_like(MASK) if mask is None else mask)
     np.testing.assert_allclose(alpha, expected[..., :-1], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(null, expected[..., -1], rtol=1e-4, atol=1e-6)
@@ -65,7 +70,7 @@ def test_space_is_the_loop(space, mask):
 
 
 def test_removed_cells_get_nothing_and_the_null_cell_all_that_is_left(space):
-    alpha, null = map(np.asarray, space(CELLS, SOUND, MASK))
+    alpha, null = map(np.asarray, attend(space, CELLS, SOUND, MASK))
     assert not alpha.transpose(0, 1, 3, 2)[~MASK].any()
     assert (alpha.transpose(0, 1, 3, 2)[MASK] > 0).all()
     np.testing.assert_array_equal(null[0, 0], 1)
@@ -75,11 +80,11 @@ def test_removed_cells_get_nothing_and_the_null_cell_all_that_is_left(space):
 def test_ablations_of_space_are_the_loop_too(options):
     module = make_space(**options)
     assert (module.query is None) == (options.get('guided') is False) == (module.own_query is not None)
-    alpha, null = map(np.asarray, module(CELLS, SOUND, MASK))
+    alpha, null = map(np.asarray, attend(module, CELLS, SOUND, MASK))
     expected = space_by_loop(module, CELLS, SOUND, MASK)
     np.testing.assert_allclose(alpha, expected[..., :-1], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(null, expected[..., -1], rtol=1e-4, atol=1e-6)
-    other = np.asarray(module(CELLS, SOUND[::-1], MASK)[0])
+    other = np.asarray(attend(module, CELLS, SOUND[::-1], MASK)[0])
     assert np.array_equal(other, alpha) == ('guided' in options)
     if 'null_cell' in options:
         assert not null.any() and not alpha[0, 0].any()
@@ -88,30 +93,30 @@ def test_ablations_of_space_are_the_loop_too(options):
 
 def test_a_frame_without_cells_and_without_a_null_cell_has_finite_gradients():
     module = make_space(null_cell=False)
-    gradient = jax.grad(lambda cells: (module(cells, SOUND, MASK)[0] ** 2).sum())(CELLS)
+    gradient = jax.grad(lambda cells: (attend(module, cells, SOUND, MASK)[0] ** 2).sum())(CELLS)
     assert np.isfinite(gradient).all() and not np.asarray(gradient)[0, 0].any() and np.abs(gradient).max() > 0
 
 
 def test_permuted_cells_permute_alpha_alone(space):
     order = np.random.default_rng(2).permutation(S)
-    alpha, null = space(CELLS, SOUND, MASK)
-    moved, moved_null = space(CELLS[:, :, order], SOUND, MASK[:, :, order])
+    alpha, null = attend(space, CELLS, SOUND, MASK)
+    moved, moved_null = attend(space, CELLS[:, :, order], SOUND, MASK[:, :, order])
     np.testing.assert_allclose(moved, np.asarray(alpha)[..., order], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(moved_null, null, rtol=1e-5, atol=1e-7)
 
 
 def test_uniform_space_ignores_what_is_seen_and_heard():
     module = make_space(uniform=True)
-    alpha, null = module(CELLS, SOUND, None)
+    alpha, null = attend(module, CELLS, SOUND, None)
     np.testing.assert_allclose(alpha, 1 / (S + 1), rtol=1e-6)
     np.testing.assert_allclose(null, 1 / (S + 1), rtol=1e-6)
-    alpha, null = module(CELLS, SOUND, MASK)
+    alpha, null = attend(module, CELLS, SOUND, MASK)
     share = 1 / (MASK.sum(-1) + 1)[:, :, None]
     np.testing.assert_allclose(alpha, np.broadcast_to((share * MASK)[:, :, None], alpha.shape), rtol=1e-6)
     np.testing.assert_allclose(null, np.broadcast_to(share, null.shape), rtol=1e-6)
 
 
-def time_by_loop(module, picture, sound):
+def time_by_loop(module, picture, sound, match):
     """[b m t c]; the layer norm of flax has epsilon 1e-6, its gelu is the one with tanh."""
     odds = np.zeros((B, 2, T, CLASSES))
     for b, t in np.ndindex(B, T):
@@ -121,15 +126,16 @@ def time_by_loop(module, picture, sound):
         )
         x = linear(module.hidden, x)
         x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-        odds[b, :, t] = np.exp(linear(module.score, x)).reshape(2, -1) * VALID[b, :, t, None]
+        by_match = np.asarray(module.match_weight[...])[:, None] * match[b, t]
+        odds[b, :, t] = np.exp(linear(module.score, x).reshape(2, -1) + by_match) * VALID[b, :, t, None]
     return odds / odds.sum((1, 2), keepdims=True)
 
 
 @pytest.mark.parametrize('by_class', [True, False])
 def test_time_is_the_loop(by_class):
     module = make_time(by_class=by_class)
-    beta, share, alone = map(np.asarray, module(CELLS[:, :, 0], SOUND, VALID))
-    np.testing.assert_allclose(beta, time_by_loop(module, CELLS[:, :, 0], SOUND), rtol=1e-4, atol=1e-6)
+    beta, share, alone = map(np.asarray, module(CELLS[:, :, 0], SOUND, MATCH, VALID))
+    np.testing.assert_allclose(beta, time_by_loop(module, CELLS[:, :, 0], SOUND, MATCH), rtol=1e-4, atol=1e-6)
     for part, axis in ((share, 1), (alone, 2)):
         np.testing.assert_allclose(part * beta.sum(axis, keepdims=True), beta, rtol=1e-5, atol=1e-7)
         some = np.where(VALID.any(axis)[..., None], 1, 0) * np.ones(CLASSES)
@@ -141,6 +147,6 @@ def test_time_is_the_loop(by_class):
 
 def test_uniform_time_shares_among_valid_units():
     module = make_time(uniform=True)
-    beta, *_ = module(CELLS[:, :, 0], SOUND, VALID)
+    beta, *_ = module(CELLS[:, :, 0], SOUND, MATCH, VALID)
     expected = VALID / VALID.sum((1, 2), keepdims=True)
     np.testing.assert_allclose(beta, np.broadcast_to(expected[..., None], beta.shape), rtol=1e-6)

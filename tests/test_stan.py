@@ -125,7 +125,7 @@ def test_match_is_the_odds_of_the_picture_against_nothing(models):
     _, out = run(model)
     odds = np.log(out['alpha'].sum(-1) / out['null']).mean(-1)
     graphdef, state = nnx.split(model)
-    found = jax.jit(lambda state: nnx.merge(graphdef, state).match(out['cells'], out['audio']))(nnx.as_pure(state))
+    found = jax.jit(lambda state: nnx.merge(graphdef, state).match(out['keys'], out['audio']))(nnx.as_pure(state))
     np.testing.assert_allclose(found, odds, rtol=1e-4, atol=1e-5)
 
 

@@ -63,12 +63,16 @@ class TemporalAttention(nn.Module):
         self.norm = nn.LayerNorm(visual + audio, eps=1e-6)
         self.hidden = nn.Linear(visual + audio, hidden)
         self.score = nn.Linear(hidden, 2 * classes)
+        self.match_weight = nn.Parameter(torch.full((2,), 0.5))
 
-    def forward(self, picture: torch.Tensor, audio: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """[b t d] and [b t d] -> [b m t c], -inf where `valid` [b t] is False."""
+    def forward(
+        self, picture: torch.Tensor, audio: torch.Tensor, match: torch.Tensor, valid: torch.Tensor
+    ) -> torch.Tensor:
+        """[b t d], [b t d] and log-odds [b t] -> [b m t c], -inf where `valid` [b t] is False."""
         x = self.norm(torch.cat([picture, audio], dim=-1))
         logits = self.score(functional.gelu(self.hidden(x), approximate='tanh'))
         logits = logits.unflatten(-1, (2, self.classes)).transpose(1, 2)
+        logits = logits + self.match_weight[:, None, None] * match[:, None, :, None]
         return logits.masked_fill(~valid[:, None, :, None], -torch.inf)
 
 
@@ -135,17 +139,21 @@ class Stan(nn.Module):
         head = self.visual_head
         if self.detach_evidence:
             head, values = head.detach(), values.detach()
-        alpha, _ = self.space(keys, audio)
+        alpha, null = self.space(keys, audio)
         pooled = torch.einsum('btns,btsne->btne', alpha, values.unflatten(-1, (self.heads, -1))).flatten(2)
-        logits = self.time(pooled, audio, valid)
+        logits = self.time(pooled, audio, log_odds(alpha, null).detach(), valid)
         beta = torch.softmax(logits.flatten(1, 2), dim=1).view_as(logits)
         scores = torch.stack([pooled @ head, audio @ self.audio_head], dim=1)
         return {'alpha': alpha, 'time_logits': logits, 'beta': beta, 'segment_scores': scores}
 
     def match(self, keys: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
         """Log-odds that something in the segment's picture makes its sound: [b t], head mean."""
-        alpha, null = self.space(keys, audio)
-        return (alpha.sum(-1).clamp(min=1e-6).log() - null.clamp(min=1e-6).log()).mean(-1)
+        return log_odds(*self.space(keys, audio))
+
+
+def log_odds(alpha: torch.Tensor, null: torch.Tensor) -> torch.Tensor:
+    """Of the weight of all cells against the null cell's, head mean: [b t]."""
+    return (alpha.sum(-1).clamp(min=1e-6).log() - null.clamp(min=1e-6).log()).mean(-1)
 
 
 def unit(x: torch.Tensor) -> torch.Tensor:

@@ -156,7 +156,7 @@ class Model:
 
         def forward(state, batch):
             logits, out = step.forward(graphdef, state, batch, frame_size=frame_size)
-            kept = {name: out[name] for name in ('cells', 'values', 'audio')} | {'valid': batch['valid']}
+            kept = {name: out[name] for name in ('keys', 'values', 'audio')} | {'valid': batch['valid']}
             return contributions.record(logits, out, state['score_mean'], self.binary), kept
 
         return jax.jit(forward, compiler_options=perf.compile_options())

@@ -22,24 +22,24 @@ def ask(
 ) -> dict[str, jax.Array]:
     """One clip's answers.
 
-    `kept`: cells and values [t s d], audio [t d] from the model's `out`, valid [t]. `order_t`: segment t hears what segment
+    `kept`: keys [t s n e] and values [t s d], audio [t d] from the model's `out`, valid [t]. `order_t`: segment t hears what segment
     order_t[t] heard. `silence_fk`: log-mel of a segment of silence.
 
     Returns:
       removed [k t s]: the change of the logits of `classes_k` without that cell; logits [3 c] and alpha [3 t s] (mean over
       heads) of the clip as it is, with silence and with moved sound.
     """
-    cells, values, audio, valid = (kept[name][None] for name in ('cells', 'values', 'audio', 'valid'))
+    keys, values, audio, valid = (kept[name][None] for name in ('keys', 'values', 'audio', 'valid'))
     silent = jnp.broadcast_to(model.sound(silence_fk[None, None], train=False), audio.shape)
     audio_3td = jnp.concatenate([audio, silent, audio[:, order_t]])
 
     def answer(audio_btd, cell_mask=None):
-        repeated = (jnp.broadcast_to(x, (len(audio_btd), *x.shape[1:])) for x in (cells, values))
+        repeated = (jnp.broadcast_to(x, (len(audio_btd), *x.shape[1:])) for x in (keys, values))
         out = model.attend(*repeated, audio_btd, jnp.broadcast_to(valid, audio_btd.shape[:2]), cell_mask=cell_mask)
         return model.bias[...] + jnp.sum(out['beta'] * out['segment_scores'], axis=(1, 2)), out
 
     logits, out = answer(audio_3td)
-    t, s = cells.shape[1:3]
+    t, s = keys.shape[1:3]
 
     def without_cell(cell):
         return answer(audio, cell_mask=(jnp.arange(t * s) != cell).reshape(1, t, s))[0][0, classes_k]

@@ -43,17 +43,20 @@ class SpatialAttention(nnx.Module):
         self.null_key = vectors() if null_cell else None
         self.log_scale = nnx.Param(jnp.full((heads,), jnp.log(8.0)))
 
+    def keys(self, v_btsd: jax.Array) -> jax.Array:
+        """The keys of cells, of length 1: [b t s n e]. One set serves the sounds of many clips."""
+        return _unit(self.key(v_btsd.astype(jnp.float32)).reshape(*v_btsd.shape[:3], *self.shape))
+
     def __call__(
-        self, v_btsd: jax.Array, a_btd: jax.Array, cell_mask_bts: jax.Array | None
+        self, keys_btsne: jax.Array, a_btd: jax.Array, cell_mask_bts: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
         """Returns alpha [b t n s] and null [b t n], which sum to 1; `cell_mask` is False for cells that training removed.
 
         Without a null cell null is 0, and alpha too where no cell is left.
         """
-        b, t, s, _ = v_btsd.shape
+        b, t, s = keys_btsne.shape[:3]
         q = _unit(self._asked(a_btd.astype(jnp.float32)))
-        k = _unit(self.key(v_btsd.astype(jnp.float32)).reshape(b, t, s, *self.shape))
-        logits = jnp.einsum('btne,btsne->btns', q, k, precision='highest')
+        logits = jnp.einsum('btne,btsne->btns', q, keys_btsne, precision='highest')
         keep = jnp.ones((b, t, s), bool) if cell_mask_bts is None else cell_mask_bts
         if self.null_key is not None:
             null = jnp.einsum('btne,ne->btn', q, _unit(self.null_key[...]), precision='highest')
@@ -70,10 +73,12 @@ class SpatialAttention(nnx.Module):
 
 
 class TemporalAttention(nnx.Module):
-    """One softmax over (modality, segment) per class, scored by a small network of the segment's picture and sound.
+    """One softmax over (modality, segment) per class, scored by a small network of the segment's picture and sound and by their match.
 
-    Source: arXiv 2105.01517 (temporal attention pooling); one joint softmax so that the weights sum to 1. Ablations: `uniform` weighs all
-    units alike, without `by_class` all classes share one softmax.
+    The match, the log-odds that something visible makes the sound, has a learned weight for each modality: a small network learns from
+    few clips that a sound from outside the picture counts less, but not for clips that it has not seen (docs/log.md, 2026-11-27).
+    Source: arXiv 2105.01517 (temporal attention pooling); one joint softmax so that the weights sum to 1, and the match, are ours.
+    Ablations: `uniform` weighs all units alike, without `by_class` all classes share one softmax.
     """
 
     def __init__(
@@ -92,8 +97,11 @@ class TemporalAttention(nnx.Module):
         self.hidden = Linear(visual + audio, hidden, rngs=rngs)
         scores = 2 * (classes if by_class else 1)
         self.score = Linear(hidden, scores, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
+        self.match_weight = nnx.Param(jnp.full((2,), 0.5))
 
-    def __call__(self, v_btd: jax.Array, a_btd: jax.Array, valid_bmt: jax.Array) -> tuple[jax.Array, ...]:
+    def __call__(
+        self, v_btd: jax.Array, a_btd: jax.Array, match_bt: jax.Array, valid_bmt: jax.Array
+    ) -> tuple[jax.Array, ...]:
         """Returns beta [b m t c], which sums to 1 over (m, t) and is 0 where `valid` [b m t] is False; and share, alone [b m t c].
 
         `share` is beta within one segment, how a clip of that segment alone would be weighed; `alone` is beta within one modality,
@@ -101,10 +109,11 @@ class TemporalAttention(nnx.Module):
         """
         x = self.norm(jnp.concatenate([v_btd, a_btd], axis=-1).astype(jnp.float32))
         logits = self.score(nnx.gelu(self.hidden(x)))
-        if self.uniform:
-            logits = jnp.zeros_like(logits)
         b, t, _ = logits.shape
         logits = logits.reshape(b, t, 2, -1).transpose(0, 2, 1, 3)
+        logits += self.match_weight[...][:, None, None] * match_bt[:, None, :, None]
+        if self.uniform:
+            logits = jnp.zeros_like(logits)
         logits = jnp.broadcast_to(logits, (b, 2, t, self.classes))
         logits = jnp.where(valid_bmt[..., None], logits, -jnp.inf)
         beta = jax.nn.softmax(logits.reshape(b, 2 * t, -1), axis=1).reshape(logits.shape)

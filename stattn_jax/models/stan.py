@@ -70,12 +70,14 @@ class Stan(Encoders):
         """Logits [b c] and `out`; the masks take cells and units out of both softmaxes."""
         value = self.value(v_btsd.astype(jnp.float32))
         b, t, s, d = value.shape
-        out = self.attend(v_btsd, value, a_btd, valid, cell_mask=cell_mask, unit_mask=unit_mask)
+        keys = self.space.keys(jax.lax.stop_gradient(v_btsd) if self.detach_evidence else v_btsd)
+        out = self.attend(keys, value, a_btd, valid, cell_mask=cell_mask, unit_mask=unit_mask)
         logits = self.bias[...] + jnp.sum(out['beta'] * out['segment_scores'], axis=(1, 2))
         out |= {
             'cell_values': value.reshape(b, t, s, self.heads, -1).transpose(0, 1, 3, 2, 4),
             'audio': a_btd,
             'cells': v_btsd,
+            'keys': keys,
             'values': value,
             'visual_head': self.visual_head[...].T.reshape(-1, self.heads, d // self.heads),
             'audio_head': self.audio_head[...].T,
@@ -85,7 +87,7 @@ class Stan(Encoders):
 
     def attend(
         self,
-        v_btsd: jax.Array,
+        keys_btsne: jax.Array,
         value_btsd: jax.Array,
         a_btd: jax.Array,
         valid: jax.Array,
@@ -93,18 +95,21 @@ class Stan(Encoders):
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
-        """Where and when, from cells, their values and the sound of one clip or of two: alpha, null, beta, share, alone, segment_scores."""
+        """Where and when, from the keys of cells, their values and the sound of one clip or of two: alpha, null, beta, share, alone, segment_scores."""
         head = self.visual_head[...]
         if self.detach_evidence:
-            head, v_btsd, value_btsd = jax.tree.map(jax.lax.stop_gradient, (head, v_btsd, value_btsd))
+            head, value_btsd = jax.lax.stop_gradient((head, value_btsd))
         b, t, s, d = value_btsd.shape
         with jax.named_scope('space'):
-            alpha, null = self.space(v_btsd, a_btd, cell_mask)
+            alpha, null = self.space(keys_btsne, a_btd, cell_mask)
             value_btsne = value_btsd.reshape(b, t, s, self.heads, -1)
             pooled = jnp.einsum('btns,btsne->btne', alpha, value_btsne, precision='highest').reshape(b, t, d)
         with jax.named_scope('time'):
             valid_bmt = jnp.broadcast_to(valid[:, None], (b, 2, t))
-            beta, share, alone = self.time(pooled, a_btd, valid_bmt if unit_mask is None else valid_bmt & unit_mask)
+            # The match keeps its meaning: the logits do not train it.
+            match_bt = jax.lax.stop_gradient(_log_odds(alpha, null))
+            units_bmt = valid_bmt if unit_mask is None else valid_bmt & unit_mask
+            beta, share, alone = self.time(pooled, a_btd, match_bt, units_bmt)
         visual = jnp.einsum('btd,dc->btc', pooled, head, precision='highest')
         audio = jnp.einsum('btd,dc->btc', a_btd, self.audio_head[...], precision='highest')
         scores = jnp.stack([visual, audio], axis=1)
@@ -120,11 +125,15 @@ class Stan(Encoders):
         cells_bts = jnp.einsum('btns,btnse,bne->bts', out['alpha'], out['cell_values'], head_bne, precision='highest')
         return beta_bmt[:, 0, :, None] * cells_bts, jnp.sum(beta_bmt * scores_bmt, axis=1)
 
-    def match(self, cells: jax.Array, audio: jax.Array) -> jax.Array:
+    def match(self, keys: jax.Array, audio: jax.Array) -> jax.Array:
         """Log-odds that something in the segment's picture, rather than nothing, makes its sound: [b t], head mean.
 
-        `cells` [b t s d] and `audio` [b t d] as in `out`, of one clip or of two different ones.
+        `keys` [b t s n e] and `audio` [b t d] as in `out`, of one clip or of two different ones.
         """
-        alpha, null = self.space(cells, audio, None)
-        seen = jnp.clip(alpha.sum(-1), 1e-6)
-        return jnp.mean(jnp.log(seen) - jnp.log(jnp.clip(null, 1e-6)), axis=-1)
+        return _log_odds(*self.space(keys, audio, None))
+
+
+def _log_odds(alpha_btns: jax.Array, null_btn: jax.Array) -> jax.Array:
+    """Of the cells' weight against the null cell's, head mean: [b t]."""
+    cells_btn = jnp.clip(alpha_btns.sum(-1), 1e-6)
+    return jnp.mean(jnp.log(cells_btn) - jnp.log(jnp.clip(null_btn, 1e-6)), axis=-1)

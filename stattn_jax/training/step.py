@@ -194,17 +194,19 @@ def loss_parts(
     shares = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
     heard_bt = jnp.einsum('btc,bc->bt', heard_btc, shares)
     if loss.match:
-        parts['match'] = losses.match(model.match(out['cells'], out['audio']), heard_bt, True).mean()
+        # The match also teaches the frame trunk; one set of keys for all sounds costs one gradient of the key layer.
+        keys = model.space.keys(out['cells'])
+        parts['match'] = losses.match(model.match(keys, out['audio']), heard_bt, True).mean()
     attended_clips = min(loss.negatives, ATTENDED_NEGATIVES)
     for shift in range(1, loss.negatives + 1 if loss.match or loss.swap or loss.foreign else 0):
         audio, other_labels, other_heard_bt = losses.other_clips((out['audio'], labels_bc, heard_bt), shift, axis)
         differs_b = 1.0 - jnp.clip((other_labels * labels_bc).sum(-1), 0, 1)
         if loss.match:
-            absent = losses.match(model.match(out['cells'], audio), other_heard_bt, False)
+            absent = losses.match(model.match(keys, audio), other_heard_bt, False)
             parts['match'] += (differs_b * absent).mean() / loss.negatives
         if shift > attended_clips or not (loss.swap or loss.foreign):
             continue
-        attended = model.attend(out['cells'], out['values'], audio, valid_bt)
+        attended = model.attend(out['keys'], out['values'], audio, valid_bt)
         if loss.swap:
             part = (differs_b * losses.undecided(losses.path(attended, 0))).mean() / attended_clips
             parts['swap'] = parts.get('swap', 0.0) + part
