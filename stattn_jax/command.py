@@ -7,6 +7,8 @@ from typing import Any
 
 from absl import flags
 
+from stattn_jax import config_files
+
 
 class RunError(Exception):
     """A run cannot start or go on; the message is one line with the fix. `code` is the exit code: 2 wrong use, 1 a failure."""
@@ -27,13 +29,16 @@ def run(
 
     RunError ends with its own code, the exceptions of `codes` with theirs, Ctrl-C with 130; any other is a bug and keeps its traceback.
     """
-    argv = sys.argv if argv is None else argv
+    argv = config_files.find_in(sys.argv if argv is None else argv)
     if '--help' in argv or '-h' in argv:
-        print(f'{document}\n{make(argv).get_help()}')
+        with config_files.importable():
+            print(f'{document}\n{make(argv).get_help()}')
         return 0
     known = codes or {}
     try:
-        return body(parse(argv, make))
+        with config_files.importable():
+            values = parse(argv, make)
+        return body(values)
     except RunError as error:
         return fail(error, error.code)
     except KeyboardInterrupt:
@@ -53,7 +58,8 @@ def parse(argv: list[str], make: Callable[[list[str]], flags.FlagValues]) -> fla
         raise RunError(_unknown_field(argv, make)) from None
     except OSError as error:
         raise RunError(
-            f'--config: {str(error).splitlines()[-1].strip()}; expected a file such as configs/own.py'
+            f'--config: {str(error).splitlines()[-1].strip()}; expected a file such as configs/own.py, or a name of '
+            f'{", ".join(config_files.names())}'
         ) from None
     except (flags.Error, ValueError, TypeError) as error:
         # An error inside the config file comes with its whole traceback; its last line is the message.

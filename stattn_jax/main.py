@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(values: flags.FlagValues) -> int:
     config, workdir = values.config, pathlib.Path(values.workdir)
+    if 'data' not in config:
+        raise run.RunError('--config gives no training config: it has no field data; expected one such as configs/own.py')
     _start_processes(values)
     if not config.data.dir:
         raise run.RunError(

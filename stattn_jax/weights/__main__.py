@@ -152,7 +152,11 @@ _COMMANDS = {
     'convert': (_convert, 1, 'out'),
 }
 
-if __name__ == '__main__':
-    # Shapes are all that is wanted of JAX: an accelerator may be in use by another process, or absent.
+def console() -> int:
+    """`main` on the CPU: shapes are all that it needs of JAX, and an accelerator may be in use by another process, or absent."""
     jax.config.update('jax_platforms', 'cpu')
-    sys.exit(main())
+    return main()
+
+
+if __name__ == '__main__':
+    sys.exit(console())

@@ -1,0 +1,47 @@
+"""`python -m data_prep NAME ...`, or `stattn-prepare NAME ...`: the command data_prep.NAME.
+
+  stattn-prepare folder --videos=VIDEOS --clips=clips.csv --out=DATA
+  stattn-prepare folder --help
+
+NAME is one of those below. Exit codes: those of the command (data_prep/cli.py); 2 for another name.
+"""
+
+import runpy
+import sys
+
+COMMANDS = {
+    'folder': 'videos of your own and their tables',
+    'synthetic': 'drawn scenes',
+    'vggsound': 'VGGSound, with VGG-SS and VGGSounder',
+    'ave': 'AVE',
+    'llp': 'LLP',
+    'kinetics_sounds': 'Kinetics-Sounds',
+    'extract': 'features of frozen trunks, from prepared data',
+    'verify': 'a check of prepared data',
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command that the first argument names, with the arguments behind it."""
+    argv = sys.argv if argv is None else argv
+    name = argv[1] if len(argv) > 1 else None
+    if name in (None, '--help', '-h'):
+        print(__doc__ + '\n' + '\n'.join(f'  {command:<16}{text}' for command, text in COMMANDS.items()))
+        return 0 if name else 2
+    if name not in COMMANDS:
+        print(f'error: there is no command {name!r}; expected one of {", ".join(COMMANDS)}', file=sys.stderr)
+        return 2
+    module = f'data_prep.{name}'
+    sys.argv = [module, *argv[2:]]
+    # As `python -m` does, so that worker processes find the module by its own name.
+    runpy.run_module(module, run_name='__main__', alter_sys=True)
+    return 0
+
+
+def verify() -> int:
+    """`stattn-verify DATA`."""
+    return main(['stattn-prepare', 'verify', *sys.argv[1:]])
+
+
+if __name__ == '__main__':
+    sys.exit(main())
