@@ -1,10 +1,13 @@
-"""How a training step's work grows: with the length of clips, the size of frames, the batch; and what each device does when there are more.
+"""How a training step's work grows: with the length of clips, the size of frames, the batch; and what each device does
+when there are more.
 
   python -m benchmarks.growth --config=configs/synthetic.py [--out=FILE.json]
 
-Counts, not seconds: products (benchmark/flops.py), bytes moved and temporary bytes of the compiled step, each fitted by a line through the
-sizes tried, with the largest relative distance from it; frames count by their area. Then the same batch for each of several simulated devices
-of one process, and for each of several processes with one: FLOPs, bytes and collectives of one device. Always on CPU devices, of any
+Counts, not seconds: products (benchmark/flops.py), bytes moved and temporary bytes of the compiled step, each fitted by
+a line through the sizes tried, with the largest relative distance from it; frames count by their area. Then the same
+batch for each of several simulated devices
+of one process, and for each of several processes with one: FLOPs, bytes and collectives of one device. Always on CPU
+devices, of any
 machine. Read next: growth_processes.py, stattn_jax/benchmark/model.py.
 """
 
@@ -64,7 +67,8 @@ def counts(
 ) -> dict[str, Any]:
     """Counts of a training step on the first so many devices, `batch` clips on all of them together.
 
-    products_flops: of all devices; flops, moved_bytes, temp_bytes and collectives ({kind: (number, bytes)}): of one device's program.
+    products_flops: of all devices; flops, moved_bytes, temp_bytes and collectives ({kind: (number, bytes)}): of one
+      device's program.
     """
     config = copy.deepcopy(config)
     config.data.frame_size = config.model.frame_size = size
@@ -103,7 +107,9 @@ def _bytes(array: re.Match) -> int:
 
 
 def fit(sizes: Sequence[float], values: Sequence[float]) -> dict[str, float]:
-    """The least-squares line through the values: slope, what it is at 0, largest distance of a value from it by that value."""
+    """The least-squares line through the values: slope, what it is at 0, largest distance of a value from it by
+    that value.
+    """
     slope, intercept = np.polyfit(sizes, values, 1)
     residual = max(abs(intercept + slope * x - y) / y for x, y in zip(sizes, values, strict=True))
     return {'slope': float(slope), 'intercept': float(intercept), 'residual': float(residual)}
@@ -127,7 +133,9 @@ def grow(config: ml_collections.ConfigDict, classes: int, sizes: dict[str, list[
 def spread_out(
     config: ml_collections.ConfigDict, classes: int, first: dict[str, int], devices: list[int], kinds: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Counts of one device's program under each strategy of `kinds`, each device with the first batch; JSON types only."""
+    """Counts of one device's program under each strategy of `kinds`, each device with the first batch; JSON types
+    only.
+    """
     rows = []
     for kind in kinds:
         for number in devices:
@@ -182,16 +190,23 @@ def lines(grown: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
     for axis, told in grown.items():
         yield f'{axis:>8}  {"GFLOP":>10} {"moved MB":>10} {"temp MB":>10}'
         for row in told['rows']:
-            yield f'{row[axis]:>8}  {row["products_flops"] / 1e9:>10.3f} {row["moved_bytes"] / 1e6:>10.1f} {row["temp_bytes"] / 1e6:>10.1f}'
+            yield (
+                f'{row[axis]:>8}  {row["products_flops"] / 1e9:>10.3f} {row["moved_bytes"] / 1e6:>10.1f} '
+                f'{row["temp_bytes"] / 1e6:>10.1f}'
+            )
         yield f'{"off line":>8}  ' + ' '.join(f'{told["fits"][name]["residual"]:>10.2%}' for name in COUNTS)
-    yield f'{"strategy":>8} {"devices":>7} {"processes":>9}  {"GFLOP":>10} {"XLA GFLOP":>10} {"moved MB":>10} {"temp MB":>10}  collectives'
+    yield (
+        f'{"strategy":>8} {"devices":>7} {"processes":>9}  {"GFLOP":>10} {"XLA GFLOP":>10} {"moved MB":>10} '
+        f'{"temp MB":>10}  collectives'
+    )
     for row in rows:
         told = (
             ', '.join(f'{number} {kind} ({size / 1e6:.3f} MB)' for kind, (number, size) in row['collectives'].items())
             or 'none'
         )
         yield (
-            f'{row["strategy"]:>8} {row["devices"]:>7} {row["processes"]:>9}  {row["products_flops"] / 1e9:>10.3f} {row["flops"] / 1e9:>10.3f} '
+            f'{row["strategy"]:>8} {row["devices"]:>7} {row["processes"]:>9}  {row["products_flops"] / 1e9:>10.3f} '
+            f'{row["flops"] / 1e9:>10.3f} '
             f'{row["moved_bytes"] / 1e6:>10.1f} {row["temp_bytes"] / 1e6:>10.1f}  {told}'
         )
 

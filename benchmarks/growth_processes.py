@@ -1,6 +1,7 @@
 """One process of several that count the same training step together, each with one CPU device; growth.py starts them.
 
-Reads what to count as JSON from its input; the first process prints the counts of one device's program. Read next: growth.py.
+Reads what to count as JSON from its input; the first process prints the counts of one device's program. Read next:
+growth.py.
 """
 
 import json

@@ -1,12 +1,13 @@
-"""The input: records to batches on the device, against decoding the same JPEGs and nothing else, and against tf.data on the same shards.
+"""The input: records to batches on the device, against decoding the same JPEGs and nothing else, and against tf.data on
+the same shards.
 
   python -m benchmarks.input --data=DIR [--batch=16 --threads=2 --frame_size=224 --seconds=2 --tf] [--out=FILE.json]
   python -m benchmarks.input --records=200000 [--out=FILE.json]
 
-The sides take turns in one run, and the records lie in the page cache. `pipeline` is what training reads, placed on the device; `decode` is
-simplejpeg on the JPEGs of the very same clips, held in memory, in as many threads; `arrays` adds the resizing, as pipeline.clip_arrays does
-it; `tfdata` (--tf, needs TensorFlow) is input_tf.py. --records times opening so many tiny records instead. Read next: input_tf.py,
-input_many.py, stattn_jax/data/pipeline.py.
+The sides take turns in one run, and the records lie in the page cache. `pipeline` is what training reads, placed on the
+device; `decode` is simplejpeg on the JPEGs of the very same clips, held in memory, in as many threads; `arrays` adds
+the resizing, as pipeline.clip_arrays does it; `tfdata` (--tf, needs TensorFlow) is input_tf.py. --records times opening
+so many tiny records instead. Read next: input_tf.py, input_many.py, stattn_jax/data/pipeline.py.
 """
 
 import contextlib
@@ -106,7 +107,9 @@ def read(setting: Setting, place: Callable[[Any], Any], steps: int, start: int =
 def clock(
     batches: Iterator, place: Callable, begun: float, steps: int, warmup: int = _WARMUP
 ) -> tuple[float, np.ndarray]:
-    """Seconds from `begun` to the first batch on the device, and between each two of `steps` batches after the warm-up."""
+    """Seconds from `begun` to the first batch on the device, and between each two of `steps` batches after the
+    warm-up.
+    """
     with contextlib.closing(parallel.prefetch(batches, place)) as feed:
         ends = []
         for _ in range(warmup + steps):
@@ -171,7 +174,9 @@ def measure(setting: Setting, *, seconds: float, count: int, with_tf: bool) -> d
         'clips_a_round': len(held),
         'rounds': count,
         'clips_per_second': {name: rounds.spread(values) for name, values in rates.items()},
-        'ratios': {f'pipeline/{name}': rounds.ratio(rates['pipeline'], rates[name]) for name in rates if name != 'pipeline'},
+        'ratios': {
+            f'pipeline/{name}': rounds.ratio(rates['pipeline'], rates[name]) for name in rates if name != 'pipeline'
+        },
         'first_batch_seconds': {name: rounds.spread(values) for name, values in firsts.items()},
         'epoch_end': epoch_end(setting, place, len(data), count),
     }  # fmt: skip
@@ -192,7 +197,9 @@ def _tf_side(setting: Setting, info: source.DatasetInfo, place, steps: int) -> t
 
 
 def epoch_end(setting: Setting, place: Callable, clips: int, count: int) -> dict[str, Any]:
-    """The longest wait (s) for a batch near the end of an epoch of `clips` clips, and among as many batches and more before and after."""
+    """The longest wait (s) for a batch near the end of an epoch of `clips` clips, and among as many batches and
+    more before and after.
+    """
     end = -(-_HALF * setting.batch // clips) * clips // setting.batch
     near, elsewhere = [], []
     for _ in range(count):
@@ -219,7 +226,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     end = found['epoch_end']
     yield (
         f'longest wait for a batch: {rounds.shown(end["longest_near_seconds"], ".3f")} s at the end of an epoch, '
-        f'{rounds.shown(end["longest_elsewhere_seconds"], ".3f")} s before and after it, ratio {rounds.shown(end["ratio"])}'
+        f'{rounds.shown(end["longest_elsewhere_seconds"], ".3f")} s before and after it, ratio '
+        f'{rounds.shown(end["ratio"])}'
     )
 
 

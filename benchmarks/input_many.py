@@ -1,6 +1,7 @@
 """Many tiny records: how long from opening a large data set to its first batch, and how many bytes are read before it.
 
-`python -m benchmarks.input --records=200000`. Shards, indexes and their number are those that data_prep would make; only the clips are tiny,
+`python -m benchmarks.input --records=200000`. Shards, indexes and their number are those that data_prep would make;
+only the clips are tiny,
 and all alike. Read next: stattn_jax/data/tfrecord.py (the index), source.py (opening).
 """
 
@@ -28,7 +29,9 @@ _SPEC = media.ClipSpec(segments=1, segment_seconds=0.1, short_side=8)
 
 
 def make(out: pathlib.Path, count: int) -> None:
-    """Writes a data set directory of `count` equal records of one segment: a JPEG of 8 pixels and its log-mel, some 2 KB."""
+    """Writes a data set directory of `count` equal records of one segment: a JPEG of 8 pixels and its log-mel, some
+    2 KB.
+    """
     frames, sound = np.zeros((_SPEC.segments, 8, 8, 3), np.uint8), np.zeros(1600, np.float32)
     record = records.ClipRecord('clip', media.clip_from_arrays(frames, sound, _SPEC), (0,))
     serialized = records.encode(record, records.make_features(('nothing',), _SPEC))
@@ -42,7 +45,9 @@ def make(out: pathlib.Path, count: int) -> None:
 
 
 def open_and_read(data: pathlib.Path, batch: int, threads: int) -> dict[str, float]:
-    """Seconds to open a data set, and to its first batch on the device from the beginning; bytes read to open it (None: not known here)."""
+    """Seconds to open a data set, and to its first batch on the device from the beginning; bytes read to open it
+    (None: not known here).
+    """
     place = parallel.make_strategy('jit', jax.local_devices()[:1]).place_batch
     before, begun = _bytes_read(), time.perf_counter()
     opened = source.RecordSource(data, 'train')
@@ -60,7 +65,9 @@ def open_and_read(data: pathlib.Path, batch: int, threads: int) -> dict[str, flo
 
 
 def measure(count: int, batch: int, threads: int, times: int) -> dict[str, Any]:
-    """Makes the records in a temporary folder and opens them, once with no page of them in memory and then `times` more; JSON types only."""
+    """Makes the records in a temporary folder and opens them, once with no page of them in memory and then `times`
+    more; JSON types only.
+    """
     with tempfile.TemporaryDirectory(prefix='stattn-many-') as folder:
         data = pathlib.Path(folder)
         make(data, count)
@@ -83,14 +90,17 @@ def measure(count: int, batch: int, threads: int, times: int) -> dict[str, Any]:
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """What `measure` found, for the screen."""
     yield (
-        f'{found["records"]} records in {found["shards"]} shards, {found["bytes"] / 1e6:.0f} MB, of them {found["index_bytes"] / 1e6:.2f} MB index'
+        f'{found["records"]} records in {found["shards"]} shards, {found["bytes"] / 1e6:.0f} MB, of them '
+        f'{found["index_bytes"] / 1e6:.2f} MB index'
     )
     read = found['opening_read_bytes']
     yield 'opening read ' + ('an unknown number of bytes' if read is None else f'{read / 1e6:.2f} MB')
     cold, again = found['cold'], found['again']
     yield (
-        f'not in memory: opened in {cold["open_seconds"]:.3f} s, first batch after {cold["first_batch_seconds"]:.3f} s; '
-        f'in memory: {rounds.shown(again["open_seconds"], ".3f")} s and {rounds.shown(again["first_batch_seconds"], ".3f")} s'
+        f'not in memory: opened in {cold["open_seconds"]:.3f} s, first batch after {cold["first_batch_seconds"]:.3f} '
+        's; '
+        f'in memory: {rounds.shown(again["open_seconds"], ".3f")} s and '
+        f'{rounds.shown(again["first_batch_seconds"], ".3f")} s'
     )
 
 

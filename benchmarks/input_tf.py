@@ -1,6 +1,8 @@
-"""The same TFRecords by tf.data, as well as plain tf.data does it: interleaved shards, a shuffle buffer of bytes, parallel parsing and decoding.
+"""The same TFRecords by tf.data, as well as plain tf.data does it: interleaved shards, a shuffle buffer of bytes,
+parallel parsing and decoding.
 
-`pip install ".[test_tf]"`. Its batches hold what the pipeline's hold, pixel for pixel where a frame needs no resizing; elsewhere it resizes
+`pip install ".[test_tf]"`. Its batches hold what the pipeline's hold, pixel for pixel where a frame needs no resizing;
+elsewhere it resizes
 bilinearly without averaging, which is cheaper. Read next: input.py, which compares the two.
 """
 

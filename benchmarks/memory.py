@@ -2,8 +2,10 @@
 
   python -m benchmarks.memory --config=configs/synthetic.py --data=DIR [--steps=2000] [--out=FILE.json]
 
-The loop is made of what train.py's is made of (pipeline, prefetch, compiled step, late metrics), on the config with TOY's sizes, which stand
-whatever the command line says of those fields: a leak of the loop does not depend on them. Exit codes: 0 flat; 1 not flat; 2 wrong use.
+The loop is made of what train.py's is made of (pipeline, prefetch, compiled step, late metrics), on the config with
+TOY's sizes, which stand
+whatever the command line says of those fields: a leak of the loop does not depend on them. Exit codes: 0 flat; 1 not
+flat; 2 wrong use.
 Read next: stattn_jax/train.py.
 """
 
@@ -79,7 +81,8 @@ def watch(config: ml_collections.ConfigDict, steps: int, warmup: int, every: int
 
 
 def flatness(found: dict[int, int]) -> dict[str, Any]:
-    """How flat a memory (step -> bytes) is: least, greatest, slope by least squares (bytes a thousand steps), half the range by its middle.
+    """How flat a memory (step -> bytes) is: least, greatest, slope by least squares (bytes a thousand steps), half the
+    range by its middle.
 
     `flat`: no look is further than BAND from the middle of the range.
     """
@@ -108,12 +111,14 @@ def _main(values: flags.FlagValues) -> int:
     config.data.dir = values.data
     if values.steps < values.warmup + 2 * values.every:
         raise command.RunError(
-            f'--steps={values.steps}: expected at least {values.warmup + 2 * values.every}, two looks after --warmup={values.warmup}'
+            f'--steps={values.steps}: expected at least {values.warmup + 2 * values.every}, two looks after '
+            f'--warmup={values.warmup}'
         )
     found = watch(config, values.steps, values.warmup, values.every)
     told = flatness(found)
     print(
-        f'{len(found)} looks after step {values.warmup} of {values.steps}: {told["least_bytes"] / 1e6:.1f} to {told["greatest_bytes"] / 1e6:.1f} MB, '
+        f'{len(found)} looks after step {values.warmup} of {values.steps}: {told["least_bytes"] / 1e6:.1f} to '
+        f'{told["greatest_bytes"] / 1e6:.1f} MB, '
         f'+-{told["deviation"]:.2%} ({"flat" if told["flat"] else "NOT flat"}: {BAND:.0%} are allowed), '
         f'slope {told["slope_bytes_per_1000_steps"] / 1e6:+.2f} MB in 1000 steps'
     )

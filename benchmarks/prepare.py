@@ -1,10 +1,12 @@
-"""Preparation: data_prep's work on a clip against the same library calls alone; decoding what is needed against all; and more processes.
+"""Preparation: data_prep's work on a clip against the same library calls alone; decoding what is needed against all;
+and more processes.
 
   OMP_NUM_THREADS=1 python -m benchmarks.prepare --videos=8 [--workers=1,2] [--profile] [--out=FILE.json]
 
-Makes short clips (H.264, AAC) of data_prep's scenes, with each of --keyframes frames from one keyframe to the next. `record` is what a worker
-of data_prep does for a clip, from the file to serialized bytes; `bare` gives the same JPEGs and log-mel by PyAV, simplejpeg and NumPy with
-nothing around them, decoding everything, `bare_skip` what is needed. `whole`, `seek` and `skip` only decode (prepare_frames.py).
+Makes short clips (H.264, AAC) of data_prep's scenes, with each of --keyframes frames from one keyframe to the next.
+`record` is what a worker of data_prep does for a clip, from the file to serialized bytes; `bare` gives the same JPEGs
+and log-mel by PyAV, simplejpeg and NumPy with nothing around them, decoding everything, `bare_skip` what is needed.
+`whole`, `seek` and `skip` only decode (prepare_frames.py).
 OMP_NUM_THREADS: data_prep's workers have one thread for BLAS.
 Read next: prepare_frames.py, data_prep/work.py.
 """
@@ -193,7 +195,8 @@ def _numbers(name: str) -> list[int]:
         numbers = []
     if not numbers or min(numbers) < 1:
         raise cli.UsageError(
-            f'--{name}={",".join(FLAGS[name].value)}; expected whole numbers of 1 or more, such as {FLAGS[name].default}'
+            f'--{name}={",".join(FLAGS[name].value)}; expected whole numbers of 1 or more, such as '
+            f'{FLAGS[name].default}'
         )
     return numbers
 

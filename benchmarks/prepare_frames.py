@@ -1,8 +1,10 @@
-"""What a clip costs by the libraries alone: the same JPEGs and log-mel as data_prep's, and three ways to the frames that it needs.
+"""What a clip costs by the libraries alone: the same JPEGs and log-mel as data_prep's, and three ways to the frames
+that it needs.
 
-The three ways give the frame that is shown at each time: `whole` decodes everything up to the last of them, `seek` jumps to the keyframe
-before a time where that lies ahead, `skip` also leaves out the frames that no other frame needs and nobody asked for. `bare` makes the clip
-by decoding everything in one pass, as one writes it at first, `bare_skip` by `skip`. Read next: prepare.py.
+The three ways give the frame that is shown at each time: `whole` decodes everything up to the last of them, `seek`
+jumps to the keyframe before a time where that lies ahead, `skip` also leaves out the frames that no other frame needs
+and nobody asked for. `bare` makes the clip by decoding everything in one pass, as one writes it at first, `bare_skip`
+by `skip`. Read next: prepare.py.
 """
 
 import os
@@ -21,7 +23,9 @@ def centres(spec: media.ClipSpec) -> np.ndarray:
 
 
 def bare(path: str | os.PathLike, spec: media.ClipSpec) -> tuple[list[bytes], np.ndarray]:
-    """The JPEGs and the log-mel float16 [t f k] of a whole file: one pass over it, for files whose streams begin at 0 and have no gaps."""
+    """The JPEGs and the log-mel float16 [t f k] of a whole file: one pass over it, for files whose streams begin at
+    0 and have no gaps.
+    """
     times, mel = centres(spec), media.MEL_PRESETS[spec.mel]
     jpegs, pieces, shown = [], [], None
     resampler = av.AudioResampler(format='fltp', rate=mel.rate)

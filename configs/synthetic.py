@@ -3,10 +3,11 @@
   python -m data_prep.synthetic --out=DATA                      # 1 minute
   python -m stattn_jax.main --config=configs/synthetic.py --workdir=RUN --config.data.dir=DATA
 
-Variants: `configs/synthetic.py:lopsided` for the hard set (`python -m data_prep.synthetic --variant=lopsided --train=3000 --out=DATA`),
-`configs/synthetic.py:binding` where only which object sounds, and when, tells the class (`--variant=binding --train=3000`; data_prep/scenes_binding.py).
-`events` is the variant without a name. Hardware: 2 CPU cores. Minutes and numbers: docs/results.md.
-`:events,gpu`, `:lopsided,gpu`, `:binding,gpu` train a wider network on more clips (`--train=20000`) on one accelerator: not yet run.
+Variants: `configs/synthetic.py:lopsided` for the hard set (`python -m data_prep.synthetic --variant=lopsided
+--train=3000 --out=DATA`), `configs/synthetic.py:binding` where only which object sounds, and when, tells the class
+(`--variant=binding --train=3000`; data_prep/scenes_binding.py). `events` is the variant without a name. Hardware: 2 CPU
+cores. Minutes and numbers: docs/results.md. `:events,gpu`, `:lopsided,gpu`, `:binding,gpu` train a wider network on
+more clips (`--train=20000`) on one accelerator: not yet run.
 """
 
 from configs import common
@@ -26,8 +27,9 @@ def get_config(arg: str = ''):
         config.loss.swap = 0.5
         config.train.steps = 900
     if variant == 'binding':
-        # The sound alone tells nothing of the class: there is nothing to learn from it alone (audio, match) and nothing that the picture
-        # could repeat (swap, detach_evidence). Its picture must stay whole: an object cut off takes the answer with it.
+        # The sound alone tells nothing of the class: there is nothing to learn from it alone (audio, match) and nothing
+        # that the picture could repeat (swap, detach_evidence). Its picture must stay whole: an object cut off takes
+        # the answer with it.
         config.model.detach_evidence = False
         config.loss.update({'audio': 0.0, 'picture': 0.0, 'match': 0.0, 'swap': 0.0})
         config.augment.update({'crop': 1.0, 'colour': 0.0})

@@ -3,9 +3,10 @@
   python -m data_prep.ave --annotations=DIR --videos=DIR --out=DATA [--clean]
   python -m data_prep.ave --annotations=DIR --features=DIR --out=DATA [--clean]
 
-Annotations: Annotations.txt and train_order.h5, val_order.h5, test_order.h5. Features: visual_feature.h5 and audio_feature.h5, and the
-background clips of weak training, *_feature_noisy.h5. A clip is a row of Annotations.txt, since 45 ids occur more than once, with
-different labels; `--clean` leaves out the rows of those ids that are in several splits. Read next: features.py.
+Annotations: Annotations.txt and train_order.h5, val_order.h5, test_order.h5. Features: visual_feature.h5 and
+audio_feature.h5, and the background clips of weak training, *_feature_noisy.h5. A clip is a row of Annotations.txt,
+since 45 ids occur more than once, with different labels; `--clean` leaves out the rows of those ids that are in several
+splits. Read next: features.py.
 """
 
 import collections
@@ -103,7 +104,8 @@ def _splits(folder: pathlib.Path, count: int) -> dict[int, str]:
         split_of.update(dict.fromkeys(order, split))
     if split_of.keys() != set(range(count)):
         raise cli.UsageError(
-            f'{folder}: the orders hold {len(split_of)} rows from {min(split_of)} to {max(split_of)}; expected 0 to {count - 1}, '
+            f'{folder}: the orders hold {len(split_of)} rows from {min(split_of)} to {max(split_of)}; expected 0 to '
+            f'{count - 1}, '
             'those of Annotations.txt; give the files of one release (not *_order_match.h5)'
         )
     return split_of
@@ -121,7 +123,9 @@ def _table(path: pathlib.Path) -> np.ndarray:
 
 
 def _remark_doubles(listing: published.Listing, clean: bool) -> None:
-    """Names the ids that occur several times; where asked for, leaves out those clips whose video is in several splits."""
+    """Names the ids that occur several times; where asked for, leaves out those clips whose video is in several
+    splits.
+    """
     splits_of = collections.defaultdict(list)
     for clip in listing.clips:
         splits_of[clip.source].append(clip.split)
@@ -142,9 +146,11 @@ def _remark_doubles(listing: published.Listing, clean: bool) -> None:
 
 
 def background(folder: pathlib.Path, annotations: pathlib.Path, listing: published.Listing) -> list[prepare.Job]:
-    """Jobs without a label for the background clips that weakly supervised training adds to train; no class is then one of the answers.
+    """Jobs without a label for the background clips that weakly supervised training adds to train; no class is then one
+    of the answers.
 
-    Raises cli.UsageError where the feature files do not hold a row for each row of the annotations, or the noisy ones for each label.
+    Raises cli.UsageError where the feature files do not hold a row for each row of the annotations, or the noisy ones
+    for each label.
     """
     rows = 1 + max(clip.payload['row'] for clip in listing.clips)
     held = features.count_rows(folder, 'main', features.AVE_SPEC)
@@ -159,7 +165,8 @@ def background(folder: pathlib.Path, annotations: pathlib.Path, listing: publish
     )
     if labels and (_table(labels).argmax(-1) != len(listing.classes)).any() | (len(_table(labels)) != count):
         raise cli.UsageError(
-            f'{labels}: expected {count} rows of background, column {len(listing.classes)}, as many as there are features'
+            f'{labels}: expected {count} rows of background, column {len(listing.classes)}, as many as there are '
+            'features'
         )
     listing.remarks.append(f'{folder}: {count} background clips without a label added to train')
     listing.multi_label = True

@@ -1,7 +1,9 @@
-"""Shards by an Apache Beam pipeline, on this machine or on many. Needs the extra `beam`; imported only where it is asked for.
+"""Shards by an Apache Beam pipeline, on this machine or on many. Needs the extra `beam`; imported only where it is
+asked for.
 
-Every worker must have this program installed and see the data set's directory (and the videos) under the same absolute path:
-a shared file system. What a worker leaves there is what a local process leaves, byte for byte, so that either runner goes on
+Every worker must have this program installed and see the data set's directory (and the videos) under the same absolute
+path: a shared file system. What a worker leaves there is what a local process leaves, byte for byte, so that either
+runner goes on
 where the other was stopped. Read next: work.py (what a worker does), local.py (one machine, without Beam).
 """
 

@@ -22,9 +22,9 @@ def run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: s
     """Parses sys.argv into `flag_values`, calls `main(arguments)` and exits with its code.
 
     Args:
-      main: does the work. It gets the positional arguments and, of a command with the flag --runner, whatever stands after
-        `--` (see `beam_options`). UsageError, TableError and NoDataError from it are wrong use (2), PrepareError and
-        DataError a failure (1); any other exception is a bug and keeps its traceback.
+      main: does the work. It gets the positional arguments and, of a command with the flag --runner, whatever stands
+        after `--` (see `beam_options`). UsageError, TableError and NoDataError from it are wrong use (2), PrepareError
+        and DataError a failure (1); any other exception is a bug and keeps its traceback.
       flag_values: the command's own flags.
       doc: printed by --help before the flags.
       positional: how many positional arguments there must be before `--`.

@@ -1,7 +1,8 @@
 """Clips of published feature files: AVE's HDF5 tables and LLP's folders of npy files.
 
-A job says where its features lie: payload {'file': 'main' or 'noisy', 'row': 17} for AVE, {'id': 'BjCEufrlXm4'} for LLP. One row is read
-at a time, so that a table of any size passes through a few megabytes of memory. Read next: ave.py, llp.py.
+A job says where its features lie: payload {'file': 'main' or 'noisy', 'row': 17} for AVE, {'id': 'BjCEufrlXm4'} for
+LLP. One row is read at a time, so that a table of any size passes through a few megabytes of memory. Read next: ave.py,
+llp.py.
 """
 
 import functools
@@ -30,7 +31,9 @@ _FRAMES_A_SEGMENT = 8
 
 
 def count_rows(folder: pathlib.Path, which: str, spec: FeatureSpec) -> int:
-    """How many clips the tables `which` of H5_FILES hold; raises cli.UsageError where they are missing, or not of these shapes."""
+    """How many clips the tables `which` of H5_FILES hold; raises cli.UsageError where they are missing, or not of
+    these shapes.
+    """
     shapes = ((spec.segments, *spec.visual), (spec.segments, spec.audio))
     counts = set()
     for name, expected in zip(H5_FILES[which], shapes):
@@ -60,7 +63,9 @@ def h5_record(folder: str, job: Job, spec: FeatureSpec) -> records.ClipRecord:
 
 
 def npy_record(folder: str, job: Job, spec: FeatureSpec) -> records.ClipRecord:
-    """The features of one LLP video: vggish/ID.npy (10, 128), res152/ID.npy (80, 2048), r2plus1d_18/ID.npy (10, 512)."""
+    """The features of one LLP video: vggish/ID.npy (10, 128), res152/ID.npy (80, 2048), r2plus1d_18/ID.npy (10,
+    512).
+    """
     shapes = {
         'vggish': (spec.segments, spec.audio),
         'res152': (spec.segments * _FRAMES_A_SEGMENT, 2048),

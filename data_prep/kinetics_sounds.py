@@ -1,9 +1,11 @@
-"""Kinetics-Sounds: clips of Kinetics-400 whose action is both heard and seen; there is no one list of its classes and no one split.
+"""Kinetics-Sounds: clips of Kinetics-400 whose action is both heard and seen; there is no one list of its classes and
+no one split.
 
   python -m data_prep.kinetics_sounds --annotations=FILE_OR_DIR --classes=NAME_OR_FILE --videos=DIR --out=DATA
 
-Annotations: the csv files of Kinetics-400 (label,youtube_id,time_start,time_end,split), or the lists my_train.txt and my_test.txt of
-OGM-GE (github.com/GeWu-Lab/OGM-GE_CVPR2022), which have the numbers of classes and no names. Classes: CLASS_LISTS, or a text file of
+Annotations: the csv files of Kinetics-400 (label,youtube_id,time_start,time_end,split), or the lists my_train.txt and
+my_test.txt of OGM-GE (github.com/GeWu-Lab/OGM-GE_CVPR2022), which have the numbers of classes and no names. Classes:
+CLASS_LISTS, or a text file of
 one class a line. Read next: published.py.
 """
 
@@ -17,10 +19,13 @@ from data_prep.rows import Row, collect, read_lines, read_rows
 
 # github.com/IBM/AdaMML, issue 3 (2022-03-22).
 _ADAMML = (
-    'blowing nose', 'blowing out candles', 'bowling', 'chopping wood', 'dribbling basketball', 'laughing', 'mowing lawn',
-    'playing accordion', 'playing bagpipes', 'playing bass guitar', 'playing clarinet', 'playing drums', 'playing guitar',
+    'blowing nose', 'blowing out candles', 'bowling', 'chopping wood', 'dribbling basketball', 'laughing',
+    'mowing lawn',
+    'playing accordion', 'playing bagpipes', 'playing bass guitar', 'playing clarinet', 'playing drums',
+    'playing guitar',
     'playing harmonica', 'playing keyboard', 'playing organ', 'playing piano', 'playing saxophone', 'playing trombone',
-    'playing trumpet', 'playing violin', 'playing xylophone', 'ripping paper', 'shoveling snow', 'shuffling cards', 'singing',
+    'playing trumpet', 'playing violin', 'playing xylophone', 'ripping paper', 'shoveling snow', 'shuffling cards',
+    'singing',
     'stomping grapes', 'tap dancing', 'tapping guitar', 'tapping pen', 'tickling',
 )  # fmt: skip
 _NUMBERED = tuple(f'class {number:02d}' for number in range(31))
@@ -68,13 +73,17 @@ def read(path: pathlib.Path, classes: str | None) -> published.Listing:
         return _read_lists(files, names, classes)
     if names == _NUMBERED:
         raise cli.UsageError(
-            f'--classes={classes} numbers the classes of {", ".join(LISTS.values())}; {path} has names: give a list of names'
+            f'--classes={classes} numbers the classes of {", ".join(LISTS.values())}; {path} has names: give a list of '
+            'names'
         )
     return _read_csv(files, names)
 
 
 def _class_names(classes: str | None) -> tuple[str, ...]:
-    known = f'{", ".join(f"{name} ({len(names)} classes)" for name, names in CLASS_LISTS.items())}, or a text file of one class a line'
+    known = (
+        f'{", ".join(f"{name} ({len(names)} classes)" for name, names in CLASS_LISTS.items())}, or a text file of one '
+        'class a line'
+    )
     if not classes:
         raise cli.UsageError(f'--classes is missing: papers use different classes of Kinetics-400; give {known}')
     if classes in CLASS_LISTS:
@@ -86,7 +95,9 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 
 
 def _read_lists(files: list[pathlib.Path], names: tuple[str, ...], classes: str) -> published.Listing:
-    """OGM-GE's lists: -00nar1nEPc_000033_000043,10,13 in train and -3Mwkq-7TV4_2,10,23 in test, with seconds and the class's number."""
+    """OGM-GE's lists: -00nar1nEPc_000033_000043,10,13 in train and -3Mwkq-7TV4_2,10,23 in test, with seconds and
+    the class's number.
+    """
     if len(names) != len(_NUMBERED):
         raise cli.UsageError(
             f'--classes={classes} has {len(names)} classes; the lists of OGM-GE number {len(_NUMBERED)}, from 0'

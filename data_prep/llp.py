@@ -1,10 +1,12 @@
-"""LLP (Tian et al. 2020): 11,849 clips of ten seconds with several of 25 events; val and test say when each is heard and when seen.
+"""LLP (Tian et al. 2020): 11,849 clips of ten seconds with several of 25 events; val and test say when each is heard
+and when seen.
 
   python -m data_prep.llp --annotations=DIR --videos=DIR --out=DATA
   python -m data_prep.llp --annotations=DIR --features=DIR --out=DATA
 
-Annotations: AVVP_train.csv, AVVP_val_pd.csv, AVVP_test_pd.csv, AVVP_eval_audio.csv, AVVP_eval_visual.csv, all of them separated by
-tabs (github.com/YapengTian/AVVP-ECCV20, data/). Features: vggish/ID.npy, res152/ID.npy, r2plus1d_18/ID.npy. Read next: features.py.
+Annotations: AVVP_train.csv, AVVP_val_pd.csv, AVVP_test_pd.csv, AVVP_eval_audio.csv, AVVP_eval_visual.csv, all of them
+separated by tabs (github.com/YapengTian/AVVP-ECCV20, data/). Features: vggish/ID.npy, res152/ID.npy,
+r2plus1d_18/ID.npy. Read next: features.py.
 """
 
 import hashlib
@@ -27,8 +29,10 @@ WEAK = {'train': 'AVVP_train.csv', 'val': 'AVVP_val_pd.csv', 'test': 'AVVP_test_
 DENSE = {'audio': 'AVVP_eval_audio.csv', 'visual': 'AVVP_eval_visual.csv'}
 # In the order of the authors' code, which evaluation scripts and saved predictions of other people keep.
 CLASSES = (
-    'Speech', 'Car', 'Cheering', 'Dog', 'Cat', 'Frying_(food)', 'Basketball_bounce', 'Fire_alarm', 'Chainsaw', 'Cello', 'Banjo',
-    'Singing', 'Chicken_rooster', 'Violin_fiddle', 'Vacuum_cleaner', 'Baby_laughter', 'Accordion', 'Lawn_mower', 'Motorcycle',
+    'Speech', 'Car', 'Cheering', 'Dog', 'Cat', 'Frying_(food)', 'Basketball_bounce', 'Fire_alarm', 'Chainsaw', 'Cello',
+    'Banjo',
+    'Singing', 'Chicken_rooster', 'Violin_fiddle', 'Vacuum_cleaner', 'Baby_laughter', 'Accordion', 'Lawn_mower',
+    'Motorcycle',
     'Helicopter', 'Acoustic_guitar', 'Telephone_bell_ringing', 'Baby_cry_infant_cry', 'Blender', 'Clapping',
 )  # fmt: skip
 SECONDS = 10

@@ -24,7 +24,8 @@ def run(maker: work.Maker, todo: list[work.Shard], progress: work.Progress, work
         return
     waiting, running = iter(todo), {}
     workers = min(workers, len(todo))
-    # Read by the workers' BLAS: its threads would fight over the same cores (measured: 71 ms of CPU a small clip instead of 16).
+    # Read by the workers' BLAS: its threads would fight over the same cores (measured: 71 ms of CPU a small clip
+    # instead of 16).
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
     pool = futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), initializer=_start_worker)

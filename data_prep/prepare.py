@@ -1,4 +1,5 @@
-"""The engine that turns jobs into a data set directory; folder.py, synthetic.py and the published sets' commands feed it.
+"""The engine that turns jobs into a data set directory; folder.py, synthetic.py and the published sets' commands feed
+it.
 
 A shard is the unit of work. Which clips go into which shard is fixed by the jobs alone, each shard is written whole
 by one process and takes its final name last, and its outcome (`prepare/SHARD.json`: clips used, skipped with reason,
@@ -54,10 +55,12 @@ def prepare(
     Args:
       name: of the data set; becomes the first part of the shards' names.
       make_record: a function of a module (workers import it), or a functools.partial of one. It raises media.MediaError
-        for a clip that cannot be used, which is counted and named by reason, and the run goes on; anything else stops it.
+        for a clip that cannot be used, which is counted and named by reason, and the run goes on; anything else stops
+        it.
       workers: processes; 1 stays in this one. Default: as many as there are CPUs.
       shard_size: clips a shard. Default: at most 128, fewer for a small split, so that it still makes several shards.
-      require: how many clips must be usable: a float is the fraction of each split, an int clips of all splits together.
+      require: how many clips must be usable: a float is the fraction of each split, an int clips of all splits
+        together.
         It is no part of the plan: what was made stays, and the same call with less goes on at once.
       remarks: lines on the annotation files, printed and kept in the report.
       beam: Beam's own pipeline options, possibly none: the shards are made by a Beam pipeline, of which `workers` says
@@ -97,7 +100,8 @@ def prepare(
         kept = len(jobs) - sum(len(shard.jobs) for shard in todo)
         if kept:
             print(
-                f'{kept} of {len(jobs)} clips are there already and stay as they are; delete {out} first if the videos have changed'
+                f'{kept} of {len(jobs)} clips are there already and stay as they are; delete {out} first if the videos '
+                'have changed'
             )
         with tqdm.tqdm(total=len(jobs), initial=kept, unit='clip', desc=f'preparing {name}') as progress:
             run(maker, todo, progress.update)
@@ -151,7 +155,8 @@ def _report(out: pathlib.Path, shards: dict[str, list[str]], remarks: Sequence[s
             reasons = ', '.join(f'{len(clips)} {reason}' for reason, clips in counts['skipped'].items())
             first = next(f'{clip}: {detail}' for clips in counts['skipped'].values() for clip, detail in clips.items())
             raise PrepareError(
-                f'split {split!r} has no usable clip ({reasons}; the first: {first}); mend them and run the same command again'
+                f'split {split!r} has no usable clip ({reasons}; the first: {first}); mend them and run the same '
+                'command again'
             )
     return summary
 

@@ -1,7 +1,9 @@
-"""What the commands of data_prep share: flags, the tables of a published data set, and the way from there to the records.
+"""What the commands of data_prep share: flags, the tables of a published data set, and the way from there to the
+records.
 
-A published set is read into a `Listing` (vggsound.py, ave.py, llp.py, kinetics_sounds.py), written as the project's own tables, and
-read back through tables.py, so that there is one set of checks for everybody's data. Read next: videos.py, tables.py.
+A published set is read into a `Listing` (vggsound.py, ave.py, llp.py, kinetics_sounds.py), written as the project's own
+tables, and read back through tables.py, so that there is one set of checks for everybody's data. Read next: videos.py,
+tables.py.
 """
 
 import contextlib
@@ -32,7 +34,8 @@ TABLES = {
 class Clip:
     """A clip as its publishers list it.
 
-    source: the YouTube id that it was cut from. names: what its file may be called; the first one is looked for where there is none.
+    source: the YouTube id that it was cut from. names: what its file may be called; the first one is looked for where
+      there is none.
     payload: where its features lie (data_prep/features.py).
     """
 
@@ -46,7 +49,9 @@ class Clip:
 
 @dataclasses.dataclass
 class Listing:
-    """What the files of a published data set say: clips, rows of the other tables (their columns: tables.py), and remarks on quirks."""
+    """What the files of a published data set say: clips, rows of the other tables (their columns: tables.py), and
+    remarks on quirks.
+    """
 
     classes: tuple[str, ...]
     clips: list[Clip]
@@ -71,7 +76,8 @@ def define_flags(flag_values: flags.FlagValues, name: str, square: bool = True) 
     flags.DEFINE_bool(
         'square',
         square,
-        'Stores whole frames made square, which the input need not resize; configs with data.fit=crop lose pixels by it.',
+        'Stores whole frames made square, which the input need not resize; configs with data.fit=crop lose pixels by '
+        'it.',
         flag_values=flag_values,
     )
     define_mel(flag_values)
@@ -202,7 +208,9 @@ def prepare_features(
 def _written(
     flag_values: flags.FlagValues, listing: Listing, found: dict[str, videos.Found]
 ) -> Iterator[tables.Tables]:
-    """The listing as tables, which stand in OUT/tables once the block is through: until then OUT may be somebody else's."""
+    """The listing as tables, which stand in OUT/tables once the block is through: until then OUT may be somebody
+    else's.
+    """
     with tempfile.TemporaryDirectory() as work:
         yield write_tables(listing, found, pathlib.Path(work))
         shutil.copytree(work, pathlib.Path(flag_values.out) / report.TABLES_DIR, dirs_exist_ok=True)

@@ -1,8 +1,8 @@
 """What a preparation leaves beside the shards: outcomes, the report, TFDS's metadata and `stattn.json`.
 
 `prepare/SHARD.json` says what became of each clip of a shard; `prepare_report.json` sums them up per split, under
-`splits`, and has the remarks on the annotation files under `remarks`; `stattn.json` comes last, so that a directory that has it is whole. Read next: verify.py, which checks a directory
-against all of it.
+`splits`, and has the remarks on the annotation files under `remarks`; `stattn.json` comes last, so that a directory
+that has it is whole. Read next: verify.py, which checks a directory against all of it.
 """
 
 import dataclasses

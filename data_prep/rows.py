@@ -1,6 +1,7 @@
 """Rows of delimited text files, checked cell by cell, and the writer of such files.
 
-A fault is one line with file, line, column, value and what was expected; all faults of a file are collected before any is raised.
+A fault is one line with file, line, column, value and what was expected; all faults of a file are collected before any
+is raised.
 Read next: tables.py (the project's own tables), published.py (other people's).
 """
 
@@ -91,7 +92,8 @@ def read_rows(
 ) -> Iterator[Row]:
     """The rows of a file, blank lines left out; what cannot be read is a fault and no row.
 
-    header: the first line names the columns, in any order and with others among them; without, they are `columns` in this order.
+    header: the first line names the columns, in any order and with others among them; without, they are `columns` in
+      this order.
     quoting: of the csv module.
     """
     try:

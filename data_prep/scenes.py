@@ -1,11 +1,11 @@
 """Synthetic audio-visual scenes whose truth is known: what is drawn, what sounds, where and when.
 
-A clip's class is the one object that is seen *and* heard in the event interval. Silent moving objects of other classes are
-seen as well, and another class is heard off-screen in other segments, so that neither the picture nor the sound suffices
-alone. `events` is the demo; `lopsided` is the case that breaks naive training: small objects, cluttered backgrounds, and a sound
-that nearly gives the class away because the event lasts longer than the off-screen sound.
-Read next: scenes_binding.py, where the class is neither a shape nor a sound; synthetic.py, which turns scenes into records through the
-same front-end as real video.
+A clip's class is the one object that is seen *and* heard in the event interval. Silent moving objects of other classes
+are seen as well, and another class is heard off-screen in other segments, so that neither the picture nor the sound
+suffices alone. `events` is the demo; `lopsided` is the case that breaks naive training: small objects, cluttered
+backgrounds, and a sound that nearly gives the class away because the event lasts longer than the off-screen sound.
+Read next: scenes_binding.py, where the class is neither a shape nor a sound; synthetic.py, which turns scenes into
+records through the same front-end as real video.
 """
 
 import dataclasses
@@ -44,7 +44,9 @@ CLASS_RGB = np.array(
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """What makes a variant hard: object half-size (fraction of the frame), clutter, and how long each sound lasts (segments)."""
+    """What makes a variant hard: object half-size (fraction of the frame), clutter, and how long each sound lasts
+    (segments).
+    """
 
     half_size: tuple[float, float]
     distractors: tuple[int, int]
@@ -62,7 +64,9 @@ VARIANTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """One drawn object: its shape (the class's, in CLASSES), half-size and path (fractions of the frame), colour, and when it is visible (s)."""
+    """One drawn object: its shape (the class's, in CLASSES), half-size and path (fractions of the frame), colour,
+    and when it is visible (s).
+    """
 
     shape: int
     half: float
@@ -72,7 +76,9 @@ class Thing:
     visible: tuple[float, float]
 
     def centre(self, time: float | np.ndarray) -> np.ndarray:
-        """The centre at `time` s, as (x, y) in 0..1: a straight path reflected at the frame's border. Times [t 1] give [t 2]."""
+        """The centre at `time` s, as (x, y) in 0..1: a straight path reflected at the frame's border. Times [t 1]
+        give [t 2].
+        """
         low, high = self.half, 1 - self.half
         path = (self.start_xy + self.velocity_xy * time - low) / (high - low)
         return low + (high - low) * (1 - np.abs(1 - path % 2))
@@ -82,8 +88,8 @@ class Thing:
 class Scene:
     """Everything needed to draw and sound one clip; `event` and `offscreen` are (first, end) segments of one second.
 
-    `things[source]` sounds in the event, by `timbre`; `offscreen_timbre` is of nothing in view. A timbre is a number in CLASSES. `grey`: so is the
-    background below the clutter.
+    `things[source]` sounds in the event, by `timbre`; `offscreen_timbre` is of nothing in view. A timbre is a number in
+    CLASSES. `grey`: so is the background below the clutter.
     """
 
     label: int
@@ -217,7 +223,9 @@ def _background(scene, x, y):
 
 
 def sound(scene: Scene) -> np.ndarray:
-    """The clip's waveform, float32 at 16 kHz in -1..1: the event, the off-screen sound, and noise between -30 and -10 dB."""
+    """The clip's waveform, float32 at 16 kHz in -1..1: the event, the off-screen sound, and noise between -30 and
+    -10 dB.
+    """
     rng = np.random.default_rng(scene.seed + (3,))
     samples = scene.segments * RATE
     wave = rng.normal(0, 10 ** rng.uniform(-2.6, -1.8), samples)

@@ -1,22 +1,27 @@
-"""Scenes where only *which object sounds* and *when* tell the class: two or three objects in view, each with its own sound and two colours.
+"""Scenes where only *which object sounds* and *when* tell the class: two or three objects in view, each with its own
+sound and two colours.
 
-An object's shape decides its sound. Each object changes its colour once, no two at the same time, and no colour is shown twice. One
-object sounds for some seconds in which it keeps its colour: the class is that colour. A shape that is not in view is heard in other seconds, and the
-rest is noise. Shapes, places, paths, times of change and times of sound know nothing of the colours; the sounding object and the half of
-its life in which it sounds are drawn evenly. Hence, with m = 4 or 6 colours shown (half of the clips each):
+An object's shape decides its sound. Each object changes its colour once, no two at the same time, and no colour is
+shown twice. One
+object sounds for some seconds in which it keeps its colour: the class is that colour. A shape that is not in view is
+heard in other seconds, and the rest is noise. Shapes, places, paths, times of change and times of sound know nothing of
+the colours; the sounding object and the half of its life in which it sounds are drawn evenly. Hence, with m = 4 or 6
+colours shown (half of the clips each):
 
 - the sound says nothing of the class: 1 in 8;
-- the picture leaves all m colours equally likely: (1/4 + 1/6) / 2 = 20.8 %, whoever knows every object, colour and time;
-- so do both together where each gives its own probabilities and a rule joins them, for the sound's are even: 20.8 %, the ceiling
-  without binding;
+- the picture leaves all m colours equally likely: (1/4 + 1/6) / 2 = 20.8 %, whoever knows every object, colour and
+  time;
+- so do both together where each gives its own probabilities and a rule joins them, for the sound's are even: 20.8 %,
+  the ceiling without binding;
 - *which* without *when* is right in 1/2, *when* without *which* in (1/2 + 1/3) / 2 = 41.7 %.
 
-A sum f(sound) + g(picture) of scores that are trained *together* is not bound by the third line, since the two may conspire: let the sound rank colours by a
-table of its own, and the picture raise those of its colours that the table happens to sort well. Yet no such sum can be right in more than 64 %
-of clips. Fix all but the colours, and take k of the m sounds that the clip may have. If the sum is right with all k, these colours are
-the best assignment to these sounds by f alone (g adds the same to every assignment), which only one in k! orders of the colours is. So
-the mean number of k-sets that are right together is at most binom(m, k) / k!, for every k, and with it the mean number that is right
-at most 2.67 of 4, 3.63 of 6 (tests/test_scenes_binding.py counts).
+A sum f(sound) + g(picture) of scores that are trained *together* is not bound by the third line, since the two may
+conspire: let the sound rank colours by a table of its own, and the picture raise those of its colours that the table
+happens to sort well. Yet no such sum can be right in more than 64 % of clips. Fix all but the colours, and take k of
+the m sounds that the clip may have. If the sum is right with all k, these colours are the best assignment to these
+sounds by f alone (g adds the same to every assignment), which only one in k! orders of the colours is. So the mean
+number of k-sets that are right together is at most binom(m, k) / k!, for every k, and with it the mean number that is
+right at most 2.67 of 4, 3.63 of 6 (tests/test_scenes_binding.py counts).
 Read next: synthetic.py.
 """
 
@@ -56,7 +61,8 @@ def make_scene(segments: int, seed: tuple[int, ...]) -> Scene:
         for i in range(n)
         for phase, (first, end) in enumerate(((0, changes[i]), (changes[i], segments)))
     )
-    # First the object and its colour, evenly, and then the seconds: whatever the times of change, the picture favours none.
+    # First the object and its colour, evenly, and then the seconds: whatever the times of change, the picture favours
+    # none.
     source = int(rng.integers(len(things)))
     event, offscreen = _intervals(rng, tuple(int(x) for x in things[source].visible), segments)
     return Scene(
@@ -98,7 +104,9 @@ def _rgb(rng, colour):
 
 
 def _intervals(rng, phase, segments):
-    """When the object sounds, within `phase`, and when the off-screen shape does; their lengths follow one law as far as the phase allows."""
+    """When the object sounds, within `phase`, and when the off-screen shape does; their lengths follow one law as
+    far as the phase allows.
+    """
     while True:
         event, offscreen = _run(rng, *phase), _run(rng, 0, segments)
         if offscreen[1] <= event[0] or offscreen[0] >= event[1]:

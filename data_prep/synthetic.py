@@ -1,10 +1,12 @@
-"""The synthetic data set as TFRecords, through the same front-end as real video; `--videos=N` also writes N test clips as mp4.
+"""The synthetic data set as TFRecords, through the same front-end as real video; `--videos=N` also writes N test clips
+as mp4.
 
-  python -m data_prep.synthetic --out=DIR [--variant=events|lopsided|binding] [--train=N --val=N --test=N --seed=S --videos=N --sounds]
+  python -m data_prep.synthetic --out=DIR [--variant=events|lopsided|binding] [--train=N --val=N --test=N --seed=S
+  --videos=N --sounds]
 
-Beside the records stand OUT/videos/*.mp4 with their clips.csv, events.csv and boxes.csv, ready for data_prep.folder and explain.
-`--sounds` also writes OUT/sounds-test.npy for studies that take sound away before the log-mel: the waveform of each test clip in the
-order of the records, int16 [clips samples] at 16 kHz, full scale 32767.
+Beside the records stand OUT/videos/*.mp4 with their clips.csv, events.csv and boxes.csv, ready for data_prep.folder and
+explain. `--sounds` also writes OUT/sounds-test.npy for studies that take sound away before the log-mel: the waveform of
+each test clip in the order of the records, int16 [clips samples] at 16 kHz, full scale 32767.
 What is drawn and heard: scenes.py and scenes_binding.py. Read next: prepare.py.
 """
 

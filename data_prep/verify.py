@@ -30,7 +30,9 @@ def _tally():
 
 @dataclasses.dataclass
 class Finding:
-    """What a directory holds: counts and bytes per split, clips of each label; and every problem and leak, one line each."""
+    """What a directory holds: counts and bytes per split, clips of each label; and every problem and leak, one line
+    each.
+    """
 
     clips: collections.Counter = _tally()
     bytes: collections.Counter = _tally()
@@ -84,7 +86,8 @@ def verify(directory: pathlib.Path) -> Finding:
             _check_outcome(directory, path.name, ids, finding.problems)
         if finding.clips[split] != info.splits[split]:
             finding.problems.append(
-                f'split {split!r}: {finding.clips[split]} records can be read, {source.INFO_FILE} says {info.splits[split]}'
+                f'split {split!r}: {finding.clips[split]} records can be read, {source.INFO_FILE} says '
+                f'{info.splits[split]}'
             )
     _check_files(directory, info, finding.problems)
     return finding
@@ -125,7 +128,9 @@ def _count(record: records.ClipRecord, split: str, finding: Finding) -> None:
 
 
 def _check_owner(record: records.ClipRecord, split: str, owner: dict[str, str], finding: Finding) -> None:
-    """Notes in which split a clip and its stretch of video are; in another it would be measured after it was learned."""
+    """Notes in which split a clip and its stretch of video are; in another it would be measured after it was
+    learned.
+    """
     clip, stretch = f'clip {record.clip_id!r}', f'the stretch from {record.start:g} s of {record.video!r}'
     if clip in owner:
         where = f'split {split!r} twice' if owner[clip] == split else f'split {owner[clip]!r} and in split {split!r}'

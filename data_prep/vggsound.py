@@ -1,9 +1,12 @@
-"""VGGSound (309 classes, one a clip), with the boxes of VGG-SS and the labels by modality of VGGSounder for its test clips.
+"""VGGSound (309 classes, one a clip), with the boxes of VGG-SS and the labels by modality of VGGSounder for its test
+clips.
 
-  python -m data_prep.vggsound --annotations=DIR_OR_CSV --videos=DIR --out=DATA [--vggss=vggss.json] [--vggsounder=vggsounder.csv]
+  python -m data_prep.vggsound --annotations=DIR_OR_CSV --videos=DIR --out=DATA [--vggss=vggss.json]
+  [--vggsounder=vggsounder.csv]
 
-Annotations: vggsound.csv, or train.csv and test.csv (github.com/hche11/VGGSound, data/). Videos: any of the names in videos.py, at any
-depth. There is no official val split; --val=0.02 takes whole source videos from train. Read next: vggss.py, vggsounder.py.
+Annotations: vggsound.csv, or train.csv and test.csv (github.com/hche11/VGGSound, data/). Videos: any of the names in
+videos.py, at any depth. There is no official val split; --val=0.02 takes whole source videos from train. Read next:
+vggss.py, vggsounder.py.
 """
 
 import collections
@@ -61,7 +64,9 @@ def main(beam: list[str]) -> None:
 
 
 def read(path: pathlib.Path) -> published.Listing:
-    """Reads a folder of VGGSound's files, or one file; raises TableError, and cli.UsageError where none of the files is there."""
+    """Reads a folder of VGGSound's files, or one file; raises TableError, and cli.UsageError where none of the
+    files is there.
+    """
     folder = path if path.is_dir() else path.parent
     files = [path] if path.is_file() else [folder / 'vggsound.csv']
     if not files[0].is_file():
@@ -83,7 +88,8 @@ def read(path: pathlib.Path) -> published.Listing:
     classes = known or sorted({label for clip in clips for label in clip.labels})
     remarks.insert(
         0,
-        f'annotations: {", ".join(map(str, files))}; classes: {"stat.csv" if known else "the labels found"}, in alphabetical order',
+        f'annotations: {", ".join(map(str, files))}; classes: {"stat.csv" if known else "the labels found"}, in '
+        'alphabetical order',
     )
     if len(classes) < CLASSES:
         remarks.append(
@@ -159,7 +165,8 @@ def _shared_sources(clips: list[published.Clip]) -> list[str]:
 
 
 def restrict_train(listing: published.Listing, path: str, boxes: str | None, *, drop: bool) -> None:
-    """Keeps those training clips that a list names; raises cli.UsageError where it names test clips, unless they are to be dropped.
+    """Keeps those training clips that a list names; raises cli.UsageError where it names test clips, unless they are to
+    be dropped.
 
     Some lists that are in use (vggss_144k.txt) hold thousands of VGGSound's test clips, and most of VGG-SS.
     """
@@ -187,7 +194,9 @@ def restrict_train(listing: published.Listing, path: str, boxes: str | None, *, 
 
 
 def carve_val(listing: published.Listing, part: float) -> None:
-    """Moves a part of the source videos of train to val, chosen by a hash of the YouTube id, so that none has clips in both."""
+    """Moves a part of the source videos of train to val, chosen by a hash of the YouTube id, so that none has clips
+    in both.
+    """
 
     def is_val(clip: published.Clip) -> bool:
         number = int.from_bytes(hashlib.sha256(clip.source.encode()).digest()[:8], 'big')

@@ -1,7 +1,8 @@
 """VGG-SS (Chen et al. 2021): boxes of the sounding object in the middle frame of 5,158 test clips of VGGSound.
 
-`vggss.json` is a list of {"file": "zpWuikVorYg_000032", "class": "elk bugling", "bbox": [[x0, y0, x1, y1], ...]}, corners as fractions
-of the frame from its top left. 18 of the 5,941 boxes have no area or a corner at -2.9e16; two clips have no other. Read next: vggsound.py.
+`vggss.json` is a list of {"file": "zpWuikVorYg_000032", "class": "elk bugling", "bbox": [[x0, y0, x1, y1], ...]},
+corners as fractions of the frame from its top left. 18 of the 5,941 boxes have no area or a corner at -2.9e16; two
+clips have no other. Read next: vggsound.py.
 """
 
 import json
@@ -20,7 +21,9 @@ def clip_ids(path: str | os.PathLike) -> set[str]:
 
 
 def attach(path: str | os.PathLike, listing: published.Listing) -> None:
-    """Adds the sound boxes to a listing of VGGSound; raises cli.UsageError where a clip is no test clip or has another class there."""
+    """Adds the sound boxes to a listing of VGGSound; raises cli.UsageError where a clip is no test clip or has
+    another class there.
+    """
     clips = {clip.clip_id: clip for clip in listing.clips}
     unknown, broken, unscorable = [], [], []
     for item in _read(path):
@@ -31,7 +34,8 @@ def attach(path: str | os.PathLike, listing: published.Listing) -> None:
             continue
         if clip.split != 'test' or clip.labels != (label,):
             raise cli.UsageError(
-                f'{path}: {clip_id} is {label!r} there, and {clip.labels[0]!r} of the {clip.split} split in the annotations; '
+                f'{path}: {clip_id} is {label!r} there, and {clip.labels[0]!r} of the {clip.split} split in the '
+                'annotations; '
                 'expected the same class, and a test clip; give the files of one release'
             )
         sound = [box for box in boxes if _is_sound(box)]
@@ -63,7 +67,8 @@ def _read(path: str | os.PathLike) -> list[dict[str, Any]]:
     for number, item in enumerate(items if isinstance(items, list) else [items]):
         if not _is_item(item):
             raise cli.UsageError(
-                f'{path}: item {number} is {json.dumps(item)[:80]}; expected {{"file": "ID_000030", "class": ..., "bbox": [[x0, y0, x1, y1], ...]}}'
+                f'{path}: item {number} is {json.dumps(item)[:80]}; expected '
+                f'{{"file": "ID_000030", "class": ..., "bbox": [[x0, y0, x1, y1], ...]}}'
             )
     return items
 

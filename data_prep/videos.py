@@ -1,7 +1,9 @@
-"""Finds the video files of published clips: the same clip goes by many names, and some names do not say which clip they are.
+"""Finds the video files of published clips: the same clip goes by many names, and some names do not say which clip they
+are.
 
-  names('-0BIyqJj9ZU', 30, 40)   -0BIyqJj9ZU_000030 (VGGSound), -0BIyqJj9ZU_30000_40000 (ms), -0BIyqJj9ZU_000030_000040 (Kinetics),
-                                 -0BIyqJj9ZU_30_40 (LLP), -0BIyqJj9ZU_30, Y-0BIyqJj9ZU (cut out, PANNs), -0BIyqJj9ZU (the whole video)
+  names('-0BIyqJj9ZU', 30, 40)   -0BIyqJj9ZU_000030 (VGGSound), -0BIyqJj9ZU_30000_40000 (ms), -0BIyqJj9ZU_000030_000040
+                                 (Kinetics), -0BIyqJj9ZU_30_40 (LLP), -0BIyqJj9ZU_30, Y-0BIyqJj9ZU (cut out, PANNs),
+                                 -0BIyqJj9ZU (the whole video)
 
 Read next: published.py, which puts what is found into the clips table.
 """
@@ -20,8 +22,8 @@ _NAMED = 50
 class Name:
     """A stem that a clip's file may have.
 
-    form: the shape of the stem, for the report. start, end: where in that file the clip lies (s); None: its ends. vague: the stem has
-    the source video alone, so that it may be any of several clips cut from it.
+    form: the shape of the stem, for the report. start, end: where in that file the clip lies (s); None: its ends.
+    vague: the stem has the source video alone, so that it may be any of several clips cut from it.
     """
 
     stem: str
@@ -82,7 +84,8 @@ def locate(
     else:
         clip_id, (_, options) = next(iter(wanted.items()))
         remarks[-1] += (
-            f'; {clip_id} for one was looked for as {", ".join(name.stem for name in options)} with {", ".join(SUFFIXES)}'
+            f'; {clip_id} for one was looked for as {", ".join(name.stem for name in options)} with '
+            f'{", ".join(SUFFIXES)}'
         )
     if doubtful:
         remarks.append(named('clips not used, since the name of their file fits several clips of one video', doubtful))
@@ -94,7 +97,9 @@ def locate(
 
 
 def _scan(folder: pathlib.Path) -> dict[str, list[str]]:
-    """The paths of the video files below a folder, relative to it and sorted, by stem. Follows links: large sets lie on several disks."""
+    """The paths of the video files below a folder, relative to it and sorted, by stem. Follows links: large sets
+    lie on several disks.
+    """
     paths = []
     for parent, _, files in os.walk(folder, followlinks=True):
         paths += [

@@ -1,4 +1,5 @@
-"""Space-time attention for audio-visual explanations: `load(workdir).explain('clip.mp4')` names, locates and adds up the evidence.
+"""Space-time attention for audio-visual explanations: `load(workdir).explain('clip.mp4')` names, locates and adds up
+the evidence.
 
     model = stattn_jax.load('run')            # explain/model.py, Model
     e = model.explain('clip.mp4')             # explain/explanation.py, Explanation; a list of files gives a list
@@ -13,10 +14,12 @@ __version__ = '0.1.0'
 
 
 def load(workdir):
-    """The model trained in `workdir`, an explain/model.py Model, on the first device: its best checkpoint, or the latest.
+    """The model trained in `workdir`, an explain/model.py Model, on the first device: its best checkpoint, or the
+    latest.
 
-    Its methods: `explain(video, start=None, end=None)` of a file or a list of files, `explain_arrays(frames uint8 [t h w 3],
-    waveform float32 [n], rate)`, `explain_long(video)` of all of a long file. Raises run.RunError where there is no model.
+    Its methods: `explain(video, start=None, end=None)` of a file or a list of files, `explain_arrays(frames uint8 [t h
+    w 3], waveform float32 [n], rate)`, `explain_long(video)` of all of a long file. Raises run.RunError where there is
+    no model.
     """
     from stattn_jax.explain import model
 

@@ -21,7 +21,8 @@ NOT_OF_THE_NETWORK = ('frame_size', 'visual_weights', 'audio_weights')
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What a network must know of its data: number of classes, channels of picture and sound, rows and columns of a frame.
+    """What a network must know of its data: number of classes, channels of picture and sound, rows and columns of a
+    frame.
 
     extracted: whether picture and sound are the output of a frozen trunk (models/encoders.py).
     """
@@ -75,7 +76,8 @@ def make_step(
     axis: str | None,
     mel_log: tuple[float, float] = (1.0, 0.01),
 ) -> Callable[[step.State, step.Batch], tuple[step.State, dict[str, jax.Array]]]:
-    """The pure training step of a config, (state, batch) -> (state, scalars); `binary`: each class is a yes or no of its own.
+    """The pure training step of a config, (state, batch) -> (state, scalars); `binary`: each class is a yes or no of
+    its own.
 
     mel_log: the front end's (scale, offset) of data/mel.py, MelSpec.logarithm.
     """

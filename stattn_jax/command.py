@@ -11,7 +11,9 @@ from stattn_jax import config_files
 
 
 class RunError(Exception):
-    """A run cannot start or go on; the message is one line with the fix. `code` is the exit code: 2 wrong use, 1 a failure."""
+    """A run cannot start or go on; the message is one line with the fix. `code` is the exit code: 2 wrong use, 1 a
+    failure.
+    """
 
     def __init__(self, message: str, code: int = 2):
         super().__init__(message)
@@ -27,7 +29,8 @@ def run(
 ) -> int:
     """Help, or the exit code of `body(values)`; what cannot be is one line.
 
-    RunError ends with its own code, the exceptions of `codes` with theirs, Ctrl-C with 130; any other is a bug and keeps its traceback.
+    RunError ends with its own code, the exceptions of `codes` with theirs, Ctrl-C with 130; any other is a bug and
+    keeps its traceback.
     """
     argv = config_files.find_in(sys.argv if argv is None else argv)
     if '--help' in argv or '-h' in argv:

@@ -1,6 +1,7 @@
 """A split to one JSON of numbers, each beside its chance rate and its n, and the two leak checks of every run.
 
-The numbers do not depend on batch size, device count or strategy: every clip counts once, and the sounds that are swapped in a leak
+The numbers do not depend on batch size, device count or strategy: every clip counts once, and the sounds that are
+swapped in a leak
 check are chosen by clip number. Read next: score.py.
 """
 
@@ -54,7 +55,8 @@ def selects(config: ml_collections.ConfigDict, info: source.DatasetInfo) -> bool
         return True
     if split not in ('', 'val'):
         raise run.RunError(
-            f"config.eval.select_split is {split!r}; expected a split of {config.data.dir} for choosing the checkpoint ('val'), "
+            f'config.eval.select_split is {split!r}; expected a split of {config.data.dir} for choosing the checkpoint '
+            "('val'), "
             "or '' to keep the last; never 'test'"
         )
     return False
@@ -67,18 +69,20 @@ def check_metric(config: ml_collections.ConfigDict, numbers: dict[str, Any]) -> 
         near = difflib.get_close_matches(name, numbers, n=4, cutoff=0.4)
         raise run.RunError(
             f'config.train.best_metric is {name!r}, which split {config.eval.select_split!r} does not give; '
-            f'expected one of its numbers, near: {", ".join(near) or ", ".join(sorted(numbers))}; the steps so far are saved'
+            f'expected one of its numbers, near: {", ".join(near) or ", ".join(sorted(numbers))}; the steps so far are '
+            'saved'
         )
 
 
 def eval_rows(
     graphdef, state: step.State, batch: step.Batch, *, frame_size: int, labels_per_clip: int, by_segment: bool
 ) -> dict[str, jax.Array]:
-    """What the numbers need of each clip: logits and classes [b l], its labels first, and what the model shows of itself.
+    """What the numbers need of each clip: logits and classes [b l], its labels first, and what the model shows of
+    itself.
 
-    A model that is a sum of terms: the picture's own part [b c], attention, terms of the true labels; with `by_segment` the logits
-    of each segment alone [b t c], and of its picture and its sound alone [b m t c]. Another: its maps of the true labels, where
-    [b l t s] and when [b l t], as far as it has them.
+    A model that is a sum of terms: the picture's own part [b c], attention, terms of the true labels; with `by_segment`
+    the logits of each segment alone [b t c], and of its picture and its sound alone [b m t c]. Another: its maps of the
+    true labels, where [b l t s] and when [b l t], as far as it has them.
     """
     logits, out = step.forward(graphdef, state, batch, frame_size=frame_size)
     _, classes_bl = jax.lax.top_k(batch['labels'], labels_per_clip)
@@ -112,7 +116,9 @@ class Evaluator:
         self._compiled = {}
 
     def write(self, state: step.State, split: str, number: int, workdir: pathlib.Path) -> dict[str, Any]:
-        """Evaluates a split and writes eval_SPLIT.json into the workdir (process 0); `number` is the checkpoint's step."""
+        """Evaluates a split and writes eval_SPLIT.json into the workdir (process 0); `number` is the checkpoint's
+        step.
+        """
         numbers = {'checkpoint/step': number} | self.split(state, split, leaks=True)
         if jax.process_index() == 0:
             run.write_json(workdir / f'eval_{split}.json', numbers)

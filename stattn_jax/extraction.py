@@ -1,7 +1,7 @@
 """Runs frozen trunks over a run's data once, before training, by the command data_prep.extract (cfg.data.extract).
 
-The command runs in a process of its own: on a CPU it computes with one thread a process, which must be said before JAX starts, and on an
-accelerator it must have the device for itself.
+The command runs in a process of its own: on a CPU it computes with one thread a process, which must be said before JAX
+starts, and on an accelerator it must have the device for itself.
 """
 
 import copy
@@ -22,7 +22,8 @@ FEATURES = 'features'
 def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """The config with cfg.data.dir in WORKDIR/features, which are made now, or completed, or found as they are.
 
-    Data that hold features already, and configs without a frozen trunk, come back as they are. Raises RunError where the command fails.
+    Data that hold features already, and configs without a frozen trunk, come back as they are. Raises RunError where
+    the command fails.
     """
     info = source.DatasetInfo.load(config.data.dir)
     frozen = [name for name in trunks.MODALITIES if config.model[f'{name}_frozen']]
@@ -31,7 +32,8 @@ def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_col
     # Not jax.process_count() alone, which would start the backend and take an accelerator from the command.
     if jax.distributed.is_initialized() and jax.process_count() > 1:
         raise run.RunError(
-            f'config.data.extract is True, which one process must do for all {jax.process_count()}; run data_prep.extract first, '
+            f'config.data.extract is True, which one process must do for all {jax.process_count()}; run '
+            'data_prep.extract first, '
             'and give its --out as config.data.dir'
         )
     run.check(config)
@@ -39,7 +41,8 @@ def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_col
     trunks.check(config, info.spec)
     if 'visual' in frozen and config.data.frame_size != config.model.frame_size:
         raise run.RunError(
-            f'config.data.frame_size is {config.data.frame_size}, but config.model.frame_size {config.model.frame_size}; '
+            f'config.data.frame_size is {config.data.frame_size}, but config.model.frame_size '
+            f'{config.model.frame_size}; '
             'expected the same, since frames are extracted at one size; give both'
         )
     out = workdir / FEATURES

@@ -1,4 +1,5 @@
-"""Trains or evaluates: `python -m stattn_jax.main --config=configs/X.py --workdir=DIR [--mode=eval] [--config.FIELD=VALUE]`.
+"""Trains or evaluates: `python -m stattn_jax.main --config=configs/X.py --workdir=DIR [--mode=eval]
+[--config.FIELD=VALUE]`.
 
 Exit codes: 0 done (or stopped by SIGTERM after saving), 2 wrong use in one line, 1 a failure. Read next: train.py.
 """
@@ -43,7 +44,9 @@ def main(argv: list[str] | None = None) -> int:
 def _main(values: flags.FlagValues) -> int:
     config, workdir = values.config, pathlib.Path(values.workdir)
     if 'data' not in config:
-        raise run.RunError('--config gives no training config: it has no field data; expected one such as configs/own.py')
+        raise run.RunError(
+            '--config gives no training config: it has no field data; expected one such as configs/own.py'
+        )
     _start_processes(values)
     if not config.data.dir:
         raise run.RunError(
@@ -81,7 +84,8 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path):
     own, given = ((facts.classes, trunks.media_of(facts.spec)) for facts in (trained.facts, info))
     if own != given:
         raise run.RunError(
-            f'config.data.dir={config.data.dir} has other classes or another clip spec than the data that {workdir} was '
+            f'config.data.dir={config.data.dir} has other classes or another clip spec than the data that {workdir} '
+            'was '
             'trained on; expected the same; prepare it with the same --classes and options'
         )
     trained = run.reading(trained, info.spec)

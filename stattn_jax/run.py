@@ -99,7 +99,9 @@ class DataFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A model restored from a workdir, on the devices of `strategy`; `trunks`: where their weights are from (trunks.load)."""
+    """A model restored from a workdir, on the devices of `strategy`; `trunks`: where their weights are from
+    (trunks.load).
+    """
 
     config: ml_collections.ConfigDict
     facts: DataFacts
@@ -111,7 +113,9 @@ class Trained:
 
 
 def make_strategy(config: ml_collections.ConfigDict, *batches: int):
-    """The strategy of cfg.parallel over all devices; raises RunError where one of `batches` does not split over them."""
+    """The strategy of cfg.parallel over all devices; raises RunError where one of `batches` does not split over
+    them.
+    """
     try:
         strategy = parallel.make_strategy(config.parallel)
         for batch in batches:
@@ -134,7 +138,8 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise RunError(f'config.{name} is {values[name]!r}; expected one of {", ".join(known)}')
     if config.model.width % config.model.heads:
         raise RunError(
-            f'config.model.width is {config.model.width}; expected a multiple of config.model.heads, {config.model.heads}'
+            f'config.model.width is {config.model.width}; expected a multiple of config.model.heads, '
+            f'{config.model.heads}'
         )
     try:
         models.check_options(config.model.kind, config.model)
@@ -144,21 +149,25 @@ def check(config: ml_collections.ConfigDict) -> None:
     for option, part in needs:
         if config.model.kind == 'stan' and not config.model[option] and config.loss[part]:
             raise RunError(
-                f'config.loss.{part} is {config.loss[part]}; expected 0 with config.model.{option}=False, where it has nothing to teach'
+                f'config.loss.{part} is {config.loss[part]}; expected 0 with config.model.{option}=False, where it has '
+                'nothing to teach'
             )
     if config.model.kind == 'stan' and config.model.uniform_space and config.loss.attention:
         raise RunError(
-            f'config.loss.attention is {config.loss.attention}; expected 0 with config.model.uniform_space=True, where no attention '
+            f'config.loss.attention is {config.loss.attention}; expected 0 with config.model.uniform_space=True, where '
+            'no attention '
             'is learned'
         )
     asked = [part for part in ('match', 'swap', 'foreign') if config.loss[part]]
     if config.model.kind == 'stan' and asked and config.loss.negatives < 1:
         raise RunError(
-            f'config.loss.negatives is {config.loss.negatives}; expected 1 or more with config.loss.{asked[0]} {config.loss[asked[0]]}'
+            f'config.loss.negatives is {config.loss.negatives}; expected 1 or more with config.loss.{asked[0]} '
+            f'{config.loss[asked[0]]}'
         )
     if config.model.kind == 'stan' and asked and config.loss.negatives >= config.train.batch:
         raise RunError(
-            f'config.loss.negatives is {config.loss.negatives}; expected fewer than config.train.batch, {config.train.batch}, whose other '
+            f'config.loss.negatives is {config.loss.negatives}; expected fewer than config.train.batch, '
+            f'{config.train.batch}, whose other '
             f'clips they are; give --config.loss.negatives={config.train.batch - 1}'
         )
 
@@ -189,7 +198,8 @@ def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Tra
     missing = sorted({*CHOICES, *POSITIVE_FIELDS, 'loss.binary'} - set(flatten(saved)))
     if missing:
         raise RunError(
-            f'{workdir} was trained by another version: its {CONFIG_FILE} lacks {", ".join(missing)}; train again, or use the version '
+            f'{workdir} was trained by another version: its {CONFIG_FILE} lacks {", ".join(missing)}; train again, or '
+            'use the version '
             f'whose commit {RUN_FILE} names'
         )
     config = ml_collections.ConfigDict(saved)
@@ -211,7 +221,9 @@ def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Tra
 
 
 def reading(trained: Trained, spec: records.Spec) -> Trained:
-    """The same network for data in another form: pictures and sound for what its trunks make of them, or the reverse."""
+    """The same network for data in another form: pictures and sound for what its trunks make of them, or the
+    reverse.
+    """
     if spec == trained.facts.spec:
         return trained
     facts = dataclasses.replace(trained.facts, spec=spec)

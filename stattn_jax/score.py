@@ -1,7 +1,8 @@
 """From what the network said of each clip of a split, and what is known of it, to the flat numbers of eval_SPLIT.json.
 
-Which numbers there are depends on the annotations alone: boxes give pointing in space and the sounding-source protocol, events pointing in
-time and the segment metrics of AVE (one audio-visual event a clip) or LLP (events of each modality), presence labels those of VGGSounder.
+Which numbers there are depends on the annotations alone: boxes give pointing in space and the sounding-source protocol,
+events pointing in time and the segment metrics of AVE (one audio-visual event a clip) or LLP (events of each modality),
+presence labels those of VGGSounder.
 Read next: metrics/.
 """
 
@@ -21,7 +22,9 @@ Numbers = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """What is known about a clip: labels, events, boxes, presence labels; its valid segments and the source frame's size."""
+    """What is known about a clip: labels, events, boxes, presence labels; its valid segments and the source frame's
+    size.
+    """
 
     labels: tuple[int, ...]
     events: tuple[records.Event, ...]
@@ -122,7 +125,9 @@ def _said(value) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Pairs:
-    """Every clip with each of its labels: clip number, the label's place among the clip's labels, the label; int [p] each."""
+    """Every clip with each of its labels: clip number, the label's place among the clip's labels, the label; int
+    [p] each.
+    """
 
     clip: np.ndarray
     place: np.ndarray
@@ -154,12 +159,16 @@ def _pointing_space(rows, truth, pairs: _Pairs, info, fit) -> Numbers:
 
 
 def _where(rows, pairs: _Pairs) -> np.ndarray:
-    """What points at the sound's source for each pair, [p t s]: the attention, or the map of a model that is no sum of terms."""
+    """What points at the sound's source for each pair, [p t s]: the attention, or the map of a model that is no sum
+    of terms.
+    """
     return rows['alpha'][pairs.clip] if 'alpha' in rows else rows['where'][pairs.clip, pairs.place]
 
 
 def _maps(map_pts, truth, pairs: _Pairs, fit):
-    """Of each pair: boxes [k 5] (time and corners), the affine map to the source frame, the map [t h w], -inf where not valid."""
+    """Of each pair: boxes [k 5] (time and corners), the affine map to the source frame, the map [t h w], -inf where
+    not valid.
+    """
     boxes = [box_rows(own) for own in pairs.of([r.boxes for r in truth])]
     affines = [pipeline.frame_affine(truth[i].height, truth[i].width, fit) for i in pairs.clip]
     valid_pt = np.array([truth[i].valid for i in pairs.clip])

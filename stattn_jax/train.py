@@ -1,8 +1,9 @@
 """The one training loop, in banners: record, data, model, restore, loop. `train(config, workdir)` is all there is.
 
-How a run goes on: (1) the workdir's latest checkpoint is restored if there is one; (2) the data continue at the step it was saved
-after, since a batch is a function of (seed, step); (3) randomness continues too, since it is folded from (seed, step); (4) metrics
-written after that step by a run that was killed are dropped. So a resumed run ends with the parameters of an uninterrupted one.
+How a run goes on: (1) the workdir's latest checkpoint is restored if there is one; (2) the data continue at the step it
+was saved after, since a batch is a function of (seed, step); (3) randomness continues too, since it is folded from
+(seed, step); (4) metrics written after that step by a run that was killed are dropped. So a resumed run ends with the
+parameters of an uninterrupted one.
 """
 
 import contextlib
@@ -66,7 +67,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
             if saved['data']['fingerprint'] != facts.fingerprint:
                 raise run.RunError(
                     f'config.data.dir={config.data.dir} is not the data that {workdir} was trained on '
-                    f'(fingerprint {facts.fingerprint[:12]}, was {saved["data"]["fingerprint"][:12]}); give that data or another --workdir'
+                    f'(fingerprint {facts.fingerprint[:12]}, was {saved["data"]["fingerprint"][:12]}); give that data '
+                    'or another --workdir'
                 )
             record['trunks'] = saved.get('trunks', [])
         else:
@@ -83,7 +85,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
         if first_process:
             size = sum(x.size for x in jax.tree.leaves(state['params']))
             print(
-                f'{"resuming at" if start else "starting from"} step {start} of {config.train.steps}: {len(data_source)} clips, '
+                f'{"resuming at" if start else "starting from"} step {start} of {config.train.steps}: '
+                f'{len(data_source)} clips, '
                 f'{len(facts.classes)} classes, {size / 1e6:.2f} M parameters, {strategy.describe()}',
                 flush=True,
             )
@@ -166,7 +169,8 @@ def _fetch(pending, checkpointer) -> dict[str, float]:
             raise run.RunError(
                 f'{broken[0]} of step {number} is {metrics[broken[0]]}; '
                 + (f'the last good checkpoint is step {good}' if good else 'no checkpoint was saved before')
-                + '; lower config.optim.lr or config.optim.clip_norm in a new --workdir, or continue from that checkpoint',
+                + '; lower config.optim.lr or config.optim.clip_norm in a new --workdir, '
+                'or continue from that checkpoint',
                 code=1,
             )
     return {name: float(sum(m[name] for m in fetched) / len(fetched)) for name in fetched[0]}

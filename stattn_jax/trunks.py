@@ -62,11 +62,14 @@ def check(config: ml_collections.ConfigDict, spec: records.Spec, known: Sequence
 
 
 def check_augmentation(config: ml_collections.ConfigDict, spec: records.Spec) -> None:
-    """Raises RunError for an augmentation of features where the frames are pictures, on which it would have no effect."""
+    """Raises RunError for an augmentation of features where the frames are pictures, on which it would have no
+    effect.
+    """
     pictures = not isinstance(spec, features.FeatureSpec) and parts_of(spec)[0] is None
     if pictures and config.augment.feature_dropout:
         raise RunError(
-            f'config.augment.feature_dropout is {config.augment.feature_dropout}, but {config.data.dir} holds pictures; expected 0, '
+            f'config.augment.feature_dropout is {config.augment.feature_dropout}, but {config.data.dir} holds '
+            'pictures; expected 0, '
             'or features: give --config.data.extract=True'
         )
 

@@ -1,7 +1,8 @@
-"""A driver of headless Chromium for tests/test_page_browser.py: the DevTools protocol over two pipes, nothing to install but the browser.
+"""A driver of headless Chromium for tests/test_page_browser.py: the DevTools protocol over two pipes, nothing to
+install but the browser.
 
-`--remote-debugging-pipe` reads commands on descriptor 3 and writes answers and events on 4, each a JSON text that ends with a zero byte
-(https://chromium.googlesource.com/chromium/src, content/browser/devtools/devtools_pipe_handler.cc).
+`--remote-debugging-pipe` reads commands on descriptor 3 and writes answers and events on 4, each a JSON text that ends
+with a zero byte (https://chromium.googlesource.com/chromium/src, content/browser/devtools/devtools_pipe_handler.cc).
 """
 
 import base64
@@ -118,7 +119,8 @@ class Browser:
         """left, top, width, height of an element in the window, scrolled into it first."""
         return tuple(
             self.run(
-                f'(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: "center"}});'
+                '(() => '
+                f'{{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: "center"}});'
                 ' const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()'
             )
         )

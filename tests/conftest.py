@@ -1,4 +1,6 @@
-"""Eight simulated CPU devices for the whole suite, set before any backend is made; a tiny data set and a tiny run of it."""
+"""Eight simulated CPU devices for the whole suite, set before any backend is made; a tiny data set and a tiny run
+of it.
+"""
 
 import os
 import pathlib
@@ -11,7 +13,8 @@ import runs
 # A shell starts background jobs deaf to SIGINT, and every process below inherits that; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if jax.__version_info__ < (0, 11):
-    # Compiles a train step in 4 s instead of 11 (jax 0.10.2; later versions may not know the flag, and XLA aborts on those).
+    # Compiles a train step in 4 s instead of 11 (jax 0.10.2; later versions may not know the flag, and XLA aborts on
+    # those).
     os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_cpu_use_fusion_emitters=false'
 jax.config.update('jax_num_cpu_devices', 8)
 

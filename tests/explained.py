@@ -24,7 +24,9 @@ def make(
     height=240,
     width=320,
 ) -> Explanation:
-    """A record with the terms visual [c t h w] and audio [c t]: the best class first, a fifth of the attention on nothing visible."""
+    """A record with the terms visual [c t h w] and audio [c t]: the best class first, a fifth of the attention on
+    nothing visible.
+    """
     visual, audio = np.asarray(visual, np.float32), np.asarray(audio, np.float32)
     c, t, h, w = visual.shape
     logits = -np.arange(c, dtype=np.float32)

@@ -83,8 +83,8 @@ def jobs(train: int, test: int = 0) -> list[prepare.Job]:
 def make_record(job: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:
     """A record by the job's id; the payload may ask for trouble.
 
-    Payloads: 'bad' and 'missing' are clips that cannot be used, 'bug' an unforeseen exception; ('die once', path) kills the
-    process unless the file is there; any other word is a note.
+    Payloads: 'bad' and 'missing' are clips that cannot be used, 'bug' an unforeseen exception; ('die once', path) kills
+    the process unless the file is there; any other word is a note.
     """
     made = clip(zlib.crc32(job.clip_id.encode()), spec)
     match job.payload:
@@ -156,7 +156,9 @@ def dataset(out: pathlib.Path, train: int, test: int = 1, make=make_record, **op
 
 
 def command(out: pathlib.Path, *words: str) -> subprocess.Popen:
-    """A process that slowly prepares dataset(out, 40, 4); words: --workers=N or --runner=beam, and Beam's own after `--`."""
+    """A process that slowly prepares dataset(out, 40, 4); words: --workers=N or --runner=beam, and Beam's own after
+    `--`.
+    """
     paths = [os.path.dirname(__file__), *sys.path]
     env = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
     line = [sys.executable, '-c', _COMMAND, str(out), *words]

@@ -1,4 +1,6 @@
-"""Runs of a study that nobody trained: measures.json and measures.npz of drawn numbers, as stattn_jax.study writes them."""
+"""Runs of a study that nobody trained: measures.json and measures.npz of drawn numbers, as stattn_jax.study writes
+them.
+"""
 
 import json
 import pathlib
@@ -23,7 +25,9 @@ ROWS = {
 def write(
     folder, variants=('events',), seeds=(0, 1, 2), rows=tuple(ROWS), n=40, classes=4, measured=16
 ) -> pathlib.Path:
-    """Writes runs into `folder`/runs; each variant has clips of its own, of which the first `measured` have perturbation."""
+    """Writes runs into `folder`/runs; each variant has clips of its own, of which the first `measured` have
+    perturbation.
+    """
     for variant in variants:
         for row in rows:
             for seed in seeds:

@@ -1,4 +1,6 @@
-"""A record whose every number fits the others, for the tests of pages: logits are pooled scores, terms add up, probabilities are theirs."""
+"""A record whose every number fits the others, for the tests of pages: logits are pooled scores, terms add up,
+probabilities are theirs.
+"""
 
 import dataclasses
 

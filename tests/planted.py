@@ -1,7 +1,9 @@
-"""Feature files as AVE and LLP publish them (names, keys, shapes, dtypes), with a signal planted in them: for tests of feature mode.
+"""Feature files as AVE and LLP publish them (names, keys, shapes, dtypes), with a signal planted in them: for tests of
+feature mode.
 
-Each class has a pattern in the visual and one in the audio features. In a second of an event, one to six cells of the grid carry the class's
-pattern and so does the sound. In other seconds either nothing does, or the picture alone, or the sound alone: not an audio-visual event.
+Each class has a pattern in the visual and one in the audio features. In a second of an event, one to six cells of the
+grid carry the class's pattern and so does the sound. In other seconds either nothing does, or the picture alone, or the
+sound alone: not an audio-visual event.
 """
 
 import dataclasses
@@ -12,8 +14,10 @@ import numpy as np
 
 CLASSES = (
     'Church bell', 'Male speech, man speaking', 'Bark', 'Fixed-wing aircraft, airplane', 'Race car, auto racing',
-    'Female speech, woman speaking', 'Helicopter', 'Violin, fiddle', 'Flute', 'Ukulele', 'Frying (food)', 'Truck', 'Shofar', 'Motorcycle',
-    'Acoustic guitar', 'Train horn', 'Clock', 'Banjo', 'Goat', 'Baby cry, infant cry', 'Bus', 'Chainsaw', 'Cat', 'Horse', 'Toilet flush',
+    'Female speech, woman speaking', 'Helicopter', 'Violin, fiddle', 'Flute', 'Ukulele', 'Frying (food)', 'Truck',
+    'Shofar', 'Motorcycle',
+    'Acoustic guitar', 'Train horn', 'Clock', 'Banjo', 'Goat', 'Baby cry, infant cry', 'Bus', 'Chainsaw', 'Cat',
+    'Horse', 'Toilet flush',
     'Rodents, rats, mice', 'Accordion', 'Mandolin',
 )  # fmt: skip
 
@@ -69,7 +73,9 @@ def seen_and_heard(rng, row: Row, segments: int = 10) -> tuple[np.ndarray, np.nd
 
 
 def write_ave(folder: pathlib.Path, rows: list[Row], splits: dict[str, list[int]], *, background: int, seed: int = 0):
-    """Annotations.txt, the order files, labels_noisy.h5 and the feature tables of the rows and of `background` clips without an event."""
+    """Annotations.txt, the order files, labels_noisy.h5 and the feature tables of the rows and of `background`
+    clips without an event.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f'{CLASSES[row.label]}&{row.video}&good&{row.onset}&{row.offset}' for row in rows]
     (folder / 'Annotations.txt').write_text('\n'.join(lines) + '\n')
@@ -101,7 +107,9 @@ def write_ave_features(folder: pathlib.Path, suffix: str, patterns: Patterns, ro
 def llp_clip(
     patterns: Patterns, rng, labels: list[int]
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str, int, int]]]:
-    """(visual [t d], audio [t k], events) of a video: each label is seen, heard or both, each in an interval of its own."""
+    """(visual [t d], audio [t k], events) of a video: each label is seen, heard or both, each in an interval of its
+    own.
+    """
     visual = rng.gamma(0.3, 5.0, (10, patterns.visual.shape[1])).astype(np.float32)
     audio = rng.gamma(0.5, 0.5, (10, patterns.audio.shape[1])).astype(np.float32)
     events = []

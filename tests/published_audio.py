@@ -1,4 +1,5 @@
-"""The published code of sound front ends and trunks, with weights drawn by name; importing this skips where there is none.
+"""The published code of sound front ends and trunks, with weights drawn by name; importing this skips where there is
+none.
 
 pip install torch torchaudio transformers
 pip install --no-deps torchvggish panns_inference torchlibrosa resampy soundfile

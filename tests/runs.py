@@ -1,4 +1,6 @@
-"""The programs at toy size: a tiny synthetic data set, the flags of a tiny run, and its process; for the tests of the commands."""
+"""The programs at toy size: a tiny synthetic data set, the flags of a tiny run, and its process; for the tests of
+the commands.
+"""
 
 import functools
 import json
@@ -86,7 +88,9 @@ def run_here(command: Callable[[list[str]], int], *arguments: str) -> int:
 
 
 def start(module: str, *arguments: str, path: str = '', devices: int = 1) -> subprocess.Popen:
-    """`python -m MODULE ARGUMENTS` on CPU devices, with hardly optimised programs, since compiling is most of a tiny run."""
+    """`python -m MODULE ARGUMENTS` on CPU devices, with hardly optimised programs, since compiling is most of a
+    tiny run.
+    """
     environment = {
         'JAX_PLATFORMS': 'cpu',
         'JAX_NUM_CPU_DEVICES': str(devices),

@@ -1,4 +1,6 @@
-"""ave.py: rows of the header-less file in the official split; doubles, the zero-length row, --clean; videos and features."""
+"""ave.py: rows of the header-less file in the official split; doubles, the zero-length row, --clean; videos and
+features.
+"""
 
 import collections
 
@@ -161,7 +163,9 @@ def test_the_command_with_videos(files, tmp_path, capsys):
 
 @pytest.fixture(scope='module')
 def made_features(tmp_path_factory):
-    """AVE's feature files for eight rows and two background clips: row r is r everywhere, and noisy row r is 100 + r."""
+    """AVE's feature files for eight rows and two background clips: row r is r everywhere, and noisy row r is 100 +
+    r.
+    """
     folder = tmp_path_factory.mktemp('features')
     for suffix, first, count in (('', 0, 8), ('_noisy', 100, 2)):
         with (

@@ -1,4 +1,6 @@
-"""AVEL against a loop in both of its forms; which of them follows a moved cell; the LSTM that walks past what is not there."""
+"""AVEL against a loop in both of its forms; which of them follows a moved cell; the LSTM that walks past what is
+not there.
+"""
 
 import dataclasses
 

@@ -114,7 +114,8 @@ def test_an_error_of_the_runner_is_one_line():
     other = beam._failure(RuntimeError('Pipeline job-1 failed in state FAILED: no task slots'))
     assert isinstance(other, prepare.PrepareError)
     assert str(other) == (
-        'the Beam pipeline failed (RuntimeError: Pipeline job-1 failed in state FAILED: no task slots); nothing finished '
+        'the Beam pipeline failed (RuntimeError: Pipeline job-1 failed in state FAILED: no task slots); nothing '
+        'finished '
         "is lost: see the runner's log, mend the cause and run the same command again"
     )
 
@@ -142,6 +143,9 @@ def test_without_beam_the_extra_is_named(tmp_path, monkeypatch):
 
 
 def test_beam_is_imported_only_where_it_is_asked_for(tmp_path):
-    code = 'import sys, fakes, pathlib; fakes.dataset(pathlib.Path(sys.argv[1]), 2); assert "apache_beam" not in sys.modules'
+    code = (
+        'import sys, fakes, pathlib; fakes.dataset(pathlib.Path(sys.argv[1]), 2); assert "apache_beam" not in '
+        'sys.modules'
+    )
     env = {**os.environ, 'PYTHONPATH': os.pathsep.join([os.path.dirname(__file__), *sys.path])}
     subprocess.run([sys.executable, '-c', code, tmp_path / 'd'], env=env, check=True, capture_output=True, timeout=60)

@@ -39,11 +39,14 @@ def test_lines_hold_times_counts_and_memory(strategy, tmp_path, capsys, tiny_dat
     assert printed.count('\n') == 6 and 'waiting' in printed and f'of the step ({strategy}, float32, 8)' in printed
 
 
+ABSENT = ('tensorflow_datasets', 'grain', 'librosa', 'av', 'simplejpeg', 'PIL', 'google_crc32c', 'orbax', 'matplotlib')
+
+
 def test_model_modes_need_jax_and_flax_alone():
     """No records, no TFDS, no Grain, no media: the modules that are not everywhere cannot be imported here."""
     code = (
         'import sys\n'
-        f'absent = {("tensorflow_datasets", "grain", "librosa", "av", "simplejpeg", "PIL", "google_crc32c", "orbax", "matplotlib")!r}\n'
+        f'absent = {ABSENT!r}\n'
         'sys.modules.update(dict.fromkeys(absent))\n'
         'from stattn_jax.benchmark import __main__ as benchmark\n'
         f'sys.exit(benchmark.main(["benchmark", {CONFIG!r}, *{SMALL!r}, "--modes=forward"]))'

@@ -25,7 +25,8 @@ def test_a_paired_difference_matches_scipy():
     theirs = 0.8 * ours + 0.2 * theirs
     found = bootstrap.difference(ours, theirs, draws=20_000)
     want = scipy.stats.bootstrap(
-        (ours, theirs), lambda a, b, axis: (a - b).mean(axis=axis), paired=True, method='percentile', n_resamples=20_000,
+        (ours, theirs), lambda a, b, axis: (a - b).mean(axis=axis), paired=True, method='percentile',
+         n_resamples=20_000,
         rng=np.random.default_rng(1),
     ).confidence_interval  # fmt: skip
     assert (found.low, found.high) == pytest.approx((want.low, want.high), abs=2e-3)

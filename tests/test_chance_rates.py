@@ -22,7 +22,9 @@ def percent(values):
 
 @pytest.fixture(scope='module')
 def vggss(annotations):
-    """Per clip with a usable box: area, and blind, middle and first-pixel hits at 0, 7 and 15 pixels; energies; overlaps."""
+    """Per clip with a usable box: area, and blind, middle and first-pixel hits at 0, 7 and 15 pixels; energies;
+    overlaps.
+    """
     pixel = np.arange(224) - 111.5
     distance = pixel**2 + pixel[:, None] ** 2
     narrow, wide = (np.exp(-distance / (2 * (sigma * 224) ** 2)) for sigma in (0.15, 0.25))
@@ -34,7 +36,8 @@ def vggss(annotations):
             continue
         hit = [gap < tau for tau in (1, 7, 15)]
         rows.append([
-            *(target.mean() for target in hit), *(target[112, 112] for target in hit), *(target[0, 0] for target in hit),
+            *(target.mean() for target in hit), *(target[112, 112] for target in hit),
+            *(target[0, 0] for target in hit),
             *(energy.energy_inside(map_, inside) for map_ in (np.ones((224, 224)), narrow, wide)),
             *(sounding.ciou(half, inside) for half in (disc, inside | True)),
         ])  # fmt: skip
@@ -63,7 +66,8 @@ def test_overlap_on_vggss(vggss):
     assert percent(sounding.rates(vggss[:, 12])) == [34.0, 37.4]
     assert percent(sounding.rates(vggss[:, 13])) == [22.0, 31.3]
     # Noise: a half of the pixels drawn without replacement has so many in the boxes, in expectation over 20 draws. The
-    # published 0.1 are the three clips whose boxes are the whole frame: just reached by 25,088 pixels, missed by 25,087.
+    # published 0.1 are the three clips whose boxes are the whole frame: just reached by 25,088 pixels, missed by
+    # 25,087.
     area, rng = np.rint(vggss[:, 0] * 224**2).astype(int), np.random.default_rng(0)
     for drawn, share in ((25088, 0.1), (sounding.PREDICTED, 0.0)):
         found = []
@@ -117,7 +121,8 @@ def split_events(listing, modality=None, split=None):
     return [np.array(events, float) for events in pairs.values()]
 
 
-# Pairs of clip and label, share of full length; then blind, first and best fixed second: all, part-length, at most half.
+# Pairs of clip and label, share of full length; then blind, first and best fixed second: all, part-length, at most
+# half.
 TIME = {
     'ave': (4142, 66.4, (82.9, 49.2, 34.7), (78.4, 35.8, 33.3), (84.6, 54.2, 45.7)),
     'llp audio': (2083, 40.3, (70.0, 49.7, 30.0), (66.4, 43.8, 32.7), (71.4, 52.1, 36.2)),

@@ -52,7 +52,9 @@ def execute(name, folder, devices=1, **parameters):
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_are_clean(path):
-    """No outputs, no counts, ids that say what the cell is; written as json.dumps writes, so that a diff shows what changed."""
+    """No outputs, no counts, ids that say what the cell is; written as json.dumps writes, so that a diff shows what
+    changed.
+    """
     text = path.read_text(encoding='utf-8')
     content = json.loads(text)
     assert text == json.dumps(content, indent=1, ensure_ascii=False) + '\n'

@@ -1,4 +1,6 @@
-"""What holds for every compared model, from frames to logits: padding, masks, batches, moved cells, gradients, maps, the builder."""
+"""What holds for every compared model, from frames to logits: padding, masks, batches, moved cells, gradients,
+maps, the builder.
+"""
 
 import functools
 

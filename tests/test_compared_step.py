@@ -1,4 +1,6 @@
-"""Compared models under the one training step and the one evaluation: their loss is the main part alone, and it falls."""
+"""Compared models under the one training step and the one evaluation: their loss is the main part alone, and it
+falls.
+"""
 
 import functools
 import json

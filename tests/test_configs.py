@@ -1,6 +1,7 @@
 """Every config and variant against its golden file, and against the fields of common.
 
-After a change that is meant, renew them: `python tests/test_configs.py`, and read the difference before it is committed.
+After a change that is meant, renew them: `python tests/test_configs.py`, and read the difference before it is
+  committed.
 """
 
 import json
@@ -77,7 +78,10 @@ def test_config_states_its_command_and_its_hardware(name):
 
 
 def test_configs_load_without_the_libraries_of_a_run():
-    code = f'import sys, configs.{", configs.".join(VARIANTS)}; print(*sorted({{name.split(".")[0] for name in sys.modules}}))'
+    code = (
+        f'import sys, configs.{", configs.".join(VARIANTS)}; '
+        f'print(*sorted({{name.split(".")[0] for name in sys.modules}}))'
+    )
     run = subprocess.run(
         [sys.executable, '-c', code], cwd=GOLDEN.parents[1], capture_output=True, text=True, check=True
     )

@@ -22,7 +22,8 @@ def gradients(fn, *args):
 # The last three: pictures so small, before or behind the kernel, that XLA would exchange the two.
 @pytest.mark.parametrize(
     'size, stride, side',
-    [(7, 2, (13, 16)), (3, 1, (8, 5)), (3, 2, (9, 10)), (1, 1, (4, 3)), (1, 2, (5, 6)), (3, 1, (3, 2)), (3, 2, (6, 4)), (3, 2, (1, 1))],
+    [(7, 2, (13, 16)), (3, 1, (8, 5)), (3, 2, (9, 10)), (1, 1, (4, 3)), (1, 2, (5, 6)), (3, 1, (3, 2)), (3, 2, (6, 4)),
+     (3, 2, (1, 1))],
 )  # fmt: skip
 @pytest.mark.parametrize('same', [False, True])
 def test_a_convolution_is_that_of_flax(size, stride, side, same):

@@ -1,4 +1,5 @@
-"""Our metrics against Quantus, captum and torch-cam where they compute the same quantity: pip install stattn-jax[crosscheck].
+"""Our metrics against Quantus, captum and torch-cam where they compute the same quantity: pip install
+stattn-jax[crosscheck].
 
 Where another package has conventions of its own (a tiny number added to each value, a step of the curve left out), the
 test repeats these on our side and says so. Skipped without the packages; nothing else of the project needs them.
@@ -166,7 +167,8 @@ def test_max_sensitivity(captum, quantus):
 
     ours = maps.max_sensitivity(explain(x[0]), explain(x + noise))
     theirs = captum.sensitivity_max(
-        lambda inputs: (explain(inputs[0]),), (torch.as_tensor(x),), lambda inputs: (inputs[0] + torch.as_tensor(noise),),
+        lambda inputs: (explain(inputs[0]),), (torch.as_tensor(x),),
+        lambda inputs: (inputs[0] + torch.as_tensor(noise),),
         n_perturb_samples=30,
     )  # fmt: skip
     assert theirs.item() == pytest.approx(ours, abs=1e-9)

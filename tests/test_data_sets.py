@@ -1,6 +1,8 @@
-"""Each published set from its real annotation files to numbers: preparation, verify, ten steps, evaluation; videos and features are made here.
+"""Each published set from its real annotation files to numbers: preparation, verify, ten steps, evaluation; videos and
+features are made here.
 
-The videos have the names that collections use, the features the names, keys, shapes and dtypes that were published, and a signal planted in
+The videos have the names that collections use, the features the names, keys, shapes and dtypes that were published, and
+a signal planted in
 each. Most videos are missing, as they are in life: what is there is counted.
 """
 
@@ -70,7 +72,8 @@ def test_vggsound(annotations, tmp_path, capsys):
         write_clip(tmp_path / 'videos' / f'{number % 3}' / f'{stem}.mp4', number)
     output = prepared(
         vggsound, capsys, f'--annotations={tmp_path}', f'--videos={tmp_path / "videos"}', f'--out={tmp_path / "data"}',
-        f'--vggss={annotations / "vggss" / "vggss.json"}', f'--vggsounder={annotations / "vggsounder" / "vggsounder.csv"}', '--short_side=64',
+        f'--vggss={annotations / "vggss" / "vggss.json"}',
+        f'--vggsounder={annotations / "vggsounder" / "vggsounder.csv"}', '--short_side=64',
     )  # fmt: skip
     assert '22 of 15458 clips are there' in output and '18 ' in output
     assert splits(tmp_path / 'data') == {'train': (12, 12), 'test': (15_446, 10)}

@@ -1,4 +1,6 @@
-"""Evaluation: the same numbers however it is run, every clip once, and the leak checks on networks whose answer is known."""
+"""Evaluation: the same numbers however it is run, every clip once, and the leak checks on networks whose answer is
+known.
+"""
 
 import json
 
@@ -177,8 +179,8 @@ def test_several_labels_and_a_split_of_one_clip_go_all_the_way(tmp_path):
         'loss__match': 0.0,
         'loss__swap': 0.0,
     }
-    assert runs.run_main(*runs.make_flags(workdir, data, config='configs/own.py', model__visual='tiny', model__audio='tiny',
-                                          model__dtype='float32', **fields)) == 0  # fmt: skip
+    fields |= {'model__visual': 'tiny', 'model__audio': 'tiny', 'model__dtype': 'float32'}
+    assert runs.run_main(*runs.make_flags(workdir, data, config='configs/own.py', **fields)) == 0
     one, two = (json.loads((workdir / f'eval_{split}.json').read_text()) for split in ('test', 'val'))
     assert one['classification/n'] == 1 and one['leak/n'] == 0 and one['classification/map_skipped'] == 2
     assert (

@@ -1,4 +1,6 @@
-"""events.py: what is likely enough, in a valid segment, of a class that the clip may hold; nothing where the null cell says so."""
+"""events.py: what is likely enough, in a valid segment, of a class that the clip may hold; nothing where the null
+cell says so.
+"""
 
 import numpy as np
 

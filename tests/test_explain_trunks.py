@@ -1,4 +1,6 @@
-"""Explanations of a network on each trunk: terms add up, removal is what the network answers, cells lie on the frame, the page is written."""
+"""Explanations of a network on each trunk: terms add up, removal is what the network answers, cells lie on the
+frame, the page is written.
+"""
 
 import jax
 import numpy as np
@@ -19,7 +21,9 @@ TRUNKS = [(modality, name) for modality in ('visual', 'audio') for name in regis
 
 
 def make_model(modality, name):
-    """A network with random weights that has the trunk for one modality and a tiny one for the other, and its frames' side."""
+    """A network with random weights that has the trunk for one modality and a tiny one for the other, and its
+    frames' side.
+    """
     trunk = registry.find(modality, name)
     side = 4 * trunk.stride if modality == 'visual' else 16
     config = common.tiny(common.get_config())

@@ -1,4 +1,6 @@
-"""A run whose frozen trunk runs once over its data: `configs/own.py:small` as a user starts it, and the cases in which nothing is done."""
+"""A run whose frozen trunk runs once over its data: `configs/own.py:small` as a user starts it, and the cases in
+which nothing is done.
+"""
 
 import importlib.util
 import json

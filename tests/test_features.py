@@ -1,4 +1,6 @@
-"""Feature clips: what the published files hold comes out of the records and the pipeline; a wrong file is named; memory stays small."""
+"""Feature clips: what the published files hold comes out of the records and the pipeline; a wrong file is named;
+memory stays small.
+"""
 
 import dataclasses
 import functools
@@ -126,7 +128,8 @@ def test_npy_files_are_averaged_and_joined(tmp_path):
     (lambda path: path.unlink(), 'missing', 'res152/aaaaaaaaaaa.npy'),
     (lambda path: path.write_bytes(b'no array'), 'bad_features', 'res152'),
     (lambda path: path.write_bytes(path.read_bytes()[:-1]), 'bad_features', 'res152'),
-    (lambda path: np.save(path, np.zeros((40, 2048), np.float32)), 'bad_features', r'\(40, 2048\), expected \(80, 2048\)'),
+    (lambda path: np.save(path, np.zeros((40, 2048), np.float32)), 'bad_features',
+     r'\(40, 2048\), expected \(80, 2048\)'),
 ])  # fmt: skip
 def test_broken_npy_files_are_counted_not_fatal(tmp_path, damage, reason, detail):
     planted.write_llp(tmp_path, {'aaaaaaaaaaa': [0]}, 3)
@@ -157,7 +160,9 @@ print(re.search(r'VmHWM:\s+(\d+)', open('/proc/self/status').read())[1])
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='reads the peak of memory from Linux')
 def test_a_table_larger_than_memory_is_streamed(tmp_path):
-    """Both tables as they are published, 8.3 GB of doubles, mostly holes on disk; a hundred rows through a few megabytes."""
+    """Both tables as they are published, 8.3 GB of doubles, mostly holes on disk; a hundred rows through a few
+    megabytes.
+    """
     for name, shape in (('visual_feature.h5', (7, 7, 512)), ('audio_feature.h5', (128,))):
         with h5py.File(tmp_path / name, 'w') as file:
             file.create_dataset('avadataset', (4143, 10, *shape), np.float64, chunks=(1, 10, *shape))

@@ -71,8 +71,10 @@ def test_late_sum_adds_what_each_modality_says_alone():
         np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(('kind', 'bound'), [('late_sum', True), ('audio_only', True), ('concat', False), ('film', False),
-                                             ('gmu', False), ('lmf', False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ('kind', 'bound'),
+    [('late_sum', True), ('audio_only', True), ('concat', False), ('film', False), ('gmu', False), ('lmf', False)],
+)
 def test_only_fusion_of_segments_hears_which_sound_goes_with_which_picture(kind, bound):
     whole = toys.evidence()
     moved = compared.Evidence(whole.values, np.roll(whole.audio, 1, axis=1), whole.cells, whole.units)

@@ -1,4 +1,6 @@
-"""kinetics_sounds.py: no class list is chosen silently; Kinetics' tables and OGM-GE's lists; the published lists' counts."""
+"""kinetics_sounds.py: no class list is chosen silently; Kinetics' tables and OGM-GE's lists; the published lists'
+counts.
+"""
 
 import collections
 import re

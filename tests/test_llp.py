@@ -10,13 +10,15 @@ import pytest
 
 from data_prep import llp, published, rows
 
-# Rows of the published files, with their quirks: a decimal start, an id with _, a label twice, an id that is 10 characters long.
+# Rows of the published files, with their quirks: a decimal start, an id with _, a label twice, an id that is 10
+# characters long.
 TRAIN = 'BjCEufrlXm4_20_30\tSpeech,Dog\nAP0061o0Nvk_101.8_111.8\tCello\n'
 VAL = 'D_EG4Cs_MEU_30_40\tFrying_(food),Speech\nH5WcJwyjxIg_2_12\tBaby_cry_infant_cry\n'
 TEST = 'LcFWKgFphXI_20_30\tClapping,Clapping\nBaue01N86wE_10_20\tDog\n'
 AUDIO = (
     'D_EG4Cs_MEU_30_40\t0\t4\tSpeech\nD_EG4Cs_MEU_30_40\t3\t6\tSpeech\nD_EG4Cs_MEU_30_40\t0\t4\tSpeech\n'
-    'H5WcJwyjxIg_2_12\t0\t0\tBaby_cry_infant_cry\nLcFWKgFphXI_20_30\t9\t0\tClapping\nLcFWKgFphXI_20_30\t2\t10\tClapping\n'
+    'H5WcJwyjxIg_2_12\t0\t0\tBaby_cry_infant_cry\nLcFWKgFphXI_20_30\t9\t0\tClapping\n'
+    'LcFWKgFphXI_20_30\t2\t10\tClapping\n'
     '19jWnmYnlD8_30_400\t0\t10\tClapping\n'
 )
 VISUAL = 'D_EG4Cs_MEU_30_40\t0\t4\tSpeech\n17iGUal2M_10_20\t0\t10\tSinging\n'

@@ -1,4 +1,6 @@
-"""Windows cover a long video without a gap, hold what its seconds hold, and are told by the nearest; memory stays bounded."""
+"""Windows cover a long video without a gap, hold what its seconds hold, and are told by the nearest; memory stays
+bounded.
+"""
 
 import csv
 import json
@@ -16,7 +18,9 @@ SPEC = media.ClipSpec(segments=4, short_side=48)
 
 
 class Stub:
-    """Stands for a Model: the class of a window is the number of its first frame modulo 5, its terms are its segments' numbers."""
+    """Stands for a Model: the class of a window is the number of its first frame modulo 5, its terms are its
+    segments' numbers.
+    """
 
     spec, batch, identity = SPEC, 3, {'step': 1}
     trained = types.SimpleNamespace(facts=types.SimpleNamespace(classes=tuple('abcde')))
@@ -68,7 +72,8 @@ def test_rows_are_told_by_the_nearest_window(twenty):
     assert timeline.hop == 2 and len(timeline.windows) == 9 and len(timeline.rows) == 20
     assert model.calls == [(3, 3)] * 3 and progress == [(k + 1, 9) for k in range(9)]
     for g, row in enumerate(timeline.rows):
-        # Windows begin at 0, 2, .. 16 with their middle 2 later; the nearer of two middles to the segment's own, the first of equals.
+        # Windows begin at 0, 2, .. 16 with their middle 2 later; the nearer of two middles to the segment's own, the
+        # first of equals.
         want = int(np.argmin([abs(2 * k + 2 - (g + 0.5)) for k in range(9)]))
         assert (row['start'], row['end'], row['window']) == (g, g + 1, want)
         # The frame of segment g is number 10 g + 5.

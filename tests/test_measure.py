@@ -1,4 +1,6 @@
-"""One network trained and measured at toy size: what is in its files, and that measuring again gives the same numbers."""
+"""One network trained and measured at toy size: what is in its files, and that measuring again gives the same
+numbers.
+"""
 
 import json
 
@@ -42,7 +44,9 @@ def test_numbers_and_arrays_are_there_and_finite(entries):
 
 
 def test_pointing_is_that_of_the_evaluation(entries):
-    """The same games, one network: as means of the evaluation and clip by clip here, where terms are counted from zero."""
+    """The same games, one network: as means of the evaluation and clip by clip here, where terms are counted from
+    zero.
+    """
     kept, trained = arrays(entries['stan']), run.load(entries['stan'].workdir, devices=jax.devices()[:1])
     state = trained.state | {'score_mean': 0 * trained.state['score_mean']}
     told = evaluate.Evaluator(trained.graphdef, trained.strategy, trained.config).split(state, 'test', leaks=False)

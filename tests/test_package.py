@@ -1,4 +1,6 @@
-"""The wheel in a fresh environment: its commands from any folder, and nothing in it that another package may be called."""
+"""The wheel in a fresh environment: its commands from any folder, and nothing in it that another package may be
+called.
+"""
 
 import os
 import pathlib
@@ -47,7 +49,10 @@ def scripts(wheel, tmp_path_factory):
     subprocess.run([sys.executable, '-m', 'venv', folder], check=True)
     python = folder / 'bin' / 'python'
     own = subprocess.run(
-        [python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))'], check=True, capture_output=True, text=True
+        [python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))'],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     (pathlib.Path(own.stdout.strip()) / 'dependencies.pth').write_text(sysconfig.get_path('purelib'))
     subprocess.run([python, '-m', 'pip', 'install', '-q', '--no-deps', wheel], check=True)
@@ -68,17 +73,26 @@ def run(scripts, name, *arguments, cwd):
 def test_the_wheel_holds_two_packages_and_the_configs(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split('/')[0] for name in names if '.dist-info' not in name} == {'stattn_jax', 'data_prep'}
-    assert {'stattn_jax/py.typed', 'stattn_jax/config_files/configs/own.py', 'stattn_jax/explain/page/style.css'} <= set(names)
+    assert {
+        'stattn_jax/py.typed',
+        'stattn_jax/config_files/configs/own.py',
+        'stattn_jax/explain/page/style.css',
+    } <= set(names)
 
 
 @pytest.mark.slow
 def test_three_videos_are_prepared_trained_on_and_explained_from_another_folder(scripts, tmp_path):
-    assert not any((pathlib.Path(p) / 'stattn_jax').exists() for p in site.getsitepackages()), 'the wheel would not be tried'
+    assert not any((pathlib.Path(p) / 'stattn_jax').exists() for p in site.getsitepackages()), (
+        'the wheel would not be tried'
+    )
     videos = tmp_path / 'videos'
     videos.mkdir()
     for number in range(3):
         runs.make_video(videos / f'{number}.mp4', number)
-    rows = [f'{n},{n}.mp4,0,6,{split},{label}' for n, split, label in ((0, 'train', 'a'), (1, 'train', 'b'), (2, 'test', 'a'))]
+    rows = [
+        f'{n},{n}.mp4,0,6,{split},{label}'
+        for n, split, label in ((0, 'train', 'a'), (1, 'train', 'b'), (2, 'test', 'a'))
+    ]
     (tmp_path / 'clips.csv').write_text('\n'.join(['clip_id,video,start,end,split,labels', *rows]) + '\n')
     # A folder of the name of ours must not be taken for it.
     (tmp_path / 'configs').mkdir()

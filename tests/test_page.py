@@ -1,4 +1,6 @@
-"""The pages as text: every number is the record's, nothing is fetched, nothing from data becomes markup, colours can be told apart."""
+"""The pages as text: every number is the record's, nothing is fetched, nothing from data becomes markup, colours
+can be told apart.
+"""
 
 import base64
 import dataclasses
@@ -135,7 +137,9 @@ def test_names_in_the_index_never_become_markup():
 
 
 def test_the_page_adds_little_to_the_clip():
-    """Ten seconds, 300 classes, 14 x 14 cells: the numbers take less than the 1 MB that 3 MB leave a clip of 1.5 MB in base64."""
+    """Ten seconds, 300 classes, 14 x 14 cells: the numbers take less than the 1 MB that 3 MB leave a clip of 1.5 MB
+    in base64.
+    """
     e = record(classes=[f'class {c}' for c in range(300)], t=10, h=14, w=14)
     log_mel = np.random.default_rng(0).normal(size=(10, 96, 64)).astype(np.float16)
     e = dataclasses.replace(e, log_mel=log_mel, removed_cells=np.zeros((10, 10, 14, 14), np.float32))

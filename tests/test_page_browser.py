@@ -1,4 +1,6 @@
-"""The page in headless Chromium: it plays and fetches nothing, obeys mouse and keys, computes what Python computes, and hits what it shows."""
+"""The page in headless Chromium: it plays and fetches nothing, obeys mouse and keys, computes what Python computes,
+and hits what it shows.
+"""
 
 import base64
 import dataclasses
@@ -127,7 +129,8 @@ def test_it_switches_class_and_says_why_not_the_other(opened, explained):
         shown_sum(opened), [reference, visual.sum(), audio.sum(), e.logits[1] - e.logits[0]], atol=0.006
     )
     rows = opened.run(
-        'Array.from(document.querySelectorAll("#table tbody tr"), (row) => Array.from(row.cells, (cell) => cell.textContent))'
+        'Array.from(document.querySelectorAll("#table tbody tr"), (row) => Array.from(row.cells, (cell) => '
+        'cell.textContent))'
     )
     for t in range(3):
         np.testing.assert_allclose([number(x) for x in rows[t][1:3]], [visual[t].sum(), audio[t]], atol=0.0006)
@@ -291,7 +294,8 @@ def test_the_index_sorts_and_leads_to_the_page(chromium, explained):
     known = sorted((0, 2, 3), key=lambda i: entries[i].error)
     for choice, expected in (('error 1', [*known, 1]), ('error -1', [*known[::-1], 1])):
         chromium.run(
-            f'(() => {{ const s = document.querySelector("#sort"); s.value = "{choice}"; s.dispatchEvent(new Event("change")); }})()'
+            f'(() => {{ const s = document.querySelector("#sort"); s.value = "{choice}"; '
+            's.dispatchEvent(new Event("change")); })()'
         )
         assert chromium.run(order) == expected
     assert 'not known for 1' in chromium.text('#said')

@@ -30,7 +30,9 @@ from published_audio import REFERENCES, SOUNDS, published_cnn14, published_vggis
 @pytest.mark.parametrize('sound', SOUNDS)
 @pytest.mark.parametrize('name', REFERENCES)
 def test_a_front_end_is_the_published_one(name, sound):
-    """Far below a tone there is only what 32 bits round, and each implementation rounds otherwise: hence 0.06 dB there."""
+    """Far below a tone there is only what 32 bits round, and each implementation rounds otherwise: hence 0.06 dB
+    there.
+    """
     spec = mel.MEL_PRESETS[name]
     x = SOUNDS[sound](spec.rate)
     found, wanted = mel.log_mel(x, spec, 1, 1.0)[0], REFERENCES[name](x)

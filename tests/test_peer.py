@@ -1,4 +1,5 @@
-"""The peer in PyTorch is the same network and the same training step: outputs, parameters after two steps, padding; and the race's refusals.
+"""The peer in PyTorch is the same network and the same training step: outputs, parameters after two steps, padding; and
+the race's refusals.
 
 Skipped without torch; nothing else of the project needs it.
 """
@@ -108,8 +109,8 @@ def test_two_steps_give_the_same_parameters_statistics_and_scores():
         for name, x in trainer(step.place(batch, 'cpu')).items():
             np.testing.assert_allclose(x, metrics[f'train/{name}'], rtol=1e-3 if name == 'l2_grads' else 1e-4)
     after, theirs = weights.read(state), {name: x.numpy() for name, x in peer.state_dict().items()}
-    # Where a gradient is rounding alone (1e-7, at 1e-3 elsewhere), Adam's first steps are too: a few weights of thousands differ by
-    # up to a tenth of the step, and the second batch's statistics with them.
+    # Where a gradient is rounding alone (1e-7, at 1e-3 elsewhere), Adam's first steps are too: a few weights of
+    # thousands differ by up to a tenth of the step, and the second batch's statistics with them.
     close = {'rtol': 1e-4, 'atol': 2e-5}
     for name, x in after.items():
         if name.endswith('running_var'):

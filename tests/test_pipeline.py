@@ -218,7 +218,9 @@ def test_a_crop_that_needs_no_resizing_is_cut_to_the_nearest_pixel(stored, left,
 
 
 def test_stored_squares_are_whole_frames_made_square():
-    """What squash makes of whole frames when they are read, stored squares are from the start; a crop of them is that of the source."""
+    """What squash makes of whole frames when they are read, stored squares are from the start; a crop of them is
+    that of the source.
+    """
     x = np.linspace(0, 255, 160).astype(np.uint8)
     frames = np.broadcast_to(x[None, None, :, None], (3, 90, 160, 3))
     square, whole = (

@@ -1,4 +1,6 @@
-"""Explanations after the fact: closed forms on a linear model, plain loops over the whole network, what holds for every kind."""
+"""Explanations after the fact: closed forms on a linear model, plain loops over the whole network, what holds for
+every kind.
+"""
 
 import functools
 import itertools
@@ -128,7 +130,9 @@ def test_occlusion_of_a_linear_model_is_the_sum_of_the_terms_in_the_window(linea
 
 
 def shared(pixels, cells):
-    """[pixels cells]: the drawn values that a pixel of a row and a cell's mean share in their masks, a mean over shifts."""
+    """[pixels cells]: the drawn values that a pixel of a row and a cell's mean share in their masks, a mean over
+    shifts.
+    """
     step = -(-pixels // 4)
     enlarged = np.asarray(jax.image.resize(np.eye(4, dtype=np.float32), (4, 5 * step), 'bilinear'), float)
     masks = [enlarged[:, start : start + pixels] for start in range(step)]

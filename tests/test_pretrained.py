@@ -1,4 +1,6 @@
-"""The `:pretrained` configs on random weights in the published format: ten steps, provenance, and what a missing file says."""
+"""The `:pretrained` configs on random weights in the published format: ten steps, provenance, and what a missing
+file says.
+"""
 
 import dataclasses
 import functools
@@ -47,7 +49,9 @@ def data(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope='module')
 def thin():
-    """CNN14 with an eighth of its channels: at its full size its state takes ten gigabytes on the eight devices of the tests."""
+    """CNN14 with an eighth of its channels: at its full size its state takes ten gigabytes on the eight devices of
+    the tests.
+    """
     small = dataclasses.replace(registry.find('audio', 'cnn14_16k'), build=functools.partial(cnn14.Cnn14, channels=8))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(cnn14.TRUNKS['audio'], 'cnn14_16k', small)

@@ -1,4 +1,6 @@
-"""What-if is what the network says when it is asked: closed form and kept features against runs with units and cells masked."""
+"""What-if is what the network says when it is asked: closed form and kept features against runs with units and
+cells masked.
+"""
 
 import jax
 import jax.numpy as jnp

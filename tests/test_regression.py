@@ -1,4 +1,5 @@
-"""A guard on what a step costs, by counts that no machine changes: collectives, products, bytes, compilations, transfers.
+"""A guard on what a step costs, by counts that no machine changes: collectives, products, bytes, compilations,
+transfers.
 
 A number here that moves is a change of speed: look for its reason before writing the new one down.
 """

@@ -87,13 +87,16 @@ def test_width_must_split_over_the_heads():
 
 
 @pytest.mark.parametrize('fields, message', [
-    ({'model__kind': 'cam', 'model__null_cell': False}, "config.model.null_cell is False, an ablation .* kind is 'cam'"),
+    ({'model__kind': 'cam', 'model__null_cell': False},
+     "config.model.null_cell is False, an ablation .* kind is 'cam'"),
     ({'model__kind': 'mbt', 'model__hidden': 6}, "config.model.hidden is 6; expected a multiple of 4 for kind 'mbt'"),
     ({'model__guided': False}, 'config.loss.match is 1.0; expected 0 with config.model.guided=False'),
-    ({'model__guided': False, 'loss__match': 0.0}, 'config.loss.swap is 1.0; expected 0 with config.model.guided=False'),
+    ({'model__guided': False, 'loss__match': 0.0},
+     'config.loss.swap is 1.0; expected 0 with config.model.guided=False'),
     ({'model__null_cell': False}, 'config.loss.match is 1.0; expected 0 with config.model.null_cell=False'),
     ({'loss__negatives': 0}, 'config.loss.negatives is 0; expected 1 or more with config.loss.match 1.0'),
-    ({'loss__negatives': 9, 'train__batch': 9}, 'negatives is 9; expected fewer than config.train.batch, 9.*negatives=8'),
+    ({'loss__negatives': 9, 'train__batch': 9},
+     'negatives is 9; expected fewer than config.train.batch, 9.*negatives=8'),
 ])  # fmt: skip
 def test_options_that_a_kind_or_an_ablation_cannot_have_are_refused(fields, message):
     with pytest.raises(run.RunError, match=message):

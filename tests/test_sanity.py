@@ -213,7 +213,8 @@ def test_maps_that_follow_the_clip_are_equivariant_and_those_of_a_place_or_a_sec
     assert (of_place['mirror_visual'] < -0.5).all() and (of_place['roll_visual'] == 1).all()
     of_time = sanity.equivariance(GRAPHDEF, STATE, prefers_late, clips, CLASSES, grid=(3, 3), by=2)
     assert (of_time['mirror_visual'] == 1).all() and (of_time['roll_visual'] < 0.9).all()
-    # Ranks 0 1 2 3 4 against those rolled by two, 3 4 0 1 2: 1 - 6 * 30 / 120; of three, 0 1 2 against 1 2 0: 1 - 6 * 6 / 24.
+    # Ranks 0 1 2 3 4 against those rolled by two, 3 4 0 1 2: 1 - 6 * 30 / 120; of three, 0 1 2 against 1 2 0: 1 - 6 * 6
+    # / 24.
     np.testing.assert_allclose(of_time['roll_audio'], -0.5, atol=1e-12)
 
 

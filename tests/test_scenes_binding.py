@@ -1,4 +1,6 @@
-"""The scenes of `binding`: sound tells nothing, the picture leaves its colours even, and what a fusion without binding can reach."""
+"""The scenes of `binding`: sound tells nothing, the picture leaves its colours even, and what a fusion without
+binding can reach.
+"""
 
 import collections
 import dataclasses
@@ -31,7 +33,9 @@ def colour(thing):
 
 
 def is_even(counts, cells):
-    """Whether counts over `cells` equally likely values are what chance gives (chi-squared within five standard deviations)."""
+    """Whether counts over `cells` equally likely values are what chance gives (chi-squared within five standard
+    deviations).
+    """
     values = np.array(list(counts.values()) + [0] * (cells - len(counts)))
     expected = values.sum() / cells
     return len(values) == cells and ((values - expected) ** 2 / expected).sum() < cells + 5 * np.sqrt(2 * cells)
@@ -146,7 +150,9 @@ def test_colours_shapes_and_places_are_independent(many):
 
 
 def test_oracles_reach_the_ceilings_of_the_docstring(many):
-    """Which colours can be the label for one who knows all of the picture, and of the sound nothing, the object, or the times."""
+    """Which colours can be the label for one who knows all of the picture, and of the sound nothing, the object, or
+    the times.
+    """
     shares = collections.defaultdict(list)
     for scene in many:
         first, end = scene.event
@@ -166,7 +172,9 @@ def test_oracles_reach_the_ceilings_of_the_docstring(many):
 
 
 def right_together(f_sc, colours, subset):
-    """Whether some g makes argmax_c f[s, c] + g[c] right for every sound in `subset`: its colours are the best assignment."""
+    """Whether some g makes argmax_c f[s, c] + g[c] right for every sound in `subset`: its colours are the best
+    assignment.
+    """
     held = f_sc[np.ix_(subset, colours[list(subset)])]
     _, best = optimize.linear_sum_assignment(held, maximize=True)
     return (best == np.arange(len(subset))).all()
@@ -199,7 +207,9 @@ def test_sum_of_scores_of_sound_and_picture_is_capped():
 
 @pytest.mark.parametrize('m', [2, 3, 4])
 def test_cap_holds_for_tables_found_by_search(m):
-    """The best picture score for each order of the colours, by trying all sets of sounds, under random and sorted tables."""
+    """The best picture score for each order of the colours, by trying all sets of sounds, under random and sorted
+    tables.
+    """
     rng = np.random.default_rng(m)
     tables = [rng.normal(size=(m, m)) for _ in range(15)] + [np.outer(np.arange(m), np.arange(m)) + 0.0]
     best = []

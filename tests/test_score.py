@@ -64,13 +64,13 @@ def test_score_of_rows_made_by_hand():
     assert numbers['classification/top1'] == 0.5 and numbers['classification/n'] == 2
     assert numbers['attention/null'] == pytest.approx((0.2 + 0.4 + 0.6) / 3)
     assert numbers['attention/sound_weight'] == pytest.approx((0.1 + 0.5) / 2)
-    # Three pairs of clip and label. Attention: cell 0 in the box of label 0; any cell in that of label 2; cell 1 in that of 1,
-    # whose second box lies in a segment without picture and does not count.
+    # Three pairs of clip and label. Attention: cell 0 in the box of label 0; any cell in that of label 2; cell 1 in
+    # that of 1, whose second box lies in a segment without picture and does not count.
     assert numbers['pointing/space'] == 1 and numbers['pointing/space_n'] == 3
     # Contributions: label 0 points at cell 3, a miss.
     assert numbers['pointing/space_contribution'] == pytest.approx(2 / 3)
-    # In time, label 0: picture 2.6 + 0, sound 0 + 3, so the second segment, a hit; picture alone misses. Label 2: segment 2, a
-    # miss in the picture; the sound ties. Label 1 has one segment to choose.
+    # In time, label 0: picture 2.6 + 0, sound 0 + 3, so the second segment, a hit; picture alone misses. Label 2:
+    # segment 2, a miss in the picture; the sound ties. Label 1 has one segment to choose.
     assert numbers['pointing/time'] == pytest.approx(2 / 3)
     assert numbers['pointing/time_picture'] == pytest.approx(1 / 3)
     assert numbers['pointing/time_sound'] == pytest.approx((1 + 0.5 + 1) / 3)
@@ -129,7 +129,8 @@ def one_label(rows, known):
 def test_one_audio_visual_event_a_clip_is_scored_by_segment():
     rows, known = one_label(*hand_made())
     numbers = score.score(rows, known, info(True), split='test', fit='crop', binary=True)
-    # Clip 0 says class 0 in both segments, where it is true in the second; clip 1, whose best class is 0, says nothing of it.
+    # Clip 0 says class 0 in both segments, where it is true in the second; clip 1, whose best class is 0, says nothing
+    # of it.
     assert numbers['segments/accuracy'] == 2 / 4 and numbers['segments/n'] == 2
     assert numbers['segments/accuracy_true_label_everywhere'] == 2 / 4
     rows['null'] = np.array([[0.5, 0.4], [0.6, 0.9]])
@@ -145,8 +146,8 @@ def test_events_of_each_modality_are_parsed():
     heard = (records.Event(0, 0.0, 2.0, 'audio'), records.Event(0, 0.0, 1.0, 'visual'))
     known = [dataclasses.replace(known[0], labels=(0,), events=heard), dataclasses.replace(known[1], events=())]
     numbers = score.score(rows, known, info(True), split='test', fit='crop', binary=True)
-    # Candidates of clip 0: classes 0, 1 and 2 (logits 2, 0, 1): heard 1 and 2 in error, F of 1, 0, 0. Seen: class 0 in the first
-    # second, right. Clip 1 has candidate 0 alone, says nothing, and nothing is true: 1.
+    # Candidates of clip 0: classes 0, 1 and 2 (logits 2, 0, 1): heard 1 and 2 in error, F of 1, 0, 0. Seen: class 0 in
+    # the first second, right. Clip 1 has candidate 0 alone, says nothing, and nothing is true: 1.
     assert numbers['parsing/segment_audio'] == pytest.approx((1 / 3 + 1) / 2)
     assert numbers['parsing/segment_visual'] == 1 and numbers['parsing/n'] == 2
     assert not any(name.startswith('segments') for name in numbers)
@@ -184,7 +185,8 @@ def test_presence_labels_are_scored_by_modality():
 
 def test_table_puts_chance_and_trivial_answers_beside_each_rate():
     numbers = {
-        'a/n': 3, 'a/rate': 0.5, 'a/rate_chance': 0.25, 'a/rate_n': 3, 'a/rate_partial': 0.125, 'a/rate_partial_chance': 1.0, 'b/rated': 1.0,
+        'a/n': 3, 'a/rate': 0.5, 'a/rate_chance': 0.25, 'a/rate_n': 3, 'a/rate_partial': 0.125,
+        'a/rate_partial_chance': 1.0, 'b/rated': 1.0,
     }  # fmt: skip
     lines = [line.split(maxsplit=2) for line in score.table(numbers).splitlines()]
     assert lines == [

@@ -93,7 +93,9 @@ AVE = {
 
 @pytest.mark.parametrize('split', AVE)
 def test_the_true_label_everywhere_scores_82_on_ave(annotations, split):
-    """Published: 82.2 % on test, 81.8 % on val, background 16.9, 18.2, 17.8 %, foreground 49.3 % of 141 partial clips."""
+    """Published: 82.2 % on test, 81.8 % on val, background 16.9, 18.2, 17.8 %, foreground 49.3 % of 141 partial
+    clips.
+    """
     rows = [line.split('&') for line in (annotations / 'ave/Annotations.txt').read_text().splitlines() if line]
     names = list(dict.fromkeys(row[0] for row in rows))
     label = np.array([names.index(row[0]) for row in rows])

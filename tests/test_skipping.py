@@ -1,4 +1,6 @@
-"""Frames of a few times, decoded alone, are those of decoding everything, and where that is not sure everything is decoded."""
+"""Frames of a few times, decoded alone, are those of decoding everything, and where that is not sure everything is
+decoded.
+"""
 
 import av
 import clips
@@ -50,7 +52,9 @@ def copied(path, keep=lambda packet, key: True, first=0.0):
 
 
 def spoilt(path, references: bool):
-    """Noise behind the headers of the pictures that others refer to, or that none does and nobody asks for; not at the beginning."""
+    """Noise behind the headers of the pictures that others refer to, or that none does and nobody asks for; not at
+    the beginning.
+    """
     coded(path, 250)
     with av.open(path) as container:
         packets = [packet for packet in container.demux(video=0) if packet.pts is not None and packet.size > 40]

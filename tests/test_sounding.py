@@ -93,7 +93,8 @@ def test_ciou_is_the_iou_of_masks_and_weighs_a_consensus():
     rng = np.random.default_rng(5)
     predicted, truth = rng.random((2, 224, 224)) < 0.5
     assert sounding.ciou(predicted, truth) == (predicted & truth).sum() / (predicted | truth).sum()
-    # Three annotators' boxes: two agree on 100 pixels, one alone has 60 more; 80 and 30 of these are predicted, 40 beside.
+    # Three annotators' boxes: two agree on 100 pixels, one alone has 60 more; 80 and 30 of these are predicted, 40
+    # beside.
     consensus, said = np.zeros((2, 224, 224))
     consensus[0, :100], consensus[1, :60] = 1.0, 0.5
     said[0, :80], said[1, :30], said[2, :40] = 1, 1, 1

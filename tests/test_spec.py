@@ -38,7 +38,8 @@ def test_data_of_before_frames_could_be_square_are_what_they_were():
 
 @pytest.mark.parametrize(
     'size, longer, square',
-    [((480, 640), (48, 64), (48, 48)), ((640, 480), (64, 48), (48, 48)), ((30, 40), (30, 40), (30, 30)), ((48, 48), (48, 48), (48, 48))],
+    [((480, 640), (48, 64), (48, 48)), ((640, 480), (64, 48), (48, 48)), ((30, 40), (30, 40), (30, 30)),
+     ((48, 48), (48, 48), (48, 48))],
 )  # fmt: skip
 def test_frames_are_stored_whole_or_made_square_and_never_enlarged(size, longer, square):
     assert SPEC.stored(size) == longer

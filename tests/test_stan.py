@@ -69,7 +69,8 @@ def test_shapes_are_those_of_the_design(models):
     b, t, s, n, d, c = CLIPS, tiny.SEGMENTS, 4, 2, 16, tiny.CLASSES
     shapes = {
         'alpha': (b, t, n, s), 'null': (b, t, n), 'cell_values': (b, t, n, s, d // n), 'audio': (b, t, d),
-        'visual_head': (c, n, d // n), 'audio_head': (c, d), 'bias': (c,), 'segment_scores': (b, 2, t, c), 'beta': (b, 2, t, c), 'share': (b, 2, t, c), 'alone': (b, 2, t, c),
+        'visual_head': (c, n, d // n), 'audio_head': (c, d), 'bias': (c,), 'segment_scores': (b, 2, t, c),
+        'beta': (b, 2, t, c), 'share': (b, 2, t, c), 'alone': (b, 2, t, c),
     }  # fmt: skip
     assert {name: out[name].shape for name in shapes} == shapes
     np.testing.assert_allclose(out['alpha'].sum(-1) + out['null'], 1, rtol=1e-6)

@@ -34,7 +34,9 @@ NO_LOSS = {'audio': 0.0, 'picture': 0.0, 'cells': 0.0, 'match': 0.0, 'swap': 0.0
 
 
 def make_config(multi_label=False):
-    """AdamW for one label a clip, SGD for several, so that both are compared; AdamW magnifies rounding where gradients vanish."""
+    """AdamW for one label a clip, SGD for several, so that both are compared; AdamW magnifies rounding where
+    gradients vanish.
+    """
     config = common.tiny(common.get_config())
     config.model.update({'width': 16, 'heads': 2, 'hidden': 8, 'frame_size': tiny.SIZE})
     config.optim.update(
@@ -70,7 +72,9 @@ def make_step(strategy, *, multi_label=False, augment=Augment(), drop=Drop(), **
 
 @functools.cache
 def trained(name, multi_label):
-    """Metrics of ten steps as {name: [step]}, the state before and after on the host; of several labels with all that is random."""
+    """Metrics of ten steps as {name: [step]}, the state before and after on the host; of several labels with all
+    that is random.
+    """
     kind, count = DEVICES[name]
     strategy = parallel.make_strategy(kind, jax.devices()[:count])
     pure_step, first = make_step(strategy, multi_label=multi_label, **(RANDOM if multi_label else {}))
@@ -91,9 +95,9 @@ def test_eight_devices_train_as_one_does(name, multi_label):
     metrics, _, many = trained(name, multi_label)
     assert metrics.keys() == expected.keys()
     for key, values in expected.items():
-        # `swap` is a difference of logarithms near log(classes), exact to their rounding. A gradient jumps where rounding
-        # moves a value across a ReLU or another cell to a maximum, so that norms agree less closely than losses.
-        # `attention` takes the logarithm of weights near 0.
+        # `swap` is a difference of logarithms near log(classes), exact to their rounding. A gradient jumps where
+        # rounding moves a value across a ReLU or another cell to a maximum, so that norms agree less closely than
+        # losses. `attention` takes the logarithm of weights near 0.
         rtol = 1e-3 if 'l2_' in key else 2e-4 if 'attention' in key else 1e-5
         atol = 1e-6 if 'swap' in key else 0
         np.testing.assert_allclose(metrics[key], values, rtol=rtol, atol=atol, err_msg=key)
@@ -148,7 +152,8 @@ def abstract_step(frame_size, **options):
 
     def pure_step(state, batch):
         return step.train_step(
-            kept['graphdef'], state, batch, optimiser=kept['optimiser'], loss=Loss(attention=1.0, foreign=1.0), augment=AUGMENT, drop=DROP,
+            kept['graphdef'], state, batch, optimiser=kept['optimiser'], loss=Loss(attention=1.0, foreign=1.0),
+            augment=AUGMENT, drop=DROP,
             frame_size=frame_size,
         )  # fmt: skip
 

@@ -1,4 +1,6 @@
-"""The report: well formed, self-contained, nothing of the data becomes markup, and colours that can be read in both schemes."""
+"""The report: well formed, self-contained, nothing of the data becomes markup, and colours that can be read in both
+schemes.
+"""
 
 import base64
 import html.parser

@@ -1,4 +1,6 @@
-"""The study's tables: their numbers against the metrics they stand for, verdicts, what is missing, and that files say the same."""
+"""The study's tables: their numbers against the metrics they stand for, verdicts, what is missing, and that files
+say the same.
+"""
 
 import csv
 import json

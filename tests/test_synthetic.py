@@ -121,7 +121,8 @@ def test_sounds_are_those_of_the_records(made):
         found = media.log_mel(
             wave / np.float32(32767), media.MEL_PRESETS[spec.mel], spec.segments, spec.segment_seconds
         )
-        # int16 is a noise of 1.1e-4 in each of a band's magnitudes, beside the 0.01 that the logarithm adds; the record is float16.
+        # int16 is a noise of 1.1e-4 in each of a band's magnitudes, beside the 0.01 that the logarithm adds; the record
+        # is float16.
         errors = np.abs(found - record.clip.log_mel.astype(np.float32))
         assert errors.max() < 0.04 and errors.mean() < 1e-3
     assert [path.name for path in made.glob('sounds*')] == ['sounds-test.npy']

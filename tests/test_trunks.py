@@ -80,7 +80,8 @@ AS_SEEN = {'model__visual': 'toy', 'model__visual_frozen': True}
     (VIDEOS, {'model__visual_frozen': True}, 'visual_frozen is True, but there are no weights to keep; give'),
     (VIDEOS, {'model__audio_frozen': True}, 'model.audio_frozen is True, but there are no weights to keep'),
     (VIDEOS, {'model__audio': 'toy_panns'},
-     "reads log-mel of the front end 'panns_32k', but DATA holds 'vggish'; prepare the data again with --mel=panns_32k"),
+     "reads log-mel of the front end 'panns_32k', but DATA holds 'vggish'; "
+     'prepare the data again with --mel=panns_32k'),
     (VIDEOS, {'model__visual': 'toy', 'model__frame_size': 40}, 'model.frame_size is 40; expected a multiple of 16'),
     (SEEN, {}, "'tiny', but DATA holds features that the frozen trunk toy made with 'toy'; give --config.model.v"),
     (SEEN, AS_SEEN | {'model__visual_frozen': False}, 'frozen is False.* give --config.model.visual_frozen=True'),
@@ -175,7 +176,9 @@ def test_weights_that_are_not_there_or_others_are_named(weights, tmp_path):
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory, weights):
-    """Videos, the data made of them, their features, and a run of four steps on those; the file of weights is gone then."""
+    """Videos, the data made of them, their features, and a run of four steps on those; the file of weights is gone
+    then.
+    """
     root = tmp_path_factory.mktemp('world')
     (root / 'videos').mkdir()
     gone = shutil.copy(weights[0]['visual'], root / 'gone.safetensors')

@@ -30,7 +30,9 @@ TOP_LEFT, TOP_RIGHT, BOTTOM_LEFT, BOTTOM_RIGHT = 0, 60, 120, 240
     ],
 )
 def test_pictures_stand_upright(tmp_path, degrees, hflip, vflip, wanted):
-    """A display matrix turns counter-clockwise, checked against `ffmpeg -autorotate` (FFmpeg 8) when this was written."""
+    """A display matrix turns counter-clockwise, checked against `ffmpeg -autorotate` (FFmpeg 8) when this was
+    written.
+    """
     frames = grey([0] * 10)
     for i, level in enumerate((TOP_LEFT, TOP_RIGHT, BOTTOM_LEFT, BOTTOM_RIGHT)):
         frames[:, 24 * (i // 2) :][:, :24, 32 * (i % 2) :][:, :, :32] = level

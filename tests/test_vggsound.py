@@ -1,4 +1,6 @@
-"""vggsound.py: both forms of the annotations, every name of a video, leaks between train and test; the published files' counts."""
+"""vggsound.py: both forms of the annotations, every name of a video, leaks between train and test; the published
+files' counts.
+"""
 
 import csv
 import json
@@ -12,12 +14,19 @@ from data_prep import cli, published, rows, vggsound
 
 # Rows of the published files, and train clips beside them: one source video has a clip in each split, and one has two.
 TEST = '0_8-g2rof7E_000049.mp4,"heart sounds, heartbeat"\r\nglLQrEijrKg_000300.mp4,playing hammond organ\r\n'
-TRAIN = 'glLQrEijrKg_000010.mp4,playing hammond organ\r\n-0123456789_000000.mp4,eletric blender running\r\n-0123456789_000500.mp4,dog barking\r\n'
+TRAIN = (
+    'glLQrEijrKg_000010.mp4,playing hammond organ\r\n-0123456789_000000.mp4,eletric blender running\r\n'
+    '-0123456789_000500.mp4,dog barking\r\n'
+)
 WHOLE = (
     '0_8-g2rof7E,49,"heart sounds, heartbeat",test\nglLQrEijrKg,300,playing hammond organ,test\n'
-    'glLQrEijrKg,10,playing hammond organ,train\n-0123456789,0,eletric blender running,train\n-0123456789,500,dog barking,train\n'
+    'glLQrEijrKg,10,playing hammond organ,train\n-0123456789,0,eletric blender running,train\n-0123456789,500,dog '
+    'barking,train\n'
 )
-STAT = 'playing hammond organ,1,music\r\n"heart sounds, heartbeat",1,people\r\neletric blender running,1,home\r\ndog barking,1,animals\r\nzebra braying,2,animals\r\n'
+STAT = (
+    'playing hammond organ,1,music\r\n"heart sounds, heartbeat",1,people\r\neletric blender running,1,home\r\ndog '
+    'barking,1,animals\r\nzebra braying,2,animals\r\n'
+)
 
 
 @pytest.fixture
@@ -65,7 +74,10 @@ def test_one_file_and_two_say_the_same(annotation_files, tmp_path):
 
 
 def test_a_clip_listed_several_times(annotation_files):
-    again = 'glLQrEijrKg,300,playing hammond organ,train\n-0123456789,0,eletric blender running,train\n-0123456789,500,dog howling,train\n'
+    again = (
+        'glLQrEijrKg,300,playing hammond organ,train\n-0123456789,0,eletric blender running,train\n-0123456789,500,dog '
+        'howling,train\n'
+    )
     listing = vggsound.read(annotation_files(vggsound=again + WHOLE))
     assert sorted(clip.clip_id for clip in listing.clips) == sorted({clip.clip_id for clip in listing.clips})
     clip = {clip.clip_id: clip for clip in listing.clips}
@@ -169,7 +181,8 @@ def test_the_command(annotation_files, tmp_path, capsys):
     ]
     (tmp_path / 'vggss.json').write_text(json.dumps(boxes))
     (tmp_path / 'vggsounder.csv').write_text(
-        'video_id,label,modality,background_music,static_image,voice_over\n0_8-g2rof7E_000049,dog barking,A,True,False,True\n'
+        'video_id,label,modality,background_music,static_image,voice_over\n0_8-g2rof7E_000049,dog '
+        'barking,A,True,False,True\n'
     )
     flags = [
         f'--annotations={folder}',

@@ -1,4 +1,6 @@
-"""vggsounder.py: rows become labels by modality; what fits no clip or class is counted and named; the published file's counts."""
+"""vggsounder.py: rows become labels by modality; what fits no clip or class is counted and named; the published
+file's counts.
+"""
 
 import collections
 

@@ -1,4 +1,6 @@
-"""vggss.py: boxes go to the middle of test clips of the same class; broken ones are dropped and named; the published file's counts."""
+"""vggss.py: boxes go to the middle of test clips of the same class; broken ones are dropped and named; the
+published file's counts.
+"""
 
 import json
 
@@ -79,7 +81,8 @@ def test_the_published_file(annotations):
     assert len({box[0] for box in listing.boxes}) == 5158 - 2
     assert commands.remark(listing.remarks, '18 boxes of')
     assert commands.remark(listing.remarks, '2 clips of', 'cannot be scored: M1P1xla8rg0_000000, MKC9LvRivTM_000030')
-    # The boxes were drawn on a grid of 320: the median area of each clip's boxes together, and how many are below a quarter, exactly.
+    # The boxes were drawn on a grid of 320: the median area of each clip's boxes together, and how many are below a
+    # quarter, exactly.
     grids: dict = {}
     for clip_id, _, _, *corners in listing.boxes:
         x0, y0, x1, y1 = (round(320 * corner) for corner in corners)

@@ -1,4 +1,6 @@
-"""The explained stretch as mp4: in sync, upright, small; the heat lies on what it speaks of, the strip says what the numbers say."""
+"""The explained stretch as mp4: in sync, upright, small; the heat lies on what it speaks of, the strip says what
+the numbers say.
+"""
 
 import fractions
 import io
@@ -154,7 +156,8 @@ def extent(mask):
 
 CROP = (0.75, 0.125, 1.0, 0.0)
 MARKERS = {
-    # box in the coded frame, coded height and width, display rotation, bars, affine, cell, box in the upright frame 0..1
+    # box in the coded frame, coded height and width, display rotation, bars, affine, cell, box in the upright frame
+    # 0..1
     'landscape': (((0, 24), (96, 128)), 96, 128, 0, 0, (1.0, 0.0, 1.0, 0.0), (0, 3), (0, 1 / 4, 3 / 4, 1)),
     'portrait': (((96, 128), (0, 24)), 128, 96, 0, 0, (1.0, 0.0, 1.0, 0.0), (3, 0), (3 / 4, 1, 0, 1 / 4)),
     # Turned counter-clockwise, the coded top left is the bottom left of an upright frame of 128 x 96.

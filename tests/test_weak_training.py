@@ -1,4 +1,6 @@
-"""Weakly supervised training at full size: planted features whose truth is known, learned from clip labels alone, on the CPU in minutes."""
+"""Weakly supervised training at full size: planted features whose truth is known, learned from clip labels alone,
+on the CPU in minutes.
+"""
 
 import functools
 import json
@@ -54,7 +56,8 @@ def test_llp_modalities_and_seconds_are_found_from_clip_labels(tmp_path):
             prepare.Job(video, split, tuple(own), events=() if split == 'train' else there, payload={'id': video})
         )
     prepare.prepare(
-        tmp_path / 'data', 'llp', jobs, functools.partial(features.npy_record, str(tmp_path / 'llp')), classes=tuple(f'c{i}' for i in range(25)),
+        tmp_path / 'data', 'llp', jobs, functools.partial(features.npy_record, str(tmp_path / 'llp')),
+        classes=tuple(f'c{i}' for i in range(25)),
         spec=features.LLP_SPEC, multi_label=True, workers=1,
     )  # fmt: skip
     fields = {'train.steps': 600, 'train.batch': 32, 'train.eval_every_steps': 300, 'model.width': 128}

@@ -21,7 +21,9 @@ def quick_compile():
 
 
 def filled(build: Callable[[], nnx.Module]) -> nnx.Module:
-    """What `build` makes, each parameter and statistic drawn by NumPy: JAX would compile an initialiser for every shape."""
+    """What `build` makes, each parameter and statistic drawn by NumPy: JAX would compile an initialiser for every
+    shape.
+    """
     graphdef, state = nnx.split(nnx.eval_shape(build))
     rng = np.random.default_rng(0)
 

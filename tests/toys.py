@@ -1,4 +1,6 @@
-"""Toy evidence and toy compared models, with their layers as NumPy functions in float64, for loops that know the answer."""
+"""Toy evidence and toy compared models, with their layers as NumPy functions in float64, for loops that know the
+answer.
+"""
 
 import jax
 import numpy as np
@@ -17,8 +19,8 @@ def make(kind: str):
 
 
 def evidence(seed: int = 0) -> Evidence:
-    """Four clips: one with padding at its end, one with a second unseen and a second unheard, one silent, one whole; cells
-    are missing from all but the last.
+    """Four clips: one with padding at its end, one with a second unseen and a second unheard, one silent, one whole;
+    cells are missing from all but the last.
     """
     rng = np.random.default_rng(seed)
     units, cells = np.ones((B, 2, T), bool), rng.random((B, T, S)) < 0.7

@@ -1,4 +1,6 @@
-"""The demo: the README's commands one after the other, then a table of what came out. `make demo [VIDEO=clip.mp4] [SEED=0]`."""
+"""The demo: the README's commands one after the other, then a table of what came out. `make demo [VIDEO=clip.mp4]
+[SEED=0]`.
+"""
 
 import argparse
 import json
@@ -34,7 +36,8 @@ def main() -> int:
     start = time.perf_counter()
     commands = [
         f'-m data_prep.synthetic --out={data} --seed={args.seed} --train=2000 --test=400 --videos=2',
-        f'-m stattn_jax.main --config=configs/synthetic.py --workdir={workdir} --config.data.dir={data} --config.seed={args.seed}',
+        f'-m stattn_jax.main --config=configs/synthetic.py --workdir={workdir} --config.data.dir={data} '
+        f'--config.seed={args.seed}',
         f'-m stattn_jax.explain --workdir={workdir} --out={workdir}/explained --truth={data}/videos '
         + ' '.join(f'--video={shlex.quote(v)}' for v in videos + ([args.video] if args.video else [])),
     ]

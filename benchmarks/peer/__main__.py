@@ -1,9 +1,12 @@
-"""Ours against the same network and training step in PyTorch: `python -m benchmarks.peer --config=configs/vggsound.py [--compile] [--out=FILE.json]`.
+"""Ours against the same network and training step in PyTorch: `python -m benchmarks.peer --config=configs/vggsound.py
+[--compile] [--out=FILE.json]`.
 
-Both get the same weights; what they return is compared first, and nothing is timed if it differs. Then rounds of all sides alternate in one
-process, on one device, with as many threads on each side, on the same made-up clips. --layers prints instead each distinct convolution of
-the frame trunk by itself. Needs JAX, Flax, optax and torch (pip install torch) alone; computes where JAX does: JAX_PLATFORMS=cpu keeps both
-off an accelerator. Exit codes: 0 done; 1 the outputs differ; 2 wrong use. Read next: compare.py, race.py, layers.py, network.py.
+Both get the same weights; what they return is compared first, and nothing is timed if it differs. Then rounds of all
+sides alternate in one process, on one device, with as many threads on each side, on the same made-up clips. --layers
+prints instead each distinct convolution of the frame trunk by itself. Needs JAX, Flax, optax and torch (pip install
+torch) alone; computes where JAX does: JAX_PLATFORMS=cpu keeps both
+off an accelerator. Exit codes: 0 done; 1 the outputs differ; 2 wrong use. Read next: compare.py, race.py, layers.py,
+network.py.
 """
 
 import datetime
@@ -93,7 +96,8 @@ def _measure(values, device: str, threads: int) -> dict:
     config, data = values.config, model.Data(values.classes, values.segments, (96, 64))
     kind = jax.devices()[0].device_kind
     print(
-        f'{kind}: {threads} threads on each side, jax {jax.__version__}, torch {torch.__version__}, trunks in {config.model.dtype}',
+        f'{kind}: {threads} threads on each side, jax {jax.__version__}, torch {torch.__version__}, trunks in '
+        f'{config.model.dtype}',
         flush=True,
     )
     try:

@@ -1,4 +1,6 @@
-"""The augmentations of stattn_jax/training/augment.py in PyTorch, on the device, by its own random numbers. Read next: step.py."""
+"""The augmentations of stattn_jax/training/augment.py in PyTorch, on the device, by its own random numbers. Read
+next: step.py.
+"""
 
 import torch
 

@@ -16,8 +16,8 @@ from stattn_jax import assemble
 from stattn_jax.benchmark import model
 from stattn_jax.training import step as our_step
 
-# Largest relative difference, of all that is returned but the norm of the gradients, and of that norm. What bfloat16 rounds differs
-# between any two compilers; that the work is the same is shown in float32.
+# Largest relative difference, of all that is returned but the norm of the gradients, and of that norm. What bfloat16
+# rounds differs between any two compilers; that the work is the same is shown in float32.
 TOLERANCES = {'float32': (1e-4, 1e-3), 'bfloat16': (0.1, 0.2)}
 # Clips compared: enough for each to meet every other of `loss.negatives`.
 CLIPS = 4
@@ -30,7 +30,9 @@ class DifferentError(Exception):
 def same(
     config: ml_collections.ConfigDict, data: model.Data, *, device: str = 'cpu', channels_last: bool = True
 ) -> dict[str, dict[str, float]]:
-    """Relative differences by dtype and name, in float32 and in the dtype of the config; raises DifferentError where they are too large."""
+    """Relative differences by dtype and name, in float32 and in the dtype of the config; raises DifferentError
+    where they are too large.
+    """
     network.check(config)
     found = {}
     for dtype in dict.fromkeys(('float32', config.model.dtype)):
@@ -58,7 +60,9 @@ def shape_of(config: ml_collections.ConfigDict, data: model.Data) -> assemble.Sh
 
 
 def disturbed(state: dict[str, Any]) -> dict[str, Any]:
-    """The state with other weights: kernels by a tenth, vectors (whose variances must stay positive) upwards by up to a fifth."""
+    """The state with other weights: kernels by a tenth, vectors (whose variances must stay positive) upwards by up
+    to a fifth.
+    """
     rng = np.random.default_rng(0)
 
     def disturb(x):
@@ -108,7 +112,9 @@ def theirs(
 
 
 def differences(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, float]:
-    """The largest difference of each thing that the peer returns, over the largest value of ours; inf where ours has no such thing."""
+    """The largest difference of each thing that the peer returns, over the largest value of ours; inf where ours
+    has no such thing.
+    """
     return {
         name: float(np.abs(x - ours[name]).max() / max(np.abs(ours[name]).max(), 1e-6)) if name in ours else np.inf
         for name, x in theirs.items()

@@ -23,7 +23,9 @@ PARTS = ('forward', 'by input', 'by kernel')
 
 
 class Layer(NamedTuple):
-    """A distinct convolution: where it stands first, how often there are such, what it is, its input [b i h w] and output [b o h w]."""
+    """A distinct convolution: where it stands first, how often there are such, what it is, its input [b i h w] and
+    output [b o h w].
+    """
 
     name: str
     count: int
@@ -64,7 +66,9 @@ def measure(
     device: str,
     channels_last: bool,
 ) -> list[dict[str, Any]]:
-    """A row a layer: seconds of every part on both sides, and their ratio; the first layer has no gradient by its input."""
+    """A row a layer: seconds of every part on both sides, and their ratio; the first layer has no gradient by its
+    input.
+    """
     side = config.model.frame_size
     shape = (batch * data.segments, 3, side, side)
     found = find(network.build(config, data.classes).visual, shape)
@@ -141,7 +145,9 @@ def their_parts(
 
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
-    """The table: milliseconds of ours and theirs and their ratio, for every part; then the trunk's sum, each layer as often as it stands there."""
+    """The table: milliseconds of ours and theirs and their ratio, for every part; then the trunk's sum, each layer
+    as often as it stands there.
+    """
     heads = ''.join(f'{part + ": ours":>18}{"theirs":>9}{"ratio":>7}' for part in PARTS)
     told = [f'{"layer":28}{"times":>6}  {"kernel":8}{"input":18}{heads}']
     sums = {part: {'ours': 0.0, 'theirs': 0.0} for part in PARTS}

@@ -92,7 +92,9 @@ def cells(
     valid: torch.Tensor,
     loss: Loss,
 ) -> torch.Tensor:
-    """Classification of single frames by their cells' evidence [b t s c], at the seconds when the label is heard: [b]."""
+    """Classification of single frames by their cells' evidence [b t s c], at the seconds when the label is heard:
+    [b].
+    """
     sharpness = loss.cells_sharpness
     frame = (torch.logsumexp(evidence * sharpness, dim=2) - math.log(evidence.shape[2])) / sharpness
     if not loss.binary:

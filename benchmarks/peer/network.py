@@ -1,6 +1,8 @@
-"""Stan in PyTorch: the network of stattn_jax/models/stan.py, its parts under the same names. Read next: weights.py, losses.py.
+"""Stan in PyTorch: the network of stattn_jax/models/stan.py, its parts under the same names. Read next: weights.py,
+losses.py.
 
-Trunks run under autocast where their dtype is bfloat16, attention and head in float32. What our compiler would find by itself is
+Trunks run under autocast where their dtype is bfloat16, attention and head in float32. What our compiler would find by
+itself is
 written out: keys are projected once for all sounds that ask them.
 """
 
@@ -174,7 +176,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         group, name = field.split('.')
         if (given := config[group][name]) != plain:
             raise ValueError(
-                f'config.{field} is {given!r}, which the peer does not have; expected {plain!r}; give --config.{field}={plain}'
+                f'config.{field} is {given!r}, which the peer does not have; expected {plain!r}; give '
+                f'--config.{field}={plain}'
             )
     for name in ('visual', 'audio'):
         if config.model[name] == 'precomputed':

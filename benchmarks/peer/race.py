@@ -1,7 +1,9 @@
 """Ours and the peers in alternating rounds of one process: seconds a call, their ratio, memory. Read next: layers.py.
 
-Every side holds the same weights and the same made-up batch, which lies on the device. A round is some calls of one side in a row, the
-device waited for at its end. Bytes: of ours what its program holds at once by XLA's account, of the peers the peak that PyTorch allocated.
+Every side holds the same weights and the same made-up batch, which lies on the device. A round is some calls of one
+side in a row, the
+device waited for at its end. Bytes: of ours what its program holds at once by XLA's account, of the peers the peak that
+PyTorch allocated.
 """
 
 import os
@@ -20,12 +22,15 @@ from stattn_jax import assemble
 from stattn_jax.benchmark import model
 from stattn_jax.runtime import parallel
 
-# Seconds before a round: PyTorch's OpenMP threads wait for more work with the processor busy, which would be counted to the next side.
+# Seconds before a round: PyTorch's OpenMP threads wait for more work with the processor busy, which would be counted to
+# the next side.
 _SETTLE = 0.1
 
 
 class Side(NamedTuple):
-    """A contestant: its call, how to wait for what the call gave, seconds until the first call was done, bytes on the device if known."""
+    """A contestant: its call, how to wait for what the call gave, seconds until the first call was done, bytes on
+    the device if known.
+    """
 
     call: Callable[[], Any]
     wait: Callable[[Any], Any]

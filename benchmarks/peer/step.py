@@ -1,7 +1,7 @@
 """The training step and the forward pass in PyTorch, uint8 frames in. Read next: race.py.
 
-The same augmentation, loss parts, clipping, optimiser and running scores as stattn_jax/training/step.py. The norms of parameters and
-updates, which ours reports beside that of the gradients, are left out.
+The same augmentation, loss parts, clipping, optimiser and running scores as stattn_jax/training/step.py. The norms of
+parameters and updates, which ours reports beside that of the gradients, are left out.
 """
 
 import math

@@ -50,7 +50,9 @@ class Convolutions(nn.Module):
 
 
 class Block(nn.Module):
-    """A basic (expansion 1) or bottleneck (expansion 4) residual block, strided in its 3 x 3: [b i h w] -> [b o h/stride w/stride]."""
+    """A basic (expansion 1) or bottleneck (expansion 4) residual block, strided in its 3 x 3: [b i h w] -> [b o
+    h/stride w/stride].
+    """
 
     def __init__(self, inputs: int, width: int, *, stride: int, expansion: int):
         super().__init__()

@@ -1,4 +1,6 @@
-"""Weights by name: a state of stattn_jax as PyTorch names and lays them out, copied into the peer. Read next: compare.py."""
+"""Weights by name: a state of stattn_jax as PyTorch names and lays them out, copied into the peer. Read next:
+compare.py.
+"""
 
 from typing import Any
 
@@ -13,7 +15,9 @@ OWN = 'num_batches_tracked'
 
 
 def read(state: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Parameters and statistics of a training state (assemble.make_state): {'visual.convs.0.weight': array [o i h w], ...}."""
+    """Parameters and statistics of a training state (assemble.make_state): {'visual.convs.0.weight': array [o i h
+    w], ...}.
+    """
     found = {}
     for tree in (state['params'], state['rest']):
         for path, x in jax.tree_util.tree_leaves_with_path(tree):
@@ -23,7 +27,9 @@ def read(state: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def copy(state: dict[str, Any], network: nn.Module) -> None:
-    """Copies a state into the peer; raises ValueError, in one line, where names or shapes are not the same on both sides."""
+    """Copies a state into the peer; raises ValueError, in one line, where names or shapes are not the same on both
+    sides.
+    """
     ours = read(state)
     theirs = {name: x for name, x in network.state_dict().items() if not name.endswith(OWN)}
     for what, names in (('ours alone', ours.keys() - theirs.keys()), ('the peer alone', theirs.keys() - ours.keys())):

@@ -1,8 +1,9 @@
 """Benchmarks: `python -m stattn_jax.benchmark --config=configs/X.py [--strategies=jit,pmap] [--out=FILE.json]`.
 
-Measures a config's training step, its head alone, forward pass and forward pass with explanation on made-up clips, which needs JAX and
-Flax alone; and with --config.data.dir=DATA also `fed`, the input by itself and with the step. Every combination of modes, strategies,
-dtypes and batches is a line. Times are of this machine as it is now: compare lines of one run. Exit codes: 0 done; 2 wrong use. Read next: model.py, feed.py.
+Measures a config's training step, its head alone, forward pass and forward pass with explanation on made-up clips,
+which needs JAX and Flax alone; and with --config.data.dir=DATA also `fed`, the input by itself and with the step. Every
+combination of modes, strategies, dtypes and batches is a line. Times are of this machine as it is now: compare lines of
+one run. Exit codes: 0 done; 2 wrong use. Read next: model.py, feed.py.
 """
 
 import datetime

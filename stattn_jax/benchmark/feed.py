@@ -1,4 +1,5 @@
-"""The input by itself and with the training step: clips a second from records, and the share of time that the step waits for them.
+"""The input by itself and with the training step: clips a second from records, and the share of time that the step
+waits for them.
 
 Needs prepared data (config.data.dir) and what reads them. Read next: data/pipeline.py.
 """
@@ -33,8 +34,8 @@ def measure(
 ) -> dict[str, Any]:
     """Reads `steps` batches alone, then trains on as many; JSON types only.
 
-    `first_batch_seconds`: from opening the records to the first batch in host memory. `wait_share`: of the time of the steps, what they
-    waited for a batch that was not there yet.
+    `first_batch_seconds`: from opening the records to the first batch in host memory. `wait_share`: of the time of the
+    steps, what they waited for a batch that was not there yet.
     """
     strategy = parallel.make_strategy(case.strategy)
     strategy.check_batch(case.batch)

@@ -1,7 +1,10 @@
-"""How many floating-point operations a function asks for, from its own products: every matrix product and convolution of its jaxpr.
+"""How many floating-point operations a function asks for, from its own products: every matrix product and convolution
+of its jaxpr.
 
-A multiply and an add are two operations. Element-wise work is left out, as in the usual counts of networks, so that the number does
-not depend on what a compiler fuses or computes twice: XLA's own count (runtime/perf.py, lowered_flops) is larger. Read next: model.py.
+A multiply and an add are two operations. Element-wise work is left out, as in the usual counts of networks, so that the
+number does
+not depend on what a compiler fuses or computes twice: XLA's own count (runtime/perf.py, lowered_flops) is larger. Read
+next: model.py.
 """
 
 import math
@@ -13,7 +16,9 @@ from jax.extend import core
 
 
 def count(function: Callable, *arguments: Any) -> int:
-    """Operations of the products of `function(*arguments)`, arrays or shapes; a scan counts each of its steps, a branch the largest."""
+    """Operations of the products of `function(*arguments)`, arrays or shapes; a scan counts each of its steps, a
+    branch the largest.
+    """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 

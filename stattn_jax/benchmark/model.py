@@ -1,4 +1,5 @@
-"""What a network costs on made-up clips: compiling, a step, its head alone, a forward pass, one with explanation; memory, FLOPs, bytes.
+"""What a network costs on made-up clips: compiling, a step, its head alone, a forward pass, one with explanation;
+memory, FLOPs, bytes.
 
 Nothing here reads data: it runs wherever JAX and Flax are. Read next: feed.py, which adds the input.
 """
@@ -62,7 +63,9 @@ def made_batch(config: ml_collections.ConfigDict, data: Data, rows: int) -> dict
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """A compiled case: `advance(placed batch)` runs it; the made-up batch; seconds to compile; the pure function with its arguments' shapes."""
+    """A compiled case: `advance(placed batch)` runs it; the made-up batch; seconds to compile; the pure function
+    with its arguments' shapes.
+    """
 
     advance: Callable[[Any], Any]
     batch: Any
@@ -165,7 +168,9 @@ def _given(config, graphdef, state, rows) -> dict[str, np.ndarray]:
 
 
 def _head(config, graphdef, axis: str | None) -> Callable:
-    """(state, batch) -> (state, norm): loss and gradients of what is behind the trunks, their outputs' too; the norm is a device's, averaged."""
+    """(state, batch) -> (state, norm): loss and gradients of what is behind the trunks, their outputs' too; the
+    norm is a device's, averaged.
+    """
     loss = step.Loss(**config.loss.to_dict())
 
     def head(state, batch):

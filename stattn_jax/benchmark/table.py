@@ -28,8 +28,10 @@ def lines(row: dict[str, Any], *, head: bool) -> Iterator[str]:
         yield _line(HEADS)
     if row['mode'] == 'fed':
         yield (
-            f'{_line((row["mode"], row["strategy"], row["dtype"], row["batch"]))}  first batch {row["first_batch_seconds"]:.2f} s, input alone '
-            f'{row["input_clips_per_second"]:.1f} clips/s, with the step {row["clips_per_second"]:.1f} clips/s, waiting {row["wait_share"]:.1%}'
+            f'{_line((row["mode"], row["strategy"], row["dtype"], row["batch"]))}  first batch '
+            f'{row["first_batch_seconds"]:.2f} s, input alone '
+            f'{row["input_clips_per_second"]:.1f} clips/s, with the step {row["clips_per_second"]:.1f} clips/s, '
+            f'waiting {row["wait_share"]:.1%}'
         )
         return
     seconds = row['seconds']
@@ -57,7 +59,10 @@ def shares(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         if row['mode'] == 'head' and _case(row) in steps:
             share = row['seconds']['median'] / steps[_case(row)]
-            yield f'attention, pooling and losses, by themselves: {share:.1%} of the step ({", ".join(map(str, _case(row)))})'
+            yield (
+                f'attention, pooling and losses, by themselves: {share:.1%} of the step '
+                f'({", ".join(map(str, _case(row)))})'
+            )
 
 
 def _case(row):

@@ -12,7 +12,9 @@ import numpy as np
 
 
 class Times(NamedTuple):
-    """Seconds a call: the median, the quartiles, the fastest; `host`, the median until a call returned without waiting for its result."""
+    """Seconds a call: the median, the quartiles, the fastest; `host`, the median until a call returned without
+    waiting for its result.
+    """
 
     median: float
     low: float
@@ -22,9 +24,11 @@ class Times(NamedTuple):
 
 
 def repeat(call: Callable[[], Any], *, calls: int, warmup: int, together: int = 1) -> Times:
-    """Times `calls` rounds of `together` calls each, after `warmup` calls; every round ends when its last result is there.
+    """Times `calls` rounds of `together` calls each, after `warmup` calls; every round ends when its last result is
+    there.
 
-    With several calls a round the device never waits for the host between them, as in training, and the spread is that of rounds.
+    With several calls a round the device never waits for the host between them, as in training, and the spread is that
+    of rounds.
     """
     for _ in range(warmup):
         jax.block_until_ready(call())

@@ -1,7 +1,7 @@
 """Finds the configs that come with the package: `--config=own:small` for configs/own.py:small, from any folder.
 
-A checkout has them in its folder configs/; an installed package has a copy of that folder here, so that no package called
-`configs` is installed.
+A checkout has them in its folder configs/; an installed package has a copy of that folder here, so that no package
+called `configs` is installed.
 """
 
 import contextlib
@@ -19,7 +19,9 @@ def names() -> list[str]:
 
 
 def find(value: str) -> str:
-    """The value of --config with a name such as 'own:small' turned into a path; paths of files come back as they are."""
+    """The value of --config with a name such as 'own:small' turned into a path; paths of files come back as they
+    are.
+    """
     name, colon, argument = value.partition(':')
     return f'{FOLDER / name}.py{colon}{argument}' if name in names() and not pathlib.Path(name).exists() else value
 
@@ -39,7 +41,9 @@ def find_in(argv: list[str]) -> list[str]:
 
 @contextlib.contextmanager
 def importable() -> Iterator[None]:
-    """Within it `from configs import common` finds the configs of this package first, wherever the current folder is."""
+    """Within it `from configs import common` finds the configs of this package first, wherever the current folder
+    is.
+    """
     sys.path.insert(0, str(FOLDER.parent))
     try:
         yield

@@ -60,8 +60,8 @@ class MediaError(Exception):
 class Track:
     """What was read of one stream: the stretch (s) that decoded frames cover, and how many packets or frames were bad.
 
-    `declared` is the end (s) that the container promises for the stream (infinity: no promise), `reached` the end of the
-    last packet read, `stopped` whether reading ended because enough had been read.
+    `declared` is the end (s) that the container promises for the stream (infinity: no promise), `reached` the end of
+    the last packet read, `stopped` whether reading ended because enough had been read.
     """
 
     start: float = np.inf
@@ -86,7 +86,8 @@ class Pictures:
 
 
 class MediaFile:
-    """A file with a picture and a sound stream; raises MediaError (missing, unreadable, not_a_video, no_picture, no_sound, truncated).
+    """A file with a picture and a sound stream; raises MediaError (missing, unreadable, not_a_video, no_picture,
+    no_sound, truncated).
 
     `duration` is what the container declares (s; infinity where it does not), `fps` the mean number of frames and
     `rate` the number of samples a second (0 where it is not known).
@@ -119,11 +120,11 @@ class MediaFile:
         return MediaError(reason, detail, self.path)
 
     def pictures(self, times: Sequence[float], start: float, stop: float, stored: Callable) -> Pictures:
-        """The frame shown at each of `times` (ascending, within start..stop): the last whose time stamp is not later, or
-        else the first.
+        """The frame shown at each of `times` (ascending, within start..stop): the last whose time stamp is not later,
+        or else the first.
 
-        Upright, and of the (height, width) that `stored` gives for that of the source in square pixels. Raises MediaError
-        (no_picture, truncated, undecodable).
+        Upright, and of the (height, width) that `stored` gives for that of the source in square pixels. Raises
+        MediaError (no_picture, truncated, undecodable).
         """
         try:
             track, shown = self._needed(times, start, stop)
@@ -135,7 +136,9 @@ class MediaFile:
         return Pictures([images[id(frame)] for frame in shown], *size, track)
 
     def shown(self, times: Sequence[float], start: float, stop: float) -> tuple[Track, Iterator[av.VideoFrame]]:
-        """As `pictures`, but frame by frame as they were coded, so that memory is bounded; the track is whole at the end."""
+        """As `pictures`, but frame by frame as they were coded, so that memory is bounded; the track is whole at
+        the end.
+        """
         track, frames = self._frames('picture', start, stop)
         return track, self._held(times, start, stop, track, frames)
 
@@ -146,7 +149,8 @@ class MediaFile:
     def sound(self, start: float, stop: float, rate: int, samples: int, channels: int = 1) -> tuple[np.ndarray, Track]:
         """Mono sound (mean of the channels) from `start`: float32 [samples] at `rate`, zeros after `stop` and in gaps.
 
-        With `channels` 2 it is [2 samples] in stereo, further channels mixed in. Raises MediaError (no_sound, truncated, undecodable).
+        With `channels` 2 it is [2 samples] in stereo, further channels mixed in. Raises MediaError (no_sound,
+        truncated, undecodable).
         """
         track, frames = self._frames('sound', start, stop)
         waveform, run = np.zeros(samples if channels == 1 else (channels, samples), np.float32), None
@@ -163,14 +167,18 @@ class MediaFile:
         return waveform, track
 
     def check_whole(self, tracks: Sequence[Track], stop: float) -> None:
-        """Raises MediaError (truncated) where both streams end early: Matroska declares an end for all, not for each."""
+        """Raises MediaError (truncated) where both streams end early: Matroska declares an end for all, not for
+        each.
+        """
         reached = max(track.reached for track in tracks)
         cut = np.isfinite(self.duration) and reached < min(stop, self.duration) - _END_SLACK
         if cut and not any(track.stopped for track in tracks):
             raise self.error('truncated', f'it ends at {reached:.2f} s of {self.duration:.2f} s')
 
     def _needed(self, times: Sequence[float], start: float, stop: float) -> tuple[Track, list[av.VideoFrame]]:
-        """As `shown`, decoding only what these frames need; raises skipping.UnclearError or av.FFmpegError for all that is unusual."""
+        """As `shown`, decoding only what these frames need; raises skipping.UnclearError or av.FFmpegError for all
+        that is unusual.
+        """
         if not self._tells:
             raise skipping.UnclearError('not a codec and container that tell')
         track = Track()
@@ -221,7 +229,9 @@ class MediaFile:
             raise self.error('not_a_video', 'its content is of no known media format') from error
 
     def _frames(self, kind: str, start: float, stop: float) -> tuple[Track, Iterator[tuple]]:
-        """The frames up to `stop` with their times and lengths, from one at or before `start`; the track grows as they are read."""
+        """The frames up to `stop` with their times and lengths, from one at or before `start`; the track grows as
+        they are read.
+        """
         if start > _PREROLL:
             track = Track()
             frames = self._decode(track, kind, start, stop, start - _PREROLL)
@@ -234,13 +244,16 @@ class MediaFile:
 
     @contextlib.contextmanager
     def _opened(self, track: Track, kind: str, seek: float):
-        """The file and a stream, at a second or a little before it (0 or less: at its beginning); notes in the track what it declares."""
+        """The file and a stream, at a second or a little before it (0 or less: at its beginning); notes in the
+        track what it declares.
+        """
         opened, self._unread = self._unread or self._open(), None
         with opened as container:
             stream = container.streams[self._streams[kind]]
             if stream.codec_context is None:
                 raise self.error('undecodable', f'its {kind} is in an unknown codec')
-            # Only a container that counts a stream's frames (ISO media, AVI) knows its end; FFmpeg may guess it elsewhere.
+            # Only a container that counts a stream's frames (ISO media, AVI) knows its end; FFmpeg may guess it
+            # elsewhere.
             if stream.duration and stream.frames:
                 track.declared = self._seconds((stream.start_time or 0) + stream.duration, stream.time_base)
             if seek > 0:

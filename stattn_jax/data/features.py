@@ -1,7 +1,9 @@
-"""Clips of precomputed features: what published visual and audio networks said about each segment, instead of picture and sound.
+"""Clips of precomputed features: what published visual and audio networks said about each segment, instead of picture
+and sound.
 
-A `FeatureSpec` stands where a set of videos has a media.ClipSpec, and a `FeatureClip` where it has a media.Clip; records.py, pipeline.py and
-the trunks called `precomputed` take either. Read next: data_prep/features.py, which reads the published files.
+A `FeatureSpec` stands where a set of videos has a media.ClipSpec, and a `FeatureClip` where it has a media.Clip;
+records.py, pipeline.py and the trunks called `precomputed` take either. Read next: data_prep/features.py, which reads
+the published files.
 """
 
 import dataclasses
@@ -12,7 +14,8 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSpec:
-    """What a set of features holds: per segment a grid `visual` (h, w, d) of visual and `audio` (k,) numbers of audio features.
+    """What a set of features holds: per segment a grid `visual` (h, w, d) of visual and `audio` (k,) numbers of audio
+    features.
 
     segment_seconds: length of a segment (s). source: which networks made them, in words.
     """
@@ -49,7 +52,8 @@ class FeatureSpec:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureClip:
-    """One clip of t segments: visual float16 [t h w d], audio float16 [t k], valid bool [t], and notes as in media.Clip.
+    """One clip of t segments: visual float16 [t h w d], audio float16 [t k], valid bool [t], and notes as in
+    media.Clip.
 
     The published files hold float32 or float64; float16 keeps three digits and a quarter of the bytes.
     """
@@ -64,7 +68,8 @@ class FeatureClip:
     width: int = 1
 
     def arrays(self, view: int = 0) -> dict[str, np.ndarray]:
-        """frames [t h w d], log_mel [t 1 k] and valid [t]: the names of media.Clip's arrays, which the network takes them for.
+        """frames [t h w d], log_mel [t 1 k] and valid [t]: the names of media.Clip's arrays, which the network takes
+        them for.
 
         There is but one view.
         """

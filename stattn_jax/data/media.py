@@ -51,8 +51,9 @@ class Clip:
       asked for.
     height, width: pixels of the upright source frame, before it was made smaller.
     duration: seconds of the source that were used.
-    notes: of 'short' (some segments are not valid), 'long' (half a segment or more was left over), 'silent' (never above 1e-4
-      of full scale) and 'damaged' (something read for it could not be decoded: the picture before stands in, or silence).
+    notes: of 'short' (some segments are not valid), 'long' (half a segment or more was left over), 'silent' (never
+      above 1e-4 of full scale) and 'damaged' (something read for it could not be decoded: the picture before stands in,
+      or silence).
     """
 
     frames: list[bytes]
@@ -141,7 +142,8 @@ def clip_from_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, spec: ClipSp
     """
     if frames_thwc.dtype != np.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[::3] != (spec.segments, 3):
         raise ValueError(
-            f'frames {frames_thwc.dtype} {frames_thwc.shape}: give uint8 ({spec.segments}, height, width, 3), one a segment'
+            f'frames {frames_thwc.dtype} {frames_thwc.shape}: give uint8 ({spec.segments}, height, width, 3), one a '
+            'segment'
         )
     samples = _samples(spec, rate)
     if waveform.shape != (samples,):
@@ -184,7 +186,8 @@ def encode_video(
     rate: int,
     **quality: str,
 ) -> None:
-    """Encodes frames as they come, uint8 [h w 3] with even sides, with their sound, [n] or in stereo [2 n]; else as `write_video`.
+    """Encodes frames as they come, uint8 [h w 3] with even sides, with their sound, [n] or in stereo [2 n]; else as
+    `write_video`.
 
     quality: options of libx264.
     """

@@ -49,8 +49,9 @@ def clip_arrays(item: records.ClipRecord | records.Clip, frame_size: int, fit: s
       fit: 'squash' resizes the whole frame, 'crop' takes the centred square of the short side.
 
     Returns:
-      frames uint8 [t h w 3], log_mel float16 [t f k], valid bool [t]; of a clip of features its cells float16 [t h w d] stand for
-      the frames, and the sound's numbers float16 [t 1 k] for the log-mel. Of several views it is the clip as it is.
+      frames uint8 [t h w 3], log_mel float16 [t f k], valid bool [t]; of a clip of features its cells float16 [t h w d]
+      stand for the frames, and the sound's numbers float16 [t 1 k] for the log-mel. Of several views it is the clip as
+      it is.
     """
     _check_fit(fit)
     clip = item.clip if isinstance(item, records.ClipRecord) else item
@@ -71,7 +72,9 @@ def write_clip(clip: records.Clip, out: Batch, fit: str, view: int = 0) -> None:
 
 
 def _write_frames(clip: media.Clip | extracted.ExtractedClip, out_thwc: np.ndarray, fit: str) -> None:
-    """Decodes a clip's JPEGs to the size of `out_thwc`; TurboJPEG shrinks while decoding, PIL's area-aware bilinear does the rest."""
+    """Decodes a clip's JPEGs to the size of `out_thwc`; TurboJPEG shrinks while decoding, PIL's area-aware bilinear
+    does the rest.
+    """
     size = out_thwc.shape[1:3]
     x_scale, x_offset, y_scale, y_offset = frame_affine(clip.height, clip.width, fit)
     # As large as the part that is wanted must be.
@@ -108,9 +111,9 @@ def train_batches(
 ) -> grain.DatasetIterator[Batch]:
     """Endless shuffled batches of this process, from `start_step` on (any step costs the same to reach).
 
-    Each epoch is a fresh permutation, and batches run across the ends of epochs, so a split may be smaller than a batch.
-    Of clips that are stored in several views, one is drawn by (seed, position in the stream).
-    Process p of n gets the contiguous rows [p*b/n, (p+1)*b/n) of the global batch.
+    Each epoch is a fresh permutation, and batches run across the ends of epochs, so a split may be smaller than a
+    batch. Of clips that are stored in several views, one is drawn by (seed, position in the stream). Process p of n
+    gets the contiguous rows [p*b/n, (p+1)*b/n) of the global batch.
 
     Returns:
       An iterator to be closed, of batches: frames uint8 [b t h w 3], log_mel float16 [b t f k], valid bool [b t],
@@ -153,7 +156,9 @@ def eval_batches(
 
 
 class _Rows:
-    """Which positions of the global stream this process reads, and how many rows of its batch a thread takes at a time."""
+    """Which positions of the global stream this process reads, and how many rows of its batch a thread takes at a
+    time.
+    """
 
     def __init__(self, global_batch: int, process_index: int, process_count: int, threads: int):
         if global_batch < 1 or global_batch % process_count:
@@ -239,7 +244,8 @@ class _Batches:
 
 
 class _Memory:
-    """Memory for arrays, given out anew once nobody holds an array of it: fresh pages cost a tenth of decoding into them.
+    """Memory for arrays, given out anew once nobody holds an array of it: fresh pages cost a tenth of decoding into
+    them.
 
     At addresses that XLA takes as they are on a CPU; others it copies (10 ms for 24 MB, jax 0.10.2).
     """

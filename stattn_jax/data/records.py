@@ -1,6 +1,7 @@
 """The record of one clip: its content, labels and annotations, and how it is written as bytes.
 
-Records are declared with `tfds.features`, so `tfds.builder_from_directory` opens a directory of them. Nothing here imports TensorFlow.
+Records are declared with `tfds.features`, so `tfds.builder_from_directory` opens a directory of them. Nothing here
+imports TensorFlow.
 Read next: tfrecord.py (the file that holds many), pipeline.py (records to batches).
 """
 
@@ -45,7 +46,9 @@ class Box:
 
 @dataclasses.dataclass(frozen=True)
 class Presence:
-    """Class `label` is there somewhere in the clip, heard, seen or both; `flags` as the annotators set them (background_music, ...)."""
+    """Class `label` is there somewhere in the clip, heard, seen or both; `flags` as the annotators set them
+    (background_music, ...).
+    """
 
     label: int
     modality: str
@@ -67,7 +70,9 @@ class ClipRecord:
 
 
 def spec_from_json(content: Mapping) -> Spec:
-    """The spec of a data set, of videos or of features; raises ValueError where a field is missing, unknown or out of range."""
+    """The spec of a data set, of videos or of features; raises ValueError where a field is missing, unknown or out
+    of range.
+    """
     kinds = {'features': features_lib.FeatureSpec, 'extracted': extracted.ExtractedSpec}
     return kinds.get(content.get('kind'), media.ClipSpec).from_json(content)
 

@@ -1,9 +1,10 @@
 """Which coded pictures of an H.264 stream a few frames need, so that no other is decoded. `decode.py` reads by it.
 
-A picture is needed that is asked for, or that others may refer to between the refresh before and a picture asked for. Its packet says so: H.264
-in ISO media and Matroska is a row of units, each after its size, whose first byte holds the unit's type and whether other
-pictures refer to it (ITU-T H.264, 7.3.1 and 7.4.1); at a refresh (IDR) the decoder forgets all pictures before. The
-frames are those of decoding everything, bit by bit; whatever is not as a stream should be raises `UnclearError`.
+A picture is needed that is asked for, or that others may refer to between the refresh before and a picture asked for.
+Its packet says so: H.264 in ISO media and Matroska is a row of units, each after its size, whose first byte holds the
+unit's type and whether other pictures refer to it (ITU-T H.264, 7.3.1 and 7.4.1); at a refresh (IDR) the decoder
+forgets all pictures before. The frames are those of decoding everything, bit by bit; whatever is not as a stream should
+be raises `UnclearError`.
 """
 
 import bisect
@@ -13,13 +14,15 @@ from collections.abc import Callable, Iterable, Sequence
 
 import av
 
-# Unit types (ITU-T H.264, table 7-1): slice, slice of a refresh; parameter sets; what else says nothing of other pictures.
+# Unit types (ITU-T H.264, table 7-1): slice, slice of a refresh; parameter sets; what else says nothing of other
+# pictures.
 _SLICE, _REFRESH = 1, 5
 _SETTINGS = (7, 8)
 _ASIDES = (6, 9, 12)
 # Of the pictures decoded before one, at most so many are shown after it (the largest decoded picture buffer, A.3.1).
 _MOST_HELD = 16
-# Of the shortest step from one picture to the next; time stamps in whole milliseconds differ by less at 300 frames a second.
+# Of the shortest step from one picture to the next; time stamps in whole milliseconds differ by less at 300 frames a
+# second.
 _UNEVEN = 1.5
 
 
@@ -29,7 +32,9 @@ class UnclearError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Picture:
-    """A packet with its time (s), and whether it is shown, others may refer to it, it is a refresh, it brings settings."""
+    """A packet with its time (s), and whether it is shown, others may refer to it, it is a refresh, it brings
+    settings.
+    """
 
     packet: av.Packet
     time: float
@@ -46,7 +51,8 @@ def tells(codec: av.codec.CodecContext | None) -> bool:
 
 
 def read(packets: Iterable[av.Packet], seconds: Callable[[int], float], stop: float) -> list[Picture]:
-    """The pictures in the order of decoding, until all shown before `stop` (s) are there and, if the stream goes on, later ones.
+    """The pictures in the order of decoding, until all shown before `stop` (s) are there and, if the stream goes on,
+    later ones.
 
     seconds: the time of a time stamp. Raises UnclearError.
     """
@@ -67,7 +73,8 @@ def read(packets: Iterable[av.Packet], seconds: Callable[[int], float], stop: fl
 
 
 def shown(pictures: Sequence[Picture], times: Sequence[float], rounding: float) -> list[Picture]:
-    """The picture shown at each of `times` (s): the last whose time is not later by more than `rounding`, or else the first.
+    """The picture shown at each of `times` (s): the last whose time is not later by more than `rounding`, or else the
+    first.
 
     Raises UnclearError where pictures do not follow each other at an even pace.
     """

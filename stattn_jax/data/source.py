@@ -22,8 +22,8 @@ INFO_FILE = 'stattn.json'
 class DatasetInfo:
     """What a data set directory holds.
 
-    `splits` has the number of clips, `wanted` how many the annotations list, and `shards` the number of files of each split; `fingerprint` changes with any byte
-    of any record, the classes and the spec.
+    `splits` has the number of clips, `wanted` how many the annotations list, and `shards` the number of files of each
+    split; `fingerprint` changes with any byte of any record, the classes and the spec.
     """
 
     name: str
@@ -59,7 +59,8 @@ class DatasetInfo:
             ) from None
         if content.get('format') != FORMAT:
             raise tfrecord.DataError(
-                f'{path}: format is {content.get("format")!r}, expected {FORMAT!r}; prepare the data again with this version'
+                f'{path}: format is {content.get("format")!r}, expected {FORMAT!r}; prepare the data again with this '
+                'version'
             )
         return cls(
             name=content['name'],

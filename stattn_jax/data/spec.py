@@ -10,10 +10,12 @@ from stattn_jax.data.mel import MEL_PRESETS
 
 @dataclasses.dataclass(frozen=True)
 class ClipSpec:
-    """How a clip is cut: its segments and their length (s), the shorter side (pixels) of its frames, their JPEG quality.
+    """How a clip is cut: its segments and their length (s), the shorter side (pixels) of its frames, their JPEG
+    quality.
 
-    `square`: whole frames made square, as the network sees them with data.fit 'squash', so that nothing has to be resized when they are
-    read; else the longer side is kept. Nothing is enlarged. `mel` is a name of MEL_PRESETS. Raises ValueError for a value out of range.
+    `square`: whole frames made square, as the network sees them with data.fit 'squash', so that nothing has to be
+    resized when they are read; else the longer side is kept. Nothing is enlarged. `mel` is a name of MEL_PRESETS.
+    Raises ValueError for a value out of range.
     """
 
     segments: int = 10
@@ -68,7 +70,9 @@ class ClipSpec:
         return MEL_PRESETS[self.mel].silence
 
     def to_json(self) -> dict:
-        """Plain types; without `square` where it is False, as data sets were written before there was one: their fingerprints hold."""
+        """Plain types; without `square` where it is False, as data sets were written before there was one: their
+        fingerprints hold.
+        """
         content = dataclasses.asdict(self)
         return content if self.square else {name: value for name, value in content.items() if name != 'square'}
 

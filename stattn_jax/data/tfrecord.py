@@ -1,7 +1,8 @@
-"""The shard: a plain TFRecord file with a small offset index beside it, which gives random access without reading the file.
+"""The shard: a plain TFRecord file with a small offset index beside it, which gives random access without reading the
+file.
 
-Records are framed with masked CRC32C, as TensorFlow reads them; nothing here imports TensorFlow. Read next: records.py (what a
-record says), source.py (random access to a split).
+Records are framed with masked CRC32C, as TensorFlow reads them; nothing here imports TensorFlow. Read next: records.py
+(what a record says), source.py (random access to a split).
 """
 
 import os
@@ -119,7 +120,9 @@ def masked_crc(data: bytes) -> int:
 
 
 def _fault(framing: bytes, data: bytes, expected: int) -> str | None:
-    """What is wrong with a record of `expected` bytes, or None; the framing is what stands before and after the data."""
+    """What is wrong with a record of `expected` bytes, or None; the framing is what stands before and after the
+    data.
+    """
     if len(framing) + len(data) != expected:
         return f'{len(framing) + len(data)} of {expected} bytes are there'
     length, length_crc = _HEADER.unpack_from(framing)

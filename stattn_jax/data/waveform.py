@@ -5,12 +5,15 @@ import numpy as np
 
 # Sound frames that follow each other within this (s) are taken as seamless.
 _SEAM = 0.02
-# Frames are joined to so many samples before they are resampled: one by one, most of the time goes into handing them over.
+# Frames are joined to so many samples before they are resampled: one by one, most of the time goes into handing them
+# over.
 _JOINED = 1 << 15
 
 
 class SoundRun:
-    """Sound frames that follow each other without a gap; `start` is the waveform's first second, `time` the run's, `end` its end."""
+    """Sound frames that follow each other without a gap; `start` is the waveform's first second, `time` the run's,
+    `end` its end.
+    """
 
     def __init__(self, time: float, frame: av.AudioFrame, start: float, rate: int, channels: int = 1):
         self.end = time
@@ -41,8 +44,8 @@ class SoundRun:
 
     def _place(self, frame: av.AudioFrame | None, waveform: np.ndarray) -> None:
         for piece in self._resampler.resample(frame):
-            # The mean of the channels, as VGGish takes it; the resampler's own mix to mono makes two equal channels louder by
-            # 3 dB.
+            # The mean of the channels, as VGGish takes it; the resampler's own mix to mono makes two equal channels
+            # louder by 3 dB.
             heard = piece.to_ndarray().mean(0) if self._mono else piece.to_ndarray()
             low, high = max(self._at, 0), min(self._at + heard.shape[-1], waveform.shape[-1])
             if low < high:

@@ -1,9 +1,10 @@
-"""`python -m stattn_jax.explain --workdir=DIR --video=FILE --out=DIR`: what, where and when, as files to see and to compute with.
+"""`python -m stattn_jax.explain --workdir=DIR --video=FILE --out=DIR`: what, where and when, as files to see and to
+compute with.
 
-Writes explanation.json, .npz, .png, .html, .mp4, .csv and .vtt (--files chooses), and index.html where it explains more than one
-clip. With --long all of a video longer than the model's clip, as timeline.json and timeline.csv, and the most probable windows in
-full. `--check=FILE` computes an explanation.json anew from its own numbers. Exit codes: 0 done, 2 wrong use, 1 a video that cannot
-be read or a file that does not add up (named, the others are done) or another failure.
+Writes explanation.json, .npz, .png, .html, .mp4, .csv and .vtt (--files chooses), and index.html where it explains more
+than one clip. With --long all of a video longer than the model's clip, as timeline.json and timeline.csv, and the most
+probable windows in full. `--check=FILE` computes an explanation.json anew from its own numbers. Exit codes: 0 done, 2
+wrong use, 1 a video that cannot be read or a file that does not add up (named, the others are done) or another failure.
 """
 
 import sys
@@ -81,7 +82,8 @@ def _check(path: str) -> int:
     fine = max(errors.values()) <= record_files.TOLERANCE
     numbers = ', '.join(f'{name} {error:.1e}' for name, error in errors.items())
     print(
-        f'{path}: {"ok" if fine else "DOES NOT ADD UP"} (largest relative errors: {numbers}; {record_files.TOLERANCE:g} allowed)'
+        f'{path}: {"ok" if fine else "DOES NOT ADD UP"} (largest relative errors: {numbers}; '
+        f'{record_files.TOLERANCE:g} allowed)'
     )
     return 0 if fine else 1
 

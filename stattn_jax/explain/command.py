@@ -83,7 +83,9 @@ def run(options: flags.FlagValues, imports: float) -> int:
 
 
 def _prepare(options) -> tuple[dict[pathlib.Path, pathlib.Path], Model, dict[pathlib.Path, dict[str, Truth]]]:
-    """The folder of each video, the model, and what is known of each video by label; raises RunError, CheckpointError."""
+    """The folder of each video, the model, and what is known of each video by label; raises RunError,
+    CheckpointError.
+    """
     if options.compile_cache:
         perf.enable_compile_cache(options.compile_cache)
     videos, out = [pathlib.Path(video) for video in options.video], pathlib.Path(options.out)

@@ -47,7 +47,8 @@ def all_contributions(out: Out) -> tuple[jax.Array, jax.Array]:
 def centred(out: Out, mean_scores_mc: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Terms against an average clip: reference [b c], visual [b c t s], audio [b c t]; they still sum to the logit.
 
-    With mu the training means of the scores (training/step.py, mean_scores) and n heads, every score is counted from its mean:
+    With mu the training means of the scores (training/step.py, mean_scores) and n heads, every score is counted from
+    its mean:
 
         visual_c(t, s) = beta(0, t, c) sum_n alpha(t, n, s) (value(t, n, s) . visual_head(c, n) - mu(0, c) / n)
         audio_c(t) = beta(1, t, c) (audio(t) . audio_head(c) - mu(1, c))
@@ -67,9 +68,11 @@ def centred(out: Out, mean_scores_mc: jax.Array) -> tuple[jax.Array, jax.Array, 
 
 
 def record(logits_bc: jax.Array, out: Out, mean_scores_mc: jax.Array, binary: bool) -> Out:
-    """The arrays of an Explanation for a batch of clips, cells not yet in rows and columns; bias and mean_scores have no b.
+    """The arrays of an Explanation for a batch of clips, cells not yet in rows and columns; bias and mean_scores have
+    no b.
 
-    It is compiled with the forward pass. `binary`: each class is a yes or no of its own, so that probabilities are sigmoids.
+    It is compiled with the forward pass. `binary`: each class is a yes or no of its own, so that probabilities are
+    sigmoids.
     """
     logits_bc = logits_bc.astype(jnp.float32)
     reference, visual, audio = centred(out, mean_scores_mc)
@@ -89,10 +92,11 @@ def record(logits_bc: jax.Array, out: Out, mean_scores_mc: jax.Array, binary: bo
 
 
 def segment_logits(out: Out) -> tuple[jax.Array, jax.Array]:
-    """What the network would say if a segment, or its picture or its sound alone, were all of the clip: [b t c] and [b m t c].
+    """What the network would say if a segment, or its picture or its sound alone, were all of the clip: [b t c] and [b
+    m t c].
 
-    Exact, since the weights over what is left of the softmax are its own renormalised: of one unit, 1. The bias alone where a
-    segment is not valid.
+    Exact, since the weights over what is left of the softmax are its own renormalised: of one unit, 1. The bias alone
+    where a segment is not valid.
     """
     unit_bmtc = out['bias'] + out['segment_scores']
     return out['bias'] + jnp.sum(out['share'] * out['segment_scores'], axis=1), unit_bmtc

@@ -15,7 +15,8 @@ import numpy as np
 
 from stattn_jax.explain import record_files, words
 
-# Of how many classes, the best ones, the record holds removed cells and the JSON holds maps: 300 would be megabytes of text.
+# Of how many classes, the best ones, the record holds removed cells and the JSON holds maps: 300 would be megabytes of
+# text.
 BEST = 10
 
 
@@ -36,8 +37,8 @@ class Explanation:
     """One clip explained; arrays are float32 unless said otherwise. Axes: class c, segment t, cell h w, modality m
     (0 picture, 1 sound), mel frame f and band k; units of the logit unless said otherwise.
 
-    - media: file, sha256; start, end (s in the file), duration (s); fps and rate (Hz) of the source, None where it does not
-      say; height and width in pixels of the upright source frame; notes (data/media.py, Clip)
+    - media: file, sha256; start, end (s in the file), duration (s); fps and rate (Hz) of the source, None where it does
+      not say; height and width in pixels of the upright source frame; notes (data/media.py, Clip)
     - geometry: what `make_geometry` returns; model: config_hash, parameter_hash, versions, dtype, step, trunks
     - multi_label: each class is a yes or no of its own (sigmoid), else one of all (softmax)
     - logits, probabilities, bias, reference [c]; mean_scores [m c] (0: not centred, the reference is the bias)
@@ -45,12 +46,13 @@ class Explanation:
     - alpha [t h w] (mean over heads), null [t]: attention within a frame; valid bool [t]
     - beta, segment_scores [m t c]: attention in time and what it weighs
     - log_mel [t f k]; frames: the whole source frame of every segment as JPEG
-    - removed_cells [k t h w], removed_classes: the change of the logit of the k best classes when one cell is taken away,
-      by re-running the attention: exact, and it moves the attention in space and in time. Empty where it was not asked.
-    - trust: {'silence', 'shifted_sound'}: {'label', 'probability', 'map_correlation'}, what the network says of the same
-      picture with silence, and with its own sound moved by `by_segments`, half the clip: the best class then, the probability
-      of the class that is best here, and Pearson's correlation of the attention on the cells of valid segments (None where one
-      map is constant). Empty where it was not asked.
+    - removed_cells [k t h w], removed_classes: the change of the logit of the k best classes when one cell is taken
+      away, by re-running the attention: exact, and it moves the attention in space and in time. Empty where it was not
+      asked.
+    - trust: {'silence', 'shifted_sound'}: {'label', 'probability', 'map_correlation'}, what the network says of the
+      same picture with silence, and with its own sound moved by `by_segments`, half the clip: the best class then, the
+      probability of the class that is best here, and Pearson's correlation of the attention on the cells of valid
+      segments (None where one map is constant). Empty where it was not asked.
     - source: the video file; None for arrays and for a record read from npz
     """
 
@@ -129,7 +131,9 @@ class Explanation:
         return float(self.reference[c]), self.visual[c], self.audio[c]
 
     def contrast(self, label: str, other: str) -> tuple[float, np.ndarray, np.ndarray]:
-        """(reference, visual [t h w], audio [t]) that sum to logit(label) - logit(other): why the one and not the other."""
+        """(reference, visual [t h w], audio [t]) that sum to logit(label) - logit(other): why the one and not the
+        other.
+        """
         of_label, of_other = self.contributions(label), self.contributions(other)
         return tuple(a - b for a, b in zip(of_label, of_other, strict=True))
 
@@ -159,9 +163,9 @@ class Explanation:
     def without_units(self, keep_mt: np.ndarray, label: str | None = None) -> float:
         """The logit when of all (modality, segment) units only those in `keep_mt` (bool [m t]) are left.
 
-        Exact, on the level of features: the softmax over what is left is its own renormalised, and what a unit says does not
-        change (a picture keeps the attention that its sound gave it). Units that are not valid are never left. Raises
-        ValueError for another shape and where nothing is left.
+        Exact, on the level of features: the softmax over what is left is its own renormalised, and what a unit says
+        does not change (a picture keeps the attention that its sound gave it). Units that are not valid are never left.
+        Raises ValueError for another shape and where nothing is left.
         """
         c = self.class_index(label)
         keep_mt = np.asarray(keep_mt, bool)
@@ -173,7 +177,8 @@ class Explanation:
         if not left.any():
             raise ValueError('no valid unit is left, and the softmax over none has no value: keep one at least')
         weights, scores = self.beta[left, c].astype(float), self.segment_scores[left, c].astype(float)
-        # Weights so small that float32 has no number for them: only one of them alone still has a known share, all of it.
+        # Weights so small that float32 has no number for them: only one of them alone still has a known share, all of
+        # it.
         weights = weights if weights.any() or len(weights) > 1 else np.ones(1)
         if not weights.any():
             raise ValueError(f'the {len(weights)} units that are left have no weight in float32: keep one with weight')
@@ -190,13 +195,14 @@ class Explanation:
         return change
 
     # -----------------------------------------------------------------------------------------------------------------
-    # Files. What a file needs is imported with it: Matplotlib takes a second, and who wants numbers does not wait for it.
+    # Files. What a file needs is imported with it: Matplotlib takes a second, and numbers do not wait for it.
     # -----------------------------------------------------------------------------------------------------------------
 
     def save_json(self, path: str | os.PathLike, label: str | None = None) -> None:
         """Writes schema stattn_jax.explanation/2 (docs/explanation.schema.json): everything but frames and log-mel.
 
-        Seven significant digits. Maps are those of the BEST classes and of `label`, the target (without it: the best class).
+        Seven significant digits. Maps are those of the BEST classes and of `label`, the target (without it: the best
+        class).
         """
         record_files.write_json(self, path, self.class_index(label), BEST)
 
@@ -222,7 +228,9 @@ class Explanation:
         record_files.write_text(path, page.render(self, label, truth))
 
     def save_video(self, path: str | os.PathLike, label: str | None = None) -> None:
-        """Writes the stretch as mp4 with the heat of a class burnt in and its own sound; raises ValueError without a source."""
+        """Writes the stretch as mp4 with the heat of a class burnt in and its own sound; raises ValueError without
+        a source.
+        """
         from stattn_jax.explain import video
 
         if self.source is None:

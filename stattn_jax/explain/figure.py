@@ -76,9 +76,9 @@ def draw(explanation: Explanation, c: int, truth: Truth, path: str | os.PathLike
 def overlay(visual_thw: np.ndarray, audio_t: np.ndarray) -> tuple[np.ndarray, float]:
     """Positive evidence as RGBA [t h w 4] in 0..1, and the term at the top of its colour scale.
 
-    The scale is the largest |term| of the clip: where the picture speaks against the class, faint support stays faint. Where the
-    picture's largest second says less than NEGLIGIBLE of the sound's, the scale is that much longer: a picture that hardly matters
-    must not glow.
+    The scale is the largest |term| of the clip: where the picture speaks against the class, faint support stays faint.
+    Where the picture's largest second says less than NEGLIGIBLE of the sound's, the scale is that much longer: a
+    picture that hardly matters must not glow.
     """
     second = float(np.abs(visual_thw.sum(axis=(1, 2))).max())
     loudest = NEGLIGIBLE * float(np.abs(audio_t).max())

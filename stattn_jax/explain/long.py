@@ -1,6 +1,7 @@
 """Videos longer than the model's clip: windows of its length, half a window apart, told as one timeline.
 
-Each segment is decoded once; windows are put together from decoded segments and explained a few at a time, so that memory
+Each segment is decoded once; windows are put together from decoded segments and explained a few at a time, so that
+memory
 does not grow with the video. Read next: model.py.
 """
 
@@ -25,7 +26,8 @@ SCHEMA = 'stattn_jax.timeline/1'
 _GAPS = ('no_picture', 'no_sound', 'empty_interval')
 _NUMBERS = {'probability': 'probabilities', 'logit': 'logits'}
 _HOW_TO_READ = (
-    "Each segment is told by the window whose middle is nearest: label and probability are that window's best class, picture "
+    "Each segment is told by the window whose middle is nearest: label and probability are that window's best class, "
+    'picture '
     'and sound what this segment adds to its logit, against an average clip. Segments without data have no window.'
 )
 
@@ -36,10 +38,10 @@ class Timeline:
 
     - media: as in Explanation, of the whole stretch; model, classes: likewise
     - segment_seconds, hop: length of a segment (s), and segments from a window to the next
-    - windows: {start, end (s in the file), label, probability, logit} of each window; label to logit are None where it holds
-      no data
-    - rows: {start, end (s in the file), window (its number), label, probability (of the window), picture, sound (what this
-      segment adds to the logit of the label)}; window to sound are None where the segment holds no data
+    - windows: {start, end (s in the file), label, probability, logit} of each window; label to logit are None where it
+      holds no data
+    - rows: {start, end (s in the file), window (its number), label, probability (of the window), picture, sound (what
+      this segment adds to the logit of the label)}; window to sound are None where the segment holds no data
     - explanations: the most probable windows, {number of the window: Explanation}, best first
     """
 
@@ -153,7 +155,9 @@ def _extent(video, spec, first, end) -> tuple[float, int]:
 
 
 def _segments(video, spec: media.ClipSpec, first: float, last: float, total: int) -> Iterator[_Segment]:
-    """Every segment of the stretch, decoded a clip at a time; raises MediaError, for gaps only where there is nothing else."""
+    """Every segment of the stretch, decoded a clip at a time; raises MediaError, for gaps only where there is
+    nothing else.
+    """
     found = False
     for begin in range(0, total, spec.segments):
         start = first + begin * spec.segment_seconds

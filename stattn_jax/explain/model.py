@@ -40,8 +40,8 @@ class Model:
     ) -> Explanation | list[Explanation]:
         """Explains the stretch start..end (seconds) of a video file, or of each of several files, one Explanation each.
 
-        A stretch longer than the model's clip is explained from its start on (note 'long'; `explain_long` takes all of it).
-        Raises media.MediaError with the file and a named reason.
+        A stretch longer than the model's clip is explained from its start on (note 'long'; `explain_long` takes all of
+        it). Raises media.MediaError with the file and a named reason.
         """
         several = not isinstance(video, str | os.PathLike)
         readings = [self.read(one, start, end) for one in (video if several else [video])]
@@ -49,8 +49,8 @@ class Model:
         return explanations if several else explanations[0]
 
     def explain_arrays(self, frames_thwc: np.ndarray, waveform: np.ndarray, rate: int = 16000) -> Explanation:
-        """Explains arrays: frames uint8 [t h w 3], upright, one for each segment's centre, and mono sound float32 [n], full
-        scale 1, at `rate` samples a second, as long as the clip. Raises ValueError for other shapes.
+        """Explains arrays: frames uint8 [t h w 3], upright, one for each segment's centre, and mono sound float32 [n],
+        full scale 1, at `rate` samples a second, as long as the clip. Raises ValueError for other shapes.
         """
         return self.explain_readings([reading.of_arrays(frames_thwc, waveform, rate, self.spec)])[0]
 
@@ -79,7 +79,9 @@ class Model:
         return reading.read(video, self.spec, start, end)
 
     def explain_readings(self, readings: Sequence[reading.Reading]) -> list[Explanation]:
-        """Explains clips that are already decoded, in batches of one size; raises ValueError for logits that are not finite."""
+        """Explains clips that are already decoded, in batches of one size; raises ValueError for logits that are
+        not finite.
+        """
         explanations = []
         for i in range(0, len(readings), self.batch):
             part = readings[i : i + self.batch]
@@ -174,7 +176,8 @@ def load(workdir: str | os.PathLike) -> Model:
     trained = run.load(str(workdir), parallel_kind='jit', devices=jax.local_devices()[:1])
     if trained.config.model.kind != 'stan':
         raise run.RunError(
-            f"{workdir} was trained with config.model.kind {trained.config.model.kind!r}, whose logits are no sum of terms; expected 'stan'"
+            f'{workdir} was trained with config.model.kind {trained.config.model.kind!r}, whose logits are no sum of '
+            "terms; expected 'stan'"
         )
     if isinstance(trained.facts.spec, features.FeatureSpec):
         raise run.RunError(

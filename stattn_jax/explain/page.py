@@ -1,9 +1,9 @@
 """One explanation as one HTML file that plays offline, and the index page of a folder of them.
 
-The file holds the clip, the numbers (float32, base64) and the scripts of page/; a content security policy lets exactly these scripts
-and styles run and nothing be fetched. What the page computes itself (what-if, contrasts) comes from beta, segment_scores and bias by the
-same closed form as Explanation.without_units. Everything that comes from data is escaped. Read next: page/record.js for the arithmetic,
-page/player.js for how the page is wired.
+The file holds the clip, the numbers (float32, base64) and the scripts of page/; a content security policy lets exactly
+these scripts and styles run and nothing be fetched. What the page computes itself (what-if, contrasts) comes from beta,
+segment_scores and bias by the same closed form as Explanation.without_units. Everything that comes from data is
+escaped. Read next: page/record.js for the arithmetic, page/player.js for how the page is wired.
 """
 
 import base64
@@ -33,9 +33,9 @@ _THUMBNAIL = 320
 def render(explanation: Explanation, label: str | None = None, truth: Truth | None = None) -> str:
     """The page of one explanation: a self-contained HTML document that works from file:// without a network.
 
-    It opens with `label` (without one: the best class) and switches among the BEST best classes and `label`; `truth` belongs to
-    `label`. Where `explanation.source` is None its frames stand in for the clip, without sound, and the page says so. Raises ValueError
-    for an unknown label and media.MediaError for a source that can no longer be read.
+    It opens with `label` (without one: the best class) and switches among the BEST best classes and `label`; `truth`
+    belongs to `label`. Where `explanation.source` is None its frames stand in for the clip, without sound, and the page
+    says so. Raises ValueError for an unknown label and media.MediaError for a source that can no longer be read.
     """
     chosen = explanation.class_index(label)
     data = _data(explanation, chosen, truth or Truth())
@@ -60,8 +60,8 @@ def render(explanation: Explanation, label: str | None = None, truth: Truth | No
 class Entry:
     """One row of the index: what is told and known of one clip.
 
-    `href`: path of its page relative to the index; `thumbnail`: JPEG; `error`: 1 - probability of the true label, `pointing`: expected hit
-    of the attention's peak on the true boxes, both 0..1 and None where the truth is not known.
+    `href`: path of its page relative to the index; `thumbnail`: JPEG; `error`: 1 - probability of the true label,
+    `pointing`: expected hit of the attention's peak on the true boxes, both 0..1 and None where the truth is not known.
     """
 
     href: str
@@ -77,7 +77,9 @@ class Entry:
 def index_entry(
     explanation: Explanation, href: str, true_label: str | None = None, truth: Truth | None = None
 ) -> Entry:
-    """The row of an explained clip whose page lies at `href`; `truth` belongs to `true_label`. Raises ValueError for an unknown label."""
+    """The row of an explained clip whose page lies at `href`; `truth` belongs to `true_label`. Raises ValueError
+    for an unknown label.
+    """
     c = explanation.class_index()
     known = None if true_label is None else explanation.probabilities[explanation.class_index(true_label)]
     return Entry(
@@ -93,7 +95,9 @@ def index_entry(
 
 
 def render_index(entries: list[Entry]) -> str:
-    """The index page of a folder of explanations, in the order given; a person sorts it by confidence, error or pointing hit."""
+    """The index page of a folder of explanations, in the order given; a person sorts it by confidence, error or
+    pointing hit.
+    """
     cards = [_card(i, entry) for i, entry in enumerate(entries)]
     return _fill(
         'index.html',
@@ -111,14 +115,17 @@ def render_index(entries: list[Entry]) -> str:
 
 
 def _fill(template: str, styles: tuple[str, ...], scripts: tuple[str, ...], **values: str) -> str:
-    """The template with its values, escaped unless their name begins with raw_, and the one script and style that may run."""
+    """The template with its values, escaped unless their name begins with raw_, and the one script and style that
+    may run.
+    """
     folder = importlib.resources.files('stattn_jax.explain') / 'page'
     style, body = (
         '\n'.join((folder / name).read_text(encoding='utf-8') for name in names) for names in (styles, scripts)
     )
     script = f"(() => {{\n'use strict';\n{body}}})();\n"
     policy = (
-        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:; media-src blob:; "
+        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:; media-src "
+        'blob:; '
         "base-uri 'none'; form-action 'none'"
     )
     values = {name: text if name.startswith('raw_') else html.escape(text) for name, text in values.items()}
@@ -225,7 +232,9 @@ def _thumbnail(explanation: Explanation, c: int) -> bytes:
 
 
 def _pointing(explanation: Explanation, truth: Truth) -> float | None:
-    """Mean over the annotated frames of the expected hit, as pointing/space of an evaluation has it; None without boxes."""
+    """Mean over the annotated frames of the expected hit, as pointing/space of an evaluation has it; None without
+    boxes.
+    """
     to, seconds = explanation.geometry['to_source'], explanation.geometry['segment_seconds']
     affine = [to[name] for name in ('x_scale', 'x_offset', 'y_scale', 'y_offset')]
     by_frame: dict[int, list] = {}

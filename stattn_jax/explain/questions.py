@@ -1,7 +1,8 @@
 """What the network would say if: a cell were not there, the clip were silent, its sound came half a clip later.
 
 Everything is asked of the attention anew, on the trunks' outputs of the one forward pass that explained the clip: the
-answers are exact and cost no second pass through the trunks. Questions about whole segments of one modality have a closed
+answers are exact and cost no second pass through the trunks. Questions about whole segments of one modality have a
+closed
 form and need no network: explanation.py, without_units. Read next: model.py, which compiles `ask`.
 """
 
@@ -22,12 +23,12 @@ def ask(
 ) -> dict[str, jax.Array]:
     """One clip's answers.
 
-    `kept`: keys [t s n e] and values [t s d], audio [t d] from the model's `out`, valid [t]. `order_t`: segment t hears what segment
-    order_t[t] heard. `silence_fk`: log-mel of a segment of silence.
+    `kept`: keys [t s n e] and values [t s d], audio [t d] from the model's `out`, valid [t]. `order_t`: segment t hears
+    what segment order_t[t] heard. `silence_fk`: log-mel of a segment of silence.
 
     Returns:
-      removed [k t s]: the change of the logits of `classes_k` without that cell; logits [3 c] and alpha [3 t s] (mean over
-      heads) of the clip as it is, with silence and with moved sound.
+      removed [k t s]: the change of the logits of `classes_k` without that cell; logits [3 c] and alpha [3 t s] (mean
+      over heads) of the clip as it is, with silence and with moved sound.
     """
     keys, values, audio, valid = (kept[name][None] for name in ('keys', 'values', 'audio', 'valid'))
     silent = jnp.broadcast_to(model.sound(silence_fk[None, None], train=False), audio.shape)
@@ -52,7 +53,9 @@ def ask(
 
 
 def moved(valid_t: np.ndarray) -> tuple[np.ndarray, int]:
-    """The order in which valid segments hear the sound moved by half of them, around the end; and by how many segments."""
+    """The order in which valid segments hear the sound moved by half of them, around the end; and by how many
+    segments.
+    """
     order, segments = np.arange(len(valid_t)), np.flatnonzero(valid_t)
     by = len(segments) // 2
     order[segments] = np.roll(segments, by)

@@ -1,6 +1,7 @@
 """`explanation.json` and `explanation.npz`: writing, reading, and checking that the JSON alone still adds up.
 
-The JSON is described by docs/explanation.schema.json; a change of what it holds is a change of SCHEMA. Read next: explanation.py.
+The JSON is described by docs/explanation.schema.json; a change of what it holds is a change of SCHEMA. Read next:
+explanation.py.
 """
 
 import json
@@ -16,10 +17,14 @@ TOLERANCE = 1e-5
 _HOW_TO_READ = (
     'For each class in maps: logit = reference + sum of visual [t][h][w] + sum of audio [t]. A positive value speaks '
     'for the class, against an average clip (whose logit is the reference; it is the bias where mean_scores are 0). '
-    'Values add up; they do not say what the logit would be without that cell or second. removed_units_exact says that: the '
-    'change of the logit when the picture or the sound of one segment is taken out of the attention in time, which is then '
-    'shared out anew among the others. removed_cells_exact: the same for one cell of one frame, which moves the attention '
-    'in space and, since the picture of that segment changes, in time. Both are changes of features, not of pixels or samples.'
+    'Values add up; they do not say what the logit would be without that cell or second. removed_units_exact says '
+    'that: the '
+    'change of the logit when the picture or the sound of one segment is taken out of the attention in time, which is '
+    'then '
+    'shared out anew among the others. removed_cells_exact: the same for one cell of one frame, which moves the '
+    'attention '
+    'in space and, since the picture of that segment changes, in time. Both are changes of features, not of pixels or '
+    'samples.'
 )
 _ARRAYS = ('logits', 'probabilities', 'bias', 'reference', 'mean_scores', 'visual', 'audio', 'alpha', 'null', 'beta')
 _ARRAYS += ('segment_scores', 'valid', 'log_mel', 'removed_cells')
@@ -79,7 +84,8 @@ def read_npz(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def check(path: str | os.PathLike) -> dict[str, float]:
-    """Computes an explanation.json anew from its own numbers, reading nothing else: the largest relative error of each kind.
+    """Computes an explanation.json anew from its own numbers, reading nothing else: the largest relative error of each
+    kind.
 
     - sum: |reference + visual + audio - logit|, and that of the target's contrast to the runner-up
     - attention: |bias + attention_in_time . segment_scores - logit|
@@ -151,7 +157,9 @@ def _sum_error(row, logit):
 
 
 def _what_if_errors(row, valid):
-    """Of one class: how far the weighted mean of all units is from the logit, and of all but one from the removed value."""
+    """Of one class: how far the weighted mean of all units is from the logit, and of all but one from the removed
+    value.
+    """
     weights, scores, removed = (
         np.concatenate([row[name]['visual'], row[name]['audio']])
         for name in ('attention_in_time', 'segment_scores', 'removed_units_exact')

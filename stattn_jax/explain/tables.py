@@ -19,8 +19,8 @@ def write_csv(explanation: Explanation, path: str | os.PathLike) -> None:
 
     - segment; start, end: seconds of the file; valid: 1 or 0; nothing_visible: the null cell's share of the attention
     - `picture: CLASS`, `sound: CLASS`: sums of the terms in units of the logit, seven significant digits
-    - cell_row, cell_column: the cell that speaks most for the best class, counted from 0 at the top left, and cell_x, cell_y,
-      its centre in 0..1 of the source frame; empty where no cell speaks for it
+    - cell_row, cell_column: the cell that speaks most for the best class, counted from 0 at the top left, and cell_x,
+      cell_y, its centre in 0..1 of the source frame; empty where no cell speaks for it
     """
     classes = [explanation.class_index(row['label']) for row in explanation.top(_CLASSES)]
     seconds, first = explanation.geometry['segment_seconds'], explanation.media['start']

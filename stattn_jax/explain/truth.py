@@ -10,7 +10,9 @@ _EVENT, _BOX = ('onset', 'offset'), ('time', 'x0', 'y0', 'x1', 'y1')
 
 
 def read(folder: pathlib.Path, clip_id: str) -> dict[str, Truth]:
-    """What events.csv and boxes.csv in `folder` say about a clip, by label; raises run.RunError for tables that cannot be read."""
+    """What events.csv and boxes.csv in `folder` say about a clip, by label; raises run.RunError for tables that
+    cannot be read.
+    """
     paths = [path for path in (folder / 'events.csv', folder / 'boxes.csv') if path.exists()]
     if not paths:
         raise run.RunError(

@@ -1,8 +1,9 @@
 """The explained stretch as mp4: small for the web, or with the evidence painted over it and a timeline below.
 
-Both are upright, in square pixels, at a steady frame rate, with their own sound, mono or stereo; the network heard the mean of the channels.
-One frame at a time is in memory, and the sound. Heat, colours and outline are figure.py's, so that picture and video say
-the same; a cell is a block of one colour, since smoothing would claim a detail that the network does not have.
+Both are upright, in square pixels, at a steady frame rate, with their own sound, mono or stereo; the network heard the
+mean of the channels. One frame at a time is in memory, and the sound. Heat, colours and outline are figure.py's, so
+that picture and video say the same; a cell is a block of one colour, since smoothing would claim a detail that the
+network does not have.
 """
 
 import math
@@ -21,9 +22,11 @@ from stattn_jax.explain import figure, words
 from stattn_jax.explain.explanation import Explanation
 
 RATE = 48000
-# An overlay's picture has this shorter side (pixels), enlarged if need be, on a canvas at least this wide: text must fit.
+# An overlay's picture has this shorter side (pixels), enlarged if need be, on a canvas at least this wide: text must
+# fit.
 _SHORT_SIDE, _LEAST_WIDTH, _LONGEST_SIDE = 360, 480, 1280
-# Of the strip below it (pixels): its height, where the bars begin and how far from the lower edge they end, its margins.
+# Of the strip below it (pixels): its height, where the bars begin and how far from the lower edge they end, its
+# margins.
 STRIP, TOP, BOTTOM, SIDE = 126, 50, 18, 12
 # Against the still picture's heat: a moving picture must be followed through it, and the viewer cannot look twice.
 _OPACITY = 0.7
@@ -34,8 +37,8 @@ _SMALL = {'crf': '26', 'maxrate': '900k', 'bufsize': '900k', 'preset': 'superfas
 def web_clip(source: str | os.PathLike, start: float, end: float, height: int = 360) -> bytes:
     """The seconds [start, end) of a video file as the bytes of an mp4 (H.264, AAC, table of contents first).
 
-    The shorter side is at most `height` pixels (both even), frames at most 30 a second, sound mono or stereo at 48 kHz; ten seconds
-    are below 1.5 MB. Raises media.MediaError.
+    The shorter side is at most `height` pixels (both even), frames at most 30 a second, sound mono or stereo at 48 kHz;
+    ten seconds are below 1.5 MB. Raises media.MediaError.
     """
     stretch = _Stretch(source, start, end)
     with tempfile.TemporaryDirectory() as folder:
@@ -48,10 +51,10 @@ def web_clip(source: str | os.PathLike, start: float, end: float, height: int = 
 def write_overlay(explanation: Explanation, path: str | os.PathLike, label: str | None = None) -> None:
     """Writes the explained stretch with the evidence for a class (without a label: the best) over it, as mp4.
 
-    Cells that speak for the class glow on the clip's one colour scale, the strongest has an outline; the strip below holds
-    label, probability, signed bars a segment for picture and sound, and the playhead. The file appears under its name only
-    when whole. `explanation.source` must be a file. Raises ValueError for an unknown label, media.MediaError for a file that
-    can no longer be read.
+    Cells that speak for the class glow on the clip's one colour scale, the strongest has an outline; the strip below
+    holds label, probability, signed bars a segment for picture and sound, and the playhead. The file appears under its
+    name only when whole. `explanation.source` must be a file. Raises ValueError for an unknown label, media.MediaError
+    for a file that can no longer be read.
     """
     c = explanation.class_index(label)
     stretch = _Stretch(explanation.source, explanation.media['start'], explanation.media['end'])
@@ -72,7 +75,9 @@ class _Stretch:
         self.fps = fps * math.ceil(10 / fps) if fps < 10 else fps / math.ceil(fps / 30 - 0.01)
 
     def images(self, fit) -> Iterator[tuple[float, np.ndarray]]:
-        """(seconds from the start, uint8 [h w 3]); `fit` gives the size of the images from that of the upright source."""
+        """(seconds from the start, uint8 [h w 3]); `fit` gives the size of the images from that of the upright
+        source.
+        """
         times = np.arange(max(1, math.ceil((self._end - self._start) * self.fps - 1e-3))) / self.fps
         _, frames = self._file.shown(self._start + times, self._start, self._end)
         size = shown = image = None
@@ -174,7 +179,9 @@ def _strip(explanation: Explanation, c: int, wide: int) -> np.ndarray:
 
 
 def _key(draw: ImageDraw.ImageDraw, explanation: Explanation, c: int, largest: float, font) -> None:
-    """What the colours mean, and how much: without the numbers, the brightest cell of nothing would look like evidence."""
+    """What the colours mean, and how much: without the numbers, the brightest cell of nothing would look like
+    evidence.
+    """
     x, y = SIDE, 36
     for name, colour in (('picture', figure.PICTURE), ('sound', figure.SOUND)):
         draw.rectangle((x, y - 5, x + 10, y + 5), colour, 'black')

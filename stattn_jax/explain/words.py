@@ -1,4 +1,6 @@
-"""What the numbers of an explanation say, in words; every word stands for a number of the record. Read next: explanation.py."""
+"""What the numbers of an explanation say, in words; every word stands for a number of the record. Read next:
+explanation.py.
+"""
 
 import numpy as np
 
@@ -9,13 +11,16 @@ _VISIBLE = 0.005
 
 
 def sentence(explanation, c: int) -> str:
-    """The class, its probability, what picture and sound add, where each speaks most for it, and what speaks most against it."""
+    """The class, its probability, what picture and sound add, where each speaks most for it, and what speaks most
+    against it.
+    """
     shares = explanation.shares(explanation.classes[c])
     terms = {'picture': explanation.visual[c].sum(axis=(1, 2)), 'sound': explanation.audio[c]}
     against = 'an average clip' if explanation.mean_scores.any() else 'the bias'
     parts = [
         f'{explanation.classes[c]}, {percent(explanation.probabilities[c])}.',
-        f'Against {against}, the picture adds {signed(shares["picture"])} and the sound {signed(shares["sound"])} to the logit.',
+        f'Against {against}, the picture adds {signed(shares["picture"])} and the sound {signed(shares["sound"])} to '
+        'the logit.',
     ]
     where = {'picture': f', strongest cell {_strongest(explanation, c)}', 'sound': ''}
     best = [

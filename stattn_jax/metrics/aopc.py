@@ -24,7 +24,8 @@ def subsets(units: int) -> np.ndarray:
 
 
 def pooled_scores(weight_u: np.ndarray, term_u: np.ndarray, bias: float = 0.0) -> np.ndarray:
-    """float64 [2^u]: bias + sum of terms / sum of weights over the units kept, of every subset; where these weigh 0, the bias.
+    """float64 [2^u]: bias + sum of terms / sum of weights over the units kept, of every subset; where these weigh 0,
+    the bias.
 
     `weight` is the softmax over the units, `term` the weight times the unit's score: a softmax over what is left of its
     units is its own renormalised. A unit may be several (a segment's picture and sound): its weight and its term are
@@ -49,7 +50,9 @@ def _sums(values_u):
 
 
 def curve(scores: np.ndarray, map_u: np.ndarray) -> np.ndarray:
-    """float64 [u + 1]: the score with 0 to u units removed, strongest first, as the mean over all orders of tied units."""
+    """float64 [u + 1]: the score with 0 to u units removed, strongest first, as the mean over all orders of tied
+    units.
+    """
     map_u = np.asarray(map_u)
     _check(scores, map_u)
     found, kept, gone = np.empty(map_u.size + 1), len(scores) - 1, 0

@@ -34,7 +34,8 @@ def mean(values: np.ndarray, *, draws: int = 2000, level: float = 0.95, seed: in
 def difference(
     ours: np.ndarray, theirs: np.ndarray, *, draws: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """The mean of ours less the mean of theirs, [n] or [s n] of the same clips in the same order: both on the same drawn clips.
+    """The mean of ours less the mean of theirs, [n] or [s n] of the same clips in the same order: both on the same
+    drawn clips.
 
     Trainings are not pairs: their numbers may differ, and they are drawn apart. Clips with a NaN on either side are
     left out and counted. Raises ValueError where the numbers of clips differ.
@@ -50,7 +51,8 @@ def difference(
 def statistic(
     function: Callable[[np.ndarray], float], n: int, *, draws: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Any number of `n` clips: `function` takes clip numbers, int [n], of which some repeat, as mean average precision needs it.
+    """Any number of `n` clips: `function` takes clip numbers, int [n], of which some repeat, as mean average precision
+    needs it.
 
     A difference of two such numbers is one such number. Draws where it is NaN (no positive clip drawn) are left out of
     the interval.

@@ -1,4 +1,5 @@
-"""Did the model name the event: top-k accuracy, average precision, ROC AUC, F1; NumPy on whole splits. Read next: presence.py.
+"""Did the model name the event: top-k accuracy, average precision, ROC AUC, F1; NumPy on whole splits. Read next:
+presence.py.
 
 Everything takes scores [n c] and multi-hot labels [n c] of real clips: padding rows are removed by the caller, so that
 every clip counts once. A single label is a multi-hot row with one 1; a row of zeros is a clip in which nothing of the
@@ -44,7 +45,8 @@ def average_precision(scores_n: np.ndarray, positive_n: np.ndarray) -> float:
 
 
 def roc_auc(scores_n: np.ndarray, positive_n: np.ndarray) -> float:
-    """Area under the ROC curve of one class: the chance that a positive clip outscores a negative one, ties counting half.
+    """Area under the ROC curve of one class: the chance that a positive clip outscores a negative one, ties counting
+    half.
 
     From the sum of the positives' ranks, equal scores sharing their mean rank (Hanley and McNeil, Radiology 143, 1982).
     NaN without positives or without negatives.
@@ -68,20 +70,25 @@ def d_prime(auc: float) -> float:
 
 
 def f1(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """2 TP / (2 TP + FP + FN) of two boolean arrays of one shape, all entries pooled ("micro"); 0 where both are empty."""
+    """2 TP / (2 TP + FP + FN) of two boolean arrays of one shape, all entries pooled ("micro"); 0 where both are
+    empty.
+    """
     count = int(predicted.sum()) + int(truth.sum())
     return float(2 * (predicted & truth).sum() / count) if count else 0.0
 
 
 def macro(name: str, values_c: np.ndarray) -> dict[str, float | int]:
-    """`name`, the mean of the classes' values that are not NaN, left out where there is none; `name`_skipped, the rest."""
+    """`name`, the mean of the classes' values that are not NaN, left out where there is none; `name`_skipped, the
+    rest.
+    """
     seen = ~np.isnan(values_c)
     mean = {name: float(values_c[seen].mean())} if seen.any() else {}
     return mean | {f'{name}_skipped': int((~seen).sum())}
 
 
 def mean_average_precision(scores_nc: np.ndarray, labels_nc: np.ndarray, prefix: str) -> dict[str, float | int]:
-    """Average precision, mean over the classes with a positive clip: `map`, `map_skipped` and `map_chance` under `prefix`.
+    """Average precision, mean over the classes with a positive clip: `map`, `map_skipped` and `map_chance` under
+    `prefix`.
 
     `map_chance` is what one score for all clips reaches: the share of positives, mean over the same classes.
     """

@@ -1,8 +1,8 @@
 """How much of a map is on the object: the share of its positive values that lies inside the boxes.
 
 The energy-based pointing game of Wang et al., arXiv 1910.01279. Only positive values count: a share of a signed sum has
-no bounds. A cell that a box cuts counts by the part that is inside, so that a uniform map scores exactly the covered area,
-its chance. Unlike the pointing game it rewards a map that is nothing but one cell. Read next: maps.py.
+no bounds. A cell that a box cuts counts by the part that is inside, so that a uniform map scores exactly the covered
+area, its chance. Unlike the pointing game it rewards a map that is nothing but one cell. Read next: maps.py.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,9 @@ def covered_cells(grid: tuple[int, int], boxes_k4: np.ndarray, affine: Sequence[
 
 
 def _strips(ends_k2, cells):
-    """One axis cut at all cells and boxes, in cells: the strips' widths [x], their cells [x], which are in which box [k x]."""
+    """One axis cut at all cells and boxes, in cells: the strips' widths [x], their cells [x], which are in which
+    box [k x].
+    """
     ends_k2 = np.clip(ends_k2, 0, cells)
     edges = np.unique(np.concatenate([np.arange(cells + 1), ends_k2.ravel()]))
     middle = (edges[1:] + edges[:-1]) / 2
@@ -47,7 +49,8 @@ def energies(
     affines: Sequence[Sequence[float]],
     segment_seconds: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Energy inside the boxes and its chance, the boxes' share of the map's cells: float [n] each, means over a clip's frames.
+    """Energy inside the boxes and its chance, the boxes' share of the map's cells: float [n] each, means over a clip's
+    frames.
 
     `boxes[i]` is [k 5] as in localization.py. Frames without a box, or where nothing of the map is positive, do not
     count; NaN for clips left with no frame.

@@ -47,13 +47,13 @@ def joint_pointing(
 ) -> dict[str, float | int]:
     """The joint game over clips. `scores` say when, `maps` where; -inf or NaN where there is no segment or no cell.
 
-    `boxes[i]` [k 5] and `events[i]` [e 2] are of the label in question, as in localization.py. A clip counts where every
-    segment of its events has a box (elsewhere a hit cannot be told from a miss) and some segment can be chosen; the
-    others are counted in `_skipped`.
+    `boxes[i]` [k 5] and `events[i]` [e 2] are of the label in question, as in localization.py. A clip counts where
+    every segment of its events has a box (elsewhere a hit cannot be told from a miss) and some segment can be chosen;
+    the others are counted in `_skipped`.
 
-    Keys under `prefix`: the rate itself; `_random` a segment and a cell drawn blindly; `_centre` the middle of the frame
-    in the best fixed segment; `_prior` the best fixed segment and cell of these clips, which has seen the answers;
-    `_chance` the best of these; `_ceiling` a perfect map; `_n`, `_skipped`.
+    Keys under `prefix`: the rate itself; `_random` a segment and a cell drawn blindly; `_centre` the middle of the
+    frame in the best fixed segment; `_prior` the best fixed segment and cell of these clips, which has seen the
+    answers; `_chance` the best of these; `_ceiling` a perfect map; `_n`, `_skipped`.
     """
     hits = joint_hits(scores_nt, maps_nthw, boxes, events, affines, segment_seconds, tau=tau)
     targets = _targets(maps_nthw, boxes, events, affines, segment_seconds, tau)
@@ -84,7 +84,9 @@ def _there(scores_t, map_thw):
 
 
 def _targets(maps_nthw, boxes, events, affines, segment_seconds, tau):
-    """bool [t h w] of each clip, the cells that hit; None where a segment of an event has no box, or there is no event."""
+    """bool [t h w] of each clip, the cells that hit; None where a segment of an event has no box, or there is no
+    event.
+    """
     targets = []
     for map_thw, boxes_k5, events_e2, affine in zip(maps_nthw, boxes, events, affines, strict=True):
         t, *grid = map_thw.shape

@@ -172,7 +172,9 @@ def spatial_hits(
 
 
 def boxes_by_segment(boxes_k5: np.ndarray, segments: int, segment_seconds: float) -> dict[int, np.ndarray]:
-    """The boxes [k 4] of every segment that has some, from rows of time, x0, y0, x1, y1; those beyond the clip are left out."""
+    """The boxes [k 4] of every segment that has some, from rows of time, x0, y0, x1, y1; those beyond the clip are
+    left out.
+    """
     boxes_k5 = np.asarray(boxes_k5, float).reshape(-1, 5)
     segment_k = segments_of(boxes_k5[:, 0], segment_seconds)
     return {int(t): boxes_k5[segment_k == t, 1:] for t in np.unique(segment_k) if 0 <= t < segments}

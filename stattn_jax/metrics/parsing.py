@@ -1,9 +1,11 @@
-"""Which events are heard and which are seen, and when (LLP): segment- and event-level F as the field's evaluator gives them.
+"""Which events are heard and which are seen, and when (LLP): segment- and event-level F as the field's evaluator gives
+them.
 
 Arrays are bool [n m t c], modality m 0 visual and 1 audio. Per clip, each class with a prediction or a true event has
 F = 2 TP / (2 TP + FP + FN); the clip's score is the mean over these classes, and 1 where there are none; the split's is
 the mean over clips (Tian, Li and Xu, arXiv 2007.10558, and the evaluator that came with it). Because of that 1,
-saying nothing at all scores 14.5 % for audio-visual events of LLP's test split; `summary` prints such rows beside the model's.
+saying nothing at all scores 14.5 % for audio-visual events of LLP's test split; `summary` prints such rows beside the
+model's.
 """
 
 import numpy as np
@@ -73,7 +75,8 @@ def scores(predicted_nmtc: np.ndarray, truth_nmtc: np.ndarray) -> dict[str, floa
 
 
 def summary(predicted_nmtc: np.ndarray, truth_nmtc: np.ndarray, labels_nc: np.ndarray) -> dict[str, float | int]:
-    """The `parsing/` block of eval_SPLIT.json and those of predictors that do not look, each the ten numbers of `scores`.
+    """The `parsing/` block of eval_SPLIT.json and those of predictors that do not look, each the ten numbers of
+    `scores`.
 
     `parsing_nothing/` never says anything; `parsing_most_frequent/` hears, in every segment, the class that is heard in
     the most clips; `parsing_labels/` knows the clip's labels [n c] and says them in every segment of both modalities;

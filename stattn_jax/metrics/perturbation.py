@@ -33,7 +33,8 @@ def order(map_: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarra
 
 
 def counts(units: int, fractions: Sequence[float] = FRACTIONS) -> np.ndarray:
-    """int [k]: how many of `units` each fraction is, to the nearest; a count that comes twice makes a step without width.
+    """int [k]: how many of `units` each fraction is, to the nearest; a count that comes twice makes a step without
+    width.
 
     So the number of steps is the same for every clip. Raises ValueError where the fractions do not rise from 0 to 1.
     """
@@ -46,7 +47,9 @@ def counts(units: int, fractions: Sequence[float] = FRACTIONS) -> np.ndarray:
 def removals(
     map_: np.ndarray, fractions: Sequence[float] = FRACTIONS, *, draws: int = 10, seed: int | tuple[int, int] = 0
 ) -> np.ndarray:
-    """bool [d k ...]: True where a unit of the map is removed, strongest first; d is `draws` where values tie, and else 1."""
+    """bool [d k ...]: True where a unit of the map is removed, strongest first; d is `draws` where values tie, and
+    else 1.
+    """
     map_ = np.asarray(map_)
     ties = np.unique(map_).size < map_.size
     rngs = np.random.default_rng(seed).spawn(draws) if ties else [None]
@@ -76,7 +79,8 @@ class Curves:
     insertion: np.ndarray
 
     def summary(self) -> dict[str, np.ndarray]:
-        """Areas: `deletion` (small is good), `insertion` (large is good), `difference` = insertion - deletion; and mean drops.
+        """Areas: `deletion` (small is good), `insertion` (large is good), `difference` = insertion - deletion; and mean
+        drops.
 
         `aopc_morf`, `aopc_lerf`: how far the score falls on average below that of the whole clip while the strongest or
         the weakest go first (Samek et al., arXiv 1509.06321); `difference` is the second's area less the first's.
@@ -112,7 +116,9 @@ def curves(
     draws: int = 10,
     seed: int = 0,
 ) -> Curves:
-    """Deletion and insertion in the map's order; `score` takes what is removed, bool [n *map.shape], and returns [n ...]."""
+    """Deletion and insertion in the map's order; `score` takes what is removed, bool [n *map.shape], and returns [n
+    ...].
+    """
     removed = removals(map_, fractions, draws=draws, seed=seed)
     d, k, *shape = removed.shape
     scores = np.asarray(score(np.concatenate([removed, ~removed]).reshape(-1, *shape)), float)
@@ -177,7 +183,8 @@ def surface(
 
 
 def shifted(map_: np.ndarray, draws: int = 20, seed: int = 0) -> np.ndarray:
-    """[d ...]: the map rolled around in all its axes, by `draws` different drawn shifts, or every one where there are fewer.
+    """[d ...]: the map rolled around in all its axes, by `draws` different drawn shifts, or every one where there are
+    fewer.
 
     A rolled map keeps the map's blur, sparseness and clumps, and loses nothing but the place. Raises ValueError for a
     map of one unit.

@@ -22,7 +22,8 @@ THRESHOLDS = 0.05 * np.arange(21)
 
 
 def box_distance(boxes_k4: np.ndarray) -> np.ndarray:
-    """Pixels from each pixel [224 224] to the nearest one of any box: 0 inside, inf everywhere where no box has a pixel.
+    """Pixels from each pixel [224 224] to the nearest one of any box: 0 inside, inf everywhere where no box has a
+    pixel.
 
     A box x0 y0 x1 y1 in 0..1 of the frame covers columns int(224 x0) to int(224 x1) - 1, and rows likewise; what lies
     beyond the frame is cut off, and a box without a column or a row left covers nothing (the evaluator's rule, which
@@ -39,7 +40,8 @@ def box_distance(boxes_k4: np.ndarray) -> np.ndarray:
 
 
 def draw(map_hw: np.ndarray, affine: Sequence[float]) -> np.ndarray:
-    """A map in the pixels of the source frame [224 224], bilinear between cell centres, level beyond the outermost ones.
+    """A map in the pixels of the source frame [224 224], bilinear between cell centres, level beyond the outermost
+    ones.
 
     `affine` leads from the model's view to the source frame (localization.cell_centres); source pixels that the model
     did not see have the map's minimum.
@@ -66,15 +68,18 @@ def larger_half(drawn: np.ndarray) -> np.ndarray:
     """bool, same shape: the pixels above the value with index size / 2 of the sorted ones (25,088 of 50,176).
 
     Without ties 25,087 pixels. Pixels that tie with that value are not predicted, as in VGG-SS's own evaluator, hence a
-    constant map predicts nothing; some later evaluators (EZ-VSL's) predict them, one pixel more where there are no ties.
+    constant map predicts nothing; some later evaluators (EZ-VSL's) predict them, one pixel more where there are no
+    ties.
     """
     return drawn > np.partition(drawn, drawn.size // 2, axis=None)[drawn.size // 2]
 
 
 def ciou(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """sum(p g) / (sum(g) + number of predicted pixels where g = 0), of a boolean p and g in 0..1; 0 where both are empty.
+    """sum(p g) / (sum(g) + number of predicted pixels where g = 0), of a boolean p and g in 0..1; 0 where both are
+    empty.
 
-    With the union of the boxes as g it is the plain IoU; a fractional g is the annotators' consensus of Flickr-SoundNet.
+    With the union of the boxes as g it is the plain IoU; a fractional g is the annotators' consensus of
+    Flickr-SoundNet.
     """
     union = float(truth.sum() + (predicted & (truth == 0)).sum())
     return float(truth[predicted].sum()) / union if union else 0.0

@@ -1,4 +1,6 @@
-"""Networks: frames and log-mel in, logits and everything behind them out. Read next: stan.py; baselines/ for what it is compared with."""
+"""Networks: frames and log-mel in, logits and everything behind them out. Read next: stan.py; baselines/ for what
+it is compared with.
+"""
 
 from flax import nnx
 
@@ -38,8 +40,8 @@ def build(
 ) -> Stan | baselines.Compared:
     """The network of a kind for so many classes; `options` are those of models/stan.py, as cfg.model spells them.
 
-    `frame`: rows and columns of the frames, in pixels or feature cells, which 'avel_code' is tied to. Raises ValueError as
-    `check_options` does.
+    `frame`: rows and columns of the frames, in pixels or feature cells, which 'avel_code' is tied to. Raises ValueError
+    as `check_options` does.
     """
     common = {'axis_name': axis_name, 'rngs': rngs}
     if kind == 'stan':
@@ -51,7 +53,9 @@ def build(
 
 
 def check_options(kind: str, options: dict) -> None:
-    """Raises ValueError for an ablation of Stan that is asked of another kind, and for a width that 'mbt' cannot split."""
+    """Raises ValueError for an ablation of Stan that is asked of another kind, and for a width that 'mbt' cannot
+    split.
+    """
     if kind == 'mbt' and options['hidden'] % mbt.HEADS:
         raise ValueError(
             f"config.model.hidden is {options['hidden']}; expected a multiple of {mbt.HEADS} for kind 'mbt'"
@@ -60,5 +64,6 @@ def check_options(kind: str, options: dict) -> None:
         given = options.get(name, plain)
         if kind != 'stan' and plain is not None and given != plain:
             raise ValueError(
-                f"config.model.{name} is {given}, an ablation of config.model.kind 'stan', but kind is {kind!r}; expected {plain}"
+                f"config.model.{name} is {given}, an ablation of config.model.kind 'stan', but kind is {kind!r}; "
+                f'expected {plain}'
             )

@@ -14,8 +14,9 @@ from stattn_jax.models.pooling import softmax_among
 class SpatialAttention(nnx.Module):
     """Softmax over the cells and one learned null cell of the sound's cosine match with each cell.
 
-    The null cell takes the weight when nothing visible makes this sound; its value is zero. Ablations: `uniform` weighs all cells alike,
-    without `guided` one learned query takes the place of the sound, without `null_cell` the cells share all the weight.
+    The null cell takes the weight when nothing visible makes this sound; its value is zero. Ablations: `uniform` weighs
+    all cells alike, without `guided` one learned query takes the place of the sound, without `null_cell` the cells
+    share all the weight.
     Source: arXiv 2105.01517 (audio-guided spatial attention); the null cell and the cosine are ours (docs/design.md).
     """
 
@@ -50,7 +51,8 @@ class SpatialAttention(nnx.Module):
     def __call__(
         self, keys_btsne: jax.Array, a_btd: jax.Array, cell_mask_bts: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns alpha [b t n s] and null [b t n], which sum to 1; `cell_mask` is False for cells that training removed.
+        """Returns alpha [b t n s] and null [b t n], which sum to 1; `cell_mask` is False for cells that training
+        removed.
 
         Without a null cell null is 0, and alpha too where no cell is left.
         """
@@ -73,11 +75,14 @@ class SpatialAttention(nnx.Module):
 
 
 class TemporalAttention(nnx.Module):
-    """One softmax over (modality, segment) per class, scored by a small network of the segment's picture and sound and by their match.
+    """One softmax over (modality, segment) per class, scored by a small network of the segment's picture and sound and
+    by their match.
 
-    The match, the log-odds that something visible makes the sound, has a learned weight for each modality: a small network learns from
-    few clips that a sound from outside the picture counts less, but not for clips that it has not seen (docs/log.md, 2026-11-27).
-    Source: arXiv 2105.01517 (temporal attention pooling); one joint softmax so that the weights sum to 1, and the match, are ours.
+    The match, the log-odds that something visible makes the sound, has a learned weight for each modality: a small
+    network learns from few clips that a sound from outside the picture counts less, but not for clips that it has not
+    seen (docs/log.md, 2026-11-27).
+    Source: arXiv 2105.01517 (temporal attention pooling); one joint softmax so that the weights sum to 1, and the
+      match, are ours.
     Ablations: `uniform` weighs all units alike, without `by_class` all classes share one softmax.
     """
 
@@ -102,10 +107,11 @@ class TemporalAttention(nnx.Module):
     def __call__(
         self, v_btd: jax.Array, a_btd: jax.Array, match_bt: jax.Array, valid_bmt: jax.Array
     ) -> tuple[jax.Array, ...]:
-        """Returns beta [b m t c], which sums to 1 over (m, t) and is 0 where `valid` [b m t] is False; and share, alone [b m t c].
+        """Returns beta [b m t c], which sums to 1 over (m, t) and is 0 where `valid` [b m t] is False; and share, alone
+        [b m t c].
 
-        `share` is beta within one segment, how a clip of that segment alone would be weighed; `alone` is beta within one modality,
-        how a clip without the other would be. Both are 0 where nothing is valid.
+        `share` is beta within one segment, how a clip of that segment alone would be weighed; `alone` is beta within
+        one modality, how a clip without the other would be. Both are 0 where nothing is valid.
         """
         x = self.norm(jnp.concatenate([v_btd, a_btd], axis=-1).astype(jnp.float32))
         logits = self.score(nnx.gelu(self.hidden(x)))

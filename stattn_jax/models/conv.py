@@ -1,7 +1,9 @@
-"""A convolution and a max pool that are nnx.Conv's and nnx.max_pool's in numbers, in forms that XLA is fast at on a CPU. Read next: resnet.py.
+"""A convolution and a max pool that are nnx.Conv's and nnx.max_pool's in numbers, in forms that XLA is fast at on a
+CPU. Read next: resnet.py.
 
-On a CPU XLA exchanges picture and kernel where the kernel is larger, and has no fast code for the result, nor for the gradients of strided
-1x1 kernels and of a max pool; the times are in docs/log.md (2026-11-23, the CPU). On accelerators the forms have not been timed.
+On a CPU XLA exchanges picture and kernel where the kernel is larger, and has no fast code for the result, nor for the
+gradients of strided 1x1 kernels and of a max pool; the times are in docs/log.md (2026-11-23, the CPU). On accelerators
+the forms have not been timed.
 """
 
 import jax
@@ -41,8 +43,9 @@ class Conv(nnx.Conv):
 
 
 def _kept(x, kernel):
-    """x, over a one that XLA cannot know to be one: it computes cheap things again where they are used, here in the transposed order of
-    the kernel's gradient, which takes ten times as long as reading them, but it never repeats a division.
+    """x, over a one that XLA cannot know to be one: it computes cheap things again where they are used, here in the
+    transposed order of the kernel's gradient, which takes ten times as long as reading them, but it never repeats a
+    division.
     """
     return x / (1 + 0 * jax.lax.stop_gradient(kernel[0, 0, 0, 0]).astype(x.dtype))
 
@@ -77,7 +80,9 @@ def _tap(x, row, column, stride, out):
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """The largest of 3x3 cells, stride 2, padding 1: [b h w c] -> [b h' w' c]; the gradient, in reverse mode alone, goes to the first of equal ones."""
+    """The largest of 3x3 cells, stride 2, padding 1: [b h w c] -> [b h' w' c]; the gradient, in reverse mode alone,
+    goes to the first of equal ones.
+    """
     return jax.lax.platform_dependent(x, cpu=_by_axis, default=lambda x: _pool(x, (1, 2)))
 
 
@@ -98,7 +103,8 @@ def _forward(x):
 
 
 def _backward(x, grad):
-    # Which is largest is found anew, by row and column: where XLA computes x twice, comparing x to the result finds nothing.
+    # Which is largest is found anew, by row and column: where XLA computes x twice, comparing x to the result finds
+    # nothing.
     columns, which_column = _largest_of_three(x, 2)
     _, which_row = _largest_of_three(columns, 1)
     grad = _to_the_largest(grad, which_row, x.shape[1], 1)

@@ -1,8 +1,8 @@
 """Sums over cells and a dense layer, in forms that XLA is fast at on a CPU. Read next: norm.py, attention.py.
 
-There XLA cuts a sum over cells into windows that it walks channel by channel: 4.8 ms for the mean and variance of 16 frames of 56x56x64,
-here 0.5 ms; and it writes the operands of a kernel's gradient out anew where they have several axes before the last: 3.1 ms for 8,192
-rows of 64 and 128 numbers, here 0.5 ms (docs/log.md, 2026-11-23, sums on the CPU).
+There XLA cuts a sum over cells into windows that it walks channel by channel: 4.8 ms for the mean and variance of 16
+frames of 56x56x64, here 0.5 ms; and it writes the operands of a kernel's gradient out anew where they have several axes
+before the last: 3.1 ms for 8,192 rows of 64 and 128 numbers, here 0.5 ms (docs/log.md, 2026-11-23, sums on the CPU).
 """
 
 import functools

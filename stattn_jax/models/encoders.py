@@ -1,7 +1,8 @@
 """What every network here begins with: a frame trunk, a log-mel trunk, and a layer to one width behind each.
 
-A trunk may be frozen: then it has no gradients, its batch normalisation keeps its statistics, and a small trained layer (`Precomputed`)
-follows it. A frozen trunk may have run already (data_prep/extract.py): then its features take the place of its input.
+A trunk may be frozen: then it has no gradients, its batch normalisation keeps its statistics, and a small trained layer
+(`Precomputed`) follows it. A frozen trunk may have run already (data_prep/extract.py): then its features take the place
+of its input.
 """
 
 import jax
@@ -20,9 +21,11 @@ class Frozen(nnx.Variable):
 
 
 class Encoders(nnx.Module):
-    """Frames to cells and log-mel to segments, both of `width` numbers; a network that does not see or hear lacks that half.
+    """Frames to cells and log-mel to segments, both of `width` numbers; a network that does not see or hear lacks that
+    half.
 
-    channels: numbers in a pixel (or feature cell) and in a cell (or feature frame) of the sound, as the data's spec has them.
+    channels: numbers in a pixel (or feature cell) and in a cell (or feature frame) of the sound, as the data's spec has
+      them.
     visual, audio: names of trunks/registry.py, or 'precomputed' for features of a network that is not here.
     visual_frozen, audio_frozen: whether the trunk keeps its weights.
     extracted: whether frames and log_mel are the output of the frozen trunk rather than its input.
@@ -75,16 +78,19 @@ class Encoders(nnx.Module):
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """frames [b t H W 3] in 0..1, log_mel [b t f k], valid bool [b t] -> logits [b c], out; features take their places.
+        """frames [b t H W 3] in 0..1, log_mel [b t f k], valid bool [b t] -> logits [b c], out; features take their
+        places.
 
-        `cell_mask` bool [b t s] and `unit_mask` bool [b m t] take cells and (modality, segment) units away, in training (dropout)
-        as in a what-if question.
+        `cell_mask` bool [b t s] and `unit_mask` bool [b m t] take cells and (modality, segment) units away, in training
+        (dropout) as in a what-if question.
         """
         seen, heard = self.read(frames, log_mel, train=train)
         return self.decide(seen, heard, valid, cell_mask=cell_mask, unit_mask=unit_mask)
 
     def read(self, frames: jax.Array, log_mel: jax.Array, *, train: bool) -> tuple[jax.Array | None, jax.Array | None]:
-        """What the trunks make of each segment, by itself: cells [b t s d'] and sound [b t d]; None for what is not looked at."""
+        """What the trunks make of each segment, by itself: cells [b t s d'] and sound [b t d]; None for what is not
+        looked at.
+        """
         with jax.named_scope('visual'):
             seen = self.cells(frames, train=train) if self.sees else None
         with jax.named_scope('audio'):
@@ -99,7 +105,9 @@ class Encoders(nnx.Module):
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Logits [b c] and out from what `read` gave; everything that segments have to do with each other happens here."""
+        """Logits [b c] and out from what `read` gave; everything that segments have to do with each other happens
+        here.
+        """
         raise NotImplementedError
 
     def cells(self, frames: jax.Array, *, train: bool) -> jax.Array:
@@ -113,7 +121,9 @@ class Encoders(nnx.Module):
         return x.reshape(b, t, -1, x.shape[-1])
 
     def visual_features(self, frames: jax.Array, *, train: bool) -> jax.Array:
-        """What the frame trunk makes of frames [n H W 3] in 0..1: [n h w d]; of a frozen trunk, what data_prep/extract.py stores."""
+        """What the frame trunk makes of frames [n H W 3] in 0..1: [n h w d]; of a frozen trunk, what
+        data_prep/extract.py stores.
+        """
         x = frames if self.visual_scale is None else _scaled(frames, *self.visual_scale)
         return self.visual(x.astype(jnp.float32 if self.frozen[0] else self.dtype), train=train and not self.frozen[0])
 
@@ -128,7 +138,9 @@ class Encoders(nnx.Module):
         return self.audio_out(x.astype(jnp.float32)).reshape(b, t, -1)
 
     def audio_features(self, log_mel: jax.Array, *, train: bool) -> jax.Array:
-        """What the log-mel trunk makes of segments [n f k]: [n d]; of a frozen trunk, what data_prep/extract.py stores."""
+        """What the log-mel trunk makes of segments [n f k]: [n d]; of a frozen trunk, what data_prep/extract.py
+        stores.
+        """
         x = log_mel if self.audio_scale is None else _scaled(log_mel, *self.audio_scale)
         return self.audio(x.astype(jnp.float32 if self.frozen[1] else self.dtype), train=train and not self.frozen[1])
 

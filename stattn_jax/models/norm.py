@@ -10,7 +10,9 @@ from stattn_jax.models.dense import sums
 
 
 class BatchNorm(nnx.BatchNorm):
-    """nnx.BatchNorm over all axes but the last, in float32 within; forward-mode derivatives while training are not defined."""
+    """nnx.BatchNorm over all axes but the last, in float32 within; forward-mode derivatives while training are not
+    defined.
+    """
 
     def __call__(self, x: jax.Array, use_running_average: bool) -> jax.Array:
         scale, bias = self.scale[...], self.bias[...]
@@ -32,8 +34,8 @@ def make_norm(axis_name: str | None, dtype, epsilon: float = 1e-5):
 def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None):
     """x [... d] by its own mean and variance [d], which come back too (float32, without gradient).
 
-    The variance by a second pass, since log-mel has mean >> deviation. Over all devices of `axis_name`, if given. Source: Ioffe and
-    Szegedy, arXiv 1502.03167, whose gradient needs two sums over all cells.
+    The variance by a second pass, since log-mel has mean >> deviation. Over all devices of `axis_name`, if given.
+    Source: Ioffe and Szegedy, arXiv 1502.03167, whose gradient needs two sums over all cells.
     """
     return _forward(x, scale, bias, epsilon, axis_name)[0]
 

@@ -1,7 +1,7 @@
 """The space-time attention network: every logit is a sum of contributions of picture cells and sound segments.
 
-Nothing non-linear stands after the attention, so that `logit_c = bias_c + sum_mt beta segment_scores` holds exactly; the
-contributions of explain/contributions.py are its terms. Source: arXiv 2105.01517, read as docs/design.md says.
+Nothing non-linear stands after the attention, so that `logit_c = bias_c + sum_mt beta segment_scores` holds exactly;
+the contributions of explain/contributions.py are its terms. Source: arXiv 2105.01517, read as docs/design.md says.
 """
 
 import jax
@@ -15,9 +15,10 @@ from stattn_jax.models.encoders import Encoders
 class Stan(Encoders):
     """Frames and log-mel of a clip's segments to class logits with their attention (docs/design.md lists `out`).
 
-    `detach_evidence` keeps the gradient of the sound-steered logits away from the visual evidence (trunk, values, head), which
-    then learns only from losses on `cell_values`: what a cell says must not depend on which cell the sound picks.
-    `uniform_space`, `uniform_time`, not `guided`, not `null_cell` and not `class_time` are ablations (models/attention.py).
+    `detach_evidence` keeps the gradient of the sound-steered logits away from the visual evidence (trunk, values,
+    head), which then learns only from losses on `cell_values`: what a cell says must not depend on which cell the sound
+    picks. `uniform_space`, `uniform_time`, not `guided`, not `null_cell` and not `class_time` are ablations
+    (models/attention.py).
     """
 
     additive = True
@@ -95,7 +96,9 @@ class Stan(Encoders):
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
-        """Where and when, from the keys of cells, their values and the sound of one clip or of two: alpha, null, beta, share, alone, segment_scores."""
+        """Where and when, from the keys of cells, their values and the sound of one clip or of two: alpha, null,
+        beta, share, alone, segment_scores.
+        """
         head = self.visual_head[...]
         if self.detach_evidence:
             head, value_btsd = jax.lax.stop_gradient((head, value_btsd))
@@ -116,7 +119,9 @@ class Stan(Encoders):
         return {'alpha': alpha, 'null': null, 'beta': beta, 'share': share, 'alone': alone, 'segment_scores': scores}
 
     def maps(self, out: dict[str, jax.Array], classes_b: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What the network shows for a class of each clip: the terms of its logit, of cells [b t s] and of segments [b t]."""
+        """What the network shows for a class of each clip: the terms of its logit, of cells [b t s] and of segments
+        [b t].
+        """
         c = classes_b[:, None, None, None]
         beta_bmt, scores_bmt = (
             jnp.take_along_axis(out[name], c, axis=-1)[..., 0] for name in ('beta', 'segment_scores')

@@ -16,7 +16,8 @@ from orbax.checkpoint import v1
 
 STATE = 'state'
 META = 'meta'
-# Each array is written from one device. Orbax's default cuts replicated arrays among all devices, and compiles a slice for every shape and
+# Each array is written from one device. Orbax's default cuts replicated arrays among all devices, and compiles a slice
+# for every shape and
 # device at the first save: 160 programs for the tiny network on eight devices (orbax 0.12, 2026-11-23).
 _WHOLE = v1.options.ArrayOptions(saving=v1.options.ArrayOptions.Saving(use_replica_parallel=False))
 

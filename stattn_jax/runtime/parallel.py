@@ -1,7 +1,8 @@
 """Where the arrays live: a jit and a pmap strategy with the same methods, and the transfer of batches ahead of use.
 
 Nothing else in the project knows which strategy runs. Parameters and optimiser state are replicated, the batch is split
-along its first axis; a training step sees one device's rows and reduces over `axis` itself. Read next: checkpoint.py, perf.py.
+along its first axis; a training step sees one device's rows and reduces over `axis` itself. Read next: checkpoint.py,
+perf.py.
 """
 
 import queue
@@ -70,8 +71,9 @@ class _Strategy:
 
 
 class JitStrategy(_Strategy):
-    """`jax.jit` over a mesh: arrays are global; a training step on several devices is mapped over them, since of a step on global arrays
-    XLA reduces the gradients layer by layer, between the statistics of batch normalisation (25 times instead of once, docs/log.md).
+    """`jax.jit` over a mesh: arrays are global; a training step on several devices is mapped over them, since of a step
+    on global arrays XLA reduces the gradients layer by layer, between the statistics of batch normalisation (25 times
+    instead of once, docs/log.md).
     """
 
     kind = 'jit'
@@ -179,9 +181,9 @@ class PmapStrategy(_Strategy):
 class _CompiledOnce:
     """A function of (state, batch) compiled ahead of time on its first call, for the shapes of that call.
 
-    `flops`: floating-point operations of one call over all devices, None before the first call. `program`: what XLA made of it,
-    with its memory_analysis, cost_analysis and text, None where several processes run pmap. Raises ValueError when a later batch
-    has other shapes.
+    `flops`: floating-point operations of one call over all devices, None before the first call. `program`: what XLA
+    made of it, with its memory_analysis, cost_analysis and text, None where several processes run pmap. Raises
+    ValueError when a later batch has other shapes.
     """
 
     def __init__(self, lower: Callable, function: Callable, ahead: bool, flops_factor: int):

@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jaxlib.version
 
-# Peak dense bfloat16 FLOP/s and bytes/s from memory of one JAX device by `device_kind`; exact names, for a MIG slice is not the whole card and
-# an L40 no L4. NVIDIA data sheets (half of the figure with sparsity), Google Cloud TPU documentation, per chip; TPU v2
-# and v3 show each of a chip's two cores as a device, hence half of 45 and 123 TFLOP/s. V100 and T4 have no bfloat16
+# Peak dense bfloat16 FLOP/s and bytes/s from memory of one JAX device by `device_kind`; exact names, for a MIG slice is
+# not the whole card and an L40 no L4. NVIDIA data sheets (half of the figure with sparsity), Google Cloud TPU
+# documentation, per chip; TPU v2 and v3 show each of a chip's two cores as a device, hence half of 45 and 123 TFLOP/s.
+# V100 and T4 have no bfloat16
 # units and are left out: a share of what they cannot do says nothing.
 PEAKS = {
     'NVIDIA B200': (2250e12, 8.0e12),
@@ -39,16 +40,19 @@ PEAKS = {
     'TPU v2': (22.5e12, 0.35e12),
 }
 
-# For the environment of a process that computes on a CPU, before it starts: glibc asks for large pages for large blocks. XLA takes
-# all memory of a step anew at each step, and the system clears it page by page (docs/log.md, 2026-11-23, sums on the CPU).
+# For the environment of a process that computes on a CPU, before it starts: glibc asks for large pages for large
+# blocks. XLA takes all memory of a step anew at each step, and the system clears it page by page (docs/log.md,
+# 2026-11-23, sums on the CPU).
 LARGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
 
 
 def compile_options() -> dict[str, str] | None:
-    """What XLA is asked for beyond its own choices by a run's programs and explanations, None for nothing: not YNNPACK on a CPU.
+    """What XLA is asked for beyond its own choices by a run's programs and explanations, None for nothing: not YNNPACK
+    on a CPU.
 
-    Its convolutions, which jaxlib 0.10 prefers, make a training step of the demo take 1.3 times as long on several threads; on one they
-    are level, in jaxlib 0.12 faster (docs/log.md, 2026-11-23, the CPU). So nothing is asked there, nor where XLA_FLAGS name it.
+    Its convolutions, which jaxlib 0.10 prefers, make a training step of the demo take 1.3 times as long on several
+    threads; on one they are level, in jaxlib 0.12 faster (docs/log.md, 2026-11-23, the CPU). So nothing is asked there,
+    nor where XLA_FLAGS name it.
     """
     slow = jax.default_backend() == 'cpu' and jaxlib.version.__version__.startswith('0.10.')
     said = os.environ.get('XLA_FLAGS', '')
@@ -59,8 +63,9 @@ def compile_options() -> dict[str, str] | None:
 def lowered_flops(lowered: Any) -> float | None:
     """FLOPs of a lowered (not yet compiled) function, None where the backend does not say.
 
-    For `jax.jit` of global arrays the count is of all devices together, for a function mapped over them (shard_map, pmap) of one
-    (measured, jax 0.10.2); a scan counts as one of its steps, and a recomputed (remat) block counts each time.
+    For `jax.jit` of global arrays the count is of all devices together, for a function mapped over them (shard_map,
+    pmap) of one (measured, jax 0.10.2); a scan counts as one of its steps, and a recomputed (remat) block counts each
+    time.
     """
     flops = (lowered.cost_analysis() or {}).get('flops')
     return float(flops) if flops and flops > 0 else None
@@ -72,7 +77,9 @@ def peak_flops(device: jax.Device) -> float | None:
 
 
 def floor_seconds(moved_bytes: float | None, device: jax.Device) -> float | None:
-    """The least time in which a device can move the bytes that its program reads and writes; None where either is unknown."""
+    """The least time in which a device can move the bytes that its program reads and writes; None where either is
+    unknown.
+    """
     bandwidth = PEAKS.get(device.device_kind, (None, None))[1]
     return None if moved_bytes is None or bandwidth is None else moved_bytes / bandwidth
 

@@ -154,7 +154,9 @@ def format_seconds(seconds: float) -> str:
 
 
 def _summary_writer():
-    """tensorboardX's SummaryWriter, kept from importing torch where that is installed: seconds and a gigabyte for nothing."""
+    """tensorboardX's SummaryWriter, kept from importing torch where that is installed: seconds and a gigabyte for
+    nothing.
+    """
     hidden = 'torch' not in sys.modules
     if hidden:
         sys.modules['torch'] = None

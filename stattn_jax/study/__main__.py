@@ -1,7 +1,9 @@
 """The study: `python -m stattn_jax.study --config=configs/study.py[:quick] --workdir=DIR [--workers=N]`.
 
-Trains what is missing, measures it, and writes DIR/report.html, results.md, study.json, tables/ and figures/. A stopped study (Ctrl-C,
-SIGTERM, a crash) goes on with the same command. Exit codes: 0 done, or stopped by SIGTERM; 1 a network failed; 2 wrong use; 130 Ctrl-C.
+Trains what is missing, measures it, and writes DIR/report.html, results.md, study.json, tables/ and figures/. A stopped
+study (Ctrl-C,
+SIGTERM, a crash) goes on with the same command. Exit codes: 0 done, or stopped by SIGTERM; 1 a network failed; 2 wrong
+use; 130 Ctrl-C.
 Read next: plan.py.
 """
 

@@ -45,7 +45,9 @@ def explain(net: Network, clips: TestClips, names: tuple[str, ...]) -> dict[str,
 
 
 def removals(net: Network, clips: TestClips, shown: dict[str, Shown], *, shifts: int) -> dict[str, np.ndarray]:
-    """Areas and curves of each explanation in each setting, of a random map, and of the first one shifted; AOPC; the surface."""
+    """Areas and curves of each explanation in each setting, of a random map, and of the first one shifted; AOPC;
+    the surface.
+    """
     scorer = perturb.Scorer(net.graphdef, net.state, binary=net.binary, mean_hw3=clips.mean_picture)
     rows = [
         _removed(scorer, net.grid, clips, i, jax.tree.map(lambda x, i=i: x[i], shown), shifts)
@@ -93,7 +95,9 @@ def _removed(scorer, grid, clips, i, shown, shifts) -> dict[str, Any]:
 
 
 def _areas(curve: perturbation.Curves) -> dict[str, np.ndarray]:
-    """Areas and curves of the probability; `logit` is the difference of areas of the logit with the empty clip at 0, the whole at 1."""
+    """Areas and curves of the probability; `logit` is the difference of areas of the logit with the empty clip at
+    0, the whole at 1.
+    """
     areas = {key: value[perturb.PROBABILITY] for key, value in curve.summary().items()}
     normalised = curve.normalised().summary()['difference'][perturb.LOGIT]
     return {
@@ -161,7 +165,9 @@ def _absent(model, clip, absent_mel, mean_picture) -> Clip:
 
 
 def inside(net: Network, clips: TestClips, *, redraws: int) -> dict[str, float]:
-    """Means over clips of what can be asked of a Stan alone (study/inside.py), as flat numbers; nothing of other networks."""
+    """Means over clips of what can be asked of a Stan alone (study/inside.py), as flat numbers; nothing of other
+    networks.
+    """
     if net.config.model.kind != 'stan':
         return {}
     asked = (net.graphdef, net.state, clips.inputs, clips.labels)

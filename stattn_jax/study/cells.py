@@ -85,7 +85,9 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """The head of a column; its unit is 'text', 'count' (a whole number) or one of UNITS. `measure`: of verdicts, what is compared."""
+    """The head of a column; its unit is 'text', 'count' (a whole number) or one of UNITS. `measure`: of verdicts,
+    what is compared.
+    """
 
     name: str
     unit: str = 'text'
@@ -127,7 +129,9 @@ class Table:
         return dataclasses.replace(self, columns=tuple(self.columns[c] for c in kept), rows=rows)
 
     def csv(self) -> str:
-        """Plain numbers in full precision, shares in 0..1; each followed by its low, high, n, skipped, seeds and verdict."""
+        """Plain numbers in full precision, shares in 0..1; each followed by its low, high, n, skipped, seeds and
+        verdict.
+        """
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator='\n')
         judged = {c: self._judged(c) for c in range(len(self.columns))}
@@ -167,7 +171,9 @@ class Table:
         ]
 
     def texts(self, row: Row) -> list[tuple[str, ...]]:
-        """Of each cell of a row: value, interval, number of clips where the head does not say it, trainings where not the row's, verdict."""
+        """Of each cell of a row: value, interval, number of clips where the head does not say it, trainings where
+        not the row's, verdict.
+        """
         seeds = max((cell.seeds for cell in row if isinstance(cell, Cell)), default=0)
         return [self._text(c, cell, seeds) for c, cell in enumerate(row)]
 

@@ -1,6 +1,7 @@
 """The tables that compare networks: recognition, pointing, ablations. Functions of the measured runs alone.
 
-Plausibility (pointing) and faithfulness (removal) stand in tables of their own and are never averaged: a map may be on the object without
+Plausibility (pointing) and faithfulness (removal) stand in tables of their own and are never averaged: a map may be on
+the object without
 being what the network used. Read next: faithfulness.py, and explanations.py for the tables about explanations as such.
 """
 
@@ -17,7 +18,9 @@ ROW, EXPLAINER, TRAININGS = Column('row'), Column('explanation'), Column('traini
 
 
 class Game(NamedTuple):
-    """A pointing game: its name, its values in measures.npz, the clips it is played on, and its chance among a run's numbers."""
+    """A pointing game: its name, its values in measures.npz, the clips it is played on, and its chance among a
+    run's numbers.
+    """
 
     name: str
     values: str
@@ -66,7 +69,8 @@ def recognition(runs: Sequence[Run], variant: str) -> Table:
         Column('training', 'seconds'),
     )
     note = (
-        'Share of test clips whose class is named, and mean average precision over classes. The difference, in points, is of the same clips. '
+        'Share of test clips whose class is named, and mean average precision over classes. The difference, in points, '
+        'is of the same clips. '
         'Training: mean over trainings, on the machine named below; networks that trained side by side shared it.'
     )
     return Table('recognition', variant, 'Recognition', note, columns, tuple(rows))
@@ -116,20 +120,28 @@ def pointing(runs: Sequence[Run], variant: str) -> tuple[Table, Table, Table]:
 
 
 NOTE = (
-    'Expected hit over ties, clips as the unit; a row is scored by the explanation that stands for it. Tolerant: a cell within 15/224 of the '
-    "frame's side counts. Small objects: under a quarter of the frame. Partial events: those that do not fill the clip. Space and time: the "
-    "strongest cell of the strongest second, on the object and in its event. Of the class it says: the map of the network's own answer, not of the "
+    'Expected hit over ties, clips as the unit; a row is scored by the explanation that stands for it. Tolerant: a '
+    'cell within 15/224 of the '
+    "frame's side counts. Small objects: under a quarter of the frame. Partial events: those that do not fill the "
+    'clip. Space and time: the '
+    'strongest cell of the strongest second, on the object and in its event. Of the class it says: the map of the '
+    "network's own answer, not of the "
     'label, which may give away what to look for. Energy: share of the positive values inside the boxes. '
     'The best chance of a game for which only the blind guess is known is that guess.'
 )
 CORRECTED = (
     '(hit - chance) / (1 - chance) with the best of the blind guesses: 0 at chance, 100 % where every clip is hit.'
 )
-LESS = 'In points, on the same clips: ahead where the 95 % interval lies above 0, behind where below, level where it holds 0.'
+LESS = (
+    'In points, on the same clips: ahead where the 95 % interval lies above 0, behind where below, level where it '
+    'holds 0.'
+)
 
 
 def explained(runs: Sequence[Run], variant: str) -> Iterator[tuple[str, str, list[Run]]]:
-    """(row, explainer, runs) of the explanation that stands for each compared row, and of Stan's attention beside its terms."""
+    """(row, explainer, runs) of the explanation that stands for each compared row, and of Stan's attention beside
+    its terms.
+    """
     for row, of_row in results.rows(runs, variant, *COMPARED).items():
         explainer = results.first_explainer(of_row)
         if explainer:
@@ -145,7 +157,8 @@ def _less(of_ours, theirs, games):
 
 
 def chance(runs: Sequence[Run], variant: str, game: Game) -> tuple[Cell | None, Cell | None]:
-    """What a blind guess hits, and the best of blind, centre and prior where a run's numbers know it, or else the blind guess.
+    """What a blind guess hits, and the best of blind, centre and prior where a run's numbers know it, or else the blind
+    guess.
 
     Both are facts of the clips and not of a network: those of the first run that has them, Stan's before others'.
     """
@@ -203,7 +216,10 @@ def ablations(runs: Sequence[Run], variant: str) -> Table:
             Column(name, unit),
             Column(f'Stan less this, {name}', 'points' if unit == 'percent' else 'signed', name),
         ]
-    note = 'Each row is Stan with one thing changed. Level: the part makes no difference here that so many clips and trainings would show.'
+    note = (
+        'Each row is Stan with one thing changed. Level: the part makes no difference here that so many clips and '
+        'trainings would show.'
+    )
     return Table(
         'ablations',
         variant,

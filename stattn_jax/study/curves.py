@@ -22,7 +22,9 @@ LEAST = 1e-6
 
 
 def removal(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
-    """Deletion and insertion of Stan, of the two others with the largest difference, of the rest in grey, and of a random map."""
+    """Deletion and insertion of Stan, of the two others with the largest difference, of the rest in grey, and of a
+    random map.
+    """
     rows = results.rows(runs, runs[0].variant, *COMPARED)
     of_rows = {row: of for row, of in rows.items() if results.first_explainer(of)}
     settings = [s for s in results.SETTINGS if any(_area(of, s) for of in of_rows.values())]
@@ -115,7 +117,9 @@ def _areas(axes, of_rows, setting):
 
 
 def surface(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
-    """Mean probability over shares of picture and sound removed, of Stan and the first two others that use both modalities."""
+    """Mean probability over shares of picture and sound removed, of Stan and the first two others that use both
+    modalities.
+    """
     found = {}
     for row, of_row in results.rows(runs, runs[0].variant, *COMPARED).items():
         explainer = results.first_explainer(of_row)

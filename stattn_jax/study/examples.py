@@ -1,7 +1,8 @@
-"""Pictures of what the networks show of the same clips, ours and theirs: a row for each explanation, a column for each segment.
+"""Pictures of what the networks show of the same clips, ours and theirs: a row for each explanation, a column for each
+segment.
 
-Colours as in explain/figure.py: heat in magma over the whole clip's scale, the true box dashed; the bars are the verdict on time, with the
-event's seconds shaded. Read next: report.py.
+Colours as in explain/figure.py: heat in magma over the whole clip's scale, the true box dashed; the bars are the
+verdict on time, with the event's seconds shaded. Read next: report.py.
 """
 
 import json
@@ -52,7 +53,9 @@ def draw(
 
 
 def write(folder: pathlib.Path, variant: str, clips: list[dict]) -> None:
-    """Draws each of `clips`, a dict of draw's arguments and its caption, into folder/variant, with examples.json for the report."""
+    """Draws each of `clips`, a dict of draw's arguments and its caption, into folder/variant, with examples.json
+    for the report.
+    """
     place = folder / variant
     place.mkdir(parents=True, exist_ok=True)
     captions = []

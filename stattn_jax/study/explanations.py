@@ -1,4 +1,5 @@
-"""The tables about explanations as such: post-hoc ones on the same networks, sanity checks, leaks, agreement of removal settings.
+"""The tables about explanations as such: post-hoc ones on the same networks, sanity checks, leaks, agreement of removal
+settings.
 
 Functions of the measured runs alone. Read next: tables.py, which writes all of them.
 """
@@ -48,12 +49,19 @@ def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
         Column('entropy', 'number'),
     ]
     gaps = [Column(name, 'points' if unit == 'percent' else 'signed', name) for name, _, _, unit in MEASURES]
-    first = 'What stands for the row elsewhere (its own explanation where it has one) less each of the others, training by training.'
+    first = (
+        'What stands for the row elsewhere (its own explanation where it has one) less each of the others, training by '
+        'training.'
+    )
     of_ours = next(iter(results.rows(runs, variant, 'ours')), '-')
     return (
-        Table('explainers', variant, 'Several explanations of the same networks', note, (*head, *columns), tuple(shown), aside=True),
         Table(
-            'explainers-difference', variant, 'The first explanation less the others', first, (*head, *gaps), tuple(less),
+            'explainers', variant, 'Several explanations of the same networks', note, (*head, *columns), tuple(shown),
+            aside=True,
+        ),
+        Table(
+            'explainers-difference', variant, 'The first explanation less the others', first, (*head, *gaps),
+            tuple(less),
             topic="Stan's own explanation beside others of the same network", only=of_ours, aside=True,
         ),
     )  # fmt: skip
@@ -72,10 +80,13 @@ CASCADES = {
 
 
 def cascades(runs: Sequence[Run], variant: str) -> list[Table]:
-    """How like the trained network's maps those of networks are whose parameters are drawn anew, heads first, by each comparison."""
+    """How like the trained network's maps those of networks are whose parameters are drawn anew, heads first, by
+    each comparison.
+    """
     asked = _asked(runs, variant)
     note = (
-        'Parameters are drawn anew from the heads down to the trunks, all groups up to the named one. Near 0: the map was about what the network '
+        'Parameters are drawn anew from the heads down to the trunks, all groups up to the named one. Near 0: the map '
+        'was about what the network '
         'had learned. Near 1: it is about the clip alone.'
     )
     found = []
@@ -90,12 +101,15 @@ def cascades(runs: Sequence[Run], variant: str) -> list[Table]:
 
 
 def sanity(runs: Sequence[Run], variant: str) -> Table:
-    """Rank correlations with the explanation of the untouched clip: other sounds, another class, mirrored frames, rolled seconds."""
+    """Rank correlations with the explanation of the untouched clip: other sounds, another class, mirrored frames,
+    rolled seconds.
+    """
     asked = _asked(runs, variant)
     every = dict.fromkeys(check for _, _, of in asked for checks in of.values() for check in checks)
     checks = [check for check in every if check.split('/')[0] not in CASCADES]
     note = (
-        'Silence, foreign and moved sound: near 1, the sound does not steer the map. Other class: near 1, the map is not about the class. Mirror '
+        'Silence, foreign and moved sound: near 1, the sound does not steer the map. Other class: near 1, the map is '
+        'not about the class. Mirror '
         'and roll, undone again: near 1, the map follows the clip.'
     )
     return _similarities('sanity', variant, 'Sanity: sound, class, place, time', note, asked, checks)
@@ -115,7 +129,9 @@ def _checks(of_row) -> dict[str, list[str]]:
 
 
 def cascade_groups(checks: Sequence[Sequence[str]], prefix: str) -> list[str]:
-    """The checks that begin so, from heads to trunks of all networks, by their mean depth in the cascades they occur in."""
+    """The checks that begin so, from heads to trunks of all networks, by their mean depth in the cascades they
+    occur in.
+    """
     depth: dict[str, list[float]] = {}
     for of_one in checks:
         groups = [check for check in of_one if check.startswith(prefix)]
@@ -147,8 +163,10 @@ def inside(runs: Sequence[Run], variant: str) -> Table:
         for name in names
     )
     note = (
-        'MODULE/PART: rank correlation of a part of the explanation with the trained one when one module alone is drawn anew. permuted: how far the '
-        'logit moves when attention is shuffled, and as a share of how far any attention could move it. The interval is over trainings alone.'
+        'MODULE/PART: rank correlation of a part of the explanation with the trained one when one module alone is '
+        'drawn anew. permuted: how far the '
+        'logit moves when attention is shuffled, and as a share of how far any attention could move it. The interval '
+        'is over trainings alone.'
     )
     return Table(
         'inside',
@@ -187,8 +205,10 @@ def leaks(runs: Sequence[Run], variant: str) -> Table:
         Column('chance of following', 'percent'),
     )
     note = (
-        "The picture's terms of a network that has terms, when the clip gets another clip's sound. Following it above chance means that the "
-        'picture repeats the sound; in binding it may, for there the sound says where to look. Undecided: no class has half of their softmax.'
+        "The picture's terms of a network that has terms, when the clip gets another clip's sound. Following it above "
+        'chance means that the '
+        'picture repeats the sound; in binding it may, for there the sound says where to look. Undecided: no class has '
+        'half of their softmax.'
     )
     return Table('leaks', variant, 'Leaks between the modalities', note, columns, tuple(rows))
 
@@ -199,7 +219,9 @@ def leaks(runs: Sequence[Run], variant: str) -> Table:
 
 
 def rankings(runs: Sequence[Run], variant: str) -> Table:
-    """Spearman's rank correlation between removal settings of the explanations' insertion less deletion, blind maps left out."""
+    """Spearman's rank correlation between removal settings of the explanations' insertion less deletion, blind maps
+    left out.
+    """
     pairs = list(itertools.combinations(results.SETTINGS, 2))
     rows = []
     for row, of_row in results.rows(runs, variant, *COMPARED).items():
@@ -209,7 +231,8 @@ def rankings(runs: Sequence[Run], variant: str) -> Table:
             rows.append((row, len(of_row), *cells))
     columns = (ROW, TRAININGS, *(Column(f'{said(a)} / {said(b)}', 'number') for a, b in pairs))
     note = (
-        "Do two ways of removing rank a network's explanations alike? 1: the same order, -1: the opposite one. Of three or more explanations, each "
+        "Do two ways of removing rank a network's explanations alike? 1: the same order, -1: the opposite one. Of "
+        'three or more explanations, each '
         'by its mean over clips and trainings; intervals over drawn clips.'
     )
     return Table('rankings', variant, 'Do the removal settings agree?', note, columns, tuple(rows), aside=True)

@@ -1,4 +1,5 @@
-"""The tables of faithfulness: is what an explanation calls important what the network's answer rests on? Read next: explanations.py.
+"""The tables of faithfulness: is what an explanation calls important what the network's answer rests on? Read next:
+explanations.py.
 
 Functions of the measured runs alone; the numbers are those of metrics/aopc.py and metrics/perturbation.py.
 """
@@ -40,9 +41,12 @@ def order(runs: Sequence[Run], variant: str) -> Table:
         *(Column(name, 'number') for name in ('blind order', 'surface volume', 'Gini', 'entropy')),
     )
     note = (
-        'Seconds are removed in the order of the explanation: 0 is the worst of all orders of this very network, 1 the best, so that networks can '
-        'be compared. Blind order: what a constant map reaches. Surface volume: mean probability while shares of picture and sound are removed '
-        '(small is good; it depends on the network too). Gini and entropy: how sparse and how spread the map is, neither good nor bad.'
+        'Seconds are removed in the order of the explanation: 0 is the worst of all orders of this very network, 1 the '
+        'best, so that networks can '
+        'be compared. Blind order: what a constant map reaches. Surface volume: mean probability while shares of '
+        'picture and sound are removed '
+        '(small is good; it depends on the network too). Gini and entropy: how sparse and how spread the map is, '
+        'neither good nor bad.'
     )
     return Table(
         'faithfulness', variant, 'Faithfulness: does what is shown as important matter?', note, columns, tuple(rows)
@@ -61,7 +65,9 @@ AREAS = {
 
 
 def removal(runs: Sequence[Run], variant: str) -> Table:
-    """Deletion and insertion by setting, less the shifted and the random control, and Stan's difference less the others'."""
+    """Deletion and insertion by setting, less the shifted and the random control, and Stan's difference less the
+    others'.
+    """
     of_ours = results.ours(runs, variant)
     mine = results.first_explainer(of_ours)
     rows = []
@@ -86,9 +92,12 @@ def removal(runs: Sequence[Run], variant: str) -> Table:
         Column('Stan less this', 'signed', 'insertion less deletion'),
     )
     note = (
-        "Areas under the class's probability while the strongest units go (deletion, small is good) or come (insertion, large is good). Of the "
-        'logit: with the empty clip at 0 and the whole one at 1. Strongest and weakest first: mean drops (MoRF, LeRF). The shifted map is the same map rolled around, of the same shape in the wrong place; words in '
-        'these two columns say whether the map beats its control. Areas depend on the network as well as on the map: only AOPC above does not.'
+        "Areas under the class's probability while the strongest units go (deletion, small is good) or come "
+        '(insertion, large is good). Of the '
+        'logit: with the empty clip at 0 and the whole one at 1. Strongest and weakest first: mean drops (MoRF, LeRF). '
+        'The shifted map is the same map rolled around, of the same shape in the wrong place; words in '
+        'these two columns say whether the map beats its control. Areas depend on the network as well as on the map: '
+        'only AOPC above does not.'
     )
     return Table(
         'removal',

@@ -1,8 +1,9 @@
-"""The study's pictures, one PNG each: pointing, removal curves, accuracy against faithfulness, the surface, the randomisation cascade.
+"""The study's pictures, one PNG each: pointing, removal curves, accuracy against faithfulness, the surface, the
+randomisation cascade.
 
-Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/) for groups and cividis for the surface, which stay apart for
-colour-blind eyes; markers, dashes and names say the same without colour. Matplotlib's object interface only. Read next: panels.py
-and curves.py, which draw, report.py, which shows.
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/) for groups and cividis for the surface, which stay
+apart for colour-blind eyes; markers, dashes and names say the same without colour. Matplotlib's object interface only.
+Read next: panels.py and curves.py, which draw, report.py, which shows.
 """
 
 import pathlib
@@ -40,32 +41,37 @@ KINDS = (
     Kind(
         'pointing',
         'Pointing in space and in time',
-        'Dots: share of clips hit, with 95 % intervals. Dashed: a blind guess; dotted: the best of blind, centre and prior.',
+        'Dots: share of clips hit, with 95 % intervals. Dashed: a blind guess; dotted: the best of blind, centre and '
+        'prior.',
         panels.pointing,
     ),
     Kind(
         'tradeoff',
         'Accuracy against faithfulness',
-        'To the right: names more clips rightly. Up: its explanation removes what matters first (normalised AOPC at the features). With 95 % intervals.',
+        'To the right: names more clips rightly. Up: its explanation removes what matters first (normalised AOPC at '
+        'the features). With 95 % intervals.',
         panels.tradeoff,
     ),
     Kind(
         'removal',
         'Removal curves with their controls',
-        'Probability of the class while the strongest units go (top, low is good) or come (middle, high is good). Bottom: insertion less deletion beside '
+        'Probability of the class while the strongest units go (top, low is good) or come (middle, high is good). '
+        'Bottom: insertion less deletion beside '
         'that of the same map shifted (open circle) and of a random map (cross).',
         curves.removal,
     ),
     Kind(
         'surface',
         'Picture and sound removed together',
-        "Mean probability of the class while the strongest shares of picture and of sound are removed; each modality in its own map's order.",
+        'Mean probability of the class while the strongest shares of picture and of sound are removed; each modality '
+        "in its own map's order.",
         curves.surface,
     ),
     Kind(
         'cascade',
         'Parameters drawn anew, from the heads down',
-        'Rank correlation with the map of the trained network. A line that stays high shows a map that is about the clip alone.',
+        'Rank correlation with the map of the trained network. A line that stays high shows a map that is about the '
+        'clip alone.',
         panels.cascade,
     ),
 )

@@ -1,4 +1,5 @@
-"""The test clips of a variant as the study needs them: inputs, labels, what is known of them, and what removed sound is like.
+"""The test clips of a variant as the study needs them: inputs, labels, what is known of them, and what removed sound is
+like.
 
 Read next: measure.py.
 """
@@ -26,7 +27,9 @@ AVERAGED = 256
 
 @dataclasses.dataclass(frozen=True)
 class TestClips:
-    """Clips with a label, in order: inputs [n ...], int labels [n], targets, waveforms int16 [n samples]; means of training clips."""
+    """Clips with a label, in order: inputs [n ...], int labels [n], targets, waveforms int16 [n samples]; means of
+    training clips.
+    """
 
     inputs: Clip
     labels: np.ndarray
@@ -69,7 +72,9 @@ class TestClips:
 
 
 def load(config: ml_collections.ConfigDict, facts: run.DataFacts) -> TestClips:
-    """Reads the test split and the waveforms beside it; raises RunError without these, or where a clip has not just one label."""
+    """Reads the test split and the waveforms beside it; raises RunError without these, or where a clip has not just
+    one label.
+    """
     data = source.RecordSource(config.data.dir, SPLIT)
     truth = score.read_truth(data)
     if any(len(r.labels) != 1 for r in truth):

@@ -1,4 +1,5 @@
-"""What can be asked of a Stan alone, whose attention lies open: which of its modules feed which part, and whether it could be any.
+"""What can be asked of a Stan alone, whose attention lies open: which of its modules feed which part, and whether it
+could be any.
 
 `state`, `batch` and what comes back are as in sanity.py, which see.
 """
@@ -29,9 +30,11 @@ def modular(
     seeds: int = 5,
     batch: int = 16,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Of a Stan with one of `MODULES` re-drawn: rank correlation of alpha, beta and the terms, visual and audio, with the trained.
+    """Of a Stan with one of `MODULES` re-drawn: rank correlation of alpha, beta and the terms, visual and audio, with
+    the trained.
 
-    Exactly 1 where a part does not depend on the module: alpha with another `time` or other `heads`, beta with other `heads`.
+    Exactly 1 where a part does not depend on the module: alpha with another `time` or other `heads`, beta with other
+    `heads`.
     """
     trained = _parts(_inside(graphdef, state, clips, classes_n, batch))
     found = {name: [] for name in MODULES}
@@ -60,12 +63,14 @@ def permuted(
     seed: int = 0,
     batch: int = 16,
 ) -> dict[str, np.ndarray]:
-    """How far a Stan's logit moves when its attention is shuffled and all else kept: attention that could be any says nothing.
+    """How far a Stan's logit moves when its attention is shuffled and all else kept: attention that could be any says
+    nothing.
 
-    `space`: alpha shuffled over the cells of each frame and head; `time`: beta over the valid units of both modalities; the mean
-    magnitude of the change over `draws` shuffles, in units of the logit. `space_share`, `time_share`: the same over the distance
-    between the largest and the smallest logit that any division of the same weight gives; NaN where these are less than 1e-6 apart. The
-    objection is that of Jain and Wallace 2019 (Attention is not Explanation); here the change has a closed form.
+    `space`: alpha shuffled over the cells of each frame and head; `time`: beta over the valid units of both modalities;
+    the mean magnitude of the change over `draws` shuffles, in units of the logit. `space_share`, `time_share`: the same
+    over the distance between the largest and the smallest logit that any division of the same weight gives; NaN where
+    these are less than 1e-6 apart. The objection is that of Jain and Wallace 2019 (Attention is not Explanation); here
+    the change has a closed form.
     """
     inside = _inside(graphdef, state, clips, classes_n, batch)
     rows = []

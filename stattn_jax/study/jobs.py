@@ -1,7 +1,7 @@
 """Works a study off: processes side by side, one per network, each resumable; and the line that says how far it is.
 
-A network is trained and measured in a process of its own, on one thread: two of them on two cores get through half as many again as
-one on both, and what one leaves behind in memory ends with it. Read next: measure.py.
+A network is trained and measured in a process of its own, on one thread: two of them on two cores get through half as
+many again as one on both, and what one leaves behind in memory ends with it. Read next: measure.py.
 """
 
 import collections
@@ -43,7 +43,9 @@ def make_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 class WallTime:
-    """Wall time of a study over all its starts, in seconds, kept in a file; a killed start counts up to the last network that it ended."""
+    """Wall time of a study over all its starts, in seconds, kept in a file; a killed start counts up to the last
+    network that it ended.
+    """
 
     def __init__(self, path: pathlib.Path):
         self._path, self._began = path, time.perf_counter()
@@ -60,7 +62,9 @@ class Jobs:
     """The processes of a study: `work` starts them, waits, reports; a stop signal ends them after they saved."""
 
     def __init__(self, arguments: list[str], workers: int, threads: bool):
-        """`arguments` of the command, which each process gets with --only=ENTRY; `threads`: several for each process."""
+        """`arguments` of the command, which each process gets with --only=ENTRY; `threads`: several for each
+        process.
+        """
         self._arguments, self._workers = arguments, workers
         flags = os.environ.get('XLA_FLAGS', '')
         one = {} if threads else {'XLA_FLAGS': f'{flags} {ONE_THREAD}'.strip()}
@@ -121,7 +125,9 @@ class Clock:
         self._seconds[entry.variant].append(seconds)
 
     def left(self, entries: list[plan.Entry], workers: int) -> str:
-        """Time left on so many workers, by the mean of the variant, or of all where none of it is done; '?' before the first."""
+        """Time left on so many workers, by the mean of the variant, or of all where none of it is done; '?' before
+        the first.
+        """
         everything = [seconds for of_variant in self._seconds.values() for seconds in of_variant]
         if not everything:
             return '?'

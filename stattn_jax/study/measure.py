@@ -1,9 +1,12 @@
-"""Trains and measures one network of the study: per clip what it said, where and when it points, what removal does, whether it can be trusted.
+"""Trains and measures one network of the study: per clip what it said, where and when it points, what removal does,
+whether it can be trusted.
 
-An entry's folder then holds measures.npz, arrays [n] over the test clips in order, NaN where a clip has no value or was not asked, and
-measures.json. Names: `correct`, `logits`; `chance/GAME`; `E/GAME`, `E/SETTING/AREA`, `E/aopc` of explanation E; `sanity/E/CHECK`;
-`example/E/visual` of the clips `example/clips`. The class in question is the clip's label, for all networks and explanations alike, rightly
-classified or not; `E/GAME_said` is of the class that the network says. Read next: pointing.py, perturb.py, sanity.py, tables.py.
+An entry's folder then holds measures.npz, arrays [n] over the test clips in order, NaN where a clip has no value or was
+not asked, and
+measures.json. Names: `correct`, `logits`; `chance/GAME`; `E/GAME`, `E/SETTING/AREA`, `E/aopc` of explanation E;
+`sanity/E/CHECK`; `example/E/visual` of the clips `example/clips`. The class in question is the clip's label, for all
+networks and explanations alike, rightly classified or not; `E/GAME_said` is of the class that the network says. Read
+next: pointing.py, perturb.py, sanity.py, tables.py.
 """
 
 import dataclasses
@@ -104,7 +107,8 @@ def _recognition(net, clips) -> tuple[dict[str, np.ndarray], dict[str, Shown]]:
 def _of_the_answer(shown: dict[str, Shown], targets: pointing.Targets) -> dict[str, np.ndarray]:
     """Whether the maps of the class that the network says point at the label's object: names end in `_said`.
 
-    A map of the label may find what the label means without knowing which object sounds; to say it, a network has to know.
+    A map of the label may find what the label means without knowing which object sounds; to say it, a network has to
+    know.
     """
     found = {}
     for name, one in shown.items():

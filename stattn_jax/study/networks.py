@@ -22,7 +22,9 @@ OWN = ('terms', 'own', 'attention')
 
 
 def first(names: Iterable[str]) -> str | None:
-    """The explanation that stands for a network: what it shows itself, or else the usual choice, or else any; None without one."""
+    """The explanation that stands for a network: what it shows itself, or else the usual choice, or else any; None
+    without one.
+    """
     return next((name for name in (*OWN, 'grad_cam') if name in names), next(iter(names), None))
 
 
@@ -52,7 +54,9 @@ class Network:
         return self.compile(own)
 
     def compile(self, function: Callable) -> Callable:
-        """`function(model, *arrays)` as a compiled function of the arrays; the parameters are arguments, not constants."""
+        """`function(model, *arrays)` as a compiled function of the arrays; the parameters are arguments, not
+        constants.
+        """
         compiled = jax.jit(lambda params, rest, *arrays: function(nnx.merge(self.graphdef, params, rest), *arrays))
         return lambda *arrays: compiled(self.state['params'], self.state['rest'], *arrays)
 
@@ -72,7 +76,9 @@ class Network:
 
 
 def load(workdir: pathlib.Path) -> Network:
-    """The network of a finished run, open to gradients: what training kept from the evidence (detach_evidence), explaining must not."""
+    """The network of a finished run, open to gradients: what training kept from the evidence (detach_evidence),
+    explaining must not.
+    """
     trained = run.load(str(workdir), devices=jax.devices()[:1])
     config = copy.deepcopy(trained.config)
     config.model.detach_evidence = False
@@ -81,7 +87,9 @@ def load(workdir: pathlib.Path) -> Network:
 
 
 def in_batches(compiled: Callable, clips: Clip, classes_n: np.ndarray, chunk: int = 20) -> list:
-    """What `compiled(clips, classes)` gives for so many clips at a time, as NumPy arrays; the last batch may be smaller."""
+    """What `compiled(clips, classes)` gives for so many clips at a time, as NumPy arrays; the last batch may be
+    smaller.
+    """
     return [
         jax.device_get(compiled(jax.tree.map(lambda x, i=i: x[i : i + chunk], clips), classes_n[i : i + chunk]))
         for i in range(0, len(classes_n), chunk)
@@ -108,9 +116,9 @@ def shown(map_: Map) -> Shown:
 def own(model, clips: Clip, classes_b: jax.Array) -> tuple[jax.Array, dict[str, Shown]]:
     """Logits [b c], and what a network shows of itself, by name; nothing where it shows nothing.
 
-    Of Stan `terms`, the sum that makes the logit, and `attention`, the weights of that sum. Of others `own`: one that shows only
-    *when* has the same for every cell of a segment; one whose *where* compares within a frame alone has it times the softmax
-    of its *when*.
+    Of Stan `terms`, the sum that makes the logit, and `attention`, the weights of that sum. Of others `own`: one that
+    shows only *when* has the same for every cell of a segment; one whose *where* compares within a frame alone has it
+    times the softmax of its *when*.
     """
     logits, out = model(*clips, train=False)
     if model.additive:

@@ -1,4 +1,5 @@
-"""The figures that show tables: pointing, accuracy against faithfulness, the randomisation cascade; None where nothing was measured.
+"""The figures that show tables: pointing, accuracy against faithfulness, the randomisation cascade; None where nothing
+was measured.
 
 Read next: curves.py for those that show arrays, figures.py for what each says.
 """
@@ -113,7 +114,9 @@ def _group_legend(sheet, groups, more=()):
 
 
 def tradeoff(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
-    """A point for each row; names stand in a column at the right, each joined to its point, so that none hides another."""
+    """A point for each row; names stand in a column at the right, each joined to its point, so that none hides
+    another.
+    """
     if not {'recognition', 'faithfulness'} <= tables.keys() or 'AOPC at the features' not in _names(
         tables['faithfulness']
     ):
@@ -149,7 +152,8 @@ def _label(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
     heights = spread([(points[name][1] - low) / (high - low) for name in names], least=0.058)
     for name, height in zip(names, heights):
         axes.annotate(
-            name, points[name], xytext=(1.06, height), textcoords='axes fraction', va='center', fontsize=9.5, annotation_clip=False,
+            name, points[name], xytext=(1.06, height), textcoords='axes fraction', va='center', fontsize=9.5,
+            annotation_clip=False,
             arrowprops={'arrowstyle': '-', 'color': QUIET, 'lw': 0.7, 'shrinkA': 1, 'shrinkB': 5, 'relpos': (0, 0.5)},
         )  # fmt: skip
 
@@ -176,7 +180,9 @@ def spread(wanted: Sequence[float], least: float) -> list[float]:
 
 
 def cascade(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
-    """Correlation with the trained network's map while ever more groups of parameters are drawn anew: Stan's network, the others."""
+    """Correlation with the trained network's map while ever more groups of parameters are drawn anew: Stan's
+    network, the others.
+    """
     table = tables.get('sanity-cascade')
     if table is None:
         return None

@@ -1,8 +1,9 @@
 """What the order of a map does to a network's score: curves, surfaces, and the order of segments among all orders.
 
-The masks and the areas are those of metrics/perturbation.py and metrics/aopc.py; here they meet a network and a removal. A score is
-asked for one clip and many removals. The trunks read segments one by one, so each picture that occurs among all those removals
-is read once, whichever of them it occurs in, and the rest of the network joins what was read: the numbers are those of running
+The masks and the areas are those of metrics/perturbation.py and metrics/aopc.py; here they meet a network and a
+removal. A score is asked for one clip and many removals. The trunks read segments one by one, so each picture that
+occurs among all those removals is read once, whichever of them it occurs in, and the rest of the network joins what was
+read: the numbers are those of running
 the whole network anew for each. Read next: removal.py.
 """
 
@@ -29,8 +30,8 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Scorer:
     """The scores of one network, compiled once for all its clips, removals and settings.
 
-    `state` holds 'params' and 'rest'; `binary`: a class's probability is a sigmoid's, not a softmax's; `mean_hw3`: the training
-    set's mean picture; `chunk`: how many pictures, and how many removals, go through the network at a time.
+    `state` holds 'params' and 'rest'; `binary`: a class's probability is a sigmoid's, not a softmax's; `mean_hw3`: the
+    training set's mean picture; `chunk`: how many pictures, and how many removals, go through the network at a time.
     """
 
     def __init__(
@@ -62,10 +63,12 @@ class Scorer:
         setting: str | tuple[str, str] = 'feature',
         absent_log_mel: np.ndarray | None = None,
     ) -> Score:
-        """The score of a class of one clip in a setting of removal.SETTINGS; what does not depend on the removal is read here.
+        """The score of a class of one clip in a setting of removal.SETTINGS; what does not depend on the removal is
+        read here.
 
-        `absent_log_mel` [t f k]: what `removal.sound_absent` gives for the second of an input-level pair. The score of 'feature'
-        lets the network's masks take away cells, and a picture with its last cell; where nothing at all is left there is nothing
+        `absent_log_mel` [t f k]: what `removal.sound_absent` gives for the second of an input-level pair. The score of
+        'feature' lets the network's masks take away cells, and a picture with its last cell; where nothing at all is
+        left there is nothing
         to weigh: the sound is then zero and no cell is there, which for a sum of terms gives the bias.
         """
         clip = Clip(*map(np.asarray, clip))
@@ -89,7 +92,9 @@ class Scorer:
         return ask
 
     def _distinct(self, operator, keep_nthw):
-        """The different pictures [u h w] among those that cells are kept in, as removal.sources says, and which is which, [n t]."""
+        """The different pictures [u h w] among those that cells are kept in, as removal.sources says, and which is
+        which, [n t].
+        """
         parts = [self._sources(operator, keep) for (keep,) in self._chunks(keep_nthw)]
         source = np.concatenate(parts)[: len(keep_nthw)]
         shown, index = np.unique(source.reshape(-1, source[0, 0].size), axis=0, return_inverse=True)
@@ -174,10 +179,11 @@ def curves(
     draws: int = 4,
     seed: int = 0,
 ) -> list[perturbation.Curves]:
-    """Deletion and insertion of the same fraction of cells and of sounds together, each in its own order; scores [k 2], of each map.
+    """Deletion and insertion of the same fraction of cells and of sounds together, each in its own order; scores [k 2],
+    of each map.
 
-    Cells of all `valid` segments [t] have one order; segments that are not valid hold no units. `Curves.fraction` is the mean of the
-    true shares of cells and of sounds. Maps asked together share the pictures that are the same.
+    Cells of all `valid` segments [t] have one order; segments that are not valid hold no units. `Curves.fraction` is
+    the mean of the true shares of cells and of sounds. Maps asked together share the pictures that are the same.
     """
     removed = [_diagonal(map_, valid, fractions, draws, seed) for map_ in maps]
     masks = [(np.stack([cells, ~cells]), np.stack([sounds, ~sounds])) for cells, sounds in removed]
@@ -233,7 +239,9 @@ def surface(
 
 
 def segment_scores(score: Score, valid: np.ndarray, cells: int) -> np.ndarray:
-    """The class's logit with every subset of the valid segments left, pictures of so many cells and sounds together: float64 [2^v]."""
+    """The class's logit with every subset of the valid segments left, pictures of so many cells and sounds
+    together: float64 [2^v].
+    """
     kept_nv = aopc.subsets(int(valid.sum()))
     kept_nt = np.zeros((len(kept_nv), len(valid)), bool)
     kept_nt[:, valid] = kept_nv
@@ -241,7 +249,8 @@ def segment_scores(score: Score, valid: np.ndarray, cells: int) -> np.ndarray:
 
 
 def segment_aopc(scores: np.ndarray, valid: np.ndarray, maps_kt: np.ndarray) -> tuple[np.ndarray, float]:
-    """Where the order of each map lies from the worst (0) to the best (1), [k], and where a blind order does, from `segment_scores`.
+    """Where the order of each map lies from the worst (0) to the best (1), [k], and where a blind order does, from
+    `segment_scores`.
 
     NaN where the order makes no difference.
     """

@@ -1,4 +1,5 @@
-"""What the study consists of: from its config to one entry per trained network, with the config of its run and its folder.
+"""What the study consists of: from its config to one entry per trained network, with the config of its run and its
+folder.
 
 Read next: jobs.py, which works the entries off; measure.py, which measures one.
 """
@@ -66,7 +67,9 @@ def entries(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[En
 
 
 def run_config(config, variant: str, row: str, seed: int, workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """The config of one run: the variant's, with the row's fields, the seed, and the variant's data where none are named."""
+    """The config of one run: the variant's, with the row's fields, the seed, and the variant's data where none are
+    named.
+    """
     made = copy.deepcopy(config.variants[variant].run).lock()
     try:
         made.update(config.rows[row].fields)

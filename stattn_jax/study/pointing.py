@@ -13,7 +13,9 @@ from stattn_jax.study.networks import Shown
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """What is known of the clips' labels: boxes [k 5] and events [e 2] of each, affine maps, valid [n t], length of a segment (s)."""
+    """What is known of the clips' labels: boxes [k 5] and events [e 2] of each, affine maps, valid [n t], length of
+    a segment (s).
+    """
 
     boxes: list[np.ndarray]
     events: list[np.ndarray]
@@ -46,7 +48,9 @@ class Targets:
 
 
 def games(shown: Shown, targets: Targets) -> dict[str, np.ndarray]:
-    """Expected hits [n] in space (also with TorchRay's tolerance), time, both at once; energy inside the boxes; sparseness."""
+    """Expected hits [n] in space (also with TorchRay's tolerance), time, both at once; energy inside the boxes;
+    sparseness.
+    """
     where_nthw = _grids(shown.map.visual, targets.valid)
     spatial = {'boxes': targets.boxes, 'affines': targets.affines, 'segment_seconds': targets.seconds}
     when_nt = np.asarray(shown.when)

@@ -1,18 +1,19 @@
-"""Explanations of any network here after the fact, by its gradients or by what it says to changed clips, one clip a call.
+"""Explanations of any network here after the fact, by its gradients or by what it says to changed clips, one clip a
+call.
 
 All of `METHODS` have one signature, so that a caller can go through the table and `jax.vmap` over clips inside one jit:
 
     method(model, clip, absent, class_, key) -> Map
 
-What is explained is the logit of `class_`, an integer scalar. `absent` is the clip with everything removed (blurred, muted): the
-baseline of the gradients, and what occlusion and RISE put in. `key` is a random key, which RISE alone uses. A modality that the
-network does not have, and segments that are not valid, get 0. All raise ValueError, when traced, for frames that do not divide
-evenly into the model's cells. The values of picture and sound are in one unit in the first two methods and in occlusion; in Grad-CAM
-and RISE they compare within a modality alone.
+What is explained is the logit of `class_`, an integer scalar. `absent` is the clip with everything removed (blurred,
+muted): the baseline of the gradients, and what occlusion and RISE put in. `key` is a random key, which RISE alone uses.
+A modality that the network does not have, and segments that are not valid, get 0. All raise ValueError, when traced,
+for frames that do not divide evenly into the model's cells. The values of picture and sound are in one unit in the
+first two methods and in occlusion; in Grad-CAM and RISE they compare within a modality alone.
 
-A Stan must be built with `detach_evidence=False` here: its stop_gradient changes no logit, but hides what the picture's cells say
-from every gradient. For each clip of the caller's vmap integrated gradients hold `STEPS` clips at once, occlusion the frames with
-each cell hidden of one segment, RISE `CHUNK` clips. Read next: clips.py.
+A Stan must be built with `detach_evidence=False` here: its stop_gradient changes no logit, but hides what the picture's
+cells say from every gradient. For each clip of the caller's vmap integrated gradients hold `STEPS` clips at once,
+occlusion the frames with each cell hidden of one segment, RISE `CHUNK` clips. Read next: clips.py.
 """
 
 from collections.abc import Callable
@@ -28,12 +29,15 @@ from stattn_jax.study.clips import Clip, Map
 STEPS = 16
 # RISE: masks, the chance that a value of a mask is 1, and rows and columns of what is drawn for each frame.
 MASKS, KEPT, COARSE = 200, 0.5, 4
-# Masks that go through the network at once, for each clip of the caller's vmap; it divides MASKS, or XLA compiles a rest too.
+# Masks that go through the network at once, for each clip of the caller's vmap; it divides MASKS, or XLA compiles a
+# rest too.
 CHUNK = 10
 
 
 def gradient_input(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
-    """(clip - absent) * gradient at the clip, summed within cells and segments: the fall that the tangent there foretells."""
+    """(clip - absent) * gradient at the clip, summed within cells and segments: the fall that the tangent there
+    foretells.
+    """
     del key
     _patch(model, clip)
     return _along(model, clip, absent, _gradient(model, clip, class_))
@@ -51,15 +55,18 @@ def integrated_gradients(model: Encoders, clip: Clip, absent: Clip, class_: jax.
         between = jax.tree.map(lambda there, none: none + share * (there - none), clip[:2], absent[:2])
         return _gradient(model, Clip(*between, clip.valid), class_)
 
-    # Not lax.scan: within a loop XLA computes gradients of convolutions three times slower (jax 0.10.2 on CPU, 2026-11-23).
+    # Not lax.scan: within a loop XLA computes gradients of convolutions three times slower (jax 0.10.2 on CPU,
+    # 2026-11-23).
     gradients = jax.vmap(gradient)((jnp.arange(STEPS) + 0.5) / STEPS)
     return _along(model, clip, absent, jax.tree.map(lambda x: x.mean(axis=0), gradients))
 
 
 def grad_cam(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
-    """relu(sum_d w_d cell_d), w the mean gradient over a frame's cells as its trunk gives them; relu(gradient . vector) of the sound.
+    """relu(sum_d w_d cell_d), w the mean gradient over a frame's cells as its trunk gives them; relu(gradient . vector)
+    of the sound.
 
-    Each frame has its own w. A segment's sound is one vector, so that its gradient needs no mean. `absent` plays no part.
+    Each frame has its own w. A segment's sound is one vector, so that its gradient needs no mean. `absent` plays no
+    part.
     Source: Selvaraju et al., arXiv 1610.02391.
     """
     del absent, key
@@ -76,7 +83,8 @@ def grad_cam(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: 
 
 
 def occlusion(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
-    """The fall of the logit when `absent` takes the place of 3 x 3 cells around a cell, in its segment, or of a segment's sound.
+    """The fall of the logit when `absent` takes the place of 3 x 3 cells around a cell, in its segment, or of a
+    segment's sound.
 
     At the border the window is cut off. Source: Zeiler and Fergus, arXiv 1311.2901.
     """
@@ -104,11 +112,12 @@ def occlusion(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key:
 
 
 def rise(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
-    """sum_i (logit_i - mean logit) mask_i / (n p) over n = `MASKS` clips mixed of `clip` and `absent` by random masks, p = `KEPT`.
+    """sum_i (logit_i - mean logit) mask_i / (n p) over n = `MASKS` clips mixed of `clip` and `absent` by random masks,
+    p = `KEPT`.
 
-    The estimator of Petsiuk et al., arXiv 1806.07421, less the mean logit, whose noise would swamp the map. Picture: a frame's
-    mask is drawn 4 x 4, enlarged bilinearly to a fourth more than the frame and cut to it at a random place, as there; a cell's
-    is its pixels' mean. Sound: a segment is there or not.
+    The estimator of Petsiuk et al., arXiv 1806.07421, less the mean logit, whose noise would swamp the map. Picture: a
+    frame's mask is drawn 4 x 4, enlarged bilinearly to a fourth more than the frame and cut to it at a random place, as
+    there; a cell's is its pixels' mean. Sound: a segment is there or not.
     """
     _patch(model, clip)
     k_grid, k_shift, k_sound = jax.random.split(key, 3)
@@ -212,7 +221,9 @@ def _windows(model, clip):
 
 
 def _enlarge(grid_ij, shift, size):
-    """What is drawn [i j], enlarged bilinearly by (COARSE + 1) / COARSE times the frame's size and cut off at `shift`: [H W]."""
+    """What is drawn [i j], enlarged bilinearly by (COARSE + 1) / COARSE times the frame's size and cut off at
+    `shift`: [H W].
+    """
 
     def weights(side, start):
         # A tent for each drawn value; beyond the outermost centres they hold, as `jax.image.resize` has it.

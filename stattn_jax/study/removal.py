@@ -1,9 +1,10 @@
 """What a clip is like without some of its cells and some of its seconds of sound: removal at the input.
 
-Each removal puts something else in the place of what goes, and what that is decides what a network makes of it; so a study asks
-with several (PAIRS) and says which. Sound goes before the log-mel front-end, since a zero in a log-mel is a loud sound, and is
-made on the host; pictures in JAX, vmappable over clips and over what is kept. Segments are apart: what becomes of one segment's
-sound changes no other's patch, so that one patch a segment is all there is to know. Read next: perturb.py.
+Each removal puts something else in the place of what goes, and what that is decides what a network makes of it; so a
+study asks with several (PAIRS) and says which. Sound goes before the log-mel front-end, since a zero in a log-mel is a
+loud sound, and is made on the host; pictures in JAX, vmappable over clips and over what is kept. Segments are apart:
+what becomes of one segment's sound changes no other's patch, so that one patch a segment is all there is to know. Read
+next: perturb.py.
 """
 
 from typing import Literal
@@ -17,7 +18,8 @@ from stattn_jax.study.clips import Clip
 
 Picture = Literal['blur', 'mean', 'freeze']
 PAIRS = (('blur', 'mute'), ('mean', 'noise'), ('freeze', 'mean'))
-# In the setting 'feature' nothing is put in the place of what goes: the network's own masks take it away behind the trunks.
+# In the setting 'feature' nothing is put in the place of what goes: the network's own masks take it away behind the
+# trunks.
 SETTINGS = ('feature', *PAIRS)
 
 FADE_SECONDS = 0.015
@@ -39,9 +41,9 @@ def sound_absent(
 ) -> dict[str, np.ndarray]:
     """What takes the place of each segment's log-mel when its sound is removed: {operator: float32 [t f k]}.
 
-    'mute': the segment is silent, after a raised-cosine fade of 15 ms at its beginning and before one at its end. 'noise':
-    stationary Gaussian noise with the mean spectrum of the quietest tenth of the clip's windows. 'mean': `mean_fk`, the
-    training set's mean patch.
+    'mute': the segment is silent, after a raised-cosine fade of 15 ms at its beginning and before one at its end.
+    'noise': stationary Gaussian noise with the mean spectrum of the quietest tenth of the clip's windows. 'mean':
+    `mean_fk`, the training set's mean patch.
 
     Args:
       waveform: float [n], mono, at `mel.rate`, full scale 1; what is missing at its end is silence.
@@ -96,7 +98,9 @@ def without(
     operator: Picture,
     mean_hw3: jax.Array,
 ) -> Clip:
-    """One clip of which the cells `keep_thw` and the sounds `keep_t` (bool) are left; `absent_log_mel` [t f k] of `sound_absent`."""
+    """One clip of which the cells `keep_thw` and the sounds `keep_t` (bool) are left; `absent_log_mel` [t f k] of
+    `sound_absent`.
+    """
     frames = picture_without(operator, clip.frames, keep_thw & clip.valid[:, None, None], mean_hw3)
     return Clip(frames, jnp.where(keep_t[:, None, None], clip.log_mel, absent_log_mel), clip.valid)
 
@@ -104,9 +108,9 @@ def without(
 def picture_without(operator: Picture, frames: jax.Array, keep_thw: jax.Array, mean_hw3: jax.Array) -> jax.Array:
     """Frames [t H W 3] of one clip of which the cells `keep_thw` (bool) are left; H and W are multiples of h and w.
 
-    'blur': the place of a removed cell shows the frame blurred by a Gaussian, whose deviation is an eighth of the side. 'mean': the
-    training set's mean picture `mean_hw3`, [H W 3]. 'freeze': the same place at the nearest segment that keeps it, the earlier of two;
-    a cell kept nowhere shows the mean picture.
+    'blur': the place of a removed cell shows the frame blurred by a Gaussian, whose deviation is an eighth of the side.
+    'mean': the training set's mean picture `mean_hw3`, [H W 3]. 'freeze': the same place at the nearest segment that
+    keeps it, the earlier of two; a cell kept nowhere shows the mean picture.
     """
     return assemble(bank(frames, mean_hw3), sources(operator, keep_thw))
 

@@ -1,6 +1,7 @@
 """The study as a page and as a document: the same words, figures and tables in report.html and results.md.
 
-The page is one file that needs no network and no script: pictures are data URIs, folded tables are <details>. Everything that comes from
+The page is one file that needs no network and no script: pictures are data URIs, folded tables are <details>.
+Everything that comes from
 data is escaped. Its style is report.css. Read next: words.py for the sentences.
 """
 
@@ -23,7 +24,9 @@ TITLE = 'Stan and the others: does it recognise more, and are its explanations t
 
 
 class Story(NamedTuple):
-    """The study in words: which runs are there, what came out by variant, where Stan is not ahead, what the numbers hang on."""
+    """The study in words: which runs are there, what came out by variant, where Stan is not ahead, what the numbers
+    hang on.
+    """
 
     coverage: str
     outcome: dict[str, list[str]]
@@ -117,7 +120,10 @@ def _shortfalls(by_topic: dict[str, list[str]]) -> str:
     found = ['<section id="shortfalls"><h2>Where Stan is not ahead</h2>']
     for place, (topic, sentences) in enumerate(by_topic.items()):
         behind = sum(f': {BEHIND} ' in sentence for sentence in sentences)
-        count = f'{topic}: {len(sentences)} measures in which one or more are level or ahead, {behind} in which one or more are ahead'
+        count = (
+            f'{topic}: {len(sentences)} measures in which one or more are level or ahead, {behind} in which one or '
+            'more are ahead'
+        )
         told = _list(sentences) if sentences else f'<p>{NOWHERE}</p>'
         found.append(f'<details{"" if place else " open"}><summary>{escape(count)}</summary>{told}</details>')
     return ''.join(found) + '</section>'
@@ -135,7 +141,10 @@ def _examples(shown: Sequence[Example]) -> str:
     if not shown:
         return ''
     images = ''.join(_image(example.path, f'Example: {example.caption}', escape(example.caption)) for example in shown)
-    return f'<h3>Examples</h3><p class="note">Seed 0, the same clips for all; the frame is the true object, the shade the true event.</p>{images}'
+    return (
+        '<h3>Examples</h3><p class="note">Seed 0, the same clips for all; the frame is the true object, the shade the '
+        f'true event.</p>{images}'
+    )
 
 
 def _image(path, alternative, caption):

@@ -1,7 +1,7 @@
 """The measured runs of a study, and numbers over them with their intervals. Read next: cells.py, then tables.py.
 
-A number is a mean over test clips and over trainings of one row. Two networks are compared on the same clips, with their trainings drawn
-apart; two explanations of one network are compared training by training, since they share it.
+A number is a mean over test clips and over trainings of one row. Two networks are compared on the same clips, with
+their trainings drawn apart; two explanations of one network are compared training by training, since they share it.
 """
 
 import dataclasses
@@ -25,7 +25,8 @@ VARIANTS = ('events', 'lopsided', 'binding')
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One trained and measured network: what measures.json says, and the arrays of measures.npz, most of them [n] over test clips.
+    """One trained and measured network: what measures.json says, and the arrays of measures.npz, most of them [n] over
+    test clips.
 
     NaN where a clip has no value or was not measured.
     """
@@ -116,7 +117,9 @@ def first_explainer(runs: Sequence[Run]) -> str | None:
 
 
 def values(runs: Sequence[Run], name: str, stratum: str = '') -> np.ndarray | None:
-    """float [s n] of the runs that have a value under `name`, of the clips of a stratum ('small', 'partial'; '' for all)."""
+    """float [s n] of the runs that have a value under `name`, of the clips of a stratum ('small', 'partial'; '' for
+    all).
+    """
     return _stacked(runs, lambda run: _array(run, name), stratum)
 
 
@@ -170,7 +173,8 @@ def over_seeds(values_s: Sequence[float]) -> Cell:
 
 
 def rate(runs: Sequence[Run], name: str, count: str) -> Cell | None:
-    """A rate among a run's numbers, whose clips are known by their `count` alone: the interval that so many hits among them have.
+    """A rate among a run's numbers, whose clips are known by their `count` alone: the interval that so many hits among
+    them have.
 
     Trainings count as if the same clips were hard for all of them, which makes the interval the widest there is.
     """
@@ -184,7 +188,9 @@ def rate(runs: Sequence[Run], name: str, count: str) -> Cell | None:
 
 
 def mean_average_precision(runs: Sequence[Run]) -> Cell:
-    """Mean average precision over classes, mean over trainings; the interval draws clips, the trainings staying as they are."""
+    """Mean average precision over classes, mean over trainings; the interval draws clips, the trainings staying as
+    they are.
+    """
     labels_n = runs[0].arrays['labels']
     functions = [ap_of_draws(run.arrays['logits'], labels_n) for run in runs]
     found = bootstrap.statistic(lambda clips: float(np.mean([f(clips) for f in functions])), len(labels_n))

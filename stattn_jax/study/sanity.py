@@ -1,9 +1,11 @@
-"""Does an explanation depend on what it claims to explain: the trained parameters, the sound, the class, where and when things are?
+"""Does an explanation depend on what it claims to explain: the trained parameters, the sound, the class, where and when
+things are?
 
-An explanation function is `explain(model, clip, class_) -> Map` of one clip, pure JAX; pass the same object again and it is compiled
-once. `state` holds 'params' and 'rest', and whatever else, as a training state does. What comes back are NumPy arrays [n], one number
-per clip, whatever the `batch`. Maps are compared by their ranks (metrics/maps.py), over valid segments alone; NaN where a map is
-constant, such as one of zeros for a modality that a method says nothing of. Read next: inside.py, for what can be asked of a Stan alone.
+An explanation function is `explain(model, clip, class_) -> Map` of one clip, pure JAX; pass the same object again and
+it is compiled once. `state` holds 'params' and 'rest', and whatever else, as a training state does. What comes back are
+NumPy arrays [n], one number per clip, whatever the `batch`. Maps are compared by their ranks (metrics/maps.py), over
+valid segments alone; NaN where a map is constant, such as one of zeros for a modality that a method says nothing of.
+Read next: inside.py, for what can be asked of a Stan alone.
 """
 
 import functools
@@ -24,7 +26,8 @@ Explain = Callable[[nnx.Module, Clip, jax.Array], Map]
 # A run is seeded with small numbers; a re-drawn network must not start where the trained one did.
 FIRST_SEED = 10_000
 HEADS, PROJECTIONS, TRUNKS = ('head', 'visual_head', 'audio_head', 'bias'), ('value', 'audio_out'), ('visual', 'audio')
-# What stands between heads and projections in the kinds of models/, from the logits to the pixels; side by side in one line.
+# What stands between heads and projections in the kinds of models/, from the logits to the pixels; side by side in one
+# line.
 BETWEEN = (
     ('joint', 'ranks', 'shift', 'norm', 'prototypes'),
     ('lstms', 'layers', 'unit'),
@@ -43,8 +46,8 @@ BETWEEN = (
 def groups(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """The top-level names of a network's parameters by group, from the logits to the pixels.
 
-    The groups are heads, what stands between, called after its parts, projections and trunks. Raises ValueError for a name of no
-    known depth.
+    The groups are heads, what stands between, called after its parts, projections and trunks. Raises ValueError for a
+    name of no known depth.
     """
     names = set(names)
     levels = [('heads', HEADS), *(('', level) for level in BETWEEN), ('projections', PROJECTIONS), ('trunks', TRUNKS)]
@@ -58,7 +61,9 @@ def groups(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def redrawn(state: State, new: State, names: Collection[str]) -> State:
-    """The state with the parameters and statistics of these top-level names from `new`, a state of the same structure."""
+    """The state with the parameters and statistics of these top-level names from `new`, a state of the same
+    structure.
+    """
     return jax.tree_util.tree_map_with_path(
         lambda path, old, drawn: drawn if path[1].key in names else old, _only_model(state), _only_model(new)
     )
@@ -76,11 +81,12 @@ def randomisation(
     seeds: int = 5,
     batch: int = 16,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """How like the trained network's maps those of networks are whose groups are re-drawn one after another, heads first.
+    """How like the trained network's maps those of networks are whose groups are re-drawn one after another, heads
+    first.
 
     `fresh(seed)`: the state of a newly built network. Returns, of each group (the networks re-drawn down to it), what
-    `similarity` names, [n], mean over seeds; the trained network itself is in no mean. The cascade of Adebayo et al., arXiv
-    1810.03292.
+    `similarity` names, [n], mean over seeds; the trained network itself is in no mean. The cascade of Adebayo et al.,
+    arXiv 1810.03292.
     """
     ask = functools.partial(_maps, graphdef, explain=explain, clips=clips, classes_n=classes_n, batch=batch)
     trained = ask(state)
@@ -96,9 +102,10 @@ def randomisation(
 def similarity(map_: Map, other: Map, valid: np.ndarray, grid: tuple[int, int]) -> dict[str, np.ndarray]:
     """Of n clips' maps: rank correlation of values and magnitudes, and `visual_ssim`, the mean over frames; each [n].
 
-    For SSIM each map is first divided by its largest magnitude, since parameters that are re-drawn have another scale, and moved
-    into 0..1 with its zero at 1/2: a signed map turned around differs in level and in pattern, and SSIM, their product, would
-    call the two alike.
+    For SSIM each map is first divided by its largest magnitude, since parameters that are re-drawn have another scale,
+    and moved
+    into 0..1 with its zero at 1/2: a signed map turned around differs in level and in pattern, and SSIM, their product,
+    would call the two alike.
     """
     rows = []
     for there, seen, heard, other_seen, other_heard in zip(valid, *map_, *other, strict=True):
@@ -125,12 +132,12 @@ def heard(
     silence: float = float(np.log(0.01)),
     batch: int = 16,
 ) -> dict[str, np.ndarray]:
-    """Whether the visual map is guided by the sound: `other`, `silent`, `moved` are its rank correlations with that of the true
-    sound; `other_same`, ... whether the predicted class stays, bool [n].
+    """Whether the visual map is guided by the sound: `other`, `silent`, `moved` are its rank correlations with that of
+    the true sound; `other_same`, ... whether the predicted class stays, bool [n].
 
-    The other sound is that of the next clip of another class; the moved one is the clip's own, half its valid segments later.
-    A map that hardly changes is visual saliency. `silence`: the log-mel of nothing (data/media.py, ClipSpec.silence). Raises
-    ValueError where all classes are one.
+    The other sound is that of the next clip of another class; the moved one is the clip's own, half its valid segments
+    later. A map that hardly changes is visual saliency. `silence`: the log-mel of nothing (data/media.py,
+    ClipSpec.silence). Raises ValueError where all classes are one.
     """
     orders = np.array([questions.moved(valid)[0] for valid in clips.valid])
     sounds = {
@@ -189,8 +196,8 @@ def equivariance(
 ) -> dict[str, np.ndarray]:
     """Whether the maps follow the clip: rank correlation after undoing what was done to it, 1 for maps that follow.
 
-    `mirror_visual`, `mirror_audio`: the frames are mirrored left to right. `roll_visual`, `roll_audio`: the valid segments, with
-    picture and sound, come `by` segments later, the last ones first.
+    `mirror_visual`, `mirror_audio`: the frames are mirrored left to right. `roll_visual`, `roll_audio`: the valid
+    segments, with picture and sound, come `by` segments later, the last ones first.
     """
     ask = functools.partial(_maps, graphdef, state, explain, classes_n=classes_n, batch=batch)
     own = ask(clips=clips)

@@ -1,4 +1,6 @@
-"""From the measured networks to what people read: examples, tables, figures, report. Read next: tables.py, report.py."""
+"""From the measured networks to what people read: examples, tables, figures, report. Read next: tables.py,
+report.py.
+"""
 
 import os
 import pathlib

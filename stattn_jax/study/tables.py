@@ -1,6 +1,7 @@
 """From measured runs to all that people read of a study: study.json, tables, figures, results.md and the report.
 
-`write(load(workdir), workdir, facts)`. Read next: comparisons.py, faithfulness.py and explanations.py for what the tables hold, report.py for the page.
+`write(load(workdir), workdir, facts)`. Read next: comparisons.py, faithfulness.py and explanations.py for what the
+tables hold, report.py for the page.
 """
 
 import json
@@ -21,8 +22,9 @@ FORMAT = 'stattn_jax.study/1'
 def write(runs: Sequence[Run], folder: pathlib.Path, facts: dict[str, Any]) -> None:
     """Writes study.json, tables/*.csv, figures/*.png, results.md and report.html into `folder`, from what is there.
 
-    `facts`: what the numbers hang on, printed as it is (commit, versions, hardware, wall_seconds, ...); `expected`, the names
-    VARIANT/ROW-SEED of all runs of the study, is counted against the runs that are there. Files are replaced whole.
+    `facts`: what the numbers hang on, printed as it is (commit, versions, hardware, wall_seconds, ...); `expected`, the
+    names VARIANT/ROW-SEED of all runs of the study, is counted against the runs that are there. Files are replaced
+    whole.
     """
     folder, facts = pathlib.Path(folder), dict(facts)
     coverage, made = words.coverage(runs, facts.pop('expected')), make(runs)

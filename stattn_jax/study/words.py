@@ -1,4 +1,6 @@
-"""What the tables say, in sentences: what came out, and every comparison in which Stan is not ahead. Read next: report.py."""
+"""What the tables say, in sentences: what came out, and every comparison in which Stan is not ahead. Read next:
+report.py.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,14 +9,19 @@ from stattn_jax.runtime import summaries
 from stattn_jax.study.cells import AHEAD, BEHIND, LEVEL, Cell, Table, said
 
 ASKED = (
-    'Stan and the networks it is compared with were trained alike: same clips, same trunks, same number of steps. On data whose truth is known, '
-    'do they name the class; does what they show as important lie on the object and in the event (pointing); does removing it change the '
+    'Stan and the networks it is compared with were trained alike: same clips, same trunks, same number of steps. On '
+    'data whose truth is known, '
+    'do they name the class; does what they show as important lie on the object and in the event (pointing); does '
+    'removing it change the '
     'answer (faithfulness); and does it depend on the network and the sound at all (sanity)?'
 )
 READING = (
-    'Every number stands with its 95 % interval over test clips and trainings (percentile bootstrap). Differences are of the same clips: ahead '
-    'where the interval lies above 0, behind where below, level where it holds 0, which with few clips may only mean that the study is too '
-    'small to tell. Intervals are not widened for the number of comparisons: of many that are truly level, one in twenty is called otherwise.'
+    'Every number stands with its 95 % interval over test clips and trainings (percentile bootstrap). Differences are '
+    'of the same clips: ahead '
+    'where the interval lies above 0, behind where below, level where it holds 0, which with few clips may only mean '
+    'that the study is too '
+    'small to tell. Intervals are not widened for the number of comparisons: of many that are truly level, one in '
+    'twenty is called otherwise.'
 )
 
 
@@ -59,7 +66,10 @@ def _faithful(of):
         blind = _ours(of, 'faithfulness', 'blind order')
         against = _against(of['faithfulness'], 'Stan less this, features')
         chance = f' (a blind order: {blind.text("number")[0]})' if blind else ''
-        yield f'Removing seconds in the order of its terms has a normalised AOPC of {_value(found, "number")} of 1{chance}{against}.'
+        yield (
+            f'Removing seconds in the order of its terms has a normalised AOPC of {_value(found, "number")} of '
+            f'1{chance}{against}.'
+        )
 
 
 def _ours(of: dict[str, Table], name: str, column: str) -> Cell | None:

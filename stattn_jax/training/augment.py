@@ -1,6 +1,8 @@
-"""Augmentation on the device: one random crop, flip and colour shift a clip for its frames, SpecAugment for its log-mel.
+"""Augmentation on the device: one random crop, flip and colour shift a clip for its frames, SpecAugment for its
+log-mel.
 
-Everything is drawn from the key given, so that a step stays a pure function of (state, batch); `axis` names the devices that share the
+Everything is drawn from the key given, so that a step stays a pure function of (state, batch); `axis` names the devices
+that share the
 batch, whose clips are augmented as on one. Read next: draws.py, step.py.
 """
 
@@ -16,12 +18,14 @@ from stattn_jax.training.draws import Rows
 class Augment:
     """How strongly to augment; the zero of each field (1 for `crop`) switches it off.
 
-    crop: smallest side of the random crop as a share of the frame's. flip: probability of mirroring. colour: largest relative
-    change of brightness, and a third of it as shift of each channel. mel_bands, mel_frames: largest width of the band and
-    frame masks of SpecAugment (arXiv 1904.08779). mel_shift: largest cyclic shift of a segment's log-mel, in frames. mel_gain:
-    largest change of loudness, a natural logarithm of the bands' ratio. mel_background: largest share of another clip's
-    sound that is added. feature_dropout: probability that a channel of a frame's extracted features is zero. mixup: alpha of the
-    beta law (arXiv 1710.09412).
+    crop: smallest side of the random crop as a share of the frame's. flip: probability of mirroring. colour: largest
+    relative change of brightness, and a third of it as shift of each channel. mel_bands, mel_frames: largest width of
+    the band and
+    frame masks of SpecAugment (arXiv 1904.08779). mel_shift: largest cyclic shift of a segment's log-mel, in frames.
+    mel_gain: largest change of loudness, a natural logarithm of the bands' ratio. mel_background: largest share of
+    another clip's
+    sound that is added. feature_dropout: probability that a channel of a frame's extracted features is zero. mixup:
+    alpha of the beta law (arXiv 1710.09412).
     """
 
     crop: float = 1.0
@@ -75,10 +79,11 @@ def augment_mel(
     mel_log: tuple[float, float],
     axis: str | None = None,
 ) -> jax.Array:
-    """Shifts, loudness and background, then SpecAugment without time warping (one band mask and one frame mask a segment): [b t f k].
+    """Shifts, loudness and background, then SpecAugment without time warping (one band mask and one frame mask a
+    segment): [b t f k].
 
-    others: the log-mel of other clips [b t f k], which serves as background. mel_log: the front end's scale and offset, log-mel =
-    scale * ln(energy + offset). Masks are filled with the clip's mean.
+    others: the log-mel of other clips [b t f k], which serves as background. mel_log: the front end's scale and offset,
+    log-mel = scale * ln(energy + offset). Masks are filled with the clip's mean.
     """
     b, t, f, k = log_mel.shape
     clips = Rows(b, axis)
@@ -107,10 +112,11 @@ def _energy(log_mel, scale, offset):
 
 
 def augment_features(key: jax.Array, cells: jax.Array, aug: Augment, axis: str | None = None) -> jax.Array:
-    """Zeroes channels of each frame's extracted features [b t h w d], all cells of a frame alike, and scales up the others.
+    """Zeroes channels of each frame's extracted features [b t h w d], all cells of a frame alike, and scales up the
+    others.
 
-    A frozen trunk's features tell training frames from each other; without this the per-cell classifier learns them by heart
-    (docs/log.md, 2026-11-27).
+    A frozen trunk's features tell training frames from each other; without this the per-cell classifier learns them by
+    heart (docs/log.md, 2026-11-27).
     """
     if not aug.feature_dropout:
         return cells

@@ -1,15 +1,17 @@
 """Losses on the network's logits and on its parts, all in float32; the weights come from cfg.loss.
 
-What each part is for (docs/log.md has the numbers): `audio` and `picture` train each path alone, so that neither can hide behind
-the other; `cells` trains what a cell says without letting the sound choose the cell; `match` trains the null cell; `swap` and `foreign`
-say what the picture's terms should be when the sound is another clip's; `attention` trains the attention on the cells' own evidence. Read next: training/step.py.
+What each part is for (docs/log.md has the numbers): `audio` and `picture` train each path alone, so that neither can
+hide behind the other; `cells` trains what a cell says without letting the sound choose the cell; `match` trains the
+null cell; `swap` and `foreign` say what the picture's terms should be when the sound is another clip's; `attention`
+trains the attention on the cells' own evidence. Read next: training/step.py.
 """
 
 import jax
 import jax.numpy as jnp
 import optax
 
-# Probabilities are raised to this power, so that many improbable seconds do not outweigh the few in which a class is heard.
+# Probabilities are raised to this power, so that many improbable seconds do not outweigh the few in which a class is
+# heard.
 HEARD_POWER = 4
 
 
@@ -36,7 +38,9 @@ def alone(out: dict[str, jax.Array], modality: int) -> jax.Array:
 
 
 def undecided(logits_bc: jax.Array) -> jax.Array:
-    """How far the classes are from equal, KL(uniform || softmax): [b]. For what a picture says to another clip's sound."""
+    """How far the classes are from equal, KL(uniform || softmax): [b]. For what a picture says to another clip's
+    sound.
+    """
     return -jax.nn.log_softmax(logits_bc).mean(-1) - jnp.log(logits_bc.shape[-1])
 
 
@@ -46,14 +50,15 @@ def cell_evidence(out: dict[str, jax.Array]) -> jax.Array:
 
 
 def heard(out: dict[str, jax.Array], valid_bt: jax.Array, *, multi_label: bool) -> jax.Array:
-    """When each class is heard, by the sound of each segment alone: [b t c], sums to 1 over valid segments, no gradient.
+    """When each class is heard, by the sound of each segment alone: [b t c], sums to 1 over valid segments, no
+    gradient.
 
     The class's probability from that second's sound to the power HEARD_POWER, normalised over segments.
 
-    It says at which seconds a label's object should be in the picture, so that a loss on the picture asks few frames and not the
-    whole clip. All the seconds in which the label is heard count alike: a softmax of scores over time would end on one of them, the
-    same in every epoch, and few frames are soon learned by heart. The weights of a label serve all classes alike: which seconds are
-    chosen cannot tell the class.
+    It says at which seconds a label's object should be in the picture, so that a loss on the picture asks few frames
+    and not the whole clip. All the seconds in which the label is heard count alike: a softmax of scores over time would
+    end on one of them, the same in every epoch, and few frames are soon learned by heart. The weights of a label serve
+    all classes alike: which seconds are chosen cannot tell the class.
     """
     logits_btc = out['bias'] + out['segment_scores'][:, 1]
     probability = jax.nn.sigmoid(logits_btc) if multi_label else jax.nn.softmax(logits_btc)
@@ -75,10 +80,11 @@ def cells(
     multi_label: bool,
     sharpness: float,
 ) -> jax.Array:
-    """Classification of single frames by their cells' evidence, whatever the sound, at the seconds when the label is heard: [b].
+    """Classification of single frames by their cells' evidence, whatever the sound, at the seconds when the label is
+    heard: [b].
 
-    A frame's logit is `frame_logits`. A frame with several labels, or none, is classified per class, the absent ones at all valid
-    seconds.
+    A frame's logit is `frame_logits`. A frame with several labels, or none, is classified per class, the absent ones at
+    all valid seconds.
     """
     frame_btc = frame_logits(evidence_btsc, sharpness)
     shares_bc = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
@@ -98,11 +104,12 @@ def attention(
     sharpness: float,
     cell_mask_bts: jax.Array | None = None,
 ) -> jax.Array:
-    """Cross-entropy of the attention, among cells, against the cells' responsibility for the label where it is heard: [b].
+    """Cross-entropy of the attention, among cells, against the cells' responsibility for the label where it is heard:
+    [b].
 
-    The responsibility of a cell is its share in the log-mean-exp of `cells`, softmax(sharpness * evidence) over cells, without gradient:
-    the sound learns to find the cells that the picture's classifier, which no sound steers, takes for the label. All heads learn the
-    same. `cell_mask_bts` is False for cells that training removed.
+    The responsibility of a cell is its share in the log-mean-exp of `cells`, softmax(sharpness * evidence) over cells,
+    without gradient: the sound learns to find the cells that the picture's classifier, which no sound steers, takes for
+    the label. All heads learn the same. `cell_mask_bts` is False for cells that training removed.
     """
     logits_btsc = sharpness * evidence_btsc
     if cell_mask_bts is not None:
@@ -114,19 +121,25 @@ def attention(
 
 
 def seen(evidence_btsc: jax.Array, heard_bt: jax.Array, *, multi_label: bool, sharpness: float) -> jax.Array:
-    """The probability of each class from the frames alone, by their cells' classifier, over the seconds `heard`: [b c], no gradient."""
+    """The probability of each class from the frames alone, by their cells' classifier, over the seconds `heard`: [b
+    c], no gradient.
+    """
     logits_btc = frame_logits(evidence_btsc, sharpness)
     probability = jax.nn.sigmoid(logits_btc) if multi_label else jax.nn.softmax(logits_btc)
     return jax.lax.stop_gradient(jnp.einsum('btc,bt->bc', probability, heard_bt))
 
 
 def match(odds_bt: jax.Array, heard_bt: jax.Array, matched: bool) -> jax.Array:
-    """-log P(the sound has, or has not, a visible source) from the match's log-odds, over the seconds when the label is heard: [b]."""
+    """-log P(the sound has, or has not, a visible source) from the match's log-odds, over the seconds when the
+    label is heard: [b].
+    """
     return jnp.sum(jax.nn.softplus(-odds_bt if matched else odds_bt) * heard_bt, axis=1)
 
 
 def other_clips(arrays, shift: int, axis: str | None):
-    """Row i becomes row i - shift of the global batch, cyclically; the rows of other devices of `axis` come from neighbours."""
+    """Row i becomes row i - shift of the global batch, cyclically; the rows of other devices of `axis` come from
+    neighbours.
+    """
 
     def roll(x):
         if axis is None:

@@ -1,4 +1,6 @@
-"""The optimiser and its schedule: gradient clipping, AdamW or SGD, linear warm-up and cosine decay. Read next: training/step.py."""
+"""The optimiser and its schedule: gradient clipping, AdamW or SGD, linear warm-up and cosine decay. Read next:
+training/step.py.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +28,8 @@ def make_optimiser(
 ) -> optax.GradientTransformation:
     """'adamw' or 'sgd' behind clipping by the global norm; only matrices and kernels decay, not biases and norms.
 
-    visual_lr, audio_lr: factors of the learning rate for all parameters of a trunk. layer_decay: a factor from layer to layer of a
-    transformer trunk, from its last block backwards (layer-wise decay of Clark et al., arXiv 2003.10555).
+    visual_lr, audio_lr: factors of the learning rate for all parameters of a trunk. layer_decay: a factor from layer to
+    layer of a transformer trunk, from its last block backwards (layer-wise decay of Clark et al., arXiv 2003.10555).
     Raises ValueError for another name.
     """
     if name == 'adamw':
@@ -46,7 +48,9 @@ def make_optimiser(
 
 
 def _scale_trunks(factors: dict[str, float], layer_decay: float) -> optax.GradientTransformation:
-    """Multiplies the updates of each trunk's parameters, which include the decay of weights, by `learning_rate_factor`."""
+    """Multiplies the updates of each trunk's parameters, which include the decay of weights, by
+    `learning_rate_factor`.
+    """
 
     def scale(updates, _):
         depths = {name: _depth(updates.get(name, {})) for name in factors}
@@ -65,7 +69,8 @@ def _depth(trunk) -> int:
 def learning_rate_factor(path: list, factors: dict[str, float], layer_decay: float, depths: dict[str, int]) -> float:
     """The factor of the learning rate for the parameter at `path`, a list of keys from the model on.
 
-    factors: of each trunk. depths: blocks of each trunk, 0 where it is no transformer. Embeddings count as the layer before block 0.
+    factors: of each trunk. depths: blocks of each trunk, 0 where it is no transformer. Embeddings count as the layer
+      before block 0.
     """
     trunk = path[0]
     if trunk not in factors:
@@ -88,7 +93,9 @@ def _clip(most: float) -> optax.GradientTransformation:
 
 
 def norm(tree) -> jax.Array:
-    """The Euclidean norm of all leaves together; optax.tree.norm in a form that XLA is fast at on a CPU (docs/log.md, sums on the CPU)."""
+    """The Euclidean norm of all leaves together; optax.tree.norm in a form that XLA is fast at on a CPU
+    (docs/log.md, sums on the CPU).
+    """
     return jnp.sqrt(sum(_sum_of_squares(x) for x in jax.tree.leaves(tree)))
 
 

@@ -1,9 +1,10 @@
 """One pure training step and one pure evaluation step; the strategy in runtime/parallel.py compiles them.
 
-The state is a dict of arrays {params, rest, opt_state, score_mean, seed, step}; score_mean only for a model that is a sum of terms
-(`model.additive`), as are the parts of the loss beside the main one. Everything random comes from fold_in(key(seed), step); the seed is
-in the state, not in the program, so that runs of another seed find it compiled. `axis` names the devices that share the batch, None on
-one; on any number a step is the same, its random numbers too. Read next: training/losses.py.
+The state is a dict of arrays {params, rest, opt_state, score_mean, seed, step}; score_mean only for a model that is a
+sum of terms (`model.additive`), as are the parts of the loss beside the main one. Everything random comes from
+fold_in(key(seed), step); the seed is in the state, not in the program, so that runs of another seed find it compiled.
+`axis` names the devices that share the batch, None on one; on any number a step is the same, its random numbers too.
+Read next: training/losses.py.
 """
 
 import dataclasses
@@ -31,10 +32,14 @@ Batch = dict[str, jax.Array]
 class Loss:
     """Weights of the parts of the loss, beside the main one of weight 1; what each is for stands in training/losses.py.
 
-    binary: each class is a yes or no of its own, as with several labels or none. smoothing: of the labels. audio, picture: each path alone. cells: class evidence of single frames, pooled over cells at `cells_sharpness`.
-    match: sound against its own picture and against `negatives` other clips' pictures. swap: with another clip's sound, the picture's
-    contribution must not decide. attention: the attention must find the cells that the picture's own classifier takes for the label.
-    foreign: with another clip's sound, the picture's contribution must be what that classifier sees, as far as it can tell.
+    binary: each class is a yes or no of its own, as with several labels or none. smoothing: of the labels. audio,
+      picture: each path alone. cells: class evidence of single frames, pooled over cells at `cells_sharpness`.
+    match: sound against its own picture and against `negatives` other clips' pictures. swap: with another clip's sound,
+      the picture's
+    contribution must not decide. attention: the attention must find the cells that the picture's own classifier takes
+    for the label.
+    foreign: with another clip's sound, the picture's contribution must be what that classifier sees, as far as it can
+      tell.
     """
 
     binary: bool = False
@@ -131,7 +136,8 @@ def train_step(
 
 def _mean_over(axis: str, tree):
     """The tree's means over devices by one reduction of one vector, whatever the compiler makes of many."""
-    # Each device's share is divided before it is joined: behind the reduction XLA divides all of the vector for each leaf anew.
+    # Each device's share is divided before it is joined: behind the reduction XLA divides all of the vector for each
+    # leaf anew.
     shares = jax.tree.map(lambda x: x / jax.lax.axis_size(axis), tree)
     vector, unravel = jax.flatten_util.ravel_pytree(shares)
     return unravel(jax.lax.psum(vector, axis))
@@ -156,7 +162,9 @@ def read_inputs(batch: Batch) -> dict[str, jax.Array]:
 def loss_parts(
     model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | None, cell_mask_bts: jax.Array | None = None
 ) -> dict[str, jax.Array]:
-    """Each part of the loss that has a weight, averaged over the clips at hand; of a model without terms the main part alone."""
+    """Each part of the loss that has a weight, averaged over the clips at hand; of a model without terms the main
+    part alone.
+    """
 
     def classify(logits_bc):
         targets = labels_bc if loss.binary else labels_bc / labels_bc.sum(-1, keepdims=True)
@@ -257,7 +265,9 @@ def drop_masks(
 def forward(
     graphdef: nnx.GraphDef, state: State, batch: Batch, *, frame_size: int
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The model as it is used, without augmentation or dropout: batch -> (logits [b c], out); rows do not depend on each other."""
+    """The model as it is used, without augmentation or dropout: batch -> (logits [b c], out); rows do not depend on
+    each other.
+    """
     model = nnx.merge(graphdef, state['params'], state['rest'])
     inputs = read_inputs(batch)
     if has_pixels(batch):

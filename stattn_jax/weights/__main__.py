@@ -152,8 +152,11 @@ _COMMANDS = {
     'convert': (_convert, 1, 'out'),
 }
 
+
 def console() -> int:
-    """`main` on the CPU: shapes are all that it needs of JAX, and an accelerator may be in use by another process, or absent."""
+    """`main` on the CPU: shapes are all that it needs of JAX, and an accelerator may be in use by another process,
+    or absent.
+    """
     jax.config.update('jax_platforms', 'cpu')
     return main()
 

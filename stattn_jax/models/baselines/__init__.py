@@ -1,4 +1,5 @@
-"""The models that Stan is compared with: same trunks, same inputs, same step; only what comes behind the trunks differs.
+"""The models that Stan is compared with: same trunks, same inputs, same step; only what comes behind the trunks
+differs.
 
 `KINDS` names them as cfg.model.kind does. Read next: compared.py.
 """

@@ -1,13 +1,16 @@
-"""AVEL (Tian et al., arXiv 1803.08842): audio-guided attention on the cells, a BiLSTM for each modality, the best segment.
+"""AVEL (Tian et al., arXiv 1803.08842): audio-guided attention on the cells, a BiLSTM for each modality, the best
+segment.
 
-Two forms, for the released code (github.com/YapengTian/AVE-ECCV18, models_weakly.py) computes another attention than the paper:
+Two forms, for the released code (github.com/YapengTian/AVE-ECCV18, models_weakly.py) computes another attention than
+the paper:
 
     paper   score of cell i = w . tanh(P u_i + Q a),        Q a one number for each hidden unit, the same for all cells
     code    score of cell i = w . tanh(P u_i + (Q a)_i 1),  Q a one number for each cell, the same for all hidden units
 
-In the code's form the sound is a preference for places: it runs only because hidden units and cells are 49 alike, it does not
-move with the object, and even equal cells get unequal weights. Here the cells are those of the frame size it was built for.
-It is trained weakly, by the maximum of the segments' scores, without the code's softmax inside the network. Read next: han.py.
+In the code's form the sound is a preference for places: it runs only because hidden units and cells are 49 alike, it
+does not move with the object, and even equal cells get unequal weights. Here the cells are those of the frame size it
+was built for. It is trained weakly, by the maximum of the segments' scores, without the code's softmax inside the
+network. Read next: han.py.
 """
 
 import jax

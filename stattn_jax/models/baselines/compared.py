@@ -1,6 +1,8 @@
-"""What compared models share: the trunks of Stan before them, one way to take units away, one way to show what they show.
+"""What compared models share: the trunks of Stan before them, one way to take units away, one way to show what they
+show.
 
-They get what Stan gets (same trunks, inputs, masks) and give (logits, out). Read next: fusion.py, intrinsic.py, avel.py, han.py.
+They get what Stan gets (same trunks, inputs, masks) and give (logits, out). Read next: fusion.py, intrinsic.py,
+avel.py, han.py.
 """
 
 import dataclasses
@@ -28,8 +30,8 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What a clip offers: values [b t s d] and audio [b t d] in float32, zero where taken away; cells bool [b t s] and units
-    bool [b m t] that are left, a cell only where its picture is.
+    """What a clip offers: values [b t s d] and audio [b t d] in float32, zero where taken away; cells bool [b t s] and
+    units bool [b m t] that are left, a cell only where its picture is.
     """
 
     values: jax.Array | None
@@ -86,7 +88,8 @@ class Compared(Encoders):
         raise NotImplementedError
 
     def maps(self, out: Out, classes_b: jax.Array) -> Maps:
-        """What this model itself shows for a class of each clip: where [b t s] and when [b t]; None for what it does not show.
+        """What this model itself shows for a class of each clip: where [b t s] and when [b t]; None for what it does
+        not show.
 
         Larger is more; the numbers compare within a clip alone, and mean nothing at segments that are not valid.
         """

@@ -1,7 +1,9 @@
-"""Representation learners: one vector a segment from its picture and its sound, the mean over segments, one linear layer.
+"""Representation learners: one vector a segment from its picture and its sound, the mean over segments, one linear
+layer.
 
-The picture is the mean of its cells. Fusing each segment before the mean gives them what a clip's mean would lose: which picture
-goes with which sound. They show nothing of themselves. Formulas: FiLM arXiv 1709.07871, GMU 1702.01992, LMF 1806.00064.
+The picture is the mean of its cells. Fusing each segment before the mean gives them what a clip's mean would lose:
+which picture goes with which sound. They show nothing of themselves. Formulas: FiLM arXiv 1709.07871, GMU 1702.01992,
+LMF 1806.00064.
 Read next: mbt.py.
 """
 

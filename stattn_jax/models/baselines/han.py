@@ -1,12 +1,14 @@
 """HAN with attentive MMIL pooling (Tian et al., arXiv 2007.10558): video parsing from labels of whole clips.
 
-One hybrid layer, the same weights for both modalities with their roles swapped, as released (github.com/YapengTian/AVVP-ECCV20,
+One hybrid layer, the same weights for both modalities with their roles swapped, as released
+(github.com/YapengTian/AVVP-ECCV20,
 nets/net_audiovisual.py): x <- norm(x + self(x) + cross(x, y)), then a feed-forward layer. Then per class
 
     p = sum_tm W_time W_modality sigmoid(score),   W_time a softmax over time, W_modality a softmax over the modalities
 
-Both softmaxes are published so, though their product does not sum to 1 and p is clamped to (0, 1). Logits are log(p / (1 - p)), so
-that a sigmoid gives p back. Without the paper's dropout and its losses on either modality's own p: one step trains all models here.
+Both softmaxes are published so, though their product does not sum to 1 and p is clamped to (0, 1). Logits are log(p /
+(1 - p)), so that a sigmoid gives p back. Without the paper's dropout and its losses on either modality's own p: one
+step trains all models here.
 """
 
 import jax
@@ -17,7 +19,8 @@ from stattn_jax.models.baselines.compared import Compared, Evidence, Maps, Out, 
 from stattn_jax.models.dense import Linear
 from stattn_jax.models.pooling import softmax_among
 
-# The code clamps to [1e-7, 1 - 1e-7]; float32 knows nothing between 1 - 6e-8 and 1, and the gradient of log(1 - p) needs room.
+# The code clamps to [1e-7, 1 - 1e-7]; float32 knows nothing between 1 - 6e-8 and 1, and the gradient of log(1 - p)
+# needs room.
 CLAMP = 1e-6
 
 
@@ -61,5 +64,7 @@ class Han(Compared):
         return jnp.log(p) - jnp.log1p(-p), {'said': said}
 
     def maps(self, out: Out, classes_b: jax.Array) -> Maps:
-        """What each segment adds to p, by its picture and its sound; the picture was one vector, so nothing says where."""
+        """What each segment adds to p, by its picture and its sound; the picture was one vector, so nothing says
+        where.
+        """
         return None, of_class(out['said'].sum(axis=1), classes_b)

@@ -1,4 +1,6 @@
-"""Networks that show what they see by how they are built: CAM, gated attention MIL and a prototype head. Read next: avel.py."""
+"""Networks that show what they see by how they are built: CAM, gated attention MIL and a prototype head. Read next:
+avel.py.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +15,11 @@ EPSILON = 1e-4
 
 
 class Cam(Compared):
-    """Class activation maps (arXiv 1512.04150): each cell joined with its segment's sound, the global average, a linear layer.
+    """Class activation maps (arXiv 1512.04150): each cell joined with its segment's sound, the global average, a linear
+    layer.
 
-    Averaging is linear, so that the map of a class is an exact share of its logit. A segment whose picture is taken away is one of
-    empty cells.
+    Averaging is linear, so that the map of a class is an exact share of its logit. A segment whose picture is taken
+    away is one of empty cells.
     """
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
@@ -70,7 +73,8 @@ class Mil(Compared):
 class Proto(Compared):
     """Prototypes (ProtoPNet, arXiv 1806.10574): ten a class and modality, the best match in the clip, a linear layer.
 
-    The match of a cell or a second of sound at squared distance d is log((d + 1) / (d + 1e-4)), the best one that of the closest. It is
+    The match of a cell or a second of sound at squared distance d is log((d + 1) / (d + 1e-4)), the best one that of
+    the closest. It is
     trained by its classification alone: no cluster and separation losses, and no projection onto training patches.
     """
 
@@ -101,8 +105,8 @@ class Proto(Compared):
         return logits, out
 
     def maps(self, out: Out, classes_b: jax.Array) -> Maps:
-        """The matches with the class's own prototypes, weighted as its logit weighs them: of each cell; of a segment's best cell
-        and its sound.
+        """The matches with the class's own prototypes, weighted as its logit weighs them: of each cell; of a segment's
+        best cell and its sound.
         """
         return of_class(out['cells'], classes_b), of_class(out['picture'] + out['sound'], classes_b)
 

@@ -1,10 +1,11 @@
 """The bottleneck transformer (MBT, arXiv 2107.00135), small: one layer a modality, then two that meet in four tokens.
 
-Smaller than the published one (12 layers on raw patches of 8 frames): tokens are the trunk's cells and the segment's sound, and every segment
-is read on its own, like one of its views, whose logits are averaged. Frames of more than 49 cells give a token for every 2 x 2 of them, which
-makes its part of a training step on a CPU four times cheaper. No position embedding: no model here tells where a cell
-lies. Each modality updates its copy of the bottleneck, the copies are averaged, and so are the logits of the class tokens of
-both modalities, by one shared layer, as in google-research/scenic (projects/av_mae/mbt.py). Read next: intrinsic.py.
+Smaller than the published one (12 layers on raw patches of 8 frames): tokens are the trunk's cells and the segment's
+sound, and every segment is read on its own, like one of its views, whose logits are averaged. Frames of more than 49
+cells give a token for every 2 x 2 of them, which makes its part of a training step on a CPU four times cheaper. No
+position embedding: no model here tells where a cell lies. Each modality updates its copy of the bottleneck, the copies
+are averaged, and so are the logits of the class tokens of both modalities, by one shared layer, as in
+google-research/scenic (projects/av_mae/mbt.py). Read next: intrinsic.py.
 """
 
 import jax
@@ -34,7 +35,9 @@ class Layer(nnx.Module):
 
 
 class Mbt(Compared):
-    """Class tokens of picture and sound that exchange what they know through `BOTTLENECK` tokens; width `hidden`, a multiple of 4."""
+    """Class tokens of picture and sound that exchange what they know through `BOTTLENECK` tokens; width `hidden`, a
+    multiple of 4.
+    """
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)
@@ -72,7 +75,9 @@ class Mbt(Compared):
         return mean_among(logits, evidence.units, axis=(1, 2)), {}
 
     def _patches(self, evidence: Evidence) -> tuple[jax.Array, jax.Array]:
-        """The picture's tokens [b t p d] and whether something of them is left [b t p]: cells, or means of 2 x 2 of them."""
+        """The picture's tokens [b t p d] and whether something of them is left [b t p]: cells, or means of 2 x 2 of
+        them.
+        """
         rows, columns = self.rows_columns
         if rows * columns <= MOST_CELLS or rows % 2 or columns % 2:
             return evidence.values, evidence.cells

@@ -210,7 +210,8 @@ def _trunk(outputs, stride, multiple):
 TRUNKS = {
     'visual': {
         'efficientnet_lite0': _trunk((4,), 16, 1),
-        # The last stage of stride 16 sees most of a frame of 128 pixels; the earlier ones tell better which cell it is (docs/log.md).
+        # The last stage of stride 16 sees most of a frame of 128 pixels; the earlier ones tell better which cell it is
+        # (docs/log.md).
         'efficientnet_lite0_multi': _trunk((2, 3, 4), 16, 16),
     },
     'audio': {},

@@ -8,7 +8,9 @@ from stattn_jax.models.norm import make_norm
 
 
 class Precomputed(nnx.Module):
-    """Standardises each feature and maps it by one layer; a cell's output depends on that cell alone, wherever it lies."""
+    """Standardises each feature and maps it by one layer; a cell's output depends on that cell alone, wherever it
+    lies.
+    """
 
     def __init__(self, inputs: int, width: int, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
         self.width = width

@@ -31,7 +31,8 @@ class Published:
 
     name: the path of a parameter or statistic in our module ('layers/0/1/convs/0/kernel') to its published name
       ('layer1.1.conv1.weight'); a kernel's axes are turned by rule (stattn_jax/weights/match.py).
-    dropped: regular expressions of published tensors that a trunk has no use for, such as the classifier's; they must match whole names.
+    dropped: regular expressions of published tensors that a trunk has no use for, such as the classifier's; they must
+      match whole names.
     prefixes: what may stand before all names of a file ('module.', 'backbone.').
     source: in words, where the weights come from and where they can be had. licence: of the published weights.
     packages: weights that a Python package holds, by the name that config.model.visual_weights gives them.
@@ -56,8 +57,8 @@ class Published:
 class Trunk:
     """A network that can stand behind frames or log-mel.
 
-    build: build(axis_name=..., dtype=..., rngs=...) -> module with `width`; module(x, train=...) maps normalised frames [b H W 3] to cells
-      [b h w width] (`modality` 'visual'), or log-mel [b f k] to [b width] ('audio').
+    build: build(axis_name=..., dtype=..., rngs=...) -> module with `width`; module(x, train=...) maps normalised frames
+      [b H W 3] to cells [b h w width] (`modality` 'visual'), or log-mel [b f k] to [b width] ('audio').
     stride: pixels of a cell's side; a frame of H rows has ceil(H / stride) rows of cells. 0 for audio.
     frame_size: side (pixels) of the frames that the weights were trained on; 0 if there are none.
     multiple: the side of a frame must be a multiple of this many pixels.
@@ -82,7 +83,9 @@ MEL_MEAN, MEL_STD = (-3.0,), (2.0,)
 
 
 def trunks(modality: str) -> dict[str, Trunk]:
-    """The trunks for frames ('visual') or for log-mel ('audio'), by the name that config.model.visual or .audio gives them."""
+    """The trunks for frames ('visual') or for log-mel ('audio'), by the name that config.model.visual or .audio
+    gives them.
+    """
     return {name: trunk for module in _modules() for name, trunk in module.TRUNKS[modality].items()}
 
 

@@ -11,8 +11,9 @@ from stattn_jax.models.norm import make_norm
 from stattn_jax.models.pooling import largest
 from stattn_jax.models.trunks.registry import MEL_MEAN, MEL_STD, Trunk
 
-# (inputs, outputs, kernel, stride) of each convolution; the strides make 8 in all. The first stride of `tiny` halves the time of a
-# training step on a CPU; where objects are small and cluttered, `small` points better (docs/log.md, 2026-11-22).
+# (inputs, outputs, kernel, stride) of each convolution; the strides make 8 in all. The first stride of `tiny` halves
+# the time of a training step on a CPU; where objects are small and cluttered, `small` points better (docs/log.md,
+# 2026-11-22).
 SIZES = {
     'tiny': ((3, 32, 7, 4), (32, 64, 3, 2), (64, 64, 3, 1)),
     'small': ((3, 16, 5, 2), (16, 32, 3, 2), (32, 64, 3, 2), (64, 96, 3, 1)),
