@@ -22,8 +22,8 @@ from jax.experimental import multihost_utils
 
 from stattn_jax import run, score
 from stattn_jax.data import pipeline, records, source
-from stattn_jax.explain import contributions
 from stattn_jax.metrics import classification
+from stattn_jax.models import contributions
 from stattn_jax.runtime import summaries
 from stattn_jax.training import losses, step
 

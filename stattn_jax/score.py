@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from stattn_jax.data import pipeline, records, source
-from stattn_jax.explain import events
-from stattn_jax.metrics import classification, localization, parsing, presence, segments, sounding
+from stattn_jax.metrics import classification, events, localization, parsing, presence, segments, sounding
 
 Numbers = dict[str, Any]
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stattn_jax.explain import contributions
 from stattn_jax.explain import explanation as explain
+from stattn_jax.models import contributions
 
 T, H, W, N, E, D = 4, 3, 2, 2, 5, 6
 AFFINE = (0.5, 0.25, 1.0, 0.0)

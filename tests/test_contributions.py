@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stattn_jax.explain import contributions as explain
+from stattn_jax.models import contributions as explain
 from stattn_jax.training import step
 
 B, T, N, S, E, D, C = 3, 5, 2, 6, 4, 7, 4

@@ -15,7 +15,7 @@ import simplejpeg
 from data_prep import prepare
 from stattn_jax import evaluate, run, score
 from stattn_jax.data import media, pipeline, records, source
-from stattn_jax.explain import contributions
+from stattn_jax.models import contributions
 from stattn_jax.training import step
 
 pytestmark = pytest.mark.usefixtures('quick_compile')

@@ -4,7 +4,7 @@ cell says so.
 
 import numpy as np
 
-from stattn_jax.explain import events
+from stattn_jax.metrics import events
 
 
 def test_probabilities_are_those_of_each_class_or_of_all():

@@ -18,12 +18,12 @@ ROOMS = ('training', 'data', 'models', 'metrics', 'runtime')
 # Above each other; the rooms lie below all of them and beside each other.
 FLOORS = (
     'study',
+    'explain',
     'main',
     'benchmark',
     'train',
     'evaluate',
     'score',
-    'explain',
     'extraction',
     'run',
     'trunks',

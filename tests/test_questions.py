@@ -10,8 +10,9 @@ import tiny
 from flax import nnx
 from tiny import quick_compile  # noqa: F401
 
-from stattn_jax.explain import contributions, questions
+from stattn_jax.explain import questions
 from stattn_jax.explain.explanation import Explanation, make_geometry
+from stattn_jax.models import contributions
 
 B, T, CLASSES = 3, tiny.SEGMENTS, tiny.CLASSES
 VALID = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], bool)

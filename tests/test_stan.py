@@ -11,7 +11,7 @@ import tiny
 from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
 
-from stattn_jax.explain import contributions
+from stattn_jax.models import contributions
 from stattn_jax.training import losses
 
 CLIPS = 4

@@ -10,8 +10,7 @@ import measured
 import numpy as np
 import pytest
 
-from stattn_jax.explain import events
-from stattn_jax.metrics import bootstrap, classification, localization
+from stattn_jax.metrics import bootstrap, classification, events, localization
 from stattn_jax.study import results, tables, words
 from stattn_jax.study.cells import Cell, Column, Table, verdict
 

@@ -19,7 +19,7 @@ from flax import nnx
 
 from stattn_jax import assemble
 from stattn_jax.benchmark import flops, timing
-from stattn_jax.explain import contributions
+from stattn_jax.models import contributions
 from stattn_jax.runtime import parallel, perf
 from stattn_jax.training import step
 

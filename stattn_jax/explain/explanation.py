@@ -1,7 +1,7 @@
 """The record of one explained clip: predictions, the terms that add up to each logit, attention, what-if; its files.
 
 The methods that answer questions work on the arrays alone, so that a record read from its npz answers them too. Read
-next: contributions.py for what a term means, record_files.py for JSON and NPZ, words.py for the sentence.
+next: models/contributions.py for what a term means, record_files.py for JSON and NPZ, words.py for the sentence.
 """
 
 import dataclasses

@@ -14,8 +14,9 @@ from flax import nnx
 
 from stattn_jax import run, trunks
 from stattn_jax.data import features, media, pipeline
-from stattn_jax.explain import contributions, long, questions, reading
+from stattn_jax.explain import long, questions, reading
 from stattn_jax.explain.explanation import BEST, Explanation, make_geometry
+from stattn_jax.models import contributions
 from stattn_jax.runtime import perf
 from stattn_jax.training import step
 

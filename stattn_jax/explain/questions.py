@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stattn_jax.explain import events
+from stattn_jax.metrics import events
 from stattn_jax.models.stan import Stan
 
 Kept = dict[str, jax.Array]

@@ -1,7 +1,7 @@
 """The space-time attention network: every logit is a sum of contributions of picture cells and sound segments.
 
 Nothing non-linear stands after the attention, so that `logit_c = bias_c + sum_mt beta segment_scores` holds exactly;
-the contributions of explain/contributions.py are its terms. Source: arXiv 2105.01517, read as docs/design.md says.
+the contributions of models/contributions.py are its terms. Source: arXiv 2105.01517, read as docs/design.md says.
 """
 
 import jax

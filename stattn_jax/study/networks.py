@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from stattn_jax import assemble, run
-from stattn_jax.explain import contributions
+from stattn_jax.models import contributions
 from stattn_jax.study.clips import Clip, Map
 from stattn_jax.training import step
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stattn_jax.explain import events
-from stattn_jax.metrics import bootstrap
+from stattn_jax.metrics import bootstrap, events
 from stattn_jax.study import networks, plan, posthoc, removal
 from stattn_jax.study.cells import Cell, verdict
 

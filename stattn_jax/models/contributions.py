@@ -6,8 +6,8 @@
 
 The null cell has value zero, so that it takes weight and contributes nothing. The zero point of these terms is
 arbitrary (a constant moved from every score to the bias changes no logit but every term), hence `centred`. A term is
-what this unit adds in this clip, not what the logit would lose without it (questions.py asks that). Everything is
-float32, whatever the trunks' dtype. Read next: explanation.py.
+what this unit adds in this clip, not what the logit would lose without it (explain/questions.py asks that). Everything
+is float32, whatever the trunks' dtype.
 """
 
 import jax

@@ -1,8 +1,9 @@
 """Which events happen in which segments, decided from the network's segment logits; plain NumPy on the rows of a split.
 
 A softmax over classes always names one, so "nothing happens" is decided by the probability of each class in a clip that
-were this segment alone (contributions.segment_logits), and by the null cell. Thresholds are 1/2 throughout: nothing
-here is fitted to a split. Read next: metrics/segments.py and metrics/parsing.py, which score the decisions.
+were this segment alone (models/contributions.segment_logits), and by the null cell. Thresholds are 1/2 throughout:
+nothing
+here is fitted to a split. Read next: segments.py and parsing.py, which score the decisions.
 """
 
 import numpy as np
