@@ -1,14 +1,12 @@
-"""How a training step's work grows: with the length of clips, the size of frames, the batch; and what each device does
-when there are more.
+"""Measures how the work of a training step grows with clip length, frame size, batch size and number of devices.
 
   python -m benchmarks.growth --config=configs/synthetic.py [--out=FILE.json]
 
-Counts, not seconds: products (benchmark/flops.py), bytes moved and temporary bytes of the compiled step, each fitted by
-a line through the sizes tried, with the largest relative distance from it; frames count by their area. Then the same
-batch for each of several simulated devices
-of one process, and for each of several processes with one: FLOPs, bytes and collectives of one device. Always on CPU
-devices, of any
-machine. Read next: growth_processes.py, stattn_jax/benchmark/model.py.
+The measures are counts, not seconds: products (benchmark/flops.py), bytes moved and temporary bytes of the compiled
+step, each fitted by a line through the sizes tried, with the largest relative distance from it; frames count by their
+area. Then the batch per device is fixed, and the number of simulated devices of one process grows, and after that the
+number of processes with one device each: FLOPs, bytes and collectives of one device. The program always runs on CPU
+devices, whatever the machine has. The processes run growth_processes.py.
 """
 
 import copy
@@ -38,7 +36,7 @@ _ARRAY = re.compile(r'(pred|[a-z]+)(\d*)[a-z\d]*\[([\d,]*)\]')
 
 
 def make_flags(argv: list[str]) -> flags.FlagValues:
-    """The command's flags, not yet parsed; the other axes stay at the first of their sizes while one grows."""
+    """Returns the command's flags, not yet parsed; while one axis grows, the others stay at their first size."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
@@ -65,10 +63,10 @@ def counts(
     kind: str = 'jit',
     devices: int = 1,
 ) -> dict[str, Any]:
-    """Counts of a training step on the first so many devices, `batch` clips on all of them together.
+    """Counts the work of a training step on the first `devices` devices; `batch` counts clips on all of them.
 
     products_flops: of all devices; flops, moved_bytes, temp_bytes and collectives ({kind: (number, bytes)}): of one
-      device's program.
+    device's program.
     """
     config = copy.deepcopy(config)
     config.data.frame_size = config.model.frame_size = size
@@ -78,7 +76,7 @@ def counts(
     made = model.build(config, model.Data(classes, segments, (96, 64)), case, strategy)
     costs, memory = made.compiled.program.cost_analysis(), made.compiled.program.memory_analysis()
     return {
-        # Of the rows of one process.
+        # The shapes hold the rows of one process only.
         'products_flops': flops.count(made.counted, *made.shapes) * jax.process_count(),
         'flops': costs['flops'],
         'moved_bytes': costs['bytes accessed'],
@@ -88,7 +86,7 @@ def counts(
 
 
 def collectives(text: str) -> dict[str, tuple[int, int]]:
-    """How many of each collective a compiled program (HLO text) holds, and the bytes of all their results."""
+    """Returns the number of collectives of each kind in a program (HLO text), and the bytes of their results."""
     found = {}
     for line in text.splitlines():
         match = _COLLECTIVE.search(line)
@@ -107,16 +105,14 @@ def _bytes(array: re.Match) -> int:
 
 
 def fit(sizes: Sequence[float], values: Sequence[float]) -> dict[str, float]:
-    """The least-squares line through the values: slope, what it is at 0, largest distance of a value from it by
-    that value.
-    """
+    """Fits a least-squares line to the values: slope, intercept, largest relative distance of a value from it."""
     slope, intercept = np.polyfit(sizes, values, 1)
     residual = max(abs(intercept + slope * x - y) / y for x, y in zip(sizes, values, strict=True))
     return {'slope': float(slope), 'intercept': float(intercept), 'residual': float(residual)}
 
 
 def grow(config: ml_collections.ConfigDict, classes: int, sizes: dict[str, list[int]]) -> dict[str, Any]:
-    """Counts along each of AXES, the others at their first size, and the line through them; JSON types only."""
+    """Returns counts along each of AXES, the others at their first size, and the fitted lines; JSON types only."""
     first, cache, found = {axis: values[0] for axis, values in sizes.items()}, {}, {}
     for axis in AXES:
         rows = []
@@ -133,8 +129,9 @@ def grow(config: ml_collections.ConfigDict, classes: int, sizes: dict[str, list[
 def spread_out(
     config: ml_collections.ConfigDict, classes: int, first: dict[str, int], devices: list[int], kinds: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Counts of one device's program under each strategy of `kinds`, each device with the first batch; JSON types
-    only.
+    """Returns counts of one device's program for each strategy and each number of devices; JSON types only.
+
+    Each device has the first batch size.
     """
     rows = []
     for kind in kinds:
@@ -146,7 +143,7 @@ def spread_out(
 
 
 def _row(told, kind, devices, processes):
-    # The products of all, of which each device does its part.
+    # The products are those of all devices; each device does an equal share.
     each = {'products_flops': told['products_flops'] / devices}
     return {'strategy': kind, 'devices': devices, 'processes': processes} | told | each
 
@@ -154,7 +151,7 @@ def _row(told, kind, devices, processes):
 def in_processes(
     config: ml_collections.ConfigDict, classes: int, first: dict[str, int], numbers: list[int]
 ) -> list[dict[str, Any]]:
-    """As `spread_out` under jit, each device in a process of its own."""
+    """Returns the counts of `spread_out` under jit, with each device in its own process."""
     rows = []
     for number in numbers:
         sizes = (classes, first['segments'], first['sizes'], number * first['batches'])
@@ -163,7 +160,7 @@ def in_processes(
 
 
 def _together(config, sizes, number) -> dict[str, Any]:
-    """What the first of `number` processes of growth_processes.py counted; raises RunError where one failed."""
+    """Returns the counts of the first of `number` processes of growth_processes.py; raises RunError if one failed."""
     with socket.socket() as free:
         free.bind(('localhost', 0))
         port = free.getsockname()[1]
@@ -171,7 +168,7 @@ def _together(config, sizes, number) -> dict[str, Any]:
     pipes = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)
     started = [subprocess.Popen(command_line, text=True, **pipes) for _ in range(number)]
     asked = {'config': config.to_dict(), 'sizes': sizes, 'coordinator': f'localhost:{port}', 'processes': number}
-    # All are told before any is waited for: they wait for each other.
+    # Every process gets its input before any is waited for, since they wait for each other.
     for i, process in enumerate(started):
         process.stdin.write(json.dumps(asked | {'process': i}))
         process.stdin.close()
@@ -181,12 +178,12 @@ def _together(config, sizes, number) -> dict[str, Any]:
         if process.returncode:
             last = ''.join(wrong.strip().splitlines()[-1:])
             raise command.RunError(f'one of {number} processes failed (exit code {process.returncode}): {last}')
-    # The last line: Gloo prints there too.
+    # Only the last line, because Gloo prints to stdout too.
     return json.loads(told[0][0].splitlines()[-1])
 
 
 def lines(grown: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Both tables, for the screen."""
+    """Yields the lines of both tables."""
     for axis, told in grown.items():
         yield f'{axis:>8}  {"GFLOP":>10} {"moved MB":>10} {"temp MB":>10}'
         for row in told['rows']:
@@ -232,7 +229,7 @@ def _main(values: flags.FlagValues) -> int:
 
 def _numbers(values: flags.FlagValues, name: str) -> list[int]:
     given = values[name].value
-    # Every two points lie on a line.
+    # Any two points lie on a line, so a fit needs three.
     least = 3 if name in AXES else 1
     try:
         numbers = [int(x) for x in given]

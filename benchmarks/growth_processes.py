@@ -1,7 +1,7 @@
-"""One process of several that count the same training step together, each with one CPU device; growth.py starts them.
+"""One of several processes that count the same training step together, each with one CPU device.
 
-Reads what to count as JSON from its input; the first process prints the counts of one device's program. Read next:
-growth.py.
+growth.py starts them. Each reads what to count as JSON from stdin; the first process prints the counts of one device's
+program.
 """
 
 import json

@@ -1,13 +1,12 @@
-"""The input: records to batches on the device, against decoding the same JPEGs and nothing else, and against tf.data on
-the same shards.
+"""Benchmarks the input pipeline, from records to batches on the device, against JPEG decoding alone and tf.data.
 
   python -m benchmarks.input --data=DIR [--batch=16 --threads=2 --frame_size=224 --seconds=2 --tf] [--out=FILE.json]
   python -m benchmarks.input --records=200000 [--out=FILE.json]
 
-The sides take turns in one run, and the records lie in the page cache. `pipeline` is what training reads, placed on the
-device; `decode` is simplejpeg on the JPEGs of the very same clips, held in memory, in as many threads; `arrays` adds
-the resizing, as pipeline.clip_arrays does it; `tfdata` (--tf, needs TensorFlow) is input_tf.py. --records times opening
-so many tiny records instead. Read next: input_tf.py, input_many.py, stattn_jax/data/pipeline.py.
+The variants run in alternating rounds of one run, with the records in the page cache. `pipeline` is what training
+reads, placed on the device; `decode` is simplejpeg on the JPEGs of the same clips, held in memory, with the same number
+of threads; `arrays` adds the resizing, as in pipeline.clip_arrays; `tfdata` (--tf, needs TensorFlow) is input_tf.py and
+reads the same shards. --records instead makes this many tiny records and times opening them (input_many.py).
 """
 
 import contextlib
@@ -44,17 +43,17 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_string('out', None, 'A JSON file to write.', flag_values=FLAGS)
 
-# Batches that are read before the clock starts: the buffers fill.
+# Batches that are read before timing starts, so that the buffers are full.
 _WARMUP = 3
-# Seconds for the clips that Grain's threads are still at work on when it is closed, which would disturb the next side.
+# Seconds to wait after closing Grain, whose threads still finish some clips and would disturb the next measurement.
 _SETTLE = 0.2
-# Batches on either side of the end of an epoch; the nearest _NEAR of each side are held against the others.
+# Batches on either side of the end of an epoch; the nearest _NEAR of each side are compared with the others.
 _HALF, _NEAR = 12, 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is read, and how."""
+    """The data to read and the options of reading."""
 
     data: str
     split: str
@@ -64,7 +63,7 @@ class Setting:
     fit: str
 
     def open(self, start: int = 0):
-        """Training batches from step `start` on, to be closed."""
+        """Returns the training batches from step `start` on; the caller closes them."""
         return pipeline.train_batches(
             source.RecordSource(self.data, self.split),
             global_batch=self.batch,
@@ -78,14 +77,18 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """Seconds: to the first batch, and between batches after the warm-up; the clips [b] of each batch after it."""
+    """Timings of reading some batches, and their clips.
+
+    first: seconds to the first batch; gaps: seconds between batches after the warm-up; numbers: the clips [b] of each
+    of these batches.
+    """
 
     first: float
     gaps: np.ndarray
     numbers: list[np.ndarray]
 
     def rate(self, batch: int) -> float:
-        """Clips a second."""
+        """Returns clips per second."""
         return batch * len(self.gaps) / self.gaps.sum()
 
 
@@ -107,9 +110,7 @@ def read(setting: Setting, place: Callable[[Any], Any], steps: int, start: int =
 def clock(
     batches: Iterator, place: Callable, begun: float, steps: int, warmup: int = _WARMUP
 ) -> tuple[float, np.ndarray]:
-    """Seconds from `begun` to the first batch on the device, and between each two of `steps` batches after the
-    warm-up.
-    """
+    """Returns seconds from `begun` to the first batch on the device, and between `steps` batches after the warm-up."""
     with contextlib.closing(parallel.prefetch(batches, place)) as feed:
         ends = []
         for _ in range(warmup + steps):
@@ -119,7 +120,7 @@ def clock(
 
 
 def decode(clips: list[list[bytes]], frame_size: int, pool: futures.Executor) -> float:
-    """Seconds to decode the JPEGs of some clips, as large as the pipeline needs them."""
+    """Returns the seconds to decode the JPEGs of some clips at the size that the pipeline needs."""
 
     def work(jpegs):
         for jpeg in jpegs:
@@ -129,7 +130,7 @@ def decode(clips: list[list[bytes]], frame_size: int, pool: futures.Executor) ->
 
 
 def arrays(clips: list[records.ClipRecord], setting: Setting, pool: futures.Executor) -> float:
-    """Seconds to make arrays of some clips: decoding and resizing."""
+    """Returns the seconds to make arrays of some clips: decoding and resizing."""
     return _seconds(lambda record: pipeline.clip_arrays(record, setting.frame_size, setting.fit), clips, pool)
 
 
@@ -141,7 +142,7 @@ def _seconds(work: Callable, items: list, pool: futures.Executor) -> float:
 
 
 def measure(setting: Setting, *, seconds: float, count: int, with_tf: bool) -> dict[str, Any]:
-    """Compares the sides in `count` rounds; JSON types only. Raises UsageError for data without frames."""
+    """Compares the variants in `count` rounds; JSON types only. Raises UsageError for data without frames."""
     if with_tf:
         input_tf.check()
     data = source.RecordSource(setting.data, setting.split)
@@ -150,7 +151,7 @@ def measure(setting: Setting, *, seconds: float, count: int, with_tf: bool) -> d
     place = parallel.make_strategy('jit', jax.local_devices()[:1]).place_batch
     rate = read(setting, place, 4).rate(setting.batch)
     steps = max(4, round(seconds * rate / setting.batch))
-    # Every round reads the same steps, so that the other sides have the very same clips in memory.
+    # Every round reads the same steps, so that the other variants use the same clips, held in memory.
     held = [data[int(number)] for number in np.concatenate(read(setting, place, steps).numbers)]
     jpegs = [record.clip.frames for record in held]
     firsts = {'pipeline': []}
@@ -183,7 +184,7 @@ def measure(setting: Setting, *, seconds: float, count: int, with_tf: bool) -> d
 
 
 def _tf_side(setting: Setting, info: source.DatasetInfo, place, steps: int) -> tuple[Callable[[], float], list[float]]:
-    """The side of tf.data, and the list that its seconds to the first batch go to."""
+    """Returns the timing function of tf.data, and the list to which it appends its seconds to the first batch."""
     firsts = []
 
     def side():
@@ -197,8 +198,9 @@ def _tf_side(setting: Setting, info: source.DatasetInfo, place, steps: int) -> t
 
 
 def epoch_end(setting: Setting, place: Callable, clips: int, count: int) -> dict[str, Any]:
-    """The longest wait (s) for a batch near the end of an epoch of `clips` clips, and among as many batches and
-    more before and after.
+    """Returns the longest wait (s) for a batch near the end of an epoch of `clips` clips, and further from it.
+
+    The latter covers the batches before and after, of which there are more than near the end.
     """
     end = -(-_HALF * setting.batch // clips) * clips // setting.batch
     near, elsewhere = [], []
@@ -216,7 +218,7 @@ def epoch_end(setting: Setting, place: Callable, clips: int, count: int) -> dict
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
-    """What `measure` found, for the screen."""
+    """Yields the result of `measure` as lines of text."""
     for name, spread in found['clips_per_second'].items():
         yield f'{name:>10}  {rounds.shown(spread, ".1f")} clips/s'
     for name, spread in found['ratios'].items():

@@ -1,8 +1,7 @@
-"""Many tiny records: how long from opening a large data set to its first batch, and how many bytes are read before it.
+"""Measures opening a large data set of tiny records: seconds up to its first batch, and bytes read to open it.
 
-`python -m benchmarks.input --records=200000`. Shards, indexes and their number are those that data_prep would make;
-only the clips are tiny,
-and all alike. Read next: stattn_jax/data/tfrecord.py (the index), source.py (opening).
+`python -m benchmarks.input --records=200000`. The shards, indexes and their number are those that data_prep would make;
+only the clips are tiny, and all alike. stattn_jax/data/tfrecord.py defines the index, and source.py opens the data.
 """
 
 import contextlib
@@ -23,14 +22,15 @@ from stattn_jax import evaluate
 from stattn_jax.data import media, pipeline, records, source, tfrecord
 from stattn_jax.runtime import parallel
 
-# What data_prep puts into a shard of a large split.
+# Clips that data_prep puts into a shard of a large split.
 _SHARD_CLIPS = 128
 _SPEC = media.ClipSpec(segments=1, segment_seconds=0.1, short_side=8)
 
 
 def make(out: pathlib.Path, count: int) -> None:
-    """Writes a data set directory of `count` equal records of one segment: a JPEG of 8 pixels and its log-mel, some
-    2 KB.
+    """Writes a data set directory of `count` equal records of one segment.
+
+    A record holds a JPEG of 8 pixels and its log-mel, some 2 KB.
     """
     frames, sound = np.zeros((_SPEC.segments, 8, 8, 3), np.uint8), np.zeros(1600, np.float32)
     record = records.ClipRecord('clip', media.clip_from_arrays(frames, sound, _SPEC), (0,))
@@ -45,8 +45,9 @@ def make(out: pathlib.Path, count: int) -> None:
 
 
 def open_and_read(data: pathlib.Path, batch: int, threads: int) -> dict[str, float]:
-    """Seconds to open a data set, and to its first batch on the device from the beginning; bytes read to open it
-    (None: not known here).
+    """Returns seconds to open a data set, seconds to its first batch on the device, and bytes read to open it.
+
+    Both times start before opening. The bytes are None where the system does not report them.
     """
     place = parallel.make_strategy('jit', jax.local_devices()[:1]).place_batch
     before, begun = _bytes_read(), time.perf_counter()
@@ -65,8 +66,9 @@ def open_and_read(data: pathlib.Path, batch: int, threads: int) -> dict[str, flo
 
 
 def measure(count: int, batch: int, threads: int, times: int) -> dict[str, Any]:
-    """Makes the records in a temporary folder and opens them, once with no page of them in memory and then `times`
-    more; JSON types only.
+    """Makes the records in a temporary folder and opens them, once uncached and then `times` more; JSON types only.
+
+    The first time no page of them is in memory.
     """
     with tempfile.TemporaryDirectory(prefix='stattn-many-') as folder:
         data = pathlib.Path(folder)
@@ -88,7 +90,7 @@ def measure(count: int, batch: int, threads: int, times: int) -> dict[str, Any]:
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
-    """What `measure` found, for the screen."""
+    """Yields the result of `measure` as lines of text."""
     yield (
         f'{found["records"]} records in {found["shards"]} shards, {found["bytes"] / 1e6:.0f} MB, of them '
         f'{found["index_bytes"] / 1e6:.2f} MB index'
@@ -105,7 +107,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _bytes_read() -> int | None:
-    """Bytes that this process has asked the system for, None where the system does not say."""
+    """Returns the bytes that this process has requested from the system so far; None if that is not reported."""
     try:
         return int(pathlib.Path('/proc/self/io').read_text().split()[1])
     except OSError:

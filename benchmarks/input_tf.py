@@ -1,9 +1,7 @@
-"""The same TFRecords by tf.data, as well as plain tf.data does it: interleaved shards, a shuffle buffer of bytes,
-parallel parsing and decoding.
+"""Reads the same TFRecords with plain tf.data: interleaved shards, a shuffle buffer, parallel parsing and decoding.
 
-`pip install ".[test_tf]"`. Its batches hold what the pipeline's hold, pixel for pixel where a frame needs no resizing;
-elsewhere it resizes
-bilinearly without averaging, which is cheaper. Read next: input.py, which compares the two.
+It needs `pip install ".[test_tf]"`. Its batches equal the pipeline's, pixel for pixel where a frame needs no resizing;
+elsewhere it resizes bilinearly without averaging, which is cheaper. input.py compares the two.
 """
 
 from collections.abc import Iterator
@@ -13,24 +11,24 @@ import numpy as np
 from data_prep import cli
 from stattn_jax.data import source
 
-# Serialized clips in the shuffle buffer: a few hundred megabytes at most.
+# Serialized clips in the shuffle buffer, which takes a few hundred megabytes at most.
 _SHUFFLED = 512
-# Shards that are read at once.
+# Number of shards that are read at once.
 _OPEN = 16
 
 
 def check() -> None:
-    """Raises UsageError where TensorFlow cannot be imported."""
+    """Raises UsageError if TensorFlow cannot be imported."""
     try:
         import tensorflow as tf
     except ImportError as error:
         raise cli.UsageError(f'--tf needs TensorFlow ({error}); install it: pip install ".[test_tf]"') from None
-    # A GPU is for JAX alone: TensorFlow would take all of its memory.
+    # The GPU is hidden from TensorFlow, which would otherwise take all of its memory from JAX.
     tf.config.set_visible_devices([], 'GPU')
 
 
 def batches(setting, info: source.DatasetInfo) -> Iterator[dict[str, np.ndarray]]:
-    """Endless shuffled batches of an input.Setting: frames, log_mel, valid and labels, as pipeline.py has them."""
+    """Yields endless shuffled batches of an input.Setting: frames, log_mel, valid and labels, as in pipeline.py."""
     import tensorflow as tf
 
     paths = [str(path) for path in info.shard_paths(setting.data, setting.split)]
@@ -50,11 +48,11 @@ def batches(setting, info: source.DatasetInfo) -> Iterator[dict[str, np.ndarray]
 
 
 def parser(setting, info: source.DatasetInfo):
-    """A function of a serialized record to the arrays of a clip."""
+    """Returns a function from a serialized record to the arrays of a clip."""
     import tensorflow as tf
 
     spec, side = info.spec, setting.frame_size
-    # TurboJPEG shrinks by a power of two while it decodes, as far as the frame stays large enough.
+    # TurboJPEG can shrink by a power of two while decoding; the largest one that keeps the frame large enough is used.
     shrink = max(ratio for ratio in (1, 2, 4, 8) if ratio == 1 or spec.short_side // ratio >= side)
     description = {
         'frames': tf.io.FixedLenFeature([spec.segments], tf.string),
@@ -71,7 +69,7 @@ def parser(setting, info: source.DatasetInfo):
 
     def parse(serialized):
         found = tf.io.parse_single_example(serialized, description)
-        # Not map_fn, which is a loop: these run in parallel and are fused.
+        # A Python loop instead of map_fn: its operations run in parallel and are fused.
         frames = tf.stack([frame(found['frames'][t]) for t in range(spec.segments)])
         return {
             'frames': frames,

@@ -1,12 +1,10 @@
-"""Host memory of a training run: whether it stays flat, by the resident set after every so many steps.
+"""Checks that the host memory of a training run stays flat, by the resident set size at regular steps.
 
   python -m benchmarks.memory --config=configs/synthetic.py --data=DIR [--steps=2000] [--out=FILE.json]
 
-The loop is made of what train.py's is made of (pipeline, prefetch, compiled step, late metrics), on the config with
-TOY's sizes, which stand
-whatever the command line says of those fields: a leak of the loop does not depend on them. Exit codes: 0 flat; 1 not
+The loop has the parts of train.py's (pipeline, prefetch, compiled step, late metrics), on the config with TOY's sizes,
+which override the command line for these fields: a leak of the loop does not depend on them. Exit codes: 0 flat; 1 not
 flat; 2 wrong use.
-Read next: stattn_jax/train.py.
 """
 
 import contextlib
@@ -30,12 +28,12 @@ TOY = {
     'model': {'frame_size': 32, 'visual': 'tiny', 'audio': 'tiny', 'width': 16, 'hidden': 8, 'dtype': 'float32'},
     'train': {'batch': 8},
 }
-# How far from the middle of its range the memory may go.
+# Largest relative distance of the memory from the middle of its range that counts as flat.
 BAND = 0.02
 
 
 def make_flags(argv: list[str]) -> flags.FlagValues:
-    """The command's flags, not yet parsed."""
+    """Returns the command's flags, not yet parsed."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
@@ -50,7 +48,7 @@ def make_flags(argv: list[str]) -> flags.FlagValues:
 
 
 def watch(config: ml_collections.ConfigDict, steps: int, warmup: int, every: int) -> dict[int, int]:
-    """Trains, and looks at the resident set (bytes) every `every` steps after the warm-up: step -> bytes."""
+    """Trains and reads the resident set size (bytes) every `every` steps after the warm-up: step -> bytes."""
     data = source.RecordSource(config.data.dir, config.data.split)
     facts = run.DataFacts.of(data.info)
     trunks.check(config, facts.spec)
@@ -81,10 +79,10 @@ def watch(config: ml_collections.ConfigDict, steps: int, warmup: int, every: int
 
 
 def flatness(found: dict[int, int]) -> dict[str, Any]:
-    """How flat a memory (step -> bytes) is: least, greatest, slope by least squares (bytes a thousand steps), half the
-    range by its middle.
+    """Summarises memory sizes (step -> bytes): range, slope, and half the range divided by its middle.
 
-    `flat`: no look is further than BAND from the middle of the range.
+    The slope is by least squares (bytes per thousand steps). `flat`: no size is further than BAND from the middle of
+    the range.
     """
     steps, sizes = np.array(list(found)), np.array(list(found.values()), float)
     low, high = sizes.min(), sizes.max()

@@ -1,14 +1,12 @@
-"""Preparation: data_prep's work on a clip against the same library calls alone; decoding what is needed against all;
-and more processes.
+"""Benchmarks data_prep: against bare library calls, decoding only the needed frames, and with more processes.
 
   OMP_NUM_THREADS=1 python -m benchmarks.prepare --videos=8 [--workers=1,2] [--profile] [--out=FILE.json]
 
-Makes short clips (H.264, AAC) of data_prep's scenes, with each of --keyframes frames from one keyframe to the next.
-`record` is what a worker of data_prep does for a clip, from the file to serialized bytes; `bare` gives the same JPEGs
-and log-mel by PyAV, simplejpeg and NumPy with nothing around them, decoding everything, `bare_skip` what is needed.
-`whole`, `seek` and `skip` only decode (prepare_frames.py).
-OMP_NUM_THREADS: data_prep's workers have one thread for BLAS.
-Read next: prepare_frames.py, data_prep/work.py.
+Makes short clips (H.264, AAC) of data_prep's scenes, with a keyframe every N frames for each N of --keyframes. `record`
+is what a worker of data_prep does for a clip, from the file to serialized bytes; `bare` makes the same JPEGs and
+log-mel with PyAV, simplejpeg and NumPy alone, decoding everything, and `bare_skip` decodes only what is needed.
+`whole`, `seek` and `skip` only decode (prepare_frames.py). OMP_NUM_THREADS: data_prep's workers have one thread for
+BLAS.
 """
 
 import cProfile
@@ -49,7 +47,7 @@ _SHARD_CLIPS = 2
 def make_videos(
     folder: pathlib.Path, count: int, seconds: int, width: int, keyframes: list[int]
 ) -> dict[int, list[str]]:
-    """Writes `count` scenes once for each distance of keyframes; their names in `folder` by that distance."""
+    """Writes `count` scenes once for each keyframe distance; returns their names in `folder` by that distance."""
     names = {distance: [f'scene_{i}_{distance}.mp4' for i in range(count)] for distance in keyframes}
     height = width * 3 // 8 * 2
     for i in range(count):
@@ -57,14 +55,14 @@ def make_videos(
         top = (width - height) // 2
         frames = scenes.draw(scene, np.arange(seconds * FPS) / FPS, width)[:, top : top + height]
         for distance in keyframes:
-            # Not write_video, which leaves the keyframes to the encoder; and as coarse as films on the web are.
+            # write_video would leave the keyframes to the encoder. The quality is as low as that of videos on the web.
             quality = {'g': str(distance), 'sc_threshold': '0', 'crf': '28'}
             media.encode_video(folder / names[distance][i], frames, FPS, scenes.sound(scene), scenes.RATE, **quality)
     return names
 
 
 def compare(folder: pathlib.Path, names: list[str], spec: media.ClipSpec, count: int) -> dict[str, Any]:
-    """Milliseconds a clip of every side, and the ratios, each of all clips and rounds; JSON types only."""
+    """Returns milliseconds per clip of every variant, and their ratios, over all clips and rounds; JSON types only."""
     features = records.make_features(('scene',), spec)
     times = prepare_frames.centres(spec)
 
@@ -80,7 +78,7 @@ def compare(folder: pathlib.Path, names: list[str], spec: media.ClipSpec, count:
         'skip': lambda name: prepare_frames.skip(folder / name, times),
     }
     found = {name: [] for name in sides}
-    # Once untimed: the filter bank is read, or made.
+    # One untimed call, which reads or makes the filter bank.
     record(names[0])
     for name in names:
         timed = rounds.alternate({side: _timed(call, name) for side, call in sides.items()}, count)
@@ -107,7 +105,10 @@ def _job(number: int, name: str) -> work.Job:
 
 
 def rate(folder: pathlib.Path, names: list[str], spec: media.ClipSpec, workers: int, clips: int) -> float:
-    """Clips a second of so many processes, from when each has had a shard to the end: their start is not counted."""
+    """Returns clips per second of `workers` processes, from when each has finished a shard to the end.
+
+    The start of the processes is therefore not counted.
+    """
     jobs = [_job(i, name) for i, name in zip(range(clips), itertools.cycle(names))]
     count = -(-clips // _SHARD_CLIPS)
     shards = [
@@ -130,7 +131,7 @@ def rate(folder: pathlib.Path, names: list[str], spec: media.ClipSpec, workers: 
 def scaling(
     folder: pathlib.Path, names: list[str], spec: media.ClipSpec, workers: list[int], clips: int, count: int
 ) -> dict[str, Any]:
-    """Clips a second of each number of processes, in rounds, and their ratio to the first number."""
+    """Returns clips per second of each number of processes, in rounds, and the ratio to the first number."""
     sides = {str(number): (lambda number=number: rate(folder, names, spec, number, clips)) for number in workers}
     found = rounds.alternate(sides, count)
     first = str(workers[0])
@@ -141,7 +142,7 @@ def scaling(
 
 
 def profile(folder: pathlib.Path, names: list[str], spec: media.ClipSpec) -> None:
-    """Prints the functions in which making records takes its time."""
+    """Prints the functions that take most time when records are made."""
     profiler, features = cProfile.Profile(), records.make_features(('scene',), spec)
 
     def work_through():
@@ -153,7 +154,7 @@ def profile(folder: pathlib.Path, names: list[str], spec: media.ClipSpec) -> Non
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
-    """What was found, for the screen."""
+    """Yields the results as lines of text."""
     for distance, sides in found['clips'].items():
         yield f'a keyframe every {distance} frames'
         for name, spread in sides['milliseconds'].items():

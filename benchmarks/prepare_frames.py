@@ -1,10 +1,9 @@
-"""What a clip costs by the libraries alone: the same JPEGs and log-mel as data_prep's, and three ways to the frames
-that it needs.
+"""Makes the JPEGs and log-mel of data_prep with the libraries alone, with three ways to decode the needed frames.
 
-The three ways give the frame that is shown at each time: `whole` decodes everything up to the last of them, `seek`
-jumps to the keyframe before a time where that lies ahead, `skip` also leaves out the frames that no other frame needs
-and nobody asked for. `bare` makes the clip by decoding everything in one pass, as one writes it at first, `bare_skip`
-by `skip`. Read next: prepare.py.
+The three ways return the frame that is shown at each time: `whole` decodes everything up to the last of them, `seek`
+jumps to the keyframe before a time if it lies ahead, `skip` also leaves out the frames that are neither requested nor
+needed by other frames. `bare` makes the clip by decoding everything in one pass, as a first implementation would,
+`bare_skip` uses `skip`.
 """
 
 import os
@@ -18,13 +17,14 @@ from stattn_jax.data import media
 
 
 def centres(spec: media.ClipSpec) -> np.ndarray:
-    """The middle of each segment (s), whose frame is kept."""
+    """Returns the middle of each segment (s), whose frame is kept."""
     return (np.arange(spec.segments) + 0.5) * spec.segment_seconds
 
 
 def bare(path: str | os.PathLike, spec: media.ClipSpec) -> tuple[list[bytes], np.ndarray]:
-    """The JPEGs and the log-mel float16 [t f k] of a whole file: one pass over it, for files whose streams begin at
-    0 and have no gaps.
+    """Returns the JPEGs and the log-mel float16 [t f k] of a whole file, in one pass.
+
+    The streams of the file must begin at 0 and have no gaps.
     """
     times, mel = centres(spec), media.MEL_PRESETS[spec.mel]
     jpegs, pieces, shown = [], [], None
@@ -46,7 +46,7 @@ def bare(path: str | os.PathLike, spec: media.ClipSpec) -> tuple[list[bytes], np
 
 
 def bare_skip(path: str | os.PathLike, spec: media.ClipSpec) -> tuple[list[bytes], np.ndarray]:
-    """As `bare`, decoding only the pictures that are needed, and resampling the sound in one piece."""
+    """Works as `bare`, but decodes only the frames that are needed and resamples the sound in one piece."""
     jpegs = [_jpeg(frame, spec) for frame in skip(path, centres(spec))]
     queue, resampler = av.AudioFifo(), av.AudioResampler(format='fltp', rate=media.MEL_PRESETS[spec.mel].rate)
     with av.open(os.fspath(path)) as container:
@@ -69,7 +69,7 @@ def _jpeg(frame: av.VideoFrame, spec: media.ClipSpec) -> bytes:
 
 
 def whole(path: str | os.PathLike, times: Sequence[float]) -> list[av.VideoFrame]:
-    """The frames shown at `times` (s, ascending), every frame before them decoded."""
+    """Returns the frames shown at `times` (s, ascending), decoding every frame before them."""
     with av.open(os.fspath(path)) as container:
         found, shown = [], None
         for frame in container.decode(video=0):
@@ -82,12 +82,12 @@ def whole(path: str | os.PathLike, times: Sequence[float]) -> list[av.VideoFrame
 
 
 def seek(path: str | os.PathLike, times: Sequence[float]) -> list[av.VideoFrame]:
-    """As `whole`, decoding from the last keyframe before each time."""
+    """Works as `whole`, but decodes from the last keyframe before each time."""
     return _sought(path, times, skipping=False)
 
 
 def skip(path: str | os.PathLike, times: Sequence[float]) -> list[av.VideoFrame]:
-    """As `seek`, without the frames that are neither asked for nor needed by others."""
+    """Works as `seek`, but skips the frames that are neither requested nor needed by other frames."""
     return _sought(path, times, skipping=True)
 
 
@@ -104,7 +104,7 @@ def _sought(path, times, skipping):
                 packets = container.demux(stream)
             while stamp not in frames:
                 packet = next(packets)
-                # The end of the stream is a packet without a time stamp, which gives what the decoder still holds.
+                # The last packet of the stream has no time stamp; it flushes the frames that the decoder still holds.
                 at = packet.pts if packet.pts is not None else at
                 if skipping:
                     stream.codec_context.skip_frame = 'DEFAULT' if packet.pts in wanted else 'NONREF'
@@ -113,6 +113,6 @@ def _sought(path, times, skipping):
 
 
 def _index(container, stream) -> tuple[np.ndarray, np.ndarray]:
-    """Time stamps of all frames and of the keyframes, ascending, from the packets, none of which is decoded."""
+    """Returns the time stamps of all frames and of the keyframes, ascending, from the packets, without decoding."""
     packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(stream) if packet.pts is not None]
     return np.sort([pts for pts, _ in packets]), np.sort([pts for pts, is_key in packets if is_key])

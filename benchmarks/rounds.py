@@ -1,7 +1,6 @@
-"""Sides of a comparison in alternating rounds of one run, so that what disturbs the machine disturbs every side; and
-the JSON that is kept.
+"""Compares variants in alternating rounds of one run, and writes the measurements as JSON.
 
-Read next: input.py and prepare.py, which compare; memory.py and growth.py, which count.
+Alternation makes disturbances of the machine affect every variant alike.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ _PACKAGES = tuple('jax jaxlib flax optax grain numpy pillow simplejpeg av tensor
 
 
 def alternate(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """What each side returned in each round; every round runs every side once, the next round in the reverse order."""
+    """Returns the values of each side by round; every round runs every side once, in alternating order."""
     found = {name: [] for name in sides}
     for number in range(rounds):
         for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
@@ -30,26 +29,26 @@ def alternate(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, l
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """The median, and the least and greatest of the rounds."""
+    """Returns the median, the minimum and the maximum of the rounds."""
     return {'median': float(np.median(values)), 'low': float(min(values)), 'high': float(max(values))}
 
 
 def ratio(upper: Sequence[float], lower: Sequence[float]) -> dict[str, float]:
-    """The spread of the ratio of two sides, round by round."""
+    """Returns the spread of the ratio of two sides, round by round."""
     return spread([a / b for a, b in zip(upper, lower, strict=True)])
 
 
 def shown(found: dict[str, float], form: str = '.2f') -> str:
-    """A spread in words: 'median (low..high)'."""
+    """Returns a spread as text: 'median (low..high)'."""
     return f'{found["median"]:{form}} ({found["low"]:{form}}..{found["high"]:{form}})'
 
 
 def write(out: str | os.PathLike | None, content: dict[str, Any]) -> None:
-    """Writes a measurement with the machine and the versions it was made on; nothing where `out` is None."""
+    """Writes a measurement with the machine and the versions it was made on; does nothing if `out` is None."""
     if out is None:
         return
     from stattn_jax import (
-        run,  # here, not above: it brings JAX, and processes that a script spawns import its modules again
+        run,  # imported here because it imports JAX, and spawned processes import this module again
     )
 
     versions = {}

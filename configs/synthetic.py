@@ -1,13 +1,13 @@
-"""The synthetic set, whose truth is known: the demo, and the test of every claim.
+"""The synthetic set, whose ground truth is known: used by the demo and to test every claim.
 
   python -m data_prep.synthetic --out=DATA                      # 1 minute
   python -m stattn_jax.main --config=configs/synthetic.py --workdir=RUN --config.data.dir=DATA
 
-Variants: `configs/synthetic.py:lopsided` for the hard set (`python -m data_prep.synthetic --variant=lopsided
---train=3000 --out=DATA`), `configs/synthetic.py:binding` where only which object sounds, and when, tells the class
-(`--variant=binding --train=3000`; data_prep/scenes_binding.py). `events` is the variant without a name. Hardware: 2 CPU
-cores. Minutes and numbers: docs/results.md. `:events,gpu`, `:lopsided,gpu`, `:binding,gpu` train a wider network on
-more clips (`--train=20000`) on one accelerator: not yet run.
+Variants: `configs/synthetic.py:lopsided` is for the hard set (`python -m data_prep.synthetic --variant=lopsided
+--train=3000 --out=DATA`). `configs/synthetic.py:binding` is for clips whose class depends only on which object sounds
+and when (`--variant=binding --train=3000`; data_prep/scenes_binding.py). `events` is the default variant. Hardware: 2
+CPU cores. docs/results.md lists minutes and numbers. `:events,gpu`, `:lopsided,gpu`, `:binding,gpu` train a wider
+network on more clips (`--train=20000`) on one accelerator: not yet run.
 """
 
 from configs import common
@@ -23,13 +23,13 @@ def get_config(arg: str = ''):
     variant, _, device = arg.partition(',')
     if variant == 'lopsided':
         config.model.visual = 'small'
-        config.augment.colour = 0.1  # colour is half of what tells these classes apart
+        config.augment.colour = 0.1  # colour is half of what distinguishes these classes
         config.loss.swap = 0.5
         config.train.steps = 900
     if variant == 'binding':
-        # The sound alone tells nothing of the class: there is nothing to learn from it alone (audio, match) and nothing
-        # that the picture could repeat (swap, detach_evidence). Its picture must stay whole: an object cut off takes
-        # the answer with it.
+        # The audio alone carries no information about the class: there is nothing to learn from it alone (audio,
+        # match), and nothing that the visual path could copy from it (swap, detach_evidence). Frames are not cropped,
+        # because the class cannot be inferred when an object is cut off.
         config.model.detach_evidence = False
         config.loss.update({'audio': 0.0, 'picture': 0.0, 'match': 0.0, 'swap': 0.0})
         config.augment.update({'crop': 1.0, 'colour': 0.0})

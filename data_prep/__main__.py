@@ -1,4 +1,4 @@
-"""`python -m data_prep NAME ...`, or `stattn-prepare NAME ...`: the command data_prep.NAME.
+"""`python -m data_prep NAME ...`, or `stattn-prepare NAME ...`, runs the command data_prep.NAME.
 
   stattn-prepare folder --videos=VIDEOS --clips=clips.csv --out=DATA
   stattn-prepare folder --help
@@ -22,7 +22,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command that the first argument names, with the arguments behind it."""
+    """Runs the command that the first argument names, with the remaining arguments."""
     argv = sys.argv if argv is None else argv
     name = argv[1] if len(argv) > 1 else None
     if name in (None, '--help', '-h'):
@@ -33,13 +33,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     module = f'data_prep.{name}'
     sys.argv = [module, *argv[2:]]
-    # As `python -m` does, so that worker processes find the module by its own name.
+    # Runs the module as `python -m` does, so that worker processes find it by its own name.
     runpy.run_module(module, run_name='__main__', alter_sys=True)
     return 0
 
 
 def verify() -> int:
-    """`stattn-verify DATA`."""
+    """Entry point of `stattn-verify DATA`."""
     return main(['stattn-prepare', 'verify', *sys.argv[1:]])
 
 

@@ -1,12 +1,12 @@
-"""AVE (Tian et al. 2018): 4,143 clips of ten seconds, one of 28 events in each, heard and seen for some of the seconds.
+"""Prepares AVE (Tian et al. 2018): 4,143 clips of ten seconds, each with one of 28 audio-visual events.
 
   python -m data_prep.ave --annotations=DIR --videos=DIR --out=DATA [--clean]
   python -m data_prep.ave --annotations=DIR --features=DIR --out=DATA [--clean]
 
-Annotations: Annotations.txt and train_order.h5, val_order.h5, test_order.h5. Features: visual_feature.h5 and
-audio_feature.h5, and the background clips of weak training, *_feature_noisy.h5. A clip is a row of Annotations.txt,
-since 45 ids occur more than once, with different labels; `--clean` leaves out the rows of those ids that are in several
-splits. Read next: features.py.
+The event is both heard and seen for some of the seconds. Annotations: Annotations.txt and train_order.h5, val_order.h5,
+test_order.h5. Features: visual_feature.h5 and audio_feature.h5, and the background clips of weakly supervised training,
+*_feature_noisy.h5. A clip is a row of Annotations.txt, since 45 ids occur more than once, with different labels;
+`--clean` leaves out the rows of those ids that are in several splits.
 """
 
 import collections
@@ -47,15 +47,15 @@ def main(beam: list[str]) -> None:
 
 
 def read(folder: pathlib.Path, *, clean: bool = False) -> published.Listing:
-    """Reads the annotations in the official split; the clips stand in the order of their rows.
+    """Reads the annotations with the official split; the clips are in the order of their rows.
 
     Raises:
-      TableError: faults in Annotations.txt.
-      cli.UsageError: the order files do not share out the rows of Annotations.txt.
+      TableError: there are faults in Annotations.txt.
+      cli.UsageError: the order files do not assign each row of Annotations.txt to one split.
     """
     path = folder / 'Annotations.txt'
     with collect() as faults:
-        # Names of classes hold commas, hence the &; nothing is quoted.
+        # Class names contain commas, so the delimiter is &; nothing is quoted.
         rows = list(read_rows(path, _COLUMNS, faults, delimiter='&', header=False, quoting=csv.QUOTE_NONE))
         # The copy in the zip has a header, which the order files do not count.
         header = bool(rows) and rows[0].cells['category'] == 'Category'
@@ -91,7 +91,7 @@ def _parse(row: Row) -> tuple[str, str, float | None, float | None]:
 
 
 def _splits(folder: pathlib.Path, count: int) -> dict[int, str]:
-    """The split of each row. The files *_order_match.h5 beside these belong to another task."""
+    """Returns the split of each row. The files *_order_match.h5 in the same folder belong to another task."""
     split_of: dict[int, str] = {}
     for split in SPLITS:
         path = folder / f'{split}_order.h5'
@@ -112,7 +112,7 @@ def _splits(folder: pathlib.Path, count: int) -> dict[int, str]:
 
 
 def _table(path: pathlib.Path) -> np.ndarray:
-    """The one table of a small HDF5 file."""
+    """Returns the only table of a small HDF5 file."""
     try:
         with h5py.File(path) as file:
             return next(iter(file.values()))[:]
@@ -123,8 +123,9 @@ def _table(path: pathlib.Path) -> np.ndarray:
 
 
 def _remark_doubles(listing: published.Listing, clean: bool) -> None:
-    """Names the ids that occur several times; where asked for, leaves out those clips whose video is in several
-    splits.
+    """Adds remarks on ids that occur several times.
+
+    If `clean` is set, clips whose video is in several splits are left out.
     """
     splits_of = collections.defaultdict(list)
     for clip in listing.clips:
@@ -146,11 +147,11 @@ def _remark_doubles(listing: published.Listing, clean: bool) -> None:
 
 
 def background(folder: pathlib.Path, annotations: pathlib.Path, listing: published.Listing) -> list[prepare.Job]:
-    """Jobs without a label for the background clips that weakly supervised training adds to train; no class is then one
-    of the answers.
+    """Returns jobs without a label for the background clips that weakly supervised training adds to train.
 
-    Raises cli.UsageError where the feature files do not hold a row for each row of the annotations, or the noisy ones
-    for each label.
+    The data set becomes multi-label, so that no class at all is a possible answer. Raises cli.UsageError if the feature
+    files do not have a row for each row of the annotations, or the noisy ones do not have a row for each row of
+    labels_noisy.h5.
     """
     rows = 1 + max(clip.payload['row'] for clip in listing.clips)
     held = features.count_rows(folder, 'main', features.AVE_SPEC)

@@ -1,10 +1,9 @@
-"""Shards by an Apache Beam pipeline, on this machine or on many. Needs the extra `beam`; imported only where it is
-asked for.
+"""Writes shards with an Apache Beam pipeline, on this machine or on many. Needs the extra `beam`.
 
-Every worker must have this program installed and see the data set's directory (and the videos) under the same absolute
-path: a shared file system. What a worker leaves there is what a local process leaves, byte for byte, so that either
-runner goes on
-where the other was stopped. Read next: work.py (what a worker does), local.py (one machine, without Beam).
+The module is imported only on demand. Every worker must have this program installed and see the data set's directory
+(and the videos) under the same absolute path, on a shared file system. A worker writes the same files as a local
+process, byte for byte, so that either runner continues where the other was stopped. work.py defines the work of a
+worker, and local.py runs on one machine without Beam.
 """
 
 import contextlib
@@ -22,17 +21,19 @@ from apache_beam.options import pipeline_options
 
 from data_prep import work
 
-# Seconds between two looks at which shards are there.
+# Interval (s) of the checks for finished shards.
 _WATCH = 1.0
-# Beam appends the step's name to a worker's message, and carries it as text from other processes.
+# Beam appends the step's name to a worker's message, and passes it as text from other processes.
 _WORKER_ERROR = re.compile(r'\bPrepareError: (.*?)(?: \[while running .*)?$', re.MULTILINE)
 
 
 def parse(options: list[str]) -> pipeline_options.PipelineOptions:
-    """Beam's own options; without `--runner` FnApiRunner, the direct runner that fetches no program from the network.
+    """Parses Beam's own options; the default of `--runner` is FnApiRunner.
+
+    FnApiRunner is the direct runner that downloads no program.
 
     Raises:
-      UsageError: Beam refuses one.
+      UsageError: Beam rejects an option.
     """
     usage = io.StringIO()
     try:
@@ -52,7 +53,7 @@ def parse(options: list[str]) -> pipeline_options.PipelineOptions:
 def run(
     maker: work.Maker, todo: list[work.Shard], progress: work.Progress, options: pipeline_options.PipelineOptions
 ) -> None:
-    """Writes the shards as a pipeline and waits for it; the directory of `maker` must be one that all workers see.
+    """Writes the shards with a pipeline and waits for it; all workers must see the directory of `maker`.
 
     Raises:
       PrepareError: a shard cannot be written, or the pipeline failed.
@@ -60,7 +61,8 @@ def run(
     if not todo:
         return
     maker = dataclasses.replace(maker, directory=maker.directory.absolute())
-    # Bytes need none of Beam's coders, and keep 200,000 clips small: the elements travel inside the pipeline's graph.
+    # Bytes need none of Beam's coders and keep 200,000 clips small, because the elements travel inside the pipeline's
+    # graph.
     packed = [zlib.compress(pickle.dumps(shard)) for shard in todo]
     pipeline = apache_beam.Pipeline(options=options)
     (
@@ -84,17 +86,17 @@ def run(
 
 def _write(maker: work.Maker, packed: bytes) -> None:
     shard = pickle.loads(zlib.decompress(packed))
-    # A bundle that failed is tried again as a whole.
+    # A bundle that failed is retried as a whole, so some of its shards may be finished.
     if not work.is_done(maker, shard):
         work.write(maker, shard)
 
 
 def _wait(pipeline: apache_beam.Pipeline) -> None:
-    """Runs a pipeline to its end; Ctrl-C ends it too, where it runs elsewhere."""
+    """Runs a pipeline to its end; Ctrl-C also stops a pipeline that runs elsewhere."""
     try:
         result = pipeline.run()
     except RuntimeError as error:
-        # In this process Beam wraps what a worker raises, Ctrl-C included.
+        # In this process Beam wraps every exception of a worker, including KeyboardInterrupt.
         if str(error).startswith('KeyboardInterrupt'):
             raise KeyboardInterrupt from None
         raise
@@ -106,7 +108,7 @@ def _wait(pipeline: apache_beam.Pipeline) -> None:
 
 
 def _failure(error: Exception) -> Exception:
-    """A worker's own line where there is one; a bug keeps its traceback."""
+    """Returns the worker's one-line error if there is one; a bug keeps its traceback."""
     text = f'{type(error).__name__}: {error}'
     line = _WORKER_ERROR.search(text)
     if line:
@@ -121,7 +123,10 @@ def _failure(error: Exception) -> Exception:
 
 @contextlib.contextmanager
 def _watched(maker: work.Maker, todo: list[work.Shard], progress: work.Progress) -> Iterator[None]:
-    """Reports the shards that appear while the body runs: no runner tells how far it is, but the directory does."""
+    """Reports finished shards while the body runs.
+
+    No runner reports its progress, so the directory is checked instead.
+    """
     waiting, stop = list(todo), threading.Event()
 
     def look():

@@ -1,8 +1,8 @@
-"""The shell of a data_prep command: flags in, one-line errors and exit codes out.
+"""Runs a data_prep command: parses its flags, prints errors in one line and sets the exit code.
 
-0 done; 2 wrong use (a flag, a table: the line says what was given, what was expected and the fix); 1 a failure; 130
-stopped by Ctrl-C. Flags live in a FlagValues of the command's own, so that several commands can be imported into one
-process.
+Exit codes: 0 done; 2 wrong use (a flag, a table: the line has the given value, the expected one and the fix); 1 a
+failure; 130 stopped by Ctrl-C. Each command has a FlagValues of its own, so that several commands can be imported into
+one process.
 """
 
 import re
@@ -22,12 +22,12 @@ def run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: s
     """Parses sys.argv into `flag_values`, calls `main(arguments)` and exits with its code.
 
     Args:
-      main: does the work. It gets the positional arguments and, of a command with the flag --runner, whatever stands
-        after `--` (see `beam_options`). UsageError, TableError and NoDataError from it are wrong use (2), PrepareError
-        and DataError a failure (1); any other exception is a bug and keeps its traceback.
+      main: does the work. It gets the positional arguments and, if the command has the flag --runner, everything after
+        `--` (see `beam_options`). UsageError, TableError and NoDataError from it are wrong use (2), PrepareError and
+        DataError are a failure (1); any other exception is a bug and keeps its traceback.
       flag_values: the command's own flags.
       doc: printed by --help before the flags.
-      positional: how many positional arguments there must be before `--`.
+      positional: the number of positional arguments required before `--`.
     """
     sys.exit(exit_code(sys.argv, main, flag_values, doc, positional))
 
@@ -35,7 +35,7 @@ def run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: s
 def exit_code(
     argv: list[str], main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: str, positional: int = 0
 ) -> int:
-    """What `run` exits with; errors go to stderr."""
+    """Returns the exit code of `run`; errors are printed to stderr."""
     cut = argv.index('--') if '--' in argv else len(argv)
     own, passed_on = argv[:cut], argv[cut + 1 :]
     if '--help' in own or '-h' in own:
@@ -60,7 +60,11 @@ def exit_code(
 
 
 def beam_options(runner: str, passed_on: list[str]) -> list[str] | None:
-    """What prepare.prepare takes as `beam`: None for the runner 'local', and the words after `--` for 'beam'."""
+    """Returns the `beam` argument of prepare.prepare: None for the runner 'local', the words after `--` for 'beam'.
+
+    Raises:
+      UsageError: there are words after `--` for the runner 'local'.
+    """
     if runner == 'beam':
         return passed_on
     if passed_on:
@@ -69,10 +73,10 @@ def beam_options(runner: str, passed_on: list[str]) -> list[str] | None:
 
 
 def parse_require(text: str) -> float | int:
-    """The value of --require: '0.9', '90%' and '1.0' are a fraction of each split, '14000' clips in all.
+    """Parses the value of --require: '0.9', '90%' and '1.0' are a fraction of each split, '14000' clips in total.
 
     Raises:
-      UsageError: it is neither.
+      UsageError: the value is neither.
     """
     if re.fullmatch(r'[0-9]+', text) and int(text):
         return int(text)
@@ -87,6 +91,6 @@ def parse_require(text: str) -> float | int:
 
 def _fail(error: Exception | str, code: int) -> int:
     text = str(error).strip()
-    # absl names an absent required flag on a second, indented line.
+    # absl names a missing required flag on a second, indented line.
     print('error: ' + (text if isinstance(error, rows.TableError) else ' '.join(text.split())), file=sys.stderr)
     return code

@@ -1,15 +1,15 @@
-"""Frozen trunks, run once: a data set of pictures and sound becomes one of what published networks make of them.
+"""Runs frozen trunks once: turns a data set of frames and audio into one of the features of published networks.
 
   python -m data_prep.extract --data=DATA --out=FEATURES --visual=efficientnet_lite0_multi --visual_weights=imagenet
   python -m data_prep.extract --data=DATA --out=FEATURES --audio=NAME --audio_weights=FILE [--views=4] [--runner=beam]
 
-A modality without a trunk is copied as it is: frames as JPEGs, sound as log-mel. Labels, events, boxes and notes are
-passed on. A run on such data trains only what stands behind the trunks (config.model.visual_frozen), and its checkpoint
-explains video files, since the trunks are in it. --views keeps augmented versions of the pictures beside the plain one;
-training draws one each time.
+A modality without a trunk is copied unchanged: frames as JPEGs, audio as log-mel. Labels, events, boxes and notes are
+copied too. A run on such data trains only the layers after the trunks (config.model.visual_frozen), and its checkpoint
+can explain video files, since it contains the trunks. --views keeps augmented versions of the frames beside the
+unaugmented one; training samples one at random each time.
 
-This is the one command of data_prep that needs JAX and the networks themselves, which no other way of preparing runs.
-Read next: prepare.py (the engine), stattn_jax/data/extracted.py (the records), stattn_jax/weights/ (the weights).
+This is the only command of data_prep that needs JAX and the networks. prepare.py writes the shards,
+stattn_jax/data/extracted.py defines the records, and stattn_jax/weights/ loads the weights.
 """
 
 import dataclasses
@@ -65,7 +65,7 @@ _share('colour', 0.3, 'Of augmented views: the largest change of brightness.')
 flags.DEFINE_integer('seed', 0, 'Of the augmented views.', lower_bound=0, upper_bound=2**31 - 1, flag_values=FLAGS)
 published.define_engine_flags(FLAGS, None)
 
-# On a CPU each process computes in one thread: as many processes are faster, and any number of them give the same sums.
+# On a CPU each process computes in one thread: several processes are faster, and any number of them give the same sums.
 _ONE_THREAD = '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
 
 
@@ -75,7 +75,7 @@ def main(beam: list[str]) -> None:
     if not isinstance(info.spec, media.ClipSpec):
         raise UsageError(f'--data={data} holds features already; give the data set of pictures and sound')
     spec = make_spec(info)
-    # Read when the first backend starts, here and in the processes that this one starts.
+    # The variable is read when the first backend starts, here and in the processes that this one starts.
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_ONE_THREAD}'.strip()
     prepare.prepare(
         FLAGS.out,
@@ -93,7 +93,7 @@ def main(beam: list[str]) -> None:
 
 
 def _workers() -> int | None:
-    """Processes: of a CPU as many as are asked for, of an accelerator one, whose memory it takes."""
+    """Returns the number of processes: as requested on a CPU, one on an accelerator, whose memory it takes."""
     platform = jax.default_backend()
     if platform == 'cpu':
         return FLAGS.workers
@@ -108,7 +108,7 @@ def _workers() -> int | None:
 
 
 def make_spec(info: source.DatasetInfo) -> ExtractedSpec:
-    """The spec that the flags ask for; raises UsageError for trunks, weights and sizes that do not go together."""
+    """Returns the spec for the flags; raises UsageError for incompatible trunks, weights and sizes."""
     visual, audio = (_extraction(modality, info.spec) for modality in ('visual', 'audio'))
     if visual is None and audio is None:
         raise UsageError(
@@ -155,7 +155,7 @@ def _extraction(modality: str, spec: media.ClipSpec) -> Extraction | None:
 
 
 def _published(modality: str, name: str) -> registry.Trunk:
-    """A trunk whose weights can be had; raises UsageError for others."""
+    """Returns a trunk that has published weights; raises UsageError for any other name."""
     known = {name: trunk for name, trunk in registry.trunks(modality).items() if trunk.published is not None}
     if name not in known:
         reason = 'no weights are published for it, and what random ones make is worth nothing'
@@ -166,19 +166,19 @@ def _published(modality: str, name: str) -> registry.Trunk:
 
 
 def _output(trunk: registry.Trunk, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of what a trunk makes of one frame or segment."""
+    """Returns the shape of a trunk's output for one frame or segment."""
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     try:
         return jax.eval_shape(lambda x: _build(trunk)(x, train=False), x).shape[1:]
     except ValueError as error:
-        # A front end of fixed length, or a grid that does not fit: the trunk says which.
+        # The trunk's message describes the problem, such as a front-end of fixed length or a grid that does not fit.
         raise UsageError(str(error)) from None
 
 
 def list_jobs(data: pathlib.Path, info: source.DatasetInfo) -> list[Job]:
-    """A job for each record, and one for each clip that could not be used when the data were made: it stays counted.
+    """Returns a job for each record and for each clip that was skipped when the data were made.
 
-    Raises PrepareError where the notes of that preparation are missing.
+    The skipped clips stay counted. Raises PrepareError if the outcomes of that preparation are missing.
     """
     jobs = []
     for split in info.splits:
@@ -204,7 +204,7 @@ def list_jobs(data: pathlib.Path, info: source.DatasetInfo) -> list[Job]:
 
 
 def make_record(data: str, job: Job, spec: ExtractedSpec) -> records.ClipRecord:
-    """The job's record with features in place of what its trunks read."""
+    """Returns the job's record with features in place of the trunks' inputs."""
     if 'skipped' in job.payload:
         raise media.MediaError(*job.payload['skipped'])
     try:
@@ -227,7 +227,7 @@ def _source(data: str, split: str) -> source.RecordSource:
 
 
 def _views(record: records.ClipRecord, visual: Extraction) -> np.ndarray:
-    """What the trunk makes of each version of a clip's frames: [v t h w d]."""
+    """Computes the trunk's features of each version of a clip's frames: [v t h w d]."""
     frames = pipeline.clip_arrays(record, visual.frame_size, visual.fit)['frames'].astype(np.float32) / 255
     run = _runner('visual', visual)
     key = jax.random.fold_in(jax.random.key(visual.seed), np.uint32(zlib.crc32(record.clip_id.encode())))
@@ -247,9 +247,9 @@ def _build(trunk: registry.Trunk) -> nnx.Module:
 
 @functools.lru_cache
 def _runner(modality: str, part: Extraction):
-    """The trunk with its weights, compiled once a process.
+    """Returns the trunk with its weights as a function, compiled once per process.
 
-    A function of frames in 0..1 [t H W 3], or log-mel [t f k], that gives features [t ...].
+    It maps frames in 0..1 [t H W 3], or log-mel [t f k], to features [t ...].
     """
     trunk = registry.find(modality, part.trunk)
     graphdef, state = nnx.split(nnx.eval_shape(lambda: _build(trunk)))
@@ -271,7 +271,7 @@ def _runner(modality: str, part: Extraction):
 
 
 def _stored(name: str, x: np.ndarray) -> np.ndarray:
-    """Features as float16; raises MediaError where they are none."""
+    """Converts features to float16; raises MediaError if they are not finite."""
     with np.errstate(over='ignore'):
         stored = x.astype(np.float16)
     if not np.isfinite(stored).all():
@@ -280,14 +280,14 @@ def _stored(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def _write_absent(spec: ExtractedSpec, out: pathlib.Path) -> None:
-    """Keeps what the visual trunk makes of a black frame."""
+    """Writes the visual trunk's features of a black frame."""
     if spec.visual:
         black = np.zeros((spec.segments, spec.visual.frame_size, spec.visual.frame_size, 3), np.float32)
         extracted.write_absent(out, _stored('visual', _runner('visual', spec.visual)(black)[0]))
 
 
 if __name__ == '__main__':
-    # By this name, and not as __main__, workers of any runner find make_record.
+    # Imported by this name, not as __main__, so that workers of any runner find make_record.
     from data_prep import extract
 
     cli.run(extract.main, extract.FLAGS, __doc__)

@@ -1,8 +1,8 @@
-"""Clips of published feature files: AVE's HDF5 tables and LLP's folders of npy files.
+"""Reads clips of published feature files: AVE's HDF5 tables and LLP's folders of npy files.
 
-A job says where its features lie: payload {'file': 'main' or 'noisy', 'row': 17} for AVE, {'id': 'BjCEufrlXm4'} for
-LLP. One row is read at a time, so that a table of any size passes through a few megabytes of memory. Read next: ave.py,
-llp.py.
+The payload of a job gives the location of its features: {'file': 'main' or 'noisy', 'row': 17} for AVE, {'id':
+'BjCEufrlXm4'} for LLP. One row is read at a time, so that a table of any size needs only a few megabytes of memory.
+ave.py and llp.py make the jobs.
 """
 
 import functools
@@ -20,19 +20,20 @@ AVE_SPEC = FeatureSpec(
     10, 1.0, (7, 7, 512), 128, 'VGG-19 pool5 of 16 frames a second; VGGish without its post-processor'
 )
 LLP_SPEC = FeatureSpec(10, 1.0, (1, 1, 2560), 128, 'ResNet-152, the mean of 8 frames a second, and R(2+1)D-18; VGGish')
-# Of AVE: the clips of the annotation file, and the 178 background clips.
+# AVE's files of the clips in the annotation file, and of the 178 background clips.
 H5_FILES = {
     'main': ('visual_feature.h5', 'audio_feature.h5'),
     'noisy': ('visual_feature_noisy.h5', 'audio_feature_noisy.h5'),
 }
-# A chunk of a compressed table may hold many rows: kept decompressed, its rows cost one decompression.
+# A chunk of a compressed table may hold many rows; caching it (bytes) lets its rows share one decompression.
 _CHUNK_CACHE = 128 * 2**20
 _FRAMES_A_SEGMENT = 8
 
 
 def count_rows(folder: pathlib.Path, which: str, spec: FeatureSpec) -> int:
-    """How many clips the tables `which` of H5_FILES hold; raises cli.UsageError where they are missing, or not of
-    these shapes.
+    """Returns the number of clips in the tables `which` of H5_FILES.
+
+    Raises cli.UsageError if a table is missing or has another shape.
     """
     shapes = ((spec.segments, *spec.visual), (spec.segments, spec.audio))
     counts = set()
@@ -54,7 +55,7 @@ def count_rows(folder: pathlib.Path, which: str, spec: FeatureSpec) -> int:
 
 
 def h5_record(folder: str, job: Job, spec: FeatureSpec) -> records.ClipRecord:
-    """The features of one row of AVE's tables."""
+    """Returns a record with the features of one row of AVE's tables."""
     visual, audio = (
         _read(_table(pathlib.Path(folder) / name), job.payload['row'], pathlib.Path(folder) / name)
         for name in H5_FILES[job.payload['file']]
@@ -63,8 +64,9 @@ def h5_record(folder: str, job: Job, spec: FeatureSpec) -> records.ClipRecord:
 
 
 def npy_record(folder: str, job: Job, spec: FeatureSpec) -> records.ClipRecord:
-    """The features of one LLP video: vggish/ID.npy (10, 128), res152/ID.npy (80, 2048), r2plus1d_18/ID.npy (10,
-    512).
+    """Returns a record with the features of one LLP video.
+
+    They are read from vggish/ID.npy (10, 128), res152/ID.npy (80, 2048) and r2plus1d_18/ID.npy (10, 512).
     """
     shapes = {
         'vggish': (spec.segments, spec.audio),
@@ -99,7 +101,7 @@ def _record(job: Job, spec: FeatureSpec, visual: np.ndarray, audio: np.ndarray) 
 
 @functools.lru_cache
 def _table(path: pathlib.Path) -> h5py.Dataset:
-    """The one table of a file, kept open in this process."""
+    """Returns the only table of a file, which stays open in this process."""
     file = h5py.File(path, 'r', rdcc_nbytes=_CHUNK_CACHE, rdcc_nslots=10_007)
     if len(file) != 1:
         raise OSError(f'it has the keys {sorted(file)}, expected one')

@@ -1,8 +1,9 @@
-"""Anyone's own videos, described by tables, to a data set directory.
+"""Prepares a data set directory from your own videos, described by tables.
 
   python -m data_prep.folder --videos=DIR --clips=clips.csv [--events=events.csv] [--boxes=boxes.csv] --out=DIR
 
-The tables and what is counted: docs/datasets.md. Read next: tables.py (the tables), prepare.py (the engine).
+docs/datasets.md describes the tables and the counts that are reported. tables.py reads the tables, and prepare.py
+writes the data set.
 """
 
 import functools

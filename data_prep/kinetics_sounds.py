@@ -1,12 +1,11 @@
-"""Kinetics-Sounds: clips of Kinetics-400 whose action is both heard and seen; there is no one list of its classes and
-no one split.
+"""Prepares Kinetics-Sounds: clips of Kinetics-400 whose action is both heard and seen.
 
   python -m data_prep.kinetics_sounds --annotations=FILE_OR_DIR --classes=NAME_OR_FILE --videos=DIR --out=DATA
 
-Annotations: the csv files of Kinetics-400 (label,youtube_id,time_start,time_end,split), or the lists my_train.txt and
-my_test.txt of OGM-GE (github.com/GeWu-Lab/OGM-GE_CVPR2022), which have the numbers of classes and no names. Classes:
-CLASS_LISTS, or a text file of
-one class a line. Read next: published.py.
+There is no single list of its classes and no single split. Annotations: the csv files of Kinetics-400
+(label,youtube_id,time_start,time_end,split), or the lists my_train.txt and my_test.txt of OGM-GE
+(github.com/GeWu-Lab/OGM-GE_CVPR2022), which have class numbers and no names. Classes: CLASS_LISTS, or a text file of
+one class a line.
 """
 
 import pathlib
@@ -33,7 +32,7 @@ CLASS_LISTS = {
     'adamml31': _ADAMML,
     # github.com/pritamqu/CrissCross, issue 4 (2023-03-21).
     'crisscross32': tuple(sorted((*_ADAMML, 'strumming guitar'))),
-    # The numbers of OGM-GE's lists, as they are.
+    # The class numbers of OGM-GE's lists, unchanged.
     'ogmge31': _NUMBERED,
 }
 LISTS = {'train': 'my_train.txt', 'test': 'my_test.txt'}
@@ -95,8 +94,9 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 
 
 def _read_lists(files: list[pathlib.Path], names: tuple[str, ...], classes: str) -> published.Listing:
-    """OGM-GE's lists: -00nar1nEPc_000033_000043,10,13 in train and -3Mwkq-7TV4_2,10,23 in test, with seconds and
-    the class's number.
+    """Reads OGM-GE's lists, whose columns are the clip, its length in seconds and the class number.
+
+    Examples: -00nar1nEPc_000033_000043,10,13 in train and -3Mwkq-7TV4_2,10,23 in test.
     """
     if len(names) != len(_NUMBERED):
         raise cli.UsageError(
@@ -141,7 +141,7 @@ def _listed(row: Row, split: str, names: tuple[str, ...]) -> published.Clip | No
 
 
 def _read_csv(files: list[pathlib.Path], names: tuple[str, ...]) -> published.Listing:
-    """Kinetics' own tables, of which only the rows of the classes are used."""
+    """Reads Kinetics' own tables and uses only the rows of the given classes."""
     with collect() as faults:
         rows = [row for file in files for row in read_rows(file, _COLUMNS, faults)]
         clips = [_clip(row) for row in rows if row.cells['label'].strip() in names]
@@ -164,7 +164,7 @@ def _clip(row: Row) -> published.Clip:
         start = end = '0'
     clip_id = f'{source}_{int(start):06d}_{int(end):06d}'
     options = videos.names(source, int(start), int(end))
-    # Kinetics' own form first: it is the one that a missing file is looked for under.
+    # Kinetics' own form comes first, because a missing file is reported under the first name.
     options = sorted(options, key=lambda name: name.stem != clip_id)
     return published.Clip(clip_id, source, _SPLITS.get(split, ''), (row.cells['label'].strip(),), tuple(options))
 

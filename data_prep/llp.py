@@ -1,12 +1,11 @@
-"""LLP (Tian et al. 2020): 11,849 clips of ten seconds with several of 25 events; val and test say when each is heard
-and when seen.
+"""Prepares LLP (Tian et al. 2020): 11,849 clips of ten seconds with several of 25 events.
 
   python -m data_prep.llp --annotations=DIR --videos=DIR --out=DATA
   python -m data_prep.llp --annotations=DIR --features=DIR --out=DATA
 
-Annotations: AVVP_train.csv, AVVP_val_pd.csv, AVVP_test_pd.csv, AVVP_eval_audio.csv, AVVP_eval_visual.csv, all of them
-separated by tabs (github.com/YapengTian/AVVP-ECCV20, data/). Features: vggish/ID.npy, res152/ID.npy,
-r2plus1d_18/ID.npy. Read next: features.py.
+The annotations of val and test give the times at which each event is heard and at which it is seen. Annotations:
+AVVP_train.csv, AVVP_val_pd.csv, AVVP_test_pd.csv, AVVP_eval_audio.csv, AVVP_eval_visual.csv, all of them separated by
+tabs (github.com/YapengTian/AVVP-ECCV20, data/). Features: vggish/ID.npy, res152/ID.npy, r2plus1d_18/ID.npy.
 """
 
 import hashlib
@@ -27,7 +26,7 @@ flags.mark_flags_as_mutual_exclusive(['videos', 'features'], required=True, flag
 
 WEAK = {'train': 'AVVP_train.csv', 'val': 'AVVP_val_pd.csv', 'test': 'AVVP_test_pd.csv'}
 DENSE = {'audio': 'AVVP_eval_audio.csv', 'visual': 'AVVP_eval_visual.csv'}
-# In the order of the authors' code, which evaluation scripts and saved predictions of other people keep.
+# In the order of the authors' code, which evaluation scripts and saved predictions of other people use.
 CLASSES = (
     'Speech', 'Car', 'Cheering', 'Dog', 'Cat', 'Frying_(food)', 'Basketball_bounce', 'Fire_alarm', 'Chainsaw', 'Cello',
     'Banjo',
@@ -36,7 +35,7 @@ CLASSES = (
     'Helicopter', 'Acoustic_guitar', 'Telephone_bell_ringing', 'Baby_cry_infant_cry', 'Blender', 'Clapping',
 )  # fmt: skip
 SECONDS = 10
-# Of AVVP_eval_audio.csv: with and without the three rows that were mended in April 2024.
+# SHA-256 of AVVP_eval_audio.csv with the three rows that were corrected in April 2024, and size (bytes) without.
 MENDED_SHA256 = 'd5435664668bec6e7eafb39059d2f424ed2682f6b55395262fc3cb691b7d0778'
 BROKEN_SIZE = 134_360
 
@@ -53,7 +52,7 @@ def main(beam: list[str]) -> None:
 def read(folder: pathlib.Path) -> published.Listing:
     """Reads the annotations; raises TableError.
 
-    Overlapping intervals of one class stay as they are: scores are of seconds, not of rows.
+    Overlapping intervals of one class are kept, because scores are computed per second, not per row.
     """
     listing = published.Listing(CLASSES, [], multi_label=True)
     with collect() as faults:
@@ -84,7 +83,7 @@ def read(folder: pathlib.Path) -> published.Listing:
 
 
 def _clip(row: Row, split: str) -> published.Clip | None:
-    # The id is the first 11 characters, since it may hold _ itself; five clips begin at a fraction of a second.
+    # The id is the first 11 characters, since it may contain _ itself; five clips begin at a fraction of a second.
     match = re.fullmatch(r'([\w-]{11})_(\d+(?:\.\d+)?)_(\d+(?:\.\d+)?)', row.cells['filename'].strip())
     if not match:
         row.fault('filename', 'a name such as BjCEufrlXm4_20_30')
@@ -104,7 +103,7 @@ def _labels(row: Row) -> list[str]:
 
 
 def _events(rows: list[Row], modality: str, name: str, annotated: dict[str, str], remarks: list[str]) -> list[tuple]:
-    """The rows as rows of the events table; those that say nothing are left out and named."""
+    """Returns the rows as rows of the events table; unusable rows are left out and named in a remark."""
     events: dict[tuple, None] = {}
     empty, repeated, unknown = [], [], {}
     for row in rows:

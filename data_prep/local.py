@@ -1,4 +1,7 @@
-"""Shards by the processes of this machine. Read next: work.py (what each of them does), beam.py (many machines)."""
+"""Writes shards with several processes of this machine.
+
+work.py defines the work of a process; beam.py runs on many machines.
+"""
 
 import itertools
 import multiprocessing
@@ -12,7 +15,7 @@ from data_prep import work
 
 
 def run(maker: work.Maker, todo: list[work.Shard], progress: work.Progress, workers: int) -> None:
-    """Writes the shards with as many processes as `workers`; 1 stays in this one.
+    """Writes the shards with `workers` processes; 1 stays in this process.
 
     Raises:
       PrepareError: a worker died, or a shard cannot be written.
@@ -24,14 +27,15 @@ def run(maker: work.Maker, todo: list[work.Shard], progress: work.Progress, work
         return
     waiting, running = iter(todo), {}
     workers = min(workers, len(todo))
-    # Read by the workers' BLAS: its threads would fight over the same cores (measured: 71 ms of CPU a small clip
+    # Read by the workers' BLAS, whose threads would compete for the same cores (measured: 71 ms of CPU for a small clip
     # instead of 16).
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
     pool = futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), initializer=_start_worker)
     try:
         while True:
-            # No more than the workers can hold, so that a death names few shards and a stop loses little.
+            # No more shards are submitted than the workers can process, so that a worker's death names few shards and a
+            # stop loses little.
             running.update(
                 {
                     pool.submit(work.write, maker, shard): shard
@@ -54,7 +58,7 @@ def run(maker: work.Maker, todo: list[work.Shard], progress: work.Progress, work
 
 
 def _start_worker() -> None:
-    """Lets a worker end at once with Ctrl-C, and with its parent, which an executor's workers outlive otherwise."""
+    """Makes a worker exit at once on Ctrl-C and with its parent, which an executor's workers otherwise outlive."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def follow_parent():

@@ -1,11 +1,10 @@
-"""The engine that turns jobs into a data set directory; folder.py, synthetic.py and the published sets' commands feed
-it.
+"""Turns jobs into a data set directory; used by folder.py, synthetic.py and the commands of published data sets.
 
-A shard is the unit of work. Which clips go into which shard is fixed by the jobs alone, each shard is written whole
-by one process and takes its final name last, and its outcome (`prepare/SHARD.json`: clips used, skipped with reason,
-notes) is written after it. So the bytes do not depend on the number of workers or on the runner, and a run that was
-stopped continues: shards with an outcome are kept, the rest is made. Read next: work.py (how a shard is written),
-local.py and beam.py (by whom), report.py (what is written at the end).
+A shard is the unit of work. The jobs alone determine which clips go into which shard. Each shard is written as a whole
+by one process and gets its final name last; its outcome (`prepare/SHARD.json`: clips used, skipped with reason, notes)
+is written after it. Therefore the bytes do not depend on the number of workers or on the runner, and a run that was
+stopped continues: shards with an outcome are kept, and the others are made. work.py writes a shard, local.py and
+beam.py run the workers, and report.py writes the files that are due at the end.
 """
 
 import collections
@@ -50,26 +49,26 @@ def prepare(
     beam: list[str] | None = None,
     finish: Callable[[pathlib.Path], None] | None = None,
 ) -> source.DatasetInfo:
-    """Makes every job's record and writes them as a data set into `out`; goes on there if the same plan was stopped.
+    """Makes every job's record and writes them as a data set into `out`; resumes if the same plan was stopped there.
 
     Args:
       name: of the data set; becomes the first part of the shards' names.
       make_record: a function of a module (workers import it), or a functools.partial of one. It raises media.MediaError
-        for a clip that cannot be used, which is counted and named by reason, and the run goes on; anything else stops
-        it.
-      workers: processes; 1 stays in this one. Default: as many as there are CPUs.
-      shard_size: clips a shard. Default: at most 128, fewer for a small split, so that it still makes several shards.
-      require: how many clips must be usable: a float is the fraction of each split, an int clips of all splits
-        together.
-        It is no part of the plan: what was made stays, and the same call with less goes on at once.
-      remarks: lines on the annotation files, printed and kept in the report.
-      beam: Beam's own pipeline options, possibly none: the shards are made by a Beam pipeline, of which `workers` says
-        nothing. `out`, and what `make_record` reads, must then lie where all workers see them under the same path.
-      finish: writes what else belongs into `out`, once all shards are there and before stattn.json says so.
+        for an unusable clip, which is counted and named by reason while the run goes on; any other exception stops the
+        run.
+      workers: number of processes; 1 stays in this one. Default: the number of CPUs.
+      shard_size: clips per shard. Default: at most 128, fewer for a small split, so that it still makes several shards.
+      require: how many clips must be usable: a float is the fraction of each split, an int the number of clips of all
+        splits together. It is not part of the plan: finished shards stay, and the same call with a lower value finishes
+        at once.
+      remarks: lines about the annotation files, printed and kept in the report.
+      beam: Beam's own pipeline options, possibly none: a Beam pipeline makes the shards, and `workers` has no effect.
+        All workers must then see `out`, and the inputs of `make_record`, under the same path.
+      finish: writes any further files into `out`, after all shards are there and before stattn.json is written.
 
     Raises:
       PrepareError: `out` holds something else, a worker died, a split has no usable clip, or there are too few of them.
-      UsageError: Beam is not installed, or refuses its options.
+      UsageError: Beam is not installed, or rejects its options.
     """
     out = pathlib.Path(out)
     if not re.fullmatch(r'[a-z][a-z0-9_]*', name):
@@ -117,7 +116,7 @@ def prepare(
 
 
 def _runner(workers: int | None, options: list[str] | None) -> Callable[[Maker, list[Shard], Progress], None]:
-    """What writes the shards: processes of this machine, or Beam."""
+    """Returns the function that writes the shards: by processes of this machine, or by Beam."""
     if options is None:
         return functools.partial(local.run, workers=workers or os.cpu_count())
     try:
@@ -130,16 +129,19 @@ def _runner(workers: int | None, options: list[str] | None) -> Callable[[Maker, 
 
 
 def _shards(name: str, split: str, jobs: list[Job], size: int | None) -> list[Shard]:
-    """Cuts a split into shards. A function of the jobs alone, so a later run cuts the same way."""
+    """Divides a split into shards, as a function of the jobs alone, so that a later run divides it the same way."""
     size = size or min(_SHARD_CLIPS, max(8, -(-len(jobs) // 16)))
     count = -(-len(jobs) // size)
     return [Shard(tfrecord.shard_name(name, split, i, count), jobs[i * size : (i + 1) * size]) for i in range(count)]
 
 
 def _report(out: pathlib.Path, shards: dict[str, list[str]], remarks: Sequence[str]) -> dict[str, dict]:
-    """Writes and prints the report once every shard is there; a split without a single clip is an error."""
+    """Writes and prints the report once every shard is there.
+
+    Raises PrepareError for a split without usable clips.
+    """
     for leftover in itertools.chain(out.glob('*.tmp-*'), (out / report.WORK_DIR).glob('*.tmp-*')):
-        # On another machine a worker that was given up may be at work on it yet, and finish it now.
+        # An abandoned worker on another machine may still be writing this file, and may finish it at this moment.
         leftover.unlink(missing_ok=True)
     outcomes = {split: [report.read_outcome(out, shard) for shard in names] for split, names in shards.items()}
     summary = report.summarize(outcomes)
@@ -149,7 +151,8 @@ def _report(out: pathlib.Path, shards: dict[str, list[str]], remarks: Sequence[s
     print(report.table(summary))
     for split, counts in summary.items():
         if not counts['used']:
-            # Forgotten, so that the same command tries again once the cause (often a wrong folder) is mended.
+            # The outcomes are deleted, so that the same command tries again once the cause (often a wrong folder) is
+            # fixed.
             for shard in shards[split]:
                 report.outcome_path(out, shard).unlink()
             reasons = ', '.join(f'{len(clips)} {reason}' for reason, clips in counts['skipped'].items())
@@ -162,14 +165,14 @@ def _report(out: pathlib.Path, shards: dict[str, list[str]], remarks: Sequence[s
 
 
 def _check_enough(summary: dict[str, dict], require: float | int | None) -> None:
-    """Holds the clips used against --require."""
+    """Raises PrepareError if there are fewer usable clips than --require."""
     if require is None:
         return
     used = {split: counts['used'] for split, counts in summary.items()}
     if isinstance(require, int):
         enough = sum(used.values()) >= require
     else:
-        # The decimal number that was typed: 0.07 * 100 is more than 7.
+        # Exactly the decimal number that was typed: as floats, 0.07 * 100 is more than 7.
         share = fractions.Fraction(str(require))
         enough = all(used[split] >= math.ceil(share * counts['wanted']) for split, counts in summary.items())
     if enough:
@@ -187,7 +190,7 @@ def _check_enough(summary: dict[str, dict], require: float | int | None) -> None
 
 @contextlib.contextmanager
 def _locked(out: pathlib.Path) -> Iterator[None]:
-    """Makes the directory and keeps a second run out of it; the lock goes with the process, however it ends."""
+    """Makes the directory and locks it against a second run; the lock ends with the process, however it ends."""
     try:
         (out / report.WORK_DIR).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -206,7 +209,7 @@ def _locked(out: pathlib.Path) -> Iterator[None]:
 
 
 def _claim(out: pathlib.Path, plan: dict) -> None:
-    """Refuses a directory that holds something else than (a part of) this plan."""
+    """Raises PrepareError if the directory holds anything but this plan, complete or in part."""
     path = out / report.WORK_DIR / PLAN_FILE
     if not path.exists():
         own = (report.WORK_DIR, report.TABLES_DIR)

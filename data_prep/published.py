@@ -1,9 +1,8 @@
-"""What the commands of data_prep share: flags, the tables of a published data set, and the way from there to the
-records.
+"""Shared code of data_prep's commands: flags, the tables of a published data set, and making records from them.
 
-A published set is read into a `Listing` (vggsound.py, ave.py, llp.py, kinetics_sounds.py), written as the project's own
-tables, and read back through tables.py, so that there is one set of checks for everybody's data. Read next: videos.py,
-tables.py.
+A published data set is read into a `Listing` (vggsound.py, ave.py, llp.py, kinetics_sounds.py), written as the
+project's own tables, and read back through tables.py, so that all data pass the same checks. videos.py finds the video
+files.
 """
 
 import contextlib
@@ -34,9 +33,9 @@ TABLES = {
 class Clip:
     """A clip as its publishers list it.
 
-    source: the YouTube id that it was cut from. names: what its file may be called; the first one is looked for where
-      there is none.
-    payload: where its features lie (data_prep/features.py).
+    source: the YouTube id that it was cut from.
+    names: possible names of its file; a missing file is reported under the first one.
+    payload: location of its features (data_prep/features.py).
     """
 
     clip_id: str
@@ -49,8 +48,9 @@ class Clip:
 
 @dataclasses.dataclass
 class Listing:
-    """What the files of a published data set say: clips, rows of the other tables (their columns: tables.py), and
-    remarks on quirks.
+    """The content of a published data set's annotation files.
+
+    It has clips, rows of the other tables (their columns: tables.py) and remarks on irregularities.
     """
 
     classes: tuple[str, ...]
@@ -68,7 +68,10 @@ class Listing:
 
 
 def define_flags(flag_values: flags.FlagValues, name: str, square: bool = True) -> None:
-    """The flags of every command that prepares videos; `name` and `square` are the defaults of --name and --square."""
+    """Defines the flags of every command that prepares videos.
+
+    `name` and `square` are the defaults of --name and --square.
+    """
     define_engine_flags(flag_values, name)
     flags.DEFINE_integer('segments', 10, 'Segments of a clip, a frame and a mel patch each.', flag_values=flag_values)
     flags.DEFINE_float('segment_seconds', 1.0, 'Length of a segment.', flag_values=flag_values)
@@ -84,7 +87,7 @@ def define_flags(flag_values: flags.FlagValues, name: str, square: bool = True) 
 
 
 def define_mel(flag_values: flags.FlagValues) -> None:
-    """The flag --mel."""
+    """Defines the flag --mel."""
     flags.DEFINE_enum(
         'mel',
         'vggish',
@@ -95,7 +98,7 @@ def define_mel(flag_values: flags.FlagValues) -> None:
 
 
 def define_engine_flags(flag_values: flags.FlagValues, name: str | None) -> None:
-    """Of these the flags that say where the records go, and by whom they are made; prepare_jobs reads them."""
+    """Defines those of these flags that set where and by which processes the records are made; see prepare_jobs."""
     define = functools.partial(flags.DEFINE_string, flag_values=flag_values)
     define('out', None, 'Directory to write; a stopped run continues there.', required=True)
     define('name', name, 'Name of the data set, the first part of the file names.')
@@ -111,7 +114,7 @@ def define_engine_flags(flag_values: flags.FlagValues, name: str | None) -> None
 
 
 def clip_spec(flag_values: flags.FlagValues) -> media.ClipSpec:
-    """The spec that the flags ask for; raises cli.UsageError where a value is out of range."""
+    """Returns the spec for the flags; raises cli.UsageError if a value is out of range."""
     try:
         return media.ClipSpec(
             segments=flag_values.segments,
@@ -125,8 +128,8 @@ def clip_spec(flag_values: flags.FlagValues) -> media.ClipSpec:
 
 
 def folder(flag_values: flags.FlagValues, flag: str, expected: str) -> pathlib.Path:
-    """The folder that a flag names; raises cli.UsageError where it is none."""
-    # Absolute, since Beam's workers start elsewhere.
+    """Returns the folder that a flag names; raises cli.UsageError if it is not a folder."""
+    # The path is absolute because Beam's workers start in other folders.
     path = pathlib.Path(flag_values[flag].value).absolute()
     if not path.is_dir():
         raise cli.UsageError(f'--{flag}={path} is not a folder; expected {expected}')
@@ -139,7 +142,7 @@ def folder(flag_values: flags.FlagValues, flag: str, expected: str) -> pathlib.P
 
 
 def make_record(videos_folder: str, job: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:
-    """Reads a job's stretch of its video file; raises media.MediaError when it cannot be used."""
+    """Reads a job's part of its video file; raises media.MediaError if it cannot be used."""
     clip = media.read_clip(pathlib.Path(videos_folder) / job.video, spec, job.start, job.end)
     start = job.start or 0.0
     return records.ClipRecord(
@@ -158,7 +161,7 @@ def prepare_jobs(
     multi_label: bool,
     remarks: Sequence[str] = (),
 ) -> None:
-    """prepare.prepare as the common flags say; `beam` is what stood after `--` (cli.beam_options)."""
+    """Calls prepare.prepare with the common flags; `beam` is the words after `--` (cli.beam_options)."""
     prepare.prepare(
         flag_values.out,
         flag_values.name,
@@ -175,7 +178,7 @@ def prepare_jobs(
 
 
 def prepare_videos(flag_values: flags.FlagValues, listing: Listing, beam: list[str]) -> None:
-    """Makes a data set of the clips' files below --videos."""
+    """Makes a data set from the clips' files below --videos."""
     where = folder(flag_values, 'videos', 'the folder with the video files, at any depth')
     spec = clip_spec(flag_values)
     found = videos.locate(where, {clip.clip_id: (clip.source, clip.names) for clip in listing.clips}, listing.remarks)
@@ -192,7 +195,7 @@ def prepare_features(
     beam: list[str],
     more: Sequence[prepare.Job] = (),
 ) -> None:
-    """Makes a data set of the clips' features in the folder `where`; `more` are jobs that are in no table."""
+    """Makes a data set from the clips' features in the folder `where`; `more` are jobs that are in no table."""
     for name in ('segments', 'segment_seconds', 'short_side', 'square', 'mel'):
         if flag_values[name].present:
             raise cli.UsageError(
@@ -208,8 +211,9 @@ def prepare_features(
 def _written(
     flag_values: flags.FlagValues, listing: Listing, found: dict[str, videos.Found]
 ) -> Iterator[tables.Tables]:
-    """The listing as tables, which stand in OUT/tables once the block is through: until then OUT may be somebody
-    else's.
+    """Context with the listing as tables, which are copied to OUT/tables at its end.
+
+    Before that, OUT may belong to another data set.
     """
     with tempfile.TemporaryDirectory() as work:
         yield write_tables(listing, found, pathlib.Path(work))
@@ -248,6 +252,6 @@ def write_tables(listing: Listing, found: dict[str, videos.Found], where: pathli
 
 
 def _clip_row(clip: Clip, found: videos.Found | None) -> tuple:
-    # A clip without a file keeps the name it should have: preparation then counts it as missing.
+    # A clip without a file keeps its expected name, so that preparation counts it as missing.
     found = found or videos.Found(f'{clip.names[0].stem}.mp4')
     return clip.clip_id, found.path, found.start, found.end, clip.split, '|'.join(clip.labels)

@@ -1,8 +1,8 @@
-"""What a preparation leaves beside the shards: outcomes, the report, TFDS's metadata and `stattn.json`.
+"""Writes the files beside the shards: outcomes, the report, TFDS's metadata and `stattn.json`.
 
-`prepare/SHARD.json` says what became of each clip of a shard; `prepare_report.json` sums them up per split, under
-`splits`, and has the remarks on the annotation files under `remarks`; `stattn.json` comes last, so that a directory
-that has it is whole. Read next: verify.py, which checks a directory against all of it.
+`prepare/SHARD.json` has the outcome of each clip of a shard. `prepare_report.json` summarizes them per split, under
+`splits`, and has the remarks on the annotation files under `remarks`. `stattn.json` is written last, so that a
+directory that has it is complete. verify.py checks a directory against all of these.
 """
 
 import dataclasses
@@ -18,13 +18,18 @@ from stattn_jax.data import media, records, source, tfrecord
 
 WORK_DIR = 'prepare'
 REPORT_FILE = 'prepare_report.json'
-# Where a command for a published data set leaves the tables that it made of the annotation files.
+# Folder for the tables that the command of a published data set makes from the annotation files.
 TABLES_DIR = 'tables'
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Of one shard: ids used, in the records' order; (id, reason, detail) skipped; (id, note) of the odd but used."""
+    """Outcome of one shard.
+
+    used: clip ids in record order.
+    skipped: (clip id, reason, detail).
+    notes: (clip id, note) on clips that are used.
+    """
 
     used: list[str]
     skipped: list[tuple[str, str, str]]
@@ -40,7 +45,7 @@ def read_outcome(directory: pathlib.Path, shard: str) -> Outcome:
 
 
 def summarize(outcomes: dict[str, list[Outcome]]) -> dict[str, dict]:
-    """Per split: clips wanted and used, ids with detail skipped by reason, ids noted by note."""
+    """Returns per split the clips wanted and used, skipped ids with detail by reason, and ids by note."""
     summary = {}
     for split, parts in outcomes.items():
         skipped: dict[str, dict[str, str]] = {}
@@ -56,9 +61,9 @@ def summarize(outcomes: dict[str, list[Outcome]]) -> dict[str, dict]:
 
 
 def table(summary: dict[str, dict], shown: int = 5) -> str:
-    """The report as text: a line per split, and the first skipped clips of each reason by name.
+    """Formats the report as text: a line per split, and the names of the first skipped clips of each reason.
 
-    `unreadable` counts every reason but `missing`; `silent`, `short` and the other notes are of clips that are used.
+    `unreadable` counts every reason but `missing`; `silent`, `short` and the other notes refer to clips that are used.
     """
     columns = ('wanted', 'used', 'missing', 'unreadable', 'silent', 'short')
     lines = [f'{"split":12s}' + ''.join(f' {column:>10s}' for column in columns) + '  other notes']
@@ -93,7 +98,7 @@ def write_info(
 
     Args:
       shards: names of the shards of each split, in order.
-      wanted: clips of each split that the plan asked for.
+      wanted: number of clips of each split in the plan.
     """
     lengths = {split: [len(tfrecord.read_index(out / shard)) - 1 for shard in names] for split, names in shards.items()}
     tfds.folder_dataset.write_metadata(
@@ -123,7 +128,7 @@ def write_info(
 
 
 def fingerprint(out: pathlib.Path, info: source.DatasetInfo) -> str:
-    """SHA-256 over classes, spec, and every shard's index, which holds the checksum of every record."""
+    """Returns SHA-256 over classes, spec and every shard's index, which holds the checksum of every record."""
     content = {key: value for key, value in info.to_json().items() if key != 'fingerprint'}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for split in sorted(info.splits):
@@ -133,8 +138,8 @@ def fingerprint(out: pathlib.Path, info: source.DatasetInfo) -> str:
 
 
 def write_json(path: pathlib.Path, content: dict) -> None:
-    """Writes JSON so that the file is either the old or the new one, never a part."""
-    # Process ids are alike in the containers of a cluster.
+    """Writes JSON atomically: the file is the old or the new one, never a part."""
+    # Not the process id, because containers of a cluster may share process ids.
     tmp = path.with_name(f'{path.name}.tmp-{uuid.uuid4().hex}')
     with open(tmp, 'w') as file:
         json.dump(content, file, indent=1)

@@ -1,8 +1,7 @@
-"""Rows of delimited text files, checked cell by cell, and the writer of such files.
+"""Reads rows of delimited text files with checks of each cell, and writes such files.
 
-A fault is one line with file, line, column, value and what was expected; all faults of a file are collected before any
-is raised.
-Read next: tables.py (the project's own tables), published.py (other people's).
+A fault is one line with file, line, column, value and the expected content; all faults of a file are collected before
+any is raised. tables.py reads the project's own tables with it, and the commands of published data sets read theirs.
 """
 
 import contextlib
@@ -16,7 +15,7 @@ _SHOWN = 20
 
 
 class TableError(Exception):
-    """Faults in the tables, one line each; the first 20 are in the message and all in `.faults`."""
+    """There are faults in the tables, one line each; the first 20 are in the message and all are in `.faults`."""
 
     def __init__(self, faults: list[str]):
         self.faults = faults
@@ -26,7 +25,7 @@ class TableError(Exception):
 
 @contextlib.contextmanager
 def collect() -> Iterator[list[str]]:
-    """A list for the faults found inside the block, raised together as TableError at its end."""
+    """Context with a list for faults, which are raised together as TableError at its end."""
     faults: list[str] = []
     yield faults
     if faults:
@@ -34,21 +33,21 @@ def collect() -> Iterator[list[str]]:
 
 
 class Row:
-    """A row's cells, and the faults found in it."""
+    """The cells of a row; `bad` is true once a fault was found in it."""
 
     def __init__(self, path: str | os.PathLike, line: int, cells: dict[str, str], faults: list[str]):
         self.cells, self.line, self.bad = cells, line, False
         self._path, self._faults = path, faults
 
     def fault(self, column: str, expected: str) -> None:
-        """Notes that the cell is not what was expected."""
+        """Notes that a cell differs from the expected content."""
         self.bad = True
         self._faults.append(
             f'{self._path}:{self.line}: column {column}: got {self.cells[column]!r}, expected {expected}'
         )
 
     def check(self, column: str, good: Callable[[str], object], expected: str) -> str:
-        """The cell without blanks around it; a fault unless it is good."""
+        """Returns the cell without surrounding blanks; notes a fault if `good` rejects it."""
         text = self.cells[column].strip()
         if not good(text):
             self.fault(column, expected)
@@ -64,7 +63,10 @@ class Row:
         most: float | None = None,
         slack: float = 0.0,
     ) -> float | None:
-        """The cell as a finite number in least..most + slack; None where it is empty (and may be), or faulty."""
+        """Returns the cell as a finite number in least..most + slack.
+
+        Returns None if the cell is empty and `optional` is set, or if it is faulty.
+        """
         text = self.cells[column].strip()
         if optional and not text:
             return None
@@ -90,10 +92,10 @@ def read_rows(
     header: bool = True,
     quoting: int = csv.QUOTE_MINIMAL,
 ) -> Iterator[Row]:
-    """The rows of a file, blank lines left out; what cannot be read is a fault and no row.
+    """Yields the rows of a file without blank lines; an unreadable row is noted as a fault and left out.
 
-    header: the first line names the columns, in any order and with others among them; without, they are `columns` in
-      this order.
+    header: the first line names the columns, in any order and with others among them; without a header, they are
+      `columns` in this order.
     quoting: of the csv module.
     """
     try:
@@ -126,7 +128,7 @@ def read_rows(
 
 
 def read_lines(path: str | os.PathLike, expected: str, faults: list[str]) -> list[str]:
-    """The lines of a text file without blanks around them, empty ones left out."""
+    """Returns the lines of a text file without surrounding blanks; empty lines are left out."""
     try:
         lines = [line.strip() for line in pathlib.Path(path).read_text(encoding='utf-8-sig').splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -136,7 +138,7 @@ def read_lines(path: str | os.PathLike, expected: str, faults: list[str]) -> lis
 
 
 def write_rows(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Writes a table that `read_rows` reads back: None as an empty cell, floats to the last digit."""
+    """Writes a table that `read_rows` can read: None as an empty cell, floats to the last digit."""
     with open(path, 'w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file)
         writer.writerow(columns)

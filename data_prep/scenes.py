@@ -1,11 +1,11 @@
-"""Synthetic audio-visual scenes whose truth is known: what is drawn, what sounds, where and when.
+"""Synthetic audio-visual scenes with exact ground truth: which object is seen, which one sounds, where and when.
 
-A clip's class is the one object that is seen *and* heard in the event interval. Silent moving objects of other classes
-are seen as well, and another class is heard off-screen in other segments, so that neither the picture nor the sound
-suffices alone. `events` is the demo; `lopsided` is the case that breaks naive training: small objects, cluttered
-backgrounds, and a sound that nearly gives the class away because the event lasts longer than the off-screen sound.
-Read next: scenes_binding.py, where the class is neither a shape nor a sound; synthetic.py, which turns scenes into
-records through the same front-end as real video.
+A clip's class is that of the only object that is both seen *and* heard in the event interval. Silent moving objects of
+other classes are seen as well, and another class is heard off-screen in other segments, so that neither the frames nor
+the audio are sufficient alone. `events` is the demo. `lopsided` is a case in which naive training fails: objects are
+small, backgrounds are cluttered, and the audio almost gives the class away because the event lasts longer than the
+off-screen sound. In scenes_binding.py the class is neither a shape nor a sound. synthetic.py turns scenes into records
+through the same front-end as real video.
 """
 
 import dataclasses
@@ -44,8 +44,9 @@ CLASS_RGB = np.array(
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """What makes a variant hard: object half-size (fraction of the frame), clutter, and how long each sound lasts
-    (segments).
+    """Parameters of a variant's difficulty: object half-size (fraction of the frame), clutter, and sound lengths.
+
+    The lengths of the event and of the off-screen sound are in segments.
     """
 
     half_size: tuple[float, float]
@@ -64,8 +65,9 @@ VARIANTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """One drawn object: its shape (the class's, in CLASSES), half-size and path (fractions of the frame), colour,
-    and when it is visible (s).
+    """One visible object: its shape (that of the class, in CLASSES), half-size, path, colour and visible interval.
+
+    The half-size and the path are fractions of the frame; the interval is in seconds.
     """
 
     shape: int
@@ -76,8 +78,9 @@ class Thing:
     visible: tuple[float, float]
 
     def centre(self, time: float | np.ndarray) -> np.ndarray:
-        """The centre at `time` s, as (x, y) in 0..1: a straight path reflected at the frame's border. Times [t 1]
-        give [t 2].
+        """Returns the centre at `time` s, as (x, y) in 0..1: a straight path reflected at the frame's border.
+
+        Times [t 1] give [t 2].
         """
         low, high = self.half, 1 - self.half
         path = (self.start_xy + self.velocity_xy * time - low) / (high - low)
@@ -86,10 +89,10 @@ class Thing:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Everything needed to draw and sound one clip; `event` and `offscreen` are (first, end) segments of one second.
+    """All data needed to render one clip; `event` and `offscreen` are (first, end) segments of one second.
 
-    `things[source]` sounds in the event, by `timbre`; `offscreen_timbre` is of nothing in view. A timbre is a number in
-    CLASSES. `grey`: so is the background below the clutter.
+    `things[source]` sounds in the event, with `timbre`; `offscreen_timbre` is that of no visible object. A timbre is an
+    index into CLASSES. `grey` means that the background below the clutter is grey.
     """
 
     label: int
@@ -105,20 +108,21 @@ class Scene:
     seed: tuple[int, ...]
 
     def box(self, time: float) -> tuple[float, float, float, float]:
-        """The sounding object's box (x0, y0, x1, y1) in 0..1 of the frame at `time` s."""
+        """Returns the sounding object's box (x0, y0, x1, y1) in 0..1 of the frame at `time` s."""
         thing = self.things[self.source]
         x, y = thing.centre(time)
         return x - thing.half, y - thing.half, x + thing.half, y + thing.half
 
 
 def make_scene(variant: str, segments: int, seed: tuple[int, ...]) -> Scene:
-    """Draws one scene; the same (variant, segments, seed) always gives the same scene."""
+    """Samples one scene at random; the same (variant, segments, seed) always gives the same scene."""
     spec = VARIANTS[variant]
     rng = np.random.default_rng(seed)
     n_distractors = int(rng.integers(spec.distractors[0], spec.distractors[1] + 1))
     label, offscreen_label, *distractor_labels = rng.permutation(len(CLASSES))[: 2 + n_distractors].tolist()
     event, offscreen = _intervals(rng, spec, segments)
-    # Distractors are seen by the same law as events, so that how long an object is seen does not tell which one sounds.
+    # The visible intervals of distractors have the same distribution as those of the sounding object, so that the
+    # length of visibility does not reveal which object sounds.
     seen = [_visible_around(rng, _intervals(rng, spec, segments)[0], segments) for _ in distractor_labels]
     things = [_thing(rng, spec, *pair) for pair in zip(distractor_labels, seen)]
     things.append(_thing(rng, spec, label, _visible_around(rng, event, segments)))
@@ -144,8 +148,8 @@ def _run(rng, lengths, segments):
 
 
 def _intervals(rng, spec, segments):
-    # Both drawn by one law and rejected together: where the ranges are equal, the two lengths are exchangeable, and
-    # duration is no cue to the class.
+    # Both intervals are sampled from the ranges of the variant and rejected together. If the ranges are equal, the two
+    # lengths are exchangeable, and duration is no cue to the class.
     while True:
         event, offscreen = _run(rng, spec.event_lengths, segments), _run(rng, spec.offscreen_lengths, segments)
         if offscreen[1] <= event[0] or offscreen[0] >= event[1]:
@@ -181,7 +185,10 @@ def _inside(shape: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def draw(scene: Scene, times: np.ndarray, size: int) -> np.ndarray:
-    """Draws the scene at `times` (s): uint8 [t size size 3], edges anti-aliased over one pixel of a 64-pixel frame."""
+    """Renders the scene at `times` (s): uint8 [t size size 3].
+
+    Edges are anti-aliased over one pixel of a 64-pixel frame.
+    """
     y, x = (np.mgrid[0:size, 0:size].astype(np.float32) + 0.5) / size
     background = _background(scene, x, y)
     rng = np.random.default_rng(scene.seed + (2,))
@@ -223,8 +230,9 @@ def _background(scene, x, y):
 
 
 def sound(scene: Scene) -> np.ndarray:
-    """The clip's waveform, float32 at 16 kHz in -1..1: the event, the off-screen sound, and noise between -30 and
-    -10 dB.
+    """Returns the clip's waveform, float32 at 16 kHz in -1..1: event, off-screen sound and noise.
+
+    The standard deviation of the noise is log-uniform between 10**-2.6 and 10**-1.8 of full scale.
     """
     rng = np.random.default_rng(scene.seed + (3,))
     samples = scene.segments * RATE

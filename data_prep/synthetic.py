@@ -1,13 +1,13 @@
-"""The synthetic data set as TFRecords, through the same front-end as real video; `--videos=N` also writes N test clips
-as mp4.
+"""Writes the synthetic data set as TFRecords, through the same front-end as real video.
 
   python -m data_prep.synthetic --out=DIR [--variant=events|lopsided|binding] [--train=N --val=N --test=N --seed=S
   --videos=N --sounds]
 
-Beside the records stand OUT/videos/*.mp4 with their clips.csv, events.csv and boxes.csv, ready for data_prep.folder and
-explain. `--sounds` also writes OUT/sounds-test.npy for studies that take sound away before the log-mel: the waveform of
-each test clip in the order of the records, int16 [clips samples] at 16 kHz, full scale 32767.
-What is drawn and heard: scenes.py and scenes_binding.py. Read next: prepare.py.
+`--videos=N` also writes N test clips as OUT/videos/*.mp4 with their clips.csv, events.csv and boxes.csv, ready for
+data_prep.folder and explain. `--sounds` also writes OUT/sounds-test.npy for studies that remove audio before the
+log-mel: the waveform of each test clip in the order of the records, int16 [clips samples] at 16 kHz, full scale 32767.
+
+scenes.py and scenes_binding.py define the scenes, and prepare.py writes the shards.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from stattn_jax.data import media, records
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """The names of the labels, the usual number of segments, and the law of the scenes: (segments, seed) -> Scene."""
+    """The label names, the default number of segments, and the function (segments, seed) -> Scene."""
 
     classes: tuple[str, ...]
     segments: int
@@ -92,7 +92,7 @@ def main(_: list[str]) -> None:
 
 
 def job(variant: str, segments: int, seed: int, split: str, number: int) -> prepare.Job:
-    """The job of one clip; its truth comes from the scene, its payload is the scene's seed."""
+    """Returns the job of one clip; its ground truth comes from the scene, and its payload is the scene's seed."""
     scene_seed = (seed, SPLITS.index(split), number)
     scene = VARIANTS[variant].make_scene(segments, scene_seed)
     first, end = scene.event
@@ -107,7 +107,7 @@ def job(variant: str, segments: int, seed: int, split: str, number: int) -> prep
 
 
 def make_record(variant: str, work: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:
-    """Draws and sounds a job's scene."""
+    """Renders the frames and the audio of a job's scene."""
     scene = VARIANTS[variant].make_scene(spec.segments, tuple(work.payload))
     frames = scenes.draw(scene, np.arange(spec.segments) + 0.5, SIZE)
     clip = media.clip_from_arrays(frames, scenes.sound(scene), spec)
@@ -135,7 +135,7 @@ def write_videos(folder: pathlib.Path, jobs: list[prepare.Job], segments: int) -
 
 
 def write_sounds(path: pathlib.Path, jobs: list[prepare.Job], segments: int) -> None:
-    """Writes the waveforms of jobs as one array; the file appears under its name only when whole."""
+    """Writes the waveforms of jobs as one array; the file appears under its name only when it is complete."""
     part, shape = path.with_name(f'{path.name}.part'), (len(jobs), segments * scenes.RATE)
     sounds = np.lib.format.open_memmap(part, 'w+', np.int16, shape)
     for row, work in zip(sounds, jobs):

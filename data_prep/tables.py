@@ -1,7 +1,7 @@
-"""The tables of a data set: clips.csv, events.csv, boxes.csv and presence.csv, checked row by row.
+"""Reads the tables of a data set, clips.csv, events.csv, boxes.csv and presence.csv, and checks every row.
 
-Columns and meaning: docs/datasets.md. Every fault is collected and reported as one line with file, line, column,
-value and what was expected; nothing is skipped or mended. Read next: folder.py, which turns the tables into records.
+docs/datasets.md describes the columns. Every fault is collected and reported as one line with file, line, column, value
+and the expected content; nothing is skipped or corrected. folder.py makes records from the tables.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ EVENT_COLUMNS = ('clip_id', 'label', 'onset', 'offset', 'modality')
 BOX_COLUMNS = ('clip_id', 'time', 'label', 'x0', 'y0', 'x1', 'y1')
 PRESENCE_COLUMNS = ('clip_id', 'label', 'modality', 'flags')
 
-# Rounding of times that were written with two or three digits.
+# Tolerance (s) for times that were rounded to two or three digits.
 _TIME_SLACK = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """The jobs of the clips table, with what the other tables say of each clip, and the classes in label order."""
+    """The jobs of the clips table with their entries in the other tables, and the classes in label order."""
 
     jobs: list[Job]
     classes: tuple[str, ...]
@@ -42,9 +42,9 @@ def read_tables(
     """Reads the tables; classes are the sorted labels of the clips table, or the lines of the file `classes`.
 
     Raises:
-      TableError: with every fault found in the clips table, or else in the other files.
+      TableError: with every fault of the clips table or, if it has none, of the other files.
     """
-    # Without a sound clips table, every row of the others would be a false alarm.
+    # With faults in the clips table, every row of the other tables could be a false alarm.
     with collect() as faults:
         rows = list(read_rows(clips, CLIP_COLUMNS, faults))
         names = _read_classes(classes, faults) if classes else sorted({label for row in rows for label in _labels(row)})
@@ -69,7 +69,7 @@ def read_tables(
 
 
 def _jobs(rows: list[Row], label_of: dict[str, int]) -> dict[str, Job]:
-    """The sound rows of the clips table by clip_id, each of which may be there once."""
+    """Returns the jobs of the valid rows of the clips table by clip_id, which must be unique."""
     jobs: dict[str, Job] = {}
     lines: dict[str, int] = {}
     for row in rows:
@@ -155,12 +155,12 @@ def _labels(row: Row) -> list[str]:
 
 
 def _length(job: Job) -> float | None:
-    """Seconds that the clip's row asks for; None when it runs to the end of its file."""
+    """Returns the length (s) of a job's clip; None if it runs to the end of its file."""
     return None if job.end is None else job.end - (job.start or 0)
 
 
 def _near(text: str, label_of: dict[str, int]) -> str:
-    """A hint for the commonest slip: another case or blanks."""
+    """Returns a hint if a class differs from the text only in case or blanks, the most common mistake."""
     same = [name for name in label_of if name.casefold().replace(' ', '') == text.casefold().replace(' ', '')]
     return f' (did you mean {same[0]!r}?)' if same else ''
 
@@ -177,7 +177,7 @@ def _is_inside(text: str) -> bool:
 def _by_clip(
     path, columns, read: Callable, jobs: dict[str, Job], label_of: dict[str, int], faults: list[str]
 ) -> dict[str, list]:
-    """The rows of a table about clips, grouped by clip."""
+    """Reads the rows of a table about clips and groups them by clip."""
     found: dict[str, list] = {}
     for row in read_rows(path, columns, faults) if path else ():
         clip_id = row.cells['clip_id'].strip()

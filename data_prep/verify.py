@@ -1,11 +1,11 @@
-"""Checks a data set directory record by record, and prints what it holds.
+"""Checks a data set directory record by record, and prints a summary of its content.
 
   python -m data_prep.verify DIR [--allow_leaks]
 
 Exit code 1 and a line for each problem: a file missing or damaged (with byte offset and record), counts that differ
-from `stattn.json`, clips missing or there twice, arrays of another shape or with numbers that are not finite. And a
-line for each leak, a stretch of a video that is in two splits; --allow_leaks keeps the lines and exits with 0, for the
-published sets that are so. Read next: docs/datasets.md.
+from `stattn.json`, clips missing or there twice, arrays of another shape or with numbers that are not finite. There is
+also a line for each leak, which is a part of a video that is in two splits; --allow_leaks keeps the lines and exits
+with 0, for published data sets that have leaks. See also docs/datasets.md.
 """
 
 import collections
@@ -30,9 +30,7 @@ def _tally():
 
 @dataclasses.dataclass
 class Finding:
-    """What a directory holds: counts and bytes per split, clips of each label; and every problem and leak, one line
-    each.
-    """
+    """The content of a directory: counts and bytes per split, clips per label; and one line per problem and leak."""
 
     clips: collections.Counter = _tally()
     bytes: collections.Counter = _tally()
@@ -94,7 +92,7 @@ def verify(directory: pathlib.Path) -> Finding:
 
 
 def _records(path: pathlib.Path, info: source.DatasetInfo, problems: list[str]) -> Iterator[records.ClipRecord]:
-    """The sound records of a shard; the others become problems."""
+    """Yields the readable records of a shard; the others are added to the problems."""
     try:
         offsets = tfrecord.read_index(path)
     except tfrecord.DataError as error:
@@ -110,7 +108,7 @@ def _records(path: pathlib.Path, info: source.DatasetInfo, problems: list[str]) 
 
 
 def _check_numbers(record: records.ClipRecord, spec: records.Spec, problems: list[str]) -> None:
-    """A number that is not finite would end a training run."""
+    """Adds a problem for each array with numbers that are not finite, which would end a training run."""
     for name in records.array_shapes(spec):
         if not np.isfinite(getattr(record.clip, name)).all():
             problems.append(
@@ -128,8 +126,10 @@ def _count(record: records.ClipRecord, split: str, finding: Finding) -> None:
 
 
 def _check_owner(record: records.ClipRecord, split: str, owner: dict[str, str], finding: Finding) -> None:
-    """Notes in which split a clip and its stretch of video are; in another it would be measured after it was
-    learned.
+    """Notes the split of a clip and of its part of a video.
+
+    A clip that is there twice is a problem. A part of a video in two splits is a leak, because a model would be
+    evaluated on training data.
     """
     clip, stretch = f'clip {record.clip_id!r}', f'the stretch from {record.start:g} s of {record.video!r}'
     if clip in owner:
@@ -141,7 +141,7 @@ def _check_owner(record: records.ClipRecord, split: str, owner: dict[str, str], 
 
 
 def _check_outcome(directory: pathlib.Path, shard: str, ids: list[str], problems: list[str]) -> None:
-    """Compares a shard with the note that its writer left: a clip may neither vanish nor appear."""
+    """Adds a problem for each clip that is in a shard but not in its outcome, or the other way round."""
     try:
         used = report.read_outcome(directory, shard).used
     except FileNotFoundError as error:
@@ -157,7 +157,7 @@ def _check_outcome(directory: pathlib.Path, shard: str, ids: list[str], problems
 
 
 def _check_files(directory: pathlib.Path, info: source.DatasetInfo, problems: list[str]) -> None:
-    """What stands beside the shards: nothing foreign, nothing lacking, and the fingerprint of these very shards."""
+    """Checks the files beside the shards: none is foreign or missing, and the fingerprint matches the shards."""
     shards = [path for split in info.splits for path in info.shard_paths(directory, split)]
     expected = {path.name for shard in shards for path in (shard, tfrecord.index_path(shard))}
     for path in sorted(directory.glob('*.tfrecord-*')):
@@ -182,7 +182,7 @@ def _check_files(directory: pathlib.Path, info: source.DatasetInfo, problems: li
 
 
 def table(info: source.DatasetInfo, finding: Finding) -> str:
-    """Counts per split, clips of those wanted, and below them how many clips carry each label."""
+    """Formats the counts per split, with the number of wanted clips, followed by the number of clips per label."""
     splits = list(info.splits)
     width = max(14, *(len(name) for name in info.classes))
     rows = [

@@ -1,12 +1,11 @@
-"""VGGSound (309 classes, one a clip), with the boxes of VGG-SS and the labels by modality of VGGSounder for its test
-clips.
+"""Prepares VGGSound (309 classes, one per clip), with VGG-SS and VGGSounder for its test clips.
 
   python -m data_prep.vggsound --annotations=DIR_OR_CSV --videos=DIR --out=DATA [--vggss=vggss.json]
   [--vggsounder=vggsounder.csv]
 
-Annotations: vggsound.csv, or train.csv and test.csv (github.com/hche11/VGGSound, data/). Videos: any of the names in
-videos.py, at any depth. There is no official val split; --val=0.02 takes whole source videos from train. Read next:
-vggss.py, vggsounder.py.
+VGG-SS has boxes, and VGGSounder has labels by modality. Annotations: vggsound.csv, or train.csv and test.csv
+(github.com/hche11/VGGSound, data/). Videos: any of the names in videos.py, at any depth. There is no official val
+split; --val=0.02 takes whole source videos from train.
 """
 
 import collections
@@ -64,8 +63,9 @@ def main(beam: list[str]) -> None:
 
 
 def read(path: pathlib.Path) -> published.Listing:
-    """Reads a folder of VGGSound's files, or one file; raises TableError, and cli.UsageError where none of the
-    files is there.
+    """Reads a folder of VGGSound's files, or one file.
+
+    Raises TableError, and cli.UsageError if none of the files is there.
     """
     folder = path if path.is_dir() else path.parent
     files = [path] if path.is_file() else [folder / 'vggsound.csv']
@@ -104,7 +104,10 @@ def _rows(file: pathlib.Path, columns: tuple[str, ...], faults: list[str]) -> li
 
 
 def _columns(file: pathlib.Path) -> tuple[str, ...]:
-    """train.csv and test.csv have a file and a label; the split is in their names."""
+    """Returns the columns of a file.
+
+    train.csv and test.csv have a file and a label; the split is in their names.
+    """
     return _SPLIT_FILE if file.stem in ('train', 'test') else _ONE_FILE
 
 
@@ -130,7 +133,7 @@ def _clip(row: Row, file: pathlib.Path, known: list[str]) -> published.Clip | No
 
 
 def _once(clips: list[published.Clip], remarks: list[str]) -> list[published.Clip]:
-    """Each clip once: its test row before a train row, else its first."""
+    """Returns each clip once: its test row if there are train and test rows, otherwise its first row."""
     kept: dict[str, published.Clip] = {}
     repeated = {}
     for clip in clips:
@@ -165,10 +168,10 @@ def _shared_sources(clips: list[published.Clip]) -> list[str]:
 
 
 def restrict_train(listing: published.Listing, path: str, boxes: str | None, *, drop: bool) -> None:
-    """Keeps those training clips that a list names; raises cli.UsageError where it names test clips, unless they are to
-    be dropped.
+    """Keeps only the training clips that a list names.
 
-    Some lists that are in use (vggss_144k.txt) hold thousands of VGGSound's test clips, and most of VGG-SS.
+    Raises cli.UsageError if the list names test clips, unless `drop` is set. Some lists that are in use
+    (vggss_144k.txt) hold thousands of VGGSound's test clips, and most of VGG-SS.
     """
     with collect() as faults:
         named = {re.sub(r'\.\w+$', '', line) for line in read_lines(path, 'a clip a line, ID_000030', faults)}
@@ -194,8 +197,9 @@ def restrict_train(listing: published.Listing, path: str, boxes: str | None, *, 
 
 
 def carve_val(listing: published.Listing, part: float) -> None:
-    """Moves a part of the source videos of train to val, chosen by a hash of the YouTube id, so that none has clips
-    in both.
+    """Moves a fraction of the source videos of train to val, so that no video has clips in both.
+
+    The videos are selected by a hash of their YouTube id.
     """
 
     def is_val(clip: published.Clip) -> bool:

@@ -1,8 +1,8 @@
-"""VGGSounder (Zverev et al. 2025): what is heard and what is seen in VGGSound's test clips, several labels a clip.
+"""Reads VGGSounder (Zverev et al. 2025): several labels per VGGSound test clip, each heard, seen or both.
 
 `vggsounder.csv` has a row for each clip and label: video_id,label,modality (A, V or
-AV),background_music,static_image,voice_over. The rows become records.Presence; the clip's own label stays VGGSound's.
-Read next: vggsound.py.
+AV),background_music,static_image,voice_over. The rows become records.Presence; the clip's own label stays that of
+VGGSound. vggsound.py calls `attach`.
 """
 
 import os
@@ -15,8 +15,9 @@ MODALITIES = {'A': 'audio', 'V': 'visual', 'AV': 'both'}
 
 
 def attach(path: str | os.PathLike, listing: published.Listing) -> None:
-    """Adds the rows to a listing of VGGSound; rows of unknown clips and labels are counted and named; raises
-    TableError.
+    """Adds the rows to a listing of VGGSound; raises TableError.
+
+    Rows of unknown clips and labels are counted and named in a remark.
     """
     known, classes = {clip.clip_id for clip in listing.clips if clip.split == 'test'}, set(listing.classes)
     lines, strange_clips, strange_labels, repeated = {}, {}, {}, []

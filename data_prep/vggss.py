@@ -1,8 +1,8 @@
-"""VGG-SS (Chen et al. 2021): boxes of the sounding object in the middle frame of 5,158 test clips of VGGSound.
+"""Reads VGG-SS (Chen et al. 2021): boxes of the sounding object in the middle frame of 5,158 VGGSound test clips.
 
-`vggss.json` is a list of {"file": "zpWuikVorYg_000032", "class": "elk bugling", "bbox": [[x0, y0, x1, y1], ...]},
+`vggss.json` is a list of {"file": "zpWuikVorYg_000032", "class": "elk bugling", "bbox": [[x0, y0, x1, y1], ...]}, with
 corners as fractions of the frame from its top left. 18 of the 5,941 boxes have no area or a corner at -2.9e16; two
-clips have no other. Read next: vggsound.py.
+clips have no other box. vggsound.py calls `attach`.
 """
 
 import json
@@ -11,18 +11,19 @@ from typing import Any
 
 from data_prep import cli, published, videos
 
-# The boxes were drawn in the middle frame of clips of ten seconds.
+# Time (s) of the middle frame of clips of ten seconds, in which the boxes were drawn.
 TIME = 5.0
 
 
 def clip_ids(path: str | os.PathLike) -> set[str]:
-    """The clips that have an entry; raises cli.UsageError where the file is not VGG-SS's."""
+    """Returns the clips that have an entry; raises cli.UsageError if the file is not the one of VGG-SS."""
     return {item['file'] for item in _read(path)}
 
 
 def attach(path: str | os.PathLike, listing: published.Listing) -> None:
-    """Adds the sound boxes to a listing of VGGSound; raises cli.UsageError where a clip is no test clip or has
-    another class there.
+    """Adds the valid boxes to a listing of VGGSound.
+
+    Raises cli.UsageError if a clip of the listing is not a test clip or has another class there.
     """
     clips = {clip.clip_id: clip for clip in listing.clips}
     unknown, broken, unscorable = [], [], []

@@ -1,11 +1,10 @@
-"""Finds the video files of published clips: the same clip goes by many names, and some names do not say which clip they
-are.
+"""Finds the video files of published clips, whose names have many forms and do not always identify the clip.
 
   names('-0BIyqJj9ZU', 30, 40)   -0BIyqJj9ZU_000030 (VGGSound), -0BIyqJj9ZU_30000_40000 (ms), -0BIyqJj9ZU_000030_000040
                                  (Kinetics), -0BIyqJj9ZU_30_40 (LLP), -0BIyqJj9ZU_30, Y-0BIyqJj9ZU (cut out, PANNs),
                                  -0BIyqJj9ZU (the whole video)
 
-Read next: published.py, which puts what is found into the clips table.
+published.py writes the paths into the clips table.
 """
 
 import collections
@@ -22,8 +21,9 @@ _NAMED = 50
 class Name:
     """A stem that a clip's file may have.
 
-    form: the shape of the stem, for the report. start, end: where in that file the clip lies (s); None: its ends.
-    vague: the stem has the source video alone, so that it may be any of several clips cut from it.
+    form: the pattern of the stem, for the report.
+    start, end: the interval (s) of the clip in that file; None: the file's start or end.
+    vague: the stem names the source video only, so it may be any of several clips cut from it.
     """
 
     stem: str
@@ -34,7 +34,7 @@ class Name:
 
 
 def names(source: str, start: float, end: float, *, whole: bool = True) -> tuple[Name, ...]:
-    """The names of the clip [start, end) seconds of a YouTube video, those that cannot be mistaken first.
+    """Returns the names of the clip [start, end) (s) of a YouTube video, unambiguous names first.
 
     whole: a file named by the id alone is the whole video, of which the clip is a part; otherwise it is the clip.
     """
@@ -51,7 +51,7 @@ def names(source: str, start: float, end: float, *, whole: bool = True) -> tuple
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A clip's file, relative to the videos folder, and where the clip lies in it (s)."""
+    """A clip's file, relative to the videos folder, and the interval (s) of the clip in it."""
 
     path: str
     start: float | None = None
@@ -61,9 +61,10 @@ class Found:
 def locate(
     folder: pathlib.Path, wanted: Mapping[str, tuple[str, Sequence[Name]]], remarks: list[str]
 ) -> dict[str, Found]:
-    """The file of each clip that has one; what was found under which name, and every doubt, goes to `remarks`.
+    """Returns the file of each clip that has one.
 
-    wanted: clip_id -> (what the clip was cut from, names to try in this order).
+    Remarks on the forms of names that were found, and on every doubt, are added to `remarks`.
+    wanted: clip_id -> (source video of the clip, names to try in this order).
     """
     paths = _scan(folder)
     clips_of = collections.Counter(source for source, _ in wanted.values())
@@ -97,8 +98,9 @@ def locate(
 
 
 def _scan(folder: pathlib.Path) -> dict[str, list[str]]:
-    """The paths of the video files below a folder, relative to it and sorted, by stem. Follows links: large sets
-    lie on several disks.
+    """Returns the video files below a folder by stem, as sorted paths relative to the folder.
+
+    Links are followed, because large data sets may be spread over several disks.
     """
     paths = []
     for parent, _, files in os.walk(folder, followlinks=True):
@@ -112,12 +114,12 @@ def _scan(folder: pathlib.Path) -> dict[str, list[str]]:
 
 
 def named_all(*findings: tuple[str, Collection[str]]) -> list[str]:
-    """A remark for each (what, items) that has any items."""
+    """Returns a remark for each (what, items) that has any items."""
     return [named(what, items) for what, items in findings if items]
 
 
 def named(what: str, items: Iterable[str]) -> str:
-    """A remark that counts and names: '3 clips without ...: a, b, c'; the first 50 by name."""
+    """Returns a remark with the number and the names of items, '3 clips without ...: a, b, c'; at most 50 names."""
     items = list(items)
     more = f', ... and {len(items) - _NAMED} more' if len(items) > _NAMED else ''
     return f'{len(items)} {what}: {", ".join(items[:_NAMED])}{more}'

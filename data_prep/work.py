@@ -1,6 +1,6 @@
-"""A clip to make, the shard that holds it, and the one function that writes a shard, in whatever process or machine.
+"""Defines the job of one clip, the shard that holds it, and the function that writes a shard in any process.
 
-Read next: local.py and beam.py (who calls `write`), prepare.py (which shards there are).
+local.py and beam.py call `write`, on one machine or on many; prepare.py divides the jobs into shards.
 """
 
 import dataclasses
@@ -12,24 +12,25 @@ from data_prep import report
 from stattn_jax.data import media, records, tfrecord
 
 MakeRecord = Callable[['Job', records.Spec], records.ClipRecord]
-# Told, after each finished shard, how many clips it had.
+# Called after each finished shard with its number of clips.
 Progress = Callable[[int], object]
 
 
 class PrepareError(Exception):
-    """Preparation cannot start or go on; the message is one line with the fix."""
+    """Preparation cannot start or continue; the message is one line with the fix."""
 
 
 class UsageError(Exception):
-    """The command line asks for something that cannot be done; the message is one line."""
+    """The command line requests something impossible; the message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A clip to make: what the tables (or a generator) say about it.
+    """A clip to make, as described by the tables or a generator.
 
-    `labels` are class indices, `start` and `end` seconds of the video (None: its ends). `payload` is for the maker's
-    own use. All of it must be picklable and JSON-able, since a hash of it tells one plan from another.
+    `labels` are class indices; `start` and `end` are seconds of the video (None: its start or end). `payload` is for
+    the maker's own use. Everything must be picklable and serializable as JSON, because a hash of it identifies the
+    plan.
     """
 
     clip_id: str
@@ -46,7 +47,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A file to write, by name, and the clips that go into it."""
+    """The name of a file to write, and the clips that go into it."""
 
     name: str
     jobs: list[Job]
@@ -54,7 +55,7 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Maker:
-    """What all shards of a data set share: where they go and how a job becomes a record. Picklable."""
+    """Common data of all shards of a data set: their directory and how a job becomes a record. Picklable."""
 
     directory: pathlib.Path
     make_record: MakeRecord
@@ -72,7 +73,7 @@ def write(maker: Maker, shard: Shard) -> None:
     """Writes a shard and then its outcome, which marks it as done.
 
     Raises:
-      PrepareError: it cannot be written.
+      PrepareError: the shard cannot be written.
     """
     outcome, path = report.Outcome([], [], []), maker.directory / shard.name
     try:
@@ -85,7 +86,7 @@ def write(maker: Maker, shard: Shard) -> None:
 
 
 def _make(maker: Maker, shard: Shard, outcome: report.Outcome) -> Iterator[bytes]:
-    """The shard's records, serialized; notes in `outcome` what became of each clip."""
+    """Yields the shard's serialized records and stores the outcome of each clip in `outcome`."""
     features = records.make_features(maker.classes, maker.spec)
     for job in shard.jobs:
         try:

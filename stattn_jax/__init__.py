@@ -1,5 +1,7 @@
-"""Space-time attention for audio-visual explanations: `load(workdir).explain('clip.mp4')` names, locates and adds up
-the evidence.
+"""A classifier of video clips that explains its predictions by audio-visual evidence (space-time attention).
+
+A trained model names the classes of a clip, shows where in the frame and when in the clip the evidence lies, and gives
+the contribution of each cell and each segment to the logit.
 
     model = stattn_jax.load('run')            # explain/model.py, Model
     e = model.explain('clip.mp4')             # explain/explanation.py, Explanation; a list of files gives a list
@@ -7,19 +9,19 @@ the evidence.
     reference, visual_thw, audio_t = e.contributions('dog')    # they sum to the logit
     e.save_html('clip.html')                  # also json, npz, png, video (mp4), csv, vtt
 
-Importing this is cheap: JAX loads with the first `load`. Read next: main.py (commands), docs/design.md (the house).
+Importing this package is cheap, because JAX is imported by the first call of `load`. main.py holds the commands, and
+docs/design.md describes the package.
 """
 
 __version__ = '0.1.0'
 
 
 def load(workdir):
-    """The model trained in `workdir`, an explain/model.py Model, on the first device: its best checkpoint, or the
-    latest.
+    """Loads the model trained in `workdir` onto the first device: its best checkpoint, or else the latest.
 
-    Its methods: `explain(video, start=None, end=None)` of a file or a list of files, `explain_arrays(frames uint8 [t h
-    w 3], waveform float32 [n], rate)`, `explain_long(video)` of all of a long file. Raises run.RunError where there is
-    no model.
+    Returns a Model of explain/model.py. Its methods are `explain(video, start=None, end=None)` for a file or a list of
+    files, `explain_arrays(frames uint8 [t h w 3], waveform float32 [n], rate)`, and `explain_long(video)` for the whole
+    of a long file. Raises run.RunError where there is no model.
     """
     from stattn_jax.explain import model
 

@@ -1,6 +1,6 @@
-"""From a config to what is compiled: network, state, optimiser, training step. Needs JAX and Flax alone, no data.
+"""Builds from a config what is compiled: the network, its state, the optimiser and the training step.
 
-Read next: run.py, which adds the data and the workdir; training/step.py.
+This module needs only JAX and Flax, and no data. run.py adds the data and the run directory (workdir).
 """
 
 import dataclasses
@@ -15,16 +15,18 @@ from flax import nnx
 from stattn_jax import models
 from stattn_jax.training import augment, optim, step
 
-# Fields of cfg.model that say what the network reads or begins with.
+# Fields of cfg.model that describe the input or the initial weights and are not arguments of the network.
 NOT_OF_THE_NETWORK = ('frame_size', 'visual_weights', 'audio_weights')
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What a network must know of its data: number of classes, channels of picture and sound, rows and columns of a
-    frame.
+    """The properties of the data on which the network's shapes depend.
 
-    extracted: whether picture and sound are the output of a frozen trunk (models/encoders.py).
+    classes: number of classes.
+    channels: channels of the visual and of the audio input.
+    frame: rows and columns of a frame.
+    extracted: whether the visual and the audio input are the output of a frozen trunk (models/encoders.py).
     """
 
     classes: int
@@ -34,7 +36,7 @@ class Shape:
 
 
 def make_optimiser(config: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimiser and its learning-rate schedule from cfg.optim and cfg.train.steps."""
+    """Returns the optimiser and its learning-rate schedule from cfg.optim and cfg.train.steps."""
     options = config.optim.to_dict()
     schedule = optim.make_schedule(
         lr=options.pop('lr'), warmup_steps=options.pop('warmup_steps'), total_steps=config.train.steps
@@ -43,7 +45,7 @@ def make_optimiser(config: ml_collections.ConfigDict) -> tuple[optax.GradientTra
 
 
 def build_model(config: ml_collections.ConfigDict, shape: Shape, axis: str | None, rngs: nnx.Rngs) -> nnx.Module:
-    """The network of cfg.model for such data, its parameters drawn from `rngs`."""
+    """Builds the network of cfg.model for data of this shape, with its parameters initialised from `rngs`."""
     options = {name: value for name, value in config.model.to_dict().items() if name not in NOT_OF_THE_NETWORK}
     options |= {'channels': shape.channels, 'frame': shape.frame, 'extracted': shape.extracted}
     return models.build(shape.classes, rngs=rngs, axis_name=axis, **options)
@@ -52,7 +54,10 @@ def build_model(config: ml_collections.ConfigDict, shape: Shape, axis: str | Non
 def make_state(
     config: ml_collections.ConfigDict, shape: Shape, axis: str | None, abstract: bool = False
 ) -> tuple[nnx.GraphDef, step.State, optax.GradientTransformation, optax.Schedule]:
-    """The model's static part, its state at step 0 (`abstract`: only the shapes), the optimiser and its schedule."""
+    """Returns the model's static part, its state at step 0, the optimiser and its schedule.
+
+    With `abstract` the state holds only shapes and dtypes.
+    """
     optimiser, schedule = make_optimiser(config)
 
     def build(key):
@@ -62,7 +67,7 @@ def make_state(
         return step.init_state(build(jax.random.key(seed)), optimiser, shape.classes, seed)
 
     seed = jnp.int32(config.seed)
-    # One program, for every seed, instead of a compilation for every initialiser's operation.
+    # One compiled program serves every seed; without jit, each operation of each initialiser would be compiled.
     state = jax.eval_shape(init, seed) if abstract else jax.jit(init)(seed)
     return nnx.graphdef(nnx.eval_shape(build, jax.random.key(seed))), state, optimiser, schedule
 
@@ -76,10 +81,10 @@ def make_step(
     axis: str | None,
     mel_log: tuple[float, float] = (1.0, 0.01),
 ) -> Callable[[step.State, step.Batch], tuple[step.State, dict[str, jax.Array]]]:
-    """The pure training step of a config, (state, batch) -> (state, scalars); `binary`: each class is a yes or no of
-    its own.
+    """Returns the pure training step of a config, (state, batch) -> (state, scalars).
 
-    mel_log: the front end's (scale, offset) of data/mel.py, MelSpec.logarithm.
+    binary: whether each class has an independent sigmoid.
+    mel_log: (scale, offset) of the logarithm in the audio front end (data/mel.py, MelSpec.logarithm).
     """
     options = {
         'optimiser': optimiser,

@@ -1,4 +1,4 @@
-"""The shell of a command with --config: flags in, one-line errors and exit codes out. Read next: main.py."""
+"""The frame of a command with --config: it parses the flags, prints errors in one line and returns an exit code."""
 
 import difflib
 import sys
@@ -11,8 +11,9 @@ from stattn_jax import config_files
 
 
 class RunError(Exception):
-    """A run cannot start or go on; the message is one line with the fix. `code` is the exit code: 2 wrong use, 1 a
-    failure.
+    """Raised when a run cannot start or continue; the message is one line that names the fix.
+
+    `code` is the exit code: 2 for wrong use, 1 for a failure.
     """
 
     def __init__(self, message: str, code: int = 2):
@@ -27,10 +28,10 @@ def run(
     body: Callable[[flags.FlagValues], int],
     codes: dict[type[BaseException], int] | None = None,
 ) -> int:
-    """Help, or the exit code of `body(values)`; what cannot be is one line.
+    """Prints the help, or runs `body(values)` and returns its exit code; expected errors are printed in one line.
 
-    RunError ends with its own code, the exceptions of `codes` with theirs, Ctrl-C with 130; any other is a bug and
-    keeps its traceback.
+    A RunError ends the command with its own code, the exceptions in `codes` with theirs, and Ctrl-C with 130. Any other
+    exception is a bug and keeps its traceback.
     """
     argv = config_files.find_in(sys.argv if argv is None else argv)
     if '--help' in argv or '-h' in argv:
@@ -51,11 +52,11 @@ def run(
 
 
 def parse(argv: list[str], make: Callable[[list[str]], flags.FlagValues]) -> flags.FlagValues:
-    """The flags of a command with --config; raises RunError, in one line, for what they cannot be."""
+    """Parses the flags of a command with --config; raises RunError, with a message of one line, for invalid ones."""
     values = make(argv)
     try:
         rest = values(argv)
-        # A config file that could not be read says so only when it is touched.
+        # A config file that cannot be read raises its error only on the first access.
         values.config.lock()
     except (AttributeError, KeyError):
         raise RunError(_unknown_field(argv, make)) from None
@@ -65,7 +66,7 @@ def parse(argv: list[str], make: Callable[[list[str]], flags.FlagValues]) -> fla
             f'{", ".join(config_files.names())}'
         ) from None
     except (flags.Error, ValueError, TypeError) as error:
-        # An error inside the config file comes with its whole traceback; its last line is the message.
+        # An error inside the config file includes its whole traceback; only the last line is the message.
         text = str(error).strip()
         text = text.splitlines()[-1] if 'Traceback' in text else text
         raise RunError(f'{text}; --help lists the flags') from None
@@ -75,7 +76,7 @@ def parse(argv: list[str], make: Callable[[list[str]], flags.FlagValues]) -> fla
 
 
 def _unknown_field(argv, make):
-    """One line on the fields that --config does not have, with the nearest names."""
+    """Returns one line about the given fields that --config does not have, with the nearest known names."""
     config_only = [argument for argument in argv if not argument.startswith('--config.')]
     values = make(config_only)
     values(config_only)
@@ -95,7 +96,7 @@ def fail(error: Exception | str, code: int) -> int:
 
 
 def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-    """{'a': {'b': 1}} to {'a.b': 1}."""
+    """Flattens nested dicts to dotted names: {'a': {'b': 1}} becomes {'a.b': 1}."""
     flat = {}
     for name, value in tree.items():
         flat |= flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}

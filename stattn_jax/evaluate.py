@@ -1,8 +1,7 @@
-"""A split to one JSON of numbers, each beside its chance rate and its n, and the two leak checks of every run.
+"""Evaluates a split to one flat JSON of numbers, each with its chance level and its n, and runs two leak checks.
 
-The numbers do not depend on batch size, device count or strategy: every clip counts once, and the sounds that are
-swapped in a leak
-check are chosen by clip number. Read next: score.py.
+The numbers do not depend on batch size, device count or strategy: every clip counts once, and the mismatched audio of a
+leak check is chosen by clip number. score.py computes the numbers from the rows that are gathered here.
 """
 
 import contextlib
@@ -27,17 +26,20 @@ from stattn_jax.models import contributions
 from stattn_jax.runtime import summaries
 from stattn_jax.training import losses, step
 
-# What the compiled functions see of a batch; `index` and `weight` stay on the host.
+# The arrays of a batch that the compiled functions use; `index` and `weight` stay on the host.
 DEVICE_KEYS = ('frames', 'log_mel', 'valid', 'labels')
 
 
 def device_part(batch: pipeline.Batch) -> pipeline.Batch:
-    """The arrays of a batch that the step uses."""
+    """Returns the arrays of a batch that the compiled functions use."""
     return {name: batch[name] for name in DEVICE_KEYS}
 
 
 def splits_of(config: ml_collections.ConfigDict, info: source.DatasetInfo) -> tuple[str, ...]:
-    """cfg.eval.splits, or every split but the training one where that is empty; raises RunError for an unknown one."""
+    """Returns cfg.eval.splits, or every split but the training one where that field is empty.
+
+    Raises RunError for an unknown split.
+    """
     splits = tuple(config.eval.splits) or tuple(split for split in info.splits if split != config.data.split)
     unknown = [split for split in splits if split not in info.splits]
     if unknown:
@@ -46,9 +48,10 @@ def splits_of(config: ml_collections.ConfigDict, info: source.DatasetInfo) -> tu
 
 
 def selects(config: ml_collections.ConfigDict, info: source.DatasetInfo) -> bool:
-    """Whether the best checkpoint is chosen on cfg.eval.select_split; False for '' and for data without a split val.
+    """Returns whether the best checkpoint is chosen on cfg.eval.select_split.
 
-    Raises RunError for a split that the data do not have, and for one called test: numbers chosen on it say nothing.
+    The answer is False where the field is '' and for data without a split val. Raises RunError for a split that the
+    data do not have, and for a split called test: test numbers of a checkpoint that was chosen on test would be biased.
     """
     split = config.eval.select_split
     if split in info.splits and split != 'test':
@@ -63,7 +66,7 @@ def selects(config: ml_collections.ConfigDict, info: source.DatasetInfo) -> bool
 
 
 def check_metric(config: ml_collections.ConfigDict, numbers: dict[str, Any]) -> None:
-    """Raises RunError where cfg.train.best_metric is none of the numbers of the split that it should choose on."""
+    """Raises RunError where cfg.train.best_metric is not among the numbers of the split used for selection."""
     name = config.train.best_metric
     if name not in numbers:
         near = difflib.get_close_matches(name, numbers, n=4, cutoff=0.4)
@@ -77,12 +80,13 @@ def check_metric(config: ml_collections.ConfigDict, numbers: dict[str, Any]) -> 
 def eval_rows(
     graphdef, state: step.State, batch: step.Batch, *, frame_size: int, labels_per_clip: int, by_segment: bool
 ) -> dict[str, jax.Array]:
-    """What the numbers need of each clip: logits and classes [b l], its labels first, and what the model shows of
-    itself.
+    """Returns, for each clip, the arrays from which the numbers of a split are computed.
 
-    A model that is a sum of terms: the picture's own part [b c], attention, terms of the true labels; with `by_segment`
-    the logits of each segment alone [b t c], and of its picture and its sound alone [b m t c]. Another: its maps of the
-    true labels, where [b l t s] and when [b l t], as far as it has them.
+    Every model gives the logits [b c] and classes [b l], the clip's labels first. A model whose logit is a sum of terms
+    also gives the contribution of the visual path to each logit [b c], its attention weights, and the terms of the
+    classes [b l]; with `by_segment` it also gives the logits of each segment alone [b t c], and of the segment's visual
+    and audio input alone [b m t c]. Another model gives its maps of the classes [b l], as far as it has them: where
+    [b l t s] and when [b l t].
     """
     logits, out = step.forward(graphdef, state, batch, frame_size=frame_size)
     _, classes_bl = jax.lax.top_k(batch['labels'], labels_per_clip)
@@ -109,15 +113,16 @@ def eval_rows(
 
 
 class Evaluator:
-    """Compiles the forward pass once per data set and turns splits into numbers."""
+    """Evaluates splits; each variant of the forward pass is compiled once, on first use."""
 
     def __init__(self, graphdef, strategy, config: ml_collections.ConfigDict):
         self._graphdef, self._strategy, self._config = graphdef, strategy, config
         self._compiled = {}
 
     def write(self, state: step.State, split: str, number: int, workdir: pathlib.Path) -> dict[str, Any]:
-        """Evaluates a split and writes eval_SPLIT.json into the workdir (process 0); `number` is the checkpoint's
-        step.
+        """Evaluates a split, writes eval_SPLIT.json into the workdir (process 0 only) and returns the numbers.
+
+        `number` is the step of the checkpoint.
         """
         numbers = {'checkpoint/step': number} | self.split(state, split, leaks=True)
         if jax.process_index() == 0:
@@ -125,7 +130,7 @@ class Evaluator:
         return numbers
 
     def split(self, state: step.State, split: str, leaks: bool) -> dict[str, Any]:
-        """The flat `group/name` numbers of a split; `leaks` adds the leak checks."""
+        """Returns the flat `group/name` numbers of a split; with `leaks` they include the leak checks."""
         data = source.RecordSource(self._config.data.dir, split)
         truth = score.read_truth(data)
         rows = self._rows(state, data, _widest(truth), any(r.events for r in truth))
@@ -161,7 +166,7 @@ class Evaluator:
         }
 
     def _rows(self, state, data, labels_per_clip: int, by_segment: bool = False) -> dict[str, np.ndarray]:
-        """The rows of every clip of `data`, in order, from all processes."""
+        """Returns the rows of every clip of `data`, in clip order, gathered from all processes."""
         kind = (labels_per_clip, by_segment)
         if kind not in self._compiled:
             options = {'frame_size': self._config.model.frame_size, 'labels_per_clip': labels_per_clip}
@@ -195,7 +200,7 @@ class Evaluator:
 
 
 class _Clock:
-    """Says how far a long evaluation is, every ten seconds."""
+    """Prints the progress of a long evaluation every ten seconds."""
 
     def __init__(self, clips: int, split: str):
         self._clips, self._split, self._done = clips, split, 0
@@ -214,18 +219,21 @@ class _Clock:
 
 
 def _widest(truth: list[score.Truth]) -> int:
-    """The most labels of a clip, at least 1: how many the compiled function follows."""
+    """Returns the largest number of labels of a clip, at least 1; it fixes the size l of the compiled arrays."""
     return max([1, *(len(r.labels) for r in truth)])
 
 
 def _foreign(truth: list[score.Truth], i: int) -> int | None:
-    """The next clip, cyclically, that has labels, none of them one of clip i's; None where clip i has none itself."""
+    """Returns the next clip, cyclically, that has labels but shares none of them with clip i.
+
+    Returns None where there is no such clip, or where clip i has no labels.
+    """
     others = ((i + k) % len(truth) for k in range(1, len(truth)) if truth[i].labels)
     return next((j for j in others if truth[j].labels and not set(truth[j].labels) & set(truth[i].labels)), None)
 
 
 class _Altered:
-    """Some records of a source, the clip of each changed by `alter(clip, partner)`: a source itself."""
+    """A data source of some records of another source, with each clip changed by `alter(clip, partner)`."""
 
     def __init__(self, data: source.RecordSource, pairs: list[tuple[int, int]], alter: Callable):
         self._data, self._pairs, self._alter = data, pairs, alter

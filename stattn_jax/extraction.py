@@ -1,7 +1,7 @@
-"""Runs frozen trunks over a run's data once, before training, by the command data_prep.extract (cfg.data.extract).
+"""Runs frozen trunks over a run's data once before training, with the command data_prep.extract (cfg.data.extract).
 
-The command runs in a process of its own: on a CPU it computes with one thread a process, which must be said before JAX
-starts, and on an accelerator it must have the device for itself.
+The command runs in a separate process for two reasons: on a CPU it computes with one thread per process, which must be
+set before JAX starts, and on an accelerator it needs the device to itself.
 """
 
 import copy
@@ -20,16 +20,17 @@ FEATURES = 'features'
 
 
 def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """The config with cfg.data.dir in WORKDIR/features, which are made now, or completed, or found as they are.
+    """Returns the config with cfg.data.dir set to WORKDIR/features, and extracts the features if they are missing.
 
-    Data that hold features already, and configs without a frozen trunk, come back as they are. Raises RunError where
-    the command fails.
+    Extraction that was interrupted is completed, and complete features are used as they are. Where the data already
+    hold features, or the config has no frozen trunk, the config is returned unchanged. Raises RunError where the
+    command fails.
     """
     info = source.DatasetInfo.load(config.data.dir)
     frozen = [name for name in trunks.MODALITIES if config.model[f'{name}_frozen']]
     if not frozen or not isinstance(info.spec, spec.ClipSpec):
         return config
-    # Not jax.process_count() alone, which would start the backend and take an accelerator from the command.
+    # jax.process_count() alone would start the backend and take the accelerator that the command needs.
     if jax.distributed.is_initialized() and jax.process_count() > 1:
         raise run.RunError(
             f'config.data.extract is True, which one process must do for all {jax.process_count()}; run '
@@ -60,7 +61,7 @@ def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_col
 
 
 def arguments(config: ml_collections.ConfigDict, frozen: list[str], out: pathlib.Path) -> list[str]:
-    """The flags of data_prep.extract for a config."""
+    """Returns the flags of data_prep.extract for a config."""
     given = {'data': config.data.dir, 'out': out}
     for name in frozen:
         given |= {name: config.model[name], f'{name}_weights': config.model[f'{name}_weights']}
@@ -71,7 +72,10 @@ def arguments(config: ml_collections.ConfigDict, frozen: list[str], out: pathlib
 
 
 def _is_made_of(out: pathlib.Path, info: source.DatasetInfo) -> bool:
-    """Whether `out` holds all features of this data; training then checks trunk, weights and size."""
+    """Returns whether `out` holds all features of these data.
+
+    Trunk, weights and frame size are checked later, by the training run.
+    """
     try:
         made = source.DatasetInfo.load(out)
     except tfrecord.NoDataError:
@@ -80,7 +84,7 @@ def _is_made_of(out: pathlib.Path, info: source.DatasetInfo) -> bool:
 
 
 def _run(command: list[str]) -> int:
-    """The exit code of a command, which SIGTERM ends together with this process."""
+    """Runs a command and returns its exit code; a SIGTERM to this process also terminates the command."""
     process = subprocess.Popen(command)
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:

@@ -1,7 +1,8 @@
-"""Trains or evaluates: `python -m stattn_jax.main --config=configs/X.py --workdir=DIR [--mode=eval]
-[--config.FIELD=VALUE]`.
+"""Trains or evaluates a model.
 
-Exit codes: 0 done (or stopped by SIGTERM after saving), 2 wrong use in one line, 1 a failure. Read next: train.py.
+  python -m stattn_jax.main --config=configs/X.py --workdir=DIR [--mode=eval] [--config.FIELD=VALUE]
+
+Exit codes: 0 done (or stopped by SIGTERM after saving), 2 wrong use (one line on stderr), 1 a failure.
 """
 
 import pathlib
@@ -16,12 +17,12 @@ from stattn_jax import command, evaluate, extraction, run, score, train, trunks
 from stattn_jax.data import source, tfrecord
 from stattn_jax.runtime import checkpoint, perf
 
-# What data and checkpoints can be wrong in: no data is wrong use, damage a failure.
+# Missing data are wrong use (2); damaged data or checkpoints are a failure (1).
 CODES = {tfrecord.NoDataError: 2, tfrecord.DataError: 1, checkpoint.CheckpointError: 1}
 
 
 def make_flags(argv: list[str]) -> flags.FlagValues:
-    """The command's flags, not yet parsed; `argv` tells which --config.FIELD flags there must be."""
+    """Returns the command's flags, not yet parsed; `argv` determines which --config.FIELD flags are defined."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
@@ -36,7 +37,7 @@ def make_flags(argv: list[str]) -> flags.FlagValues:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parses flags, runs, and returns the exit code."""
+    """Parses the flags, trains or evaluates, and returns the exit code."""
     logging.set_verbosity('warning')
     return command.run(argv, __doc__, make_flags, _main, CODES)
 

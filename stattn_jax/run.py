@@ -1,6 +1,7 @@
-"""What a run is made of: its config, its data set's facts, the model with its state; from a config or from a workdir.
+"""The parts of a run, built from a config or restored from a workdir: config, facts about the data, model, state.
 
-A workdir holds config.json, run.json, metrics.jsonl, checkpoints/ and eval_SPLIT.json. Read next: train.py.
+A run directory (workdir) holds config.json, run.json, metrics.jsonl, checkpoints/ and eval_SPLIT.json. train.py
+contains the training loop.
 """
 
 import contextlib
@@ -51,7 +52,7 @@ PACKAGES = tuple('jax jaxlib flax optax orbax-checkpoint grain numpy tensorflow-
 
 @dataclasses.dataclass(frozen=True)
 class DataFacts:
-    """What the model and its explanations need to know of the data it was trained on."""
+    """The facts about the training data on which the model and its explanations depend."""
 
     classes: tuple[str, ...]
     multi_label: bool
@@ -72,10 +73,10 @@ class DataFacts:
         )
 
     def shape(self, config: ml_collections.ConfigDict) -> assemble.Shape:
-        """What the network must know of such data."""
+        """Returns the properties of these data on which the network's shapes depend."""
         visual, audio = trunks.parts_of(self.spec)
         frame = (config.model.frame_size,) * 2
-        # Features come in their own grid, whatever the config says of pixels.
+        # The grid of features is fixed by the data; the frame size of the config does not apply.
         if isinstance(self.spec, features.FeatureSpec):
             frame = self.spec.visual[:2]
         elif visual:
@@ -84,7 +85,7 @@ class DataFacts:
         return assemble.Shape(len(self.classes), self.spec.channels, frame, extracted)
 
     def mel_log(self) -> tuple[float, float]:
-        """(scale, offset) of the logarithm of such data's log-mel, for augmentation."""
+        """Returns (scale, offset) of the logarithm in these data's log-mel, for augmentation."""
         spec = trunks.media_of(self.spec)
         return MEL_PRESETS[getattr(spec, 'mel', 'vggish')].logarithm
 
@@ -99,8 +100,9 @@ class DataFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A model restored from a workdir, on the devices of `strategy`; `trunks`: where their weights are from
-    (trunks.load).
+    """A model restored from a workdir, with its state on the devices of `strategy`.
+
+    `trunks` records where the weights of the trunks come from (trunks.load).
     """
 
     config: ml_collections.ConfigDict
@@ -113,8 +115,9 @@ class Trained:
 
 
 def make_strategy(config: ml_collections.ConfigDict, *batches: int):
-    """The strategy of cfg.parallel over all devices; raises RunError where one of `batches` does not split over
-    them.
+    """Returns the strategy of cfg.parallel over all devices.
+
+    Raises RunError where one of `batches` does not split evenly over them.
     """
     try:
         strategy = parallel.make_strategy(config.parallel)
@@ -126,7 +129,7 @@ def make_strategy(config: ml_collections.ConfigDict, *batches: int):
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises RunError for a field whose value no run can have, before anything is read or written."""
+    """Raises RunError for a field with a value that no run can have, before anything is read or written."""
     values = flatten(config.to_dict())
     for name in POSITIVE_FIELDS:
         if values[name] < 1:
@@ -173,21 +176,24 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def is_binary(config: ml_collections.ConfigDict, facts: DataFacts) -> bool:
-    """Whether each class is a yes or no of its own (sigmoid) rather than one of all (softmax)."""
+    """Returns whether each class has an independent sigmoid; otherwise there is one softmax over classes."""
     return facts.multi_label or config.loss.binary
 
 
 def make_state(
     config: ml_collections.ConfigDict, facts: DataFacts, axis: str | None, abstract: bool = False
 ) -> tuple[nnx.GraphDef, step.State, optax.GradientTransformation, optax.Schedule]:
-    """The model's static part, its state at step 0 (`abstract`: only the shapes), the optimiser and its schedule."""
+    """Returns the model's static part, its state at step 0, the optimiser and its schedule.
+
+    With `abstract` the state holds only shapes and dtypes.
+    """
     return assemble.make_state(config, facts.shape(config), axis, abstract)
 
 
 def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Trained:
-    """Restores the best checkpoint by the selection metric, the latest if there is none.
+    """Restores the best checkpoint by the selection metric, or the latest where no checkpoint has that metric.
 
-    Raises RunError without a checkpoint, and for a run of a version whose configs lack a field.
+    Raises RunError where there is no checkpoint, and for a run of another version whose config lacks a field.
     """
     directory = pathlib.Path(workdir) / CHECKPOINTS
     if not directory.is_dir():
@@ -221,8 +227,9 @@ def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Tra
 
 
 def reading(trained: Trained, spec: records.Spec) -> Trained:
-    """The same network for data in another form: pictures and sound for what its trunks make of them, or the
-    reverse.
+    """Returns the same trained network for data in another form.
+
+    A network trained on features that its trunks extracted then reads frames and log-mel, or the reverse.
     """
     if spec == trained.facts.spec:
         return trained
@@ -232,7 +239,7 @@ def reading(trained: Trained, spec: records.Spec) -> Trained:
 
 
 def record(config: ml_collections.ConfigDict, facts: DataFacts, strategy) -> dict[str, Any]:
-    """What run.json and every checkpoint say about the run: versions, devices, git commit, seed, data."""
+    """Returns what run.json and every checkpoint record of a run: versions, devices, git commit, seed, data."""
     return {
         'command': ' '.join(sys.argv),
         'seed': config.seed,
@@ -250,12 +257,12 @@ def versions() -> dict[str, str]:
 
 
 def config_hash(config: ml_collections.ConfigDict) -> str:
-    """A short hash of every field of the config."""
+    """Returns a short hash of all fields of the config."""
     return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def parameter_hash(state: step.State) -> str:
-    """A short hash of all parameters and statistics, bit by bit."""
+    """Returns a short hash of the bits of all parameters and statistics."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves((state['params'], state['rest'])):
         digest.update(np.asarray(leaf).tobytes())
@@ -263,7 +270,7 @@ def parameter_hash(state: step.State) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of the source tree, '+' if it has changes, None where it is no checkout."""
+    """Returns the commit of the source tree, with '+' if it has changes; None where it is not a checkout."""
     root = pathlib.Path(__file__).parent
 
     def git(*words):
@@ -276,7 +283,7 @@ def git_commit() -> str | None:
 
 
 def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Raises RunError, with the fields, where a workdir was begun with another config."""
+    """Raises RunError, with the differing fields, where a workdir was begun with another config."""
     path = workdir / CONFIG_FILE
     if path.exists():
         begun, current = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(config.to_dict())))
@@ -293,14 +300,14 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 
 
 def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
-    """Writes JSON under its final name only when whole."""
+    """Writes JSON to a temporary file, which gets its final name only when it is complete."""
     with whole_file(path) as file:
         file.write((json.dumps(content, indent=1, sort_keys=True) + '\n').encode())
 
 
 @contextlib.contextmanager
 def whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A binary file that gets its name only when it was written without an error."""
+    """Yields a binary file that gets its final name only if it was written without an error."""
     part = path.with_name(f'{path.name}.part')
     with open(part, 'wb') as file:
         yield file

@@ -1,9 +1,8 @@
-"""From what the network said of each clip of a split, and what is known of it, to the flat numbers of eval_SPLIT.json.
+"""Computes the flat numbers of eval_SPLIT.json from the network's outputs and the annotations of a split's clips.
 
-Which numbers there are depends on the annotations alone: boxes give pointing in space and the sounding-source protocol,
-events pointing in time and the segment metrics of AVE (one audio-visual event a clip) or LLP (events of each modality),
-presence labels those of VGGSounder.
-Read next: metrics/.
+The annotations alone determine which numbers there are. Boxes give pointing in space and the sounding-source protocol.
+Events give pointing in time and the segment metrics of AVE (one audio-visual event a clip) or LLP (events of each
+modality). Presence labels give the metrics of VGGSounder. The metrics are in metrics/.
 """
 
 import dataclasses
@@ -21,9 +20,7 @@ Numbers = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """What is known about a clip: labels, events, boxes, presence labels; its valid segments and the source frame's
-    size.
-    """
+    """The annotations of a clip (labels, events, boxes, presence), its valid segments and the source frame's size."""
 
     labels: tuple[int, ...]
     events: tuple[records.Event, ...]
@@ -35,28 +32,28 @@ class Truth:
 
 
 def read_truth(data: source.RecordSource) -> list[Truth]:
-    """The truth of every clip of a split, in order."""
+    """Returns the annotations of every clip of a split, in order."""
     with futures.ThreadPoolExecutor() as pool:
         return list(pool.map(lambda i: truth_of(data[i]), range(len(data))))
 
 
 def truth_of(r: records.ClipRecord) -> Truth:
-    """What a record knows of its clip."""
+    """Returns the annotations that a record holds of its clip."""
     return Truth(r.labels, r.events, r.boxes, r.presence, np.asarray(r.clip.valid), r.clip.height, r.clip.width)
 
 
 def box_rows(boxes: Iterable[records.Box]) -> np.ndarray:
-    """float [k 5]: time in seconds, x0, y0, x1, y1, as metrics/localization.py takes boxes."""
+    """Returns boxes as float [k 5] for metrics/localization.py: time in seconds, x0, y0, x1, y1."""
     return np.array([(b.time, b.x0, b.y0, b.x1, b.y1) for b in boxes], float).reshape(-1, 5)
 
 
 def event_rows(events: Iterable[records.Event]) -> np.ndarray:
-    """float [e 2]: onset and offset in seconds, as metrics/localization.py takes events."""
+    """Returns events as float [e 2] for metrics/localization.py: onset and offset in seconds."""
     return np.array([(e.onset, e.offset) for e in events], float).reshape(-1, 2)
 
 
 def multi_hot(truth: list[Truth], classes: int) -> np.ndarray:
-    """Labels as float32 [n c]."""
+    """Returns the labels as multi-hot float32 [n c]."""
     labels = np.zeros((len(truth), classes), np.float32)
     for row, r in zip(labels, truth):
         row[list(r.labels)] = 1
@@ -66,13 +63,14 @@ def multi_hot(truth: list[Truth], classes: int) -> np.ndarray:
 def score(
     rows: dict[str, np.ndarray], truth: list[Truth], info: source.DatasetInfo, *, split: str, fit: str, binary: bool
 ) -> Numbers:
-    """Every number that the annotations of a split allow, from the rows [n ...] of its clips (evaluate.eval_rows).
+    """Computes every number that the annotations of a split allow, from the rows [n ...] of its clips.
 
-    `binary`: each class is a yes or no of its own. Rates over no clips are left out, and their `_n` is 0.
+    The rows come from evaluate.eval_rows. `binary`: each class has an independent sigmoid. A rate over zero clips is
+    left out, and its `_n` is 0.
     """
     classes = len(info.classes)
     labels_nc = multi_hot(truth, classes)
-    # Not probabilities, which saturate at 1 and tie.
+    # Log-probabilities, because probabilities saturate at 1 and then tie.
     scores_nc = events.log_probabilities(rows['logits'], binary=binary)
     valid_nt = np.stack([r.valid for r in truth])
     numbers = {'data/used': info.splits[split], 'data/wanted': info.wanted[split]}
@@ -98,9 +96,10 @@ def score(
 
 
 def table(numbers: Numbers) -> str:
-    """The numbers as lines for people: each rate with its chance, its trivial predictors and its n in the same line.
+    """Formats the numbers as text, each rate in one line with its chance level, its trivial predictors and its n.
 
-    A name joins the line of the longest other name that it begins with, unless it has such companions itself.
+    A name is printed in the line of the longest other name that it begins with, unless other names are printed in its
+    own.
     """
     names = sorted(numbers)
     parents = {
@@ -124,8 +123,11 @@ def _said(value) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Pairs:
-    """Every clip with each of its labels: clip number, the label's place among the clip's labels, the label; int
-    [p] each.
+    """All pairs of a clip and one of its labels, as int arrays [p].
+
+    clip: clip number.
+    place: position of the label among the clip's labels.
+    label: class number.
     """
 
     clip: np.ndarray
@@ -133,7 +135,7 @@ class _Pairs:
     label: np.ndarray
 
     def of(self, items: list) -> list:
-        """The items of each pair's clip that are of its label."""
+        """Returns, for each pair, those items of its clip that have its label."""
         return [[item for item in items[i] if item.label == c] for i, c in zip(self.clip, self.label)]
 
 
@@ -158,15 +160,17 @@ def _pointing_space(rows, truth, pairs: _Pairs, info, fit) -> Numbers:
 
 
 def _where(rows, pairs: _Pairs) -> np.ndarray:
-    """What points at the sound's source for each pair, [p t s]: the attention, or the map of a model that is no sum
-    of terms.
+    """Returns the map [p t s] that points at the source of the sound, for each pair.
+
+    It is the attention weights, or the model's own map for a model whose logit is not a sum of terms.
     """
     return rows['alpha'][pairs.clip] if 'alpha' in rows else rows['where'][pairs.clip, pairs.place]
 
 
 def _maps(map_pts, truth, pairs: _Pairs, fit):
-    """Of each pair: boxes [k 5] (time and corners), the affine map to the source frame, the map [t h w], -inf where
-    not valid.
+    """Returns for each pair its boxes, the affine map to the source frame, and its map as [t h w].
+
+    Boxes are [k 5] (time and corners). The map is -inf in segments that are not valid.
     """
     boxes = [box_rows(own) for own in pairs.of([r.boxes for r in truth])]
     affines = [pipeline.frame_affine(truth[i].height, truth[i].width, fit) for i in pairs.clip]
@@ -176,7 +180,7 @@ def _maps(map_pts, truth, pairs: _Pairs, fit):
 
 
 def _sounding(rows, truth, pairs: _Pairs, info, fit) -> Numbers:
-    """The protocol of sets with one annotated frame a clip, as VGG-SS; of other sets nothing."""
+    """Scores data sets with one annotated frame per clip, such as VGG-SS; returns {} for other data sets."""
     boxes, affines, where_pthw = _maps(_where(rows, pairs), truth, pairs, fit)
     times = [np.unique(b[:, 0]) for b in boxes]
     if not any(map(len, times)) or max(map(len, times)) > 1:
@@ -210,7 +214,10 @@ def _pointing_time(rows, truth, pairs: _Pairs, info, binary) -> Numbers:
 
 
 def _truth_by_segment(truth: list[Truth], info: source.DatasetInfo) -> np.ndarray:
-    """Which class is seen and heard when, bool [n m t c]; a segment counts by its centre."""
+    """Returns which class is seen and heard in which segment, bool [n m t c].
+
+    A segment lies in an event if its centre does.
+    """
     t, seconds = info.spec.segments, info.spec.segment_seconds
     there_nmtc = np.zeros((len(truth), 2, t, len(info.classes)), bool)
     rows = {'visual': [0], 'audio': [1], 'both': [0, 1]}
@@ -231,7 +238,7 @@ def _segments(rows, truth, labels_nc, valid_nt, info, binary) -> Numbers:
 
 
 def _class_or_none(there: np.ndarray) -> np.ndarray:
-    """The one class that is there, -1 where there is none: bool [... c] to int [...]."""
+    """Returns the index of the class that is present, -1 where there is none: bool [... c] to int [...]."""
     return np.where(there.any(axis=-1), there.argmax(axis=-1), -1)
 
 
@@ -243,7 +250,7 @@ def _parsing(rows, truth, labels_nc, valid_nt, info, binary) -> Numbers:
 
 
 def _presence(rows, truth, scores_nc) -> Numbers:
-    """VGGSounder's numbers, and how much of the weight the sound gets for labels that are heard, seen or both."""
+    """Computes VGGSounder's metrics, and the audio's mean attention weight for labels heard, seen or both."""
     there = {modality: np.zeros(scores_nc.shape, bool) for modality in records.MODALITIES}
     music_n = np.zeros(len(truth), bool)
     for i, r in enumerate(truth):

@@ -1,9 +1,9 @@
-"""The one training loop, in banners: record, data, model, restore, loop. `train(config, workdir)` is all there is.
+"""The training loop, `train(config, workdir)`, in sections: data, run record, model, restore, loop.
 
-How a run goes on: (1) the workdir's latest checkpoint is restored if there is one; (2) the data continue at the step it
-was saved after, since a batch is a function of (seed, step); (3) randomness continues too, since it is folded from
-(seed, step); (4) metrics written after that step by a run that was killed are dropped. So a resumed run ends with the
-parameters of an uninterrupted one.
+How a run is resumed: (1) the latest checkpoint of the workdir is restored if there is one; (2) the data continue at the
+step after which it was saved, since a batch is a function of (seed, step); (3) the random numbers continue too, since
+they are folded from (seed, step); (4) metrics that a killed run wrote after that step are dropped. A resumed run
+therefore ends with the same parameters as an uninterrupted one.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from stattn_jax.runtime import checkpoint, parallel, perf, summaries
 
 
 def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str, float]]:
-    """Trains until cfg.train.steps or a stop signal; returns the evaluated numbers of each split, empty when stopped.
+    """Trains until cfg.train.steps or a stop signal; returns the numbers of each evaluated split, {} when stopped.
 
-    Raises RunError for a workdir or data that do not fit the config and for a loss that is not finite.
+    Raises RunError for a workdir or data that do not fit the config, and for a loss that is not finite.
     """
     # ------------------------------------------------------------------------------------------------------------------
     # Data
@@ -76,7 +76,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
         state = strategy.place_state(state)
         first_process = jax.process_index() == 0
         if first_process:
-            # Only now, so that a start that failed leaves nothing that the mended command would have to agree with.
+            # These files are written last, so that after a failed start the corrected command may use another config.
             run.write_json(workdir / run.CONFIG_FILE, config.to_dict())
             run.write_json(workdir / run.RUN_FILE, record)
         writer = summaries.Writer(str(workdir), jax.process_index())
@@ -121,7 +121,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
             evaluating = select and not stopped and (last or number % config.train.eval_every_steps == 0)
             if not (saving or evaluating or number % config.train.log_every_steps == 0):
                 if number == start + 1:
-                    # Compiling is not training: the clock starts after it.
+                    # The clock restarts here, so that compilation does not count as training time.
                     jax.block_until_ready(metrics)
                     progress.start(number, feed.waited)
                 continue
@@ -156,9 +156,11 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
 
 
 def _fetch(pending, checkpointer) -> dict[str, float]:
-    """The mean scalars of the steps since the last line; raises RunError at the first step that is not finite.
+    """Returns the mean scalars of the steps since the last log line.
 
-    The parameters count too: a finite loss may give a gradient that is not, and such a state must never be saved.
+    Raises RunError at the first step whose loss or norm of the parameters is not finite. The norm of the parameters is
+    checked as well as the loss, because a finite loss can have a gradient that is not finite, and a state with such
+    parameters must not be saved.
     """
     fetched = jax.device_get([metrics for _, metrics in pending])
     for (number, _), metrics in zip(pending, fetched):

@@ -1,6 +1,7 @@
-"""The trunks of a run: whether they read what the data hold, and the published weights that they begin with.
+"""Checks that the trunks of a run fit its data, and loads the published weights with which the trunks begin.
 
-Read next: weights/ (the files), models/encoders.py (frozen trunks), data/extracted.py (features that a trunk has made).
+weights/ reads the weight files, models/encoders.py applies frozen trunks, and data/extracted.py describes features that
+a trunk extracted.
 """
 
 from collections.abc import Sequence
@@ -23,19 +24,20 @@ MODALITIES = ('visual', 'audio')
 
 
 def media_of(spec: records.Spec) -> ClipSpec | features.FeatureSpec:
-    """How the clips of a data set were cut, whether or not trunks have run over them since."""
+    """Returns how the clips of a data set were cut, whether or not trunks have been run over them since."""
     return spec.media if isinstance(spec, extracted.ExtractedSpec) else spec
 
 
 def parts_of(spec: records.Spec) -> tuple[extracted.Extraction | None, extracted.Extraction | None]:
-    """What trunks have made of picture and sound, None where they have not run."""
+    """Returns the extractions of the visual and the audio trunk, each None where that trunk has not been run."""
     return spec.parts if isinstance(spec, extracted.ExtractedSpec) else (None, None)
 
 
 def check(config: ml_collections.ConfigDict, spec: records.Spec, known: Sequence[dict[str, Any]] | None = None) -> None:
-    """Raises RunError where the trunks do not read what the data hold: pictures and sound, or features of some trunk.
+    """Raises RunError where the trunks do not read what the data hold: frames and audio, or features of some trunk.
 
-    `known`: of a trained run, where the weights of its trunks come from, as `load` gives it; None before training.
+    `known` is given for a trained run: where the weights of its trunks come from, as returned by `load`. It is None
+    before training.
     """
     has_features = isinstance(spec, features.FeatureSpec)
     for modality, part in zip(MODALITIES, parts_of(spec)):
@@ -62,9 +64,7 @@ def check(config: ml_collections.ConfigDict, spec: records.Spec, known: Sequence
 
 
 def check_augmentation(config: ml_collections.ConfigDict, spec: records.Spec) -> None:
-    """Raises RunError for an augmentation of features where the frames are pictures, on which it would have no
-    effect.
-    """
+    """Raises RunError for an augmentation of features where the data hold pixels, on which it has no effect."""
     pictures = not isinstance(spec, features.FeatureSpec) and parts_of(spec)[0] is None
     if pictures and config.augment.feature_dropout:
         raise RunError(
@@ -75,7 +75,7 @@ def check_augmentation(config: ml_collections.ConfigDict, spec: records.Spec) ->
 
 
 def _check_frozen(config, modality, part) -> None:
-    """A trunk that keeps its weights must have some to keep."""
+    """Raises RunError for a frozen trunk without weights, and for frozen or given weights of a precomputed one."""
     frozen, weights = config.model[f'{modality}_frozen'], config.model[f'{modality}_weights']
     if config.model[modality] == encoders.PRECOMPUTED and (frozen or weights):
         raise RunError(
@@ -90,7 +90,7 @@ def _check_frozen(config, modality, part) -> None:
 
 
 def _check_same(config, modality, part, known) -> None:
-    """Features of a run's data must come from the run's own trunk."""
+    """Raises RunError where the features in the data were not extracted by the run's own trunk."""
     sha256 = next((one['sha256'] for one in known if one['modality'] == modality), None)
     if sha256 != part.sha256:
         own = f'others ({sha256[:12]})' if sha256 else 'none'
@@ -104,7 +104,7 @@ def _check_same(config, modality, part, known) -> None:
 def _check_extracted(config, modality, part) -> None:
     expected = {f'model.{modality}': part.trunk, f'model.{modality}_frozen': True}
     if modality == 'visual':
-        # Frames of a video file are read and shown to the trunk as they were before.
+        # Frames of a video file must be read and resized as they were for the extraction.
         expected |= {'model.frame_size': part.frame_size, 'data.frame_size': part.frame_size, 'data.fit': part.fit}
     for name, value in expected.items():
         section, field = name.split('.')
@@ -132,17 +132,17 @@ def _check_media(config, modality, trunk, spec) -> None:
 def load(
     config: ml_collections.ConfigDict, spec: records.Spec, state: dict[str, Any]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A state at step 0 whose trunks have their published weights, and where those come from, one entry a trunk.
+    """Returns a state at step 0 with the published weights of its trunks, and one entry per trunk on their origin.
 
-    The weights are those of cfg.model.visual_weights and audio_weights; of data that hold features, those that made
-    them. The entries hold JSON types. Raises RunError.
+    The weights are those of cfg.model.visual_weights and audio_weights; where such a field is empty and the data hold
+    features, they are the weights that extracted the features. The entries hold JSON types. Raises RunError.
     """
     origins = []
     for modality, part in zip(MODALITIES, parts_of(spec)):
         weights = config.model[f'{modality}_weights'] or (part.weights if part else '')
         held = _leaves(state['params'], modality) | _leaves(state['rest'], modality)
         if not weights or not held:
-            # Compared models may not see, or not hear.
+            # Some compared models have only one of the two trunks.
             continue
         try:
             filled, origin = find.load(modality, config.model[modality], weights, traverse_util.unflatten_dict(held))
@@ -162,13 +162,13 @@ def load(
 
 
 def _leaves(tree: Any, modality: str) -> dict[tuple, Any]:
-    """The arrays of a trunk by their path in it."""
+    """Returns the arrays of a trunk by their path in it."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {tuple(key.key for key in path[1:]): x for path, x in leaves if path[0].key == modality}
 
 
 def _replaced(tree: Any, modality: str, filled: dict[tuple, Any]) -> Any:
-    """The tree with the arrays of one trunk exchanged."""
+    """Returns the tree with the arrays of one trunk replaced."""
 
     def one(path, x):
         return filled[tuple(key.key for key in path[1:])] if path[0].key == modality else x

@@ -1,4 +1,4 @@
-"""Sound trunks with weights drawn by their published names, and what each layer gives, as a golden file."""
+"""Audio trunks with random weights derived from their published names, and golden files of each layer's output."""
 
 import json
 import pathlib
@@ -14,7 +14,10 @@ from stattn_jax.weights import match
 
 
 def drawn(name: str, *shape: int) -> np.ndarray:
-    """What a published tensor (or an input) of this name holds: such that the last layer still depends on the input."""
+    """Returns the random values of a published tensor (or an input) of this name, seeded by the name.
+
+    They are scaled so that the last layer still depends on the input.
+    """
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     if name.endswith('running_var'):
         return rng.uniform(0.1, 0.4, shape).astype(np.float32)
@@ -25,7 +28,7 @@ def drawn(name: str, *shape: int) -> np.ndarray:
 
 
 def filled(build: Callable[[], nnx.Module], published: Published, tensor: Callable = drawn) -> nnx.Module:
-    """What `build` makes, every tensor drawn by `tensor(name, *shape)`."""
+    """Returns the module that `build` makes, with every tensor filled by `tensor(name, *shape)`."""
     graphdef, state = nnx.split(nnx.eval_shape(build))
     state = nnx.as_pure(state)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)
@@ -34,13 +37,13 @@ def filled(build: Callable[[], nnx.Module], published: Published, tensor: Callab
 
 
 def picked(x: np.ndarray) -> np.ndarray:
-    """Forty values, evenly spread."""
+    """Returns forty evenly spaced values of an array."""
     flat = np.asarray(x).ravel()
     return flat[np.linspace(0, flat.size - 1, 40).astype(int)]
 
 
 def write(path: pathlib.Path, layers: dict[str, np.ndarray]) -> None:
-    """The golden file of layers [b ...]."""
+    """Writes the golden file of layers [b ...]."""
     content = {
         name: {'shape': x.shape, 'values': [float(f'{value:.7g}') for value in picked(x)]} for name, x in layers.items()
     }
@@ -49,7 +52,7 @@ def write(path: pathlib.Path, layers: dict[str, np.ndarray]) -> None:
 
 
 def check(layers: dict[str, np.ndarray], path: pathlib.Path) -> None:
-    """Asserts that layers are those of a golden file, within 1e-4 of the largest value of each."""
+    """Asserts that layers equal those of a golden file, within 1e-4 of the largest value of each."""
     golden = json.loads(path.read_text())
     assert set(golden) == set(layers)
     for name, wanted in golden.items():

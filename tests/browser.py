@@ -1,8 +1,8 @@
-"""A driver of headless Chromium for tests/test_page_browser.py: the DevTools protocol over two pipes, nothing to
-install but the browser.
+"""A driver of headless Chromium for tests/test_page_browser.py, which needs only the browser itself.
 
-`--remote-debugging-pipe` reads commands on descriptor 3 and writes answers and events on 4, each a JSON text that ends
-with a zero byte (https://chromium.googlesource.com/chromium/src, content/browser/devtools/devtools_pipe_handler.cc).
+It speaks the DevTools protocol over two pipes. `--remote-debugging-pipe` reads commands on descriptor 3 and writes
+answers and events on 4, each a JSON text that ends with a zero byte (https://chromium.googlesource.com/chromium/src,
+content/browser/devtools/devtools_pipe_handler.cc).
 """
 
 import base64
@@ -25,7 +25,7 @@ KEYS = {' ': ('Space', 32), 'ArrowLeft': ('ArrowLeft', 37), 'ArrowRight': ('Arro
 
 
 class Browser:
-    """One process and one page of it; `events` holds everything that the browser told on its own."""
+    """One browser process with one page; `events` holds every message that is not an answer to a command."""
 
     def __init__(self, profile: pathlib.Path):
         program = next(filter(None, map(shutil.which, NAMES)), None)
@@ -57,7 +57,7 @@ class Browser:
             self.call(f'{domain}.enable')
 
     def call(self, method: str, **parameters):
-        """One command and its answer; raises RuntimeError with the browser's own words."""
+        """Sends one command and returns its result; raises RuntimeError with the browser's error message."""
         self._count += 1
         message = {'id': self._count, 'method': method, 'params': parameters}
         message |= {'sessionId': self._session} if self._session else {}
@@ -82,7 +82,7 @@ class Browser:
         return json.loads(text)
 
     def open(self, path: pathlib.Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Loads a file by its file:// address and waits for it."""
+        """Loads a file by its file:// address and waits until it is loaded."""
         self.size(width, height)
         scheme = [{'name': 'prefers-color-scheme', 'value': 'dark' if dark else 'light'}]
         self.call('Emulation.setEmulatedMedia', features=scheme)
@@ -91,24 +91,24 @@ class Browser:
         self.until('document.readyState === "complete" && location.href !== "about:blank"')
 
     def size(self, width: int, height: int) -> None:
-        """The size of the window in CSS pixels, each one pixel of a screenshot."""
+        """Sets the size of the window in CSS pixels, each of which is one pixel of a screenshot."""
         self.call(
             'Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=width < 500
         )
 
     def run(self, script: str):
-        """The value of a JavaScript expression, promises awaited; raises RuntimeError where it throws."""
+        """Returns the value of a JavaScript expression and awaits promises; raises RuntimeError where it throws."""
         answer = self.call('Runtime.evaluate', expression=script, returnByValue=True, awaitPromise=True)
         if 'exceptionDetails' in answer:
             raise RuntimeError(f'{script}: {answer["exceptionDetails"]}')
         return answer['result'].get('value')
 
     def text(self, selector: str) -> str:
-        """What an element says."""
+        """Returns the text content of an element."""
         return self.run(f'document.querySelector({json.dumps(selector)}).textContent')
 
     def until(self, condition: str, seconds: float = 30) -> None:
-        """Waits until a JavaScript expression holds; raises TimeoutError naming it."""
+        """Waits until a JavaScript expression is true; raises TimeoutError, which names the expression."""
         end = time.monotonic() + seconds
         while not self.run(condition):
             if time.monotonic() > end:
@@ -116,7 +116,7 @@ class Browser:
             time.sleep(0.05)
 
     def box(self, selector: str) -> tuple[float, float, float, float]:
-        """left, top, width, height of an element in the window, scrolled into it first."""
+        """Scrolls an element into the window and returns its left, top, width and height there."""
         return tuple(
             self.run(
                 '(() => '
@@ -126,14 +126,14 @@ class Browser:
         )
 
     def click(self, selector: str, x: float = 0.5, y: float = 0.5) -> None:
-        """A real click at a place in 0..1 of an element."""
+        """Sends real mouse events that click an element at a position given in 0..1 of its size."""
         left, top, width, height = self.box(selector)
         for kind in ('mouseMoved', 'mousePressed', 'mouseReleased'):
             at = {'x': left + x * width, 'y': top + y * height, 'button': 'left', 'clickCount': 1}
             self.call('Input.dispatchMouseEvent', type=kind, **at)
 
     def press(self, key: str) -> None:
-        """A real key; characters as they are, others by their DOM name."""
+        """Sends real key events; characters are given as they are, other keys by their DOM name."""
         code, number = KEYS.get(key, ('', 0))
         text = {' ': ' ', 'Enter': '\r'}.get(key, key if len(key) == 1 else '')
         down = {'key': key, 'code': code, 'windowsVirtualKeyCode': number} | ({'text': text} if text else {})
@@ -141,17 +141,17 @@ class Browser:
         self.call('Input.dispatchKeyEvent', type='keyUp', key=key, code=code, windowsVirtualKeyCode=number)
 
     def screenshot(self, whole: bool = False) -> np.ndarray:
-        """What is to be seen, uint8 [h w 3]; `whole`: the page to its end instead of the window."""
+        """Returns a screenshot, uint8 [h w 3]; with `whole` it covers the full page instead of the window."""
         answer = self.call('Page.captureScreenshot', format='png', captureBeyondViewport=whole)
         return np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(answer['data']))).convert('RGB'))
 
     def requests(self) -> list[str]:
-        """Addresses that were asked for since `open`."""
+        """Returns the addresses that were requested since `open`."""
         self.run('1')
         return [x['params']['request']['url'] for x in self.events if x.get('method') == 'Network.requestWillBeSent']
 
     def complaints(self) -> list[str]:
-        """Errors and warnings that reached the console since `open`, breaches of the content policy among them."""
+        """Returns the errors and warnings of the console since `open`, including breaches of the content policy."""
         self.run('1')
         found = [x['params'] for x in self.events if x.get('method') == 'Runtime.exceptionThrown']
         console = [x['params'] for x in self.events if x.get('method') == 'Runtime.consoleAPICalled']
@@ -168,9 +168,9 @@ class Browser:
 
 
 def _pipe(end: str) -> tuple[int, int]:
-    """A new pipe, our end first: the one that we write (w) or the one that we read (r).
+    """Makes a pipe and returns our end first: the one that we write (w) or the one that we read (r).
 
-    Above 9, so that putting two ends at 3 and 4 closes no other.
+    Both descriptors are above 9, so that duplicating two ends to 3 and 4 closes no other descriptor.
     """
     read, write = (_above(fd) for fd in os.pipe())
     return (write, read) if end == 'w' else (read, write)

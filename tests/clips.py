@@ -1,4 +1,4 @@
-"""Small encoded clips for tests, and what can be read back from them: test_media.py and test_decode.py use it."""
+"""Small encoded clips and functions that read them back, for test_media.py and test_decode.py."""
 
 import fractions
 import io
@@ -14,12 +14,15 @@ SPEC = media.ClipSpec(segments=4, short_side=48)
 
 
 def grey(levels, height=48, width=64):
-    """One even frame for each level."""
+    """Returns one uniform frame for each level."""
     return np.broadcast_to(np.asarray(levels, np.uint8)[:, None, None, None], (len(levels), height, width, 3)).copy()
 
 
 def numbered(count):
-    """Frames that show their number: the left half its low four bits as a level, the right half the high four."""
+    """Returns frames that encode their number.
+
+    The level of the left half holds the low four bits, that of the right half the high four.
+    """
     frames = grey([0] * count)
     frames[:, :, :32] = (np.arange(count) % 16 * 16)[:, None, None, None]
     frames[:, :, 32:] = (np.arange(count) // 16 * 16)[:, None, None, None]
@@ -31,7 +34,7 @@ def noise(seconds, rate=RATE):
 
 
 def clicks(seconds, times, rate=RATE):
-    """A short tone burst of 5 ms from each of `times`, silence elsewhere."""
+    """Returns a waveform with a tone burst of 5 ms from each of `times` and silence elsewhere."""
     waveform = np.zeros(round(seconds * rate), np.float32)
     burst = 0.8 * np.sin(2 * np.pi * 1000 * np.arange(round(0.005 * rate)) / rate)
     for time in times:
@@ -42,7 +45,7 @@ def clicks(seconds, times, rate=RATE):
 def encode(
     path, frames, stamps, sound, *, rate=RATE, first=0.0, codec='aac', setup=lambda stream: None, **open_options
 ):
-    """Encodes frames at their stamps (s) and sound (float32 [channels n]) from `first` (s) on."""
+    """Encodes frames at their stamps (s) and audio (float32 [channels n]) that starts at `first` (s)."""
     with av.open(path, 'w', **open_options) as container:
         video = container.add_stream('libx264', rate=10, options={'crf': '10'})
         video.height, video.width, video.pix_fmt = *frames.shape[1:3], 'yuv420p'
@@ -67,7 +70,7 @@ def pixels(clip):
 
 
 def numbers(clip):
-    """The numbers of the frames that `numbered` made."""
+    """Returns the numbers of the frames that `numbered` made."""
     halves = [(frame[:, 4:28].mean(), frame[:, 36:60].mean()) for frame in pixels(clip)]
     return [round(low / 16) + 16 * round(high / 16) for low, high in halves]
 
@@ -77,20 +80,20 @@ def levels(clip):
 
 
 def onsets(path, start, seconds):
-    """Where the sound of a file rises from silence (s after `start`)."""
+    """Returns the times at which the audio of a file rises from silence (s after `start`)."""
     waveform, _ = decode.MediaFile(path).sound(start, start + seconds, RATE, round(seconds * RATE))
     loud = np.flatnonzero(np.abs(waveform) > 0.2)
     return loud[np.diff(loud, prepend=-RATE) > 0.1 * RATE] / RATE
 
 
 def write_twenty(path):
-    """Twenty seconds at 10 numbered frames a second, a click at each x.25 s."""
+    """Writes a video of twenty seconds with 10 numbered frames a second and a click at each x.25 s."""
     media.write_video(path, numbered(200), 10, clicks(20, np.arange(20) + 0.25), RATE)
     return path
 
 
 def write_small(path, seconds=10):
-    """A video of one frame a second, 16 pixels high, with noise for sound."""
+    """Writes a video of one frame a second, 16 pixels high, with noise as audio."""
     path.parent.mkdir(parents=True, exist_ok=True)
     media.write_video(path, grey(np.arange(seconds) * 8, 16, 24), 1, noise(seconds), RATE)
     return path

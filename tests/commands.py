@@ -1,4 +1,4 @@
-"""Runs a command of data_prep in this process, and reads what it made: for the tests of the published sets."""
+"""Runs a command of data_prep in this process and reads its output, for the tests of the published data sets."""
 
 import json
 
@@ -7,7 +7,7 @@ from stattn_jax.data import source
 
 
 def run(module, capsys, *flags):
-    """(exit code, what was printed, the error lines) of `python -m data_prep.MODULE FLAGS`."""
+    """Runs `python -m data_prep.MODULE FLAGS`; returns (exit code, standard output, the error lines)."""
     module.FLAGS.unparse_flags()
     capsys.readouterr()
     code = cli.exit_code([module.__name__, '--workers=1', *flags], module.main, module.FLAGS, module.__doc__)
@@ -16,7 +16,7 @@ def run(module, capsys, *flags):
 
 
 def records(out):
-    """Every record of a data set by clip_id; checks the set on the way."""
+    """Verifies a data set and returns all its records by clip_id."""
     assert verify.verify(out).problems == []
     splits = source.DatasetInfo.load(out).splits
     return {record.clip_id: record for split in splits for record in source.RecordSource(out, split)}
@@ -27,6 +27,6 @@ def report(out):
 
 
 def remark(remarks, *words):
-    """The one remark that has these words."""
+    """Returns the remark that contains all these words; there must be exactly one."""
     (found,) = [line for line in remarks if all(word in line for word in words)]
     return found

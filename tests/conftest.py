@@ -1,5 +1,6 @@
-"""Eight simulated CPU devices for the whole suite, set before any backend is made; a tiny data set and a tiny run
-of it.
+"""Fixtures of the whole suite: a tiny data set, a run on it, and eight simulated CPU devices.
+
+The devices are configured here, before any backend is created.
 """
 
 import os
@@ -10,43 +11,43 @@ import jax
 import pytest
 import runs
 
-# A shell starts background jobs deaf to SIGINT, and every process below inherits that; some tests send it.
+# Shells start background jobs with SIGINT ignored, and every process below inherits that; some tests send SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if jax.__version_info__ < (0, 11):
     # Compiles a train step in 4 s instead of 11 (jax 0.10.2; later versions may not know the flag, and XLA aborts on
-    # those).
+    # unknown flags).
     os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_cpu_use_fusion_emitters=false'
 jax.config.update('jax_num_cpu_devices', 8)
 
 
 @pytest.fixture(autouse=True, scope='module')
 def forget_compiled():
-    """Gives back the memory of a file's compiled programs."""
+    """Frees the memory of the compiled programs after each test file."""
     yield
     jax.clear_caches()
 
 
 @pytest.fixture(scope='session')
 def tiny_data(tmp_path_factory):
-    """A data set of 16 training clips; never written to."""
+    """A data set of 16 training clips, which no test may write to."""
     return runs.make_data(tmp_path_factory.mktemp('data') / 'events', train=16)
 
 
 @pytest.fixture(scope='session')
 def compiled(tmp_path_factory):
-    """Where processes of the same run find each other's compiled programs."""
+    """The compilation cache that processes of the same test run share."""
     return tmp_path_factory.mktemp('compiled')
 
 
 @pytest.fixture(scope='session')
 def stand_ins(tmp_path_factory):
-    """See runs.stand_ins."""
+    """The folder that runs.stand_ins makes."""
     return runs.stand_ins(tmp_path_factory.mktemp('stand_ins'))
 
 
 @pytest.fixture(scope='session')
 def trained(tmp_path_factory, tiny_data, compiled, stand_ins):
-    """The workdir of ten uninterrupted steps on one device, augmented; never written to."""
+    """The workdir of ten uninterrupted steps on one device with augmentation, which no test may write to."""
     workdir = tmp_path_factory.mktemp('runs') / 'trained'
     flags = runs.make_flags(workdir, tiny_data, compile_cache=compiled)
     runs.finish(runs.start('stattn_jax.main', *flags, path=stand_ins))
@@ -72,5 +73,5 @@ def quick_compile():
 
 @pytest.fixture(scope='session')
 def scene_video(tmp_path_factory):
-    """A scene of the variant events of six seconds as mp4."""
+    """An mp4 of six seconds that shows a scene of the variant events."""
     return runs.make_video(tmp_path_factory.mktemp('videos') / 'scene.mp4', 0)

@@ -1,4 +1,4 @@
-"""Weights of the convolutional frame trunks, drawn by their published names."""
+"""Random weights of the convolutional visual trunks, derived from their published names."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,14 @@ from stattn_jax.models.trunks.registry import Published
 
 
 def tensor(name: str, *shape: int) -> np.ndarray:
-    """As activations.drawn, with larger variances: through fifty layers of a ResNet, numbers stay near 1.
+    """Returns activations.drawn with larger variances, which keep values near 1 through fifty layers of a ResNet.
 
-    EfficientNet's (whose names begin with _) are smaller, so that some numbers reach the 6 of its ReLU6.
+    The variances of EfficientNet (whose names begin with _) are smaller, so that some values reach the 6 of its ReLU6.
     """
     factor = (3 if name.startswith('_') else 8) if name.endswith('running_var') else 1
     return activations.drawn(name, *shape) * np.float32(factor)
 
 
 def filled(build: Callable[[], nnx.Module], published: Published) -> nnx.Module:
-    """What `build` makes, with every parameter and statistic drawn."""
+    """Returns the module that `build` makes, with random parameters and statistics."""
     return activations.filled(build, published, tensor)

@@ -1,4 +1,4 @@
-"""An Explanation of given terms, for the tests of its files: what is not given is plain."""
+"""Makes an Explanation of given terms, with plain values elsewhere, for the tests of the files written from it."""
 
 import pathlib
 
@@ -24,8 +24,9 @@ def make(
     height=240,
     width=320,
 ) -> Explanation:
-    """A record with the terms visual [c t h w] and audio [c t]: the best class first, a fifth of the attention on
-    nothing visible.
+    """Returns an Explanation with the terms visual [c t h w] and audio [c t].
+
+    Classes are in descending order of their logits, and the null cell takes a fifth of the attention.
     """
     visual, audio = np.asarray(visual, np.float32), np.asarray(audio, np.float32)
     c, t, h, w = visual.shape

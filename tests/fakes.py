@@ -1,4 +1,4 @@
-"""Small clips and data sets made from seeds, for the tests of data/ and data_prep/. Importable by worker processes."""
+"""Small clips and data sets made from seeds, for the tests of data/ and data_prep/; worker processes can import it."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ HEARD = extracted.Extraction('ear', 'a.npz', 'cd' * 32, 'CC0-1.0', (5,))
 CLASSES = ('bell', 'cat', 'dog')
 
 
-# As a program, so that a signal hits a process of its own.
+# This runs as a separate program, so that a signal reaches a process of its own.
 _COMMAND = """
 import fakes
 from absl import flags
@@ -46,7 +46,7 @@ cli.run(main, FLAGS, '', positional=1)
 
 
 def clip(seed: int, spec: media.ClipSpec = SPEC, height: int = 24, width: int = 32) -> media.Clip:
-    """A clip of noise that differs with the seed; its last segment is padding when the seed is odd."""
+    """Returns a clip of noise that depends on the seed; its last segment is padding when the seed is odd."""
     rng = np.random.default_rng(seed)
     valid = np.ones(spec.segments, bool)
     valid[-1] = seed % 2 == 0
@@ -63,7 +63,7 @@ def clip(seed: int, spec: media.ClipSpec = SPEC, height: int = 24, width: int = 
 
 
 def record(seed: int, clip_id: str | None = None, video: str = '') -> records.ClipRecord:
-    """A record whose times and boxes are exact in float32."""
+    """Returns a record whose times and boxes are exact in float32."""
     return records.ClipRecord(
         clip_id=clip_id or f'clip{seed}',
         clip=clip(seed),
@@ -81,10 +81,10 @@ def jobs(train: int, test: int = 0) -> list[prepare.Job]:
 
 
 def make_record(job: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:
-    """A record by the job's id; the payload may ask for trouble.
+    """Returns a record derived from the job's id; the payload may request a failure.
 
-    Payloads: 'bad' and 'missing' are clips that cannot be used, 'bug' an unforeseen exception; ('die once', path) kills
-    the process unless the file is there; any other word is a note.
+    The payloads 'bad' and 'missing' are clips that cannot be used, and 'bug' is an unforeseen exception. ('die once',
+    path) kills the process unless the file exists. Any other string is added as a note.
     """
     made = clip(zlib.crc32(job.clip_id.encode()), spec)
     match job.payload:
@@ -105,7 +105,7 @@ def make_record(job: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:
 
 
 def feature_record(job: prepare.Job, spec: features.FeatureSpec) -> records.ClipRecord:
-    """A record of features by the job's id."""
+    """Returns a record of features derived from the job's id."""
     rng = np.random.default_rng(zlib.crc32(job.clip_id.encode()))
     clip = features.FeatureClip(
         visual=rng.standard_normal((spec.segments, *spec.visual)).astype(np.float16),
@@ -117,7 +117,10 @@ def feature_record(job: prepare.Job, spec: features.FeatureSpec) -> records.Clip
 
 
 def extracted_record(job: prepare.Job, spec: extracted.ExtractedSpec) -> records.ClipRecord:
-    """A record by the job's id of which some is extracted; each view holds its own number."""
+    """Returns a record derived from the job's id with extracted features of one or both modalities.
+
+    Each view of the visual features holds its own number.
+    """
     made = make_record(job, spec.media)
     rng, t = np.random.default_rng(zlib.crc32(job.clip_id.encode())), spec.segments
     content = {'frames': made.clip.frames, 'log_mel': made.clip.log_mel, 'visual': None, 'audio': None}
@@ -131,7 +134,7 @@ def extracted_record(job: prepare.Job, spec: extracted.ExtractedSpec) -> records
 
 
 def extracted_dataset(out: pathlib.Path, train: int, test: int, visual=SEEN, audio=HEARD) -> pathlib.Path:
-    """As `dataset`, of such records; a black picture is all ones."""
+    """Prepares a data set as `dataset` does, of extracted records; the features of a black frame are all ones."""
     spec = extracted.ExtractedSpec(SPEC, visual, audio, 'fingerprint')
 
     def finish(out):
@@ -156,8 +159,9 @@ def dataset(out: pathlib.Path, train: int, test: int = 1, make=make_record, **op
 
 
 def command(out: pathlib.Path, *words: str) -> subprocess.Popen:
-    """A process that slowly prepares dataset(out, 40, 4); words: --workers=N or --runner=beam, and Beam's own after
-    `--`.
+    """Starts a process that slowly prepares dataset(out, 40, 4).
+
+    `words` are --workers=N or --runner=beam, and Beam's own options after `--`.
     """
     paths = [os.path.dirname(__file__), *sys.path]
     env = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
@@ -166,7 +170,7 @@ def command(out: pathlib.Path, *words: str) -> subprocess.Popen:
 
 
 def stopped(out: pathlib.Path, signal_number: int, shards: int, *words: str) -> tuple[int, str]:
-    """Runs a command until some shards are whole, sends the signal; returns exit code and stderr."""
+    """Sends a signal to a command once `shards` shards are complete; returns its exit code and stderr."""
     process = command(out, *words)
     deadline = time.monotonic() + 60
     while len(finished(out)) < shards:
@@ -174,18 +178,18 @@ def stopped(out: pathlib.Path, signal_number: int, shards: int, *words: str) -> 
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal_number)
-    # Ends when the last process that holds the pipe does, the workers included.
+    # `communicate` returns when the last process that holds the pipe ends, and the workers hold it too.
     errors = process.communicate(timeout=60)[1]
     return process.returncode, errors
 
 
 def finished(out: pathlib.Path) -> list[str]:
-    """Names of the shards that are done."""
+    """Returns the names of the completed shards."""
     return [path.stem for path in out.glob('prepare/fake-*.json')]
 
 
 def tree(directory: pathlib.Path) -> dict[str, bytes]:
-    """Every file of a directory."""
+    """Returns the content of every file of a directory by its relative path."""
     return {
         str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob('*')) if path.is_file()
     }

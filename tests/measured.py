@@ -1,5 +1,6 @@
-"""Runs of a study that nobody trained: measures.json and measures.npz of drawn numbers, as stattn_jax.study writes
-them.
+"""Runs of a study with random numbers and without training.
+
+They consist of measures.json and measures.npz, as stattn_jax.study writes them.
 """
 
 import json
@@ -10,7 +11,7 @@ import numpy as np
 
 SETTINGS = ('feature', 'blur_mute')
 FRACTION = np.array([0, 0.1, 0.3, 0.6, 1.0])
-# Row, group, explanations, and how often it is right.
+# Row: (group, explanations, how often it is right).
 ROWS = {
     'stan': ('ours', ('terms', 'attention', 'gradient_input', 'grad_cam', 'random'), 0.95),
     'audio_only': ('representation', ('grad_cam',), 0.5),
@@ -25,8 +26,9 @@ ROWS = {
 def write(
     folder, variants=('events',), seeds=(0, 1, 2), rows=tuple(ROWS), n=40, classes=4, measured=16
 ) -> pathlib.Path:
-    """Writes runs into `folder`/runs; each variant has clips of its own, of which the first `measured` have
-    perturbation.
+    """Writes runs into `folder`/runs; the clips differ between variants.
+
+    The first `measured` clips of each variant have results of the perturbation tests.
     """
     for variant in variants:
         for row in rows:
@@ -82,7 +84,7 @@ def write_run(folder, variant, row, seed, n=40, classes=4, measured=16) -> None:
 
 
 def _some(values_n, measured):
-    """NaN for the clips that were not asked."""
+    """Replaces the values of clips that were not measured by NaN."""
     return np.where(np.arange(len(values_n)) < measured, values_n, np.nan)
 
 
@@ -116,7 +118,7 @@ def _explained(rng, explainer, n, measured, seen):
 def _sanity(rng, explainers, n, measured):
     found = {}
     for explainer in explainers[:3]:
-        # As networks differ: not all have something between heads and projections.
+        # Networks differ in this way: not all have layers between the heads and the projections.
         groups = (
             ('heads', 'time', 'projections', 'trunks') if explainer != 'own' else ('heads', 'projections', 'trunks')
         )

@@ -1,5 +1,6 @@
-"""A record whose every number fits the others, for the tests of pages: logits are pooled scores, terms add up,
-probabilities are theirs.
+"""A consistent Explanation for the tests of pages.
+
+Its logits are pooled scores, its terms add up to the logits, and its probabilities are the softmax of the logits.
 """
 
 import dataclasses
@@ -11,7 +12,10 @@ MODEL = {'step': 7, 'dtype': 'float32', 'parameter_hash': 'p' * 8, 'config_hash'
 
 
 def record(classes=('dog', 'cat', 'rain'), *, t=4, h=3, w=2, seed=0, visual=None, **options):
-    """Random terms (or `visual` [c t h w]) and pooled scores, trust and removed cells of the two best classes."""
+    """Returns random terms (or `visual` [c t h w]) and pooled scores.
+
+    The two best classes have trust values and removed cells.
+    """
     rng = np.random.default_rng(seed)
     c = len(classes)
     visual = rng.normal(size=(c, t, h, w)) if visual is None else np.asarray(visual)
@@ -20,7 +24,7 @@ def record(classes=('dog', 'cat', 'rain'), *, t=4, h=3, w=2, seed=0, visual=None
     beta /= beta.sum(axis=(0, 1))
     scores, bias = 3 * rng.normal(size=(2, t, c)), rng.normal(size=c)
     logits = bias + (beta * scores).sum(axis=(0, 1))
-    # The best class first, as explained.make has them.
+    # The best class comes first, as in explained.make.
     order = np.argsort(-logits)
     beta, scores, bias, logits = beta[..., order], scores[..., order], bias[order], logits[order]
     arrays = {

@@ -1,9 +1,9 @@
-"""Feature files as AVE and LLP publish them (names, keys, shapes, dtypes), with a signal planted in them: for tests of
-feature mode.
+"""Feature files with a planted signal, in the format of AVE and LLP, for the tests of feature mode.
 
-Each class has a pattern in the visual and one in the audio features. In a second of an event, one to six cells of the
-grid carry the class's pattern and so does the sound. In other seconds either nothing does, or the picture alone, or the
-sound alone: not an audio-visual event.
+Names, keys, shapes and dtypes are those of the published files. Each class has a pattern in the visual and one in the
+audio features. In a second of an event, one to six cells of the grid carry the class's pattern, and so does the audio.
+In other seconds the pattern is in neither modality, or only in the visual or only in the audio features, which is not
+an audio-visual event.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class Row:
 
 
 def make_rows(clips: int, seed: int = 0, classes: int = len(CLASSES)) -> list[Row]:
-    """Rows of every class in turn, events of 2 to 10 seconds; about a third of the seconds are background."""
+    """Returns rows that cycle through the classes, with events of 2 to 10 seconds; about a third is background."""
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(clips):
@@ -44,7 +44,7 @@ def make_rows(clips: int, seed: int = 0, classes: int = len(CLASSES)) -> list[Ro
 
 
 class Patterns:
-    """The features of clips: ReLU-like, most of them small, with the patterns of the classes on top."""
+    """Features of clips: mostly small, ReLU-like values, with the patterns of the classes added."""
 
     def __init__(self, seed: int, visual: int, audio: int, classes: int = len(CLASSES)):
         rng = np.random.default_rng([seed, 1])
@@ -52,7 +52,7 @@ class Patterns:
         self.audio = rng.gamma(0.5, 0.8, (classes, audio)).astype(np.float32)
 
     def clip(self, rng, label: int | None, seen_t: np.ndarray, heard_t: np.ndarray, grid: tuple[int, int]):
-        """(visual [t h w d], audio [t k]) with the class seen and heard in these segments."""
+        """Returns (visual [t h w d], audio [t k]) with the class visible and audible in the given segments."""
         t, (h, w) = len(seen_t), grid
         visual = rng.gamma(0.3, 5.0, (t, h, w, self.visual.shape[1])).astype(np.float32)
         audio = rng.gamma(0.5, 0.5, (t, self.audio.shape[1])).astype(np.float32)
@@ -65,7 +65,10 @@ class Patterns:
 
 
 def seen_and_heard(rng, row: Row, segments: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """bool [t] each: both in the event; outside it neither (half of the seconds), the one or the other."""
+    """Returns where the class is visible and audible, bool [t] each.
+
+    Both hold within the event. Outside it, half of the seconds have neither and the others have one of the two.
+    """
     seconds = np.arange(segments)
     event = (row.onset <= seconds) & (seconds < row.offset)
     outside = rng.random(segments)
@@ -73,8 +76,9 @@ def seen_and_heard(rng, row: Row, segments: int = 10) -> tuple[np.ndarray, np.nd
 
 
 def write_ave(folder: pathlib.Path, rows: list[Row], splits: dict[str, list[int]], *, background: int, seed: int = 0):
-    """Annotations.txt, the order files, labels_noisy.h5 and the feature tables of the rows and of `background`
-    clips without an event.
+    """Writes the files of AVE for the rows and for `background` clips without an event.
+
+    These are Annotations.txt, the order files, labels_noisy.h5 and the feature tables.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f'{CLASSES[row.label]}&{row.video}&good&{row.onset}&{row.offset}' for row in rows]
@@ -90,7 +94,7 @@ def write_ave(folder: pathlib.Path, rows: list[Row], splits: dict[str, list[int]
 
 
 def write_ave_features(folder: pathlib.Path, suffix: str, patterns: Patterns, rows: list[Row | None], seed: int):
-    """The two tables; a row that is None is background."""
+    """Writes the visual and the audio feature table; a row that is None is background."""
     rng = np.random.default_rng([seed, 2])
     with (
         h5py.File(folder / f'visual_feature{suffix}.h5', 'w') as pictures,
@@ -107,8 +111,9 @@ def write_ave_features(folder: pathlib.Path, suffix: str, patterns: Patterns, ro
 def llp_clip(
     patterns: Patterns, rng, labels: list[int]
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str, int, int]]]:
-    """(visual [t d], audio [t k], events) of a video: each label is seen, heard or both, each in an interval of its
-    own.
+    """Returns (visual [t d], audio [t k], events) of a video.
+
+    Each label is visible, audible or both, with a separate interval for each modality.
     """
     visual = rng.gamma(0.3, 5.0, (10, patterns.visual.shape[1])).astype(np.float32)
     audio = rng.gamma(0.5, 0.5, (10, patterns.audio.shape[1])).astype(np.float32)
@@ -125,7 +130,7 @@ def llp_clip(
 
 
 def write_llp(folder: pathlib.Path, labels: dict[str, list[int]], classes: int, seed: int = 0) -> dict[str, list]:
-    """The three npy files of each video id; returns the events of each."""
+    """Writes the three npy files of each video id; returns the events of each."""
     patterns = Patterns(seed, 2560, 128, classes)
     rng = np.random.default_rng([seed, 3])
     for name in ('vggish', 'res152', 'r2plus1d_18'):

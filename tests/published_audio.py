@@ -1,5 +1,6 @@
-"""The published code of sound front ends and trunks, with weights drawn by name; importing this skips where there is
-none.
+"""The published code of audio front ends and trunks, with random weights derived from tensor names.
+
+Importing this module skips the test module where that code is not installed:
 
 pip install torch torchaudio transformers
 pip install --no-deps torchvggish panns_inference torchlibrosa resampy soundfile
@@ -23,14 +24,17 @@ from stattn_jax.models.trunks import registry
 torch = pytest.importorskip('torch')
 torchlibrosa = pytest.importorskip('torchlibrosa')
 
-# A recording of a voice: one second of digits that were spoken into a microphone.
+# The voice recordings are spoken digits; `voice` takes one second of them.
 VOICES = pathlib.Path(
     os.environ.get('STATTN_VOICES', pathlib.Path(__file__).parents[2] / 'shared' / 'real' / 'free_spoken_digits.zip')
 )
 
 
 def bare(package: str, module: str) -> types.ModuleType:
-    """A module of a package of which nothing else runs: one would fetch files, another load code for GPUs."""
+    """Imports a module of a package without running the package's own code.
+
+    That code would fetch files in one package and load GPU code in another.
+    """
     spec = importlib.util.find_spec(package)
     if spec is None:
         pytest.skip(f'{package} is not installed', allow_module_level=True)
@@ -54,7 +58,7 @@ panns_models = bare('panns_inference', 'models')
 
 
 def _vggish(x):
-    """Google's code as torchvggish has it: the first patch of a second."""
+    """Computes the first patch of a second by Google's code as torchvggish contains it."""
     bands = mel_features.log_mel_spectrogram(
         x,
         audio_sample_rate=vggish_params.SAMPLE_RATE,
@@ -69,7 +73,7 @@ def _vggish(x):
 
 
 def _panns(x, *, rate, window, hop, fmax):
-    """As panns_inference's models begin."""
+    """Computes the log-mel as the first layers of panns_inference's models do."""
     spectrogram = torchlibrosa.stft.Spectrogram(n_fft=window, hop_length=hop, win_length=window)
     bands = torchlibrosa.stft.LogmelFilterBank(
         sr=rate, n_fft=window, n_mels=64, fmin=50, fmax=fmax, ref=1.0, amin=1e-10, top_db=None
@@ -79,7 +83,7 @@ def _panns(x, *, rate, window, hop, fmax):
 
 
 def _ast(x):
-    """As the data loader of AST begins."""
+    """Computes the log-mel as the data loader of AST does."""
     x = torch.from_numpy(x)[None]
     return kaldi.fbank(
         x - x.mean(),
@@ -102,7 +106,7 @@ REFERENCES = {
 
 
 def voice(rate):
-    """A second of two spoken digits; skips where there are none."""
+    """Returns a second of two spoken digits; skips the test where there are no recordings."""
     if not VOICES.exists():
         pytest.skip(f'no recordings of voices at {VOICES}; set STATTN_VOICES')
     pieces = []
@@ -130,7 +134,7 @@ SOUNDS = {
 
 
 def published_cnn14(name, channels=64):
-    """panns_inference's Cnn14 with weights drawn by name; `channels` of the first block."""
+    """Returns panns_inference's Cnn14 with random weights; `channels` is the width of the first block."""
     rate, window, hop, fmax = {'cnn14_16k': (16000, 512, 160, 8000), 'cnn14_32k': (32000, 1024, 320, 14000)}[name]
     model = panns_models.Cnn14(rate, window, hop, 64, 50, fmax, classes_num=5)
     widths = [1, *(channels << i for i in range(6))]
@@ -142,7 +146,7 @@ def published_cnn14(name, channels=64):
 
 
 def published_vggish(widths=(64, 128, 256, 512), hidden=4096):
-    """torchvggish's network with weights drawn by name."""
+    """Returns torchvggish's network with random weights."""
     model = vggish_models.VGG(vggish_models.make_layers(), postprocess=False)
     if hidden != 4096:
         sizes = [1, widths[0], widths[1], widths[2], widths[2], widths[3], widths[3]]
@@ -154,7 +158,7 @@ def published_vggish(widths=(64, 128, 256, 512), hidden=4096):
 
 
 def _drawn(model, trunk):
-    """The model to evaluate, each tensor that the trunk takes drawn by its name."""
+    """Returns the model in evaluation mode; each tensor that the trunk takes is random, seeded by its name."""
     state = model.state_dict()
     for name, tensor in state.items():
         if tensor.ndim and not trunk.published.is_dropped(name):
@@ -164,7 +168,7 @@ def _drawn(model, trunk):
 
 
 def hooked(model, places, *inputs):
-    """What modules give, by the names of `places` {name: module}; cells as [b h w c]."""
+    """Returns the outputs of the modules of `places` {name: module} by name, with cells as [b h w c]."""
     found, hooks = {}, []
     for name, module in places.items():
 
@@ -180,14 +184,14 @@ def hooked(model, places, *inputs):
 
 
 def vggish_layers(model, x):
-    """As test_vggish.layers."""
+    """Returns the layers that test_vggish.layers returns."""
     places = {f'stage{i}': model.features[place] for i, place in enumerate((2, 5, 10, 15))}
     places |= {f'dense{i}': model.embeddings[2 * i + 1] for i in range(3)}
     return hooked(model, places | {'embedding': model}, torch.from_numpy(x)[:, None])
 
 
 def cnn14_layers(model, x):
-    """As test_cnn14.layers, of log-mel that stands in for the model's own."""
+    """Returns the layers that test_cnn14.layers returns, with the given log-mel in place of the model's own."""
     own = model.logmel_extractor
     model.logmel_extractor = torch.nn.Identity()
     model.spectrogram_extractor.forward = lambda _: torch.from_numpy(x)[:, None]

@@ -1,4 +1,4 @@
-"""An Explanation of a random model output, for the tests of explain/."""
+"""Makes an Explanation of a random model output, for the tests of explain/."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,10 @@ MODEL = {'config_hash': 'c', 'parameter_hash': 'p', 'versions': {'jax': '0'}, 'd
 
 
 def random_output(rng, classes: int, valid_t: np.ndarray, scale: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """A model's `out` of one clip (b = 1) and its logits [c], float64; the sum holds by construction."""
+    """Returns a model's `out` of one clip (b = 1) and its logits [c], float64.
+
+    The logits are computed as the sum of the bias and the pooled scores.
+    """
     weights = rng.dirichlet(np.ones(H * W + 1), (1, T, N))
     beta = rng.random((1, 2, T, classes)) * valid_t[:, None]
     beta /= beta.sum(axis=(1, 2), keepdims=True)
@@ -35,7 +38,7 @@ def random_output(rng, classes: int, valid_t: np.ndarray, scale: float) -> tuple
 
 
 def make(classes=3, *, seed=0, mean_scores=None, multi_label=False, scale=1.0, **fields):
-    """An Explanation of a random model output, and its logits in float64; `fields` replace what it holds otherwise."""
+    """Returns an Explanation of a random model output and its logits in float64; `fields` override its fields."""
     rng = np.random.default_rng(seed)
     valid = np.arange(T) < 3
     out, logits = random_output(rng, classes, valid, scale)

@@ -1,6 +1,4 @@
-"""The programs at toy size: a tiny synthetic data set, the flags of a tiny run, and its process; for the tests of
-the commands.
-"""
+"""The commands at toy size, for their tests: a tiny synthetic data set, the flags of a tiny run, and its process."""
 
 import functools
 import json
@@ -35,13 +33,13 @@ SMALL = {
     'eval.batch': 8,
     'eval.leak_clips': 4,
 }
-# A heavy library is looked for by several packages: what a run would load, were it installed, is noted by a stand-in.
+# Several packages look for a heavy library; a stand-in records that a run would have imported it if it were installed.
 HEAVY = ('tensorflow', 'torch')
 STAND_IN = 'import pathlib\npathlib.Path(__file__ + ".imported").touch()\nraise ImportError("a stand-in")\n'
 
 
 def make_data(out: pathlib.Path, train: int, seed: int = 0) -> pathlib.Path:
-    """`train` clips of the variant events, of six seconds and 16 pixels, and six each for val and test."""
+    """Prepares `train` clips of the variant events, of six seconds and 16 pixels, and six each for val and test."""
     counts = {'train': train, 'val': 6, 'test': 6}
     prepare.prepare(
         out,
@@ -57,7 +55,7 @@ def make_data(out: pathlib.Path, train: int, seed: int = 0) -> pathlib.Path:
 
 
 def make_video(path: pathlib.Path, number: int, sound: bool = True) -> pathlib.Path:
-    """The scene (of the variant events) of that number of the test split, as a small mp4."""
+    """Writes a scene of the variant events, by its number in the test split, as a small mp4."""
     scene = scenes.make_scene('events', SEGMENTS, (0, 2, number))
     frames = scenes.draw(scene, np.arange(SEGMENTS * 4) / 4, 64)
     media.write_video(path, frames, 4, scenes.sound(scene) if sound else None, scenes.RATE)
@@ -65,7 +63,7 @@ def make_video(path: pathlib.Path, number: int, sound: bool = True) -> pathlib.P
 
 
 def make_flags(workdir, data, config='configs/synthetic.py', **fields) -> list[str]:
-    """The command line of a tiny run; `fields` as train__steps=3."""
+    """Returns the command line of a tiny run; `fields` are written as train__steps=3."""
     values = SMALL | {'data.dir': data} | {name.replace('__', '.'): value for name, value in fields.items()}
     return [
         f'--config={ROOT / config}',
@@ -75,21 +73,22 @@ def make_flags(workdir, data, config='configs/synthetic.py', **fields) -> list[s
 
 
 def run_main(*arguments: str) -> int:
-    """`python -m stattn_jax.main ARGUMENTS` in this process: its exit code."""
+    """Runs `python -m stattn_jax.main ARGUMENTS` in this process and returns its exit code."""
     return run_here(main.main, *arguments)
 
 
 def run_here(command: Callable[[list[str]], int], *arguments: str) -> int:
-    """A command with --config in this process: its exit code."""
+    """Runs a command that takes --config in this process and returns its exit code."""
     with warnings.catch_warnings():
-        # ml_collections 1.1 loads config files by a function of importlib that Python 3.11 calls deprecated.
+        # ml_collections 1.1 loads config files by a function of importlib that is deprecated in Python 3.11.
         warnings.filterwarnings('ignore', 'the load_module', DeprecationWarning)
         return command(['command', *map(str, arguments)])
 
 
 def start(module: str, *arguments: str, path: str = '', devices: int = 1) -> subprocess.Popen:
-    """`python -m MODULE ARGUMENTS` on CPU devices, with hardly optimised programs, since compiling is most of a
-    tiny run.
+    """Starts `python -m MODULE ARGUMENTS` on CPU devices.
+
+    Most optimisations of the compiler are disabled, since compilation takes most of the time of a tiny run.
     """
     environment = {
         'JAX_PLATFORMS': 'cpu',
@@ -107,14 +106,14 @@ def start(module: str, *arguments: str, path: str = '', devices: int = 1) -> sub
 
 
 def finish(process: subprocess.Popen) -> str:
-    """What a process that must end well prints."""
+    """Returns the output of a process, which must end with exit code 0."""
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, output + errors
     return output
 
 
 def metrics(workdir: pathlib.Path, name: str = 'train/loss') -> dict[int, float]:
-    """Step -> value of the record, every step once."""
+    """Returns step -> value from metrics.jsonl and asserts that every step occurs once."""
     rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
     values = [(row['step'], row[name]) for row in rows if name in row]
     assert len(dict(values)) == len(values)
@@ -122,7 +121,7 @@ def metrics(workdir: pathlib.Path, name: str = 'train/loss') -> dict[int, float]
 
 
 def stand_ins(folder: pathlib.Path) -> pathlib.Path:
-    """A folder for PYTHONPATH whose modules HEAVY cannot be imported and note that somebody tried."""
+    """Makes a folder for PYTHONPATH whose modules HEAVY fail to import and record the attempt."""
     folder.mkdir(exist_ok=True)
     for name in HEAVY:
         (folder / f'{name}.py').write_text(STAND_IN)

@@ -20,7 +20,7 @@ MEASURE = {'clips': 2, 'shifts': 2, 'redraws': 1}
 
 
 def config(*rows: str, seeds: tuple[int, ...] = (0,)) -> ml_collections.ConfigDict:
-    """The events alone, of these rows."""
+    """Returns a config with only the variant events and these rows."""
     made = study.get_config()
     for name in [name for name in made.variants if name != 'events']:
         del made.variants[name]
@@ -36,7 +36,7 @@ def config(*rows: str, seeds: tuple[int, ...] = (0,)) -> ml_collections.ConfigDi
 
 
 def as_flags() -> list[str]:
-    """The sizes of `config` for the command line."""
+    """Returns the sizes of `config` as command-line flags."""
     fields = {f'variants.events.run.{a}.{b}': x for a, group in FIELDS.items() for b, x in group.items()}
     fields |= {f'variants.events.make.{name}': x for name, x in MAKE.items()}
     fields |= {f'measure.{name}': x for name, x in MEASURE.items()}
@@ -44,7 +44,7 @@ def as_flags() -> list[str]:
 
 
 def make_data(folder: pathlib.Path) -> None:
-    """The data of the events, with the sounds of the test clips."""
+    """Prepares the data of the variant events, with the sounds of the test clips."""
     synthetic.FLAGS.unparse_flags()
     flags = [
         f'--out={folder}',

@@ -1,4 +1,4 @@
-"""Exact AOPC against every order of few units, masked softmax pooling, and games with a known best order."""
+"""Tests exact AOPC against all orders of few units, masked softmax pooling, and games with a known best order."""
 
 import itertools
 
@@ -13,7 +13,7 @@ def number(kept):
 
 
 def order_aopc(scores, order):
-    """Removes one unit after the other and averages the falls."""
+    """Removes one unit after the other and returns the mean decrease of the score."""
     left = set(range(len(order)))
     path = [scores[-1]]
     for unit in order:
@@ -50,7 +50,7 @@ def test_pooled_scores_are_the_softmax_of_what_is_left(units):
 
 
 def test_a_unit_may_be_a_segments_picture_and_sound():
-    """Two modalities in one softmax: their sums over a segment are the segment's unit."""
+    """Two modalities share one softmax; their sums over a segment are the values of the segment as one unit."""
     rng = np.random.default_rng(3)
     beta_mt = rng.dirichlet(np.ones(8)).reshape(2, 4)
     scores_mt = rng.normal(size=(2, 4))
@@ -103,7 +103,7 @@ def test_nothing_of_scale_and_zero_point_is_left():
     rng = np.random.default_rng(5)
     scores, maps = make_game(6, 6), rng.normal(size=(5, 6))
     assert aopc.normalised(7 * scores - 3, maps) == pytest.approx(aopc.normalised(scores, maps), abs=1e-12)
-    # Turned upside down, the worst order is the best one.
+    # With the sign reversed, the worst order is the best one.
     assert aopc.normalised(-scores, maps) == pytest.approx(1 - aopc.normalised(scores, maps), abs=1e-12)
     assert np.isnan(aopc.normalised(np.full(64, 0.3), maps)).all()
 
@@ -117,7 +117,7 @@ def test_twenty_segments():
     assert worst < min(found) < max(found) < best
     by_score, by_weight, blind = aopc.normalised(scores, [score, weight, np.zeros(20)])
     assert blind == pytest.approx(aopc.chance(scores), abs=1e-12)
-    # The mean of 300 blind orders, to three standard errors.
+    # The mean of 300 random orders agrees to three standard errors.
     width = 3 * np.std(found) / np.sqrt(300) / (best - worst)
     assert (np.mean(found) - worst) / (best - worst) == pytest.approx(blind, abs=width)
     assert by_score > 0.8 > by_weight

@@ -1,4 +1,4 @@
-"""The Audio Spectrogram Transformer: numbers of the published code, overlapping patches, cut positions."""
+"""Tests the Audio Spectrogram Transformer: outputs of the published code, overlapping patches, cropped positions."""
 
 import drawn
 import jax
@@ -17,12 +17,13 @@ TRUNK = registry.find('audio', 'ast')
 
 @pytest.fixture(scope='module')
 def embedding():
-    """The trunk without its layers, with drawn weights."""
+    """Returns the trunk without its layers, with random weights."""
     return drawn.filled(TRUNK, depth=0)
 
 
 def test_size_is_the_published_one():
-    # Counted in ASTForAudioClassification of the package transformers, whose classifier is a norm and a layer.
+    # The number was counted in ASTForAudioClassification of the package transformers, whose classifier is a norm and a
+    # layer.
     state = match.abstract_state(TRUNK)
     assert sum(x.size for x in jax.tree.leaves(state)) == 86_594_063 - 2 * 768 - 527 * 769
 
@@ -41,7 +42,7 @@ def test_patches_overlap_and_have_the_positions_of_the_middle(embedding, frames,
     kernel, bias = (np.asarray(x[...]) for x in (embedding.patch_embed.proj.kernel, embedding.patch_embed.proj.bias))
     position = np.asarray(embedding.pos_embed[...])[0, 2:].reshape(12, 101, 768)
     for band, time in [(0, 0), (3, 5), (11, patches - 1)]:
-        # Rows of a published kernel are bands, its columns frames.
+        # Rows of a published kernel are bands; its columns are frames.
         patch = log_mel[0, 10 * time : 10 * time + 16, 10 * band : 10 * band + 16].T
         expected = np.einsum('yx,yxd->d', patch, kernel[:, :, 0]) + bias + position[band, first + time]
         np.testing.assert_allclose(found[band, time], expected, rtol=1e-4, atol=1e-4)
@@ -70,14 +71,17 @@ def test_log_mel_is_scaled_as_the_original_scales_it():
 
 
 def from_original(file):
-    """As the original repository saves it: from several devices, with its own classifier and that of ImageNet."""
+    """Returns the file as the original repository saves it.
+
+    It saves from several devices, with its own classifier and that of ImageNet.
+    """
     heads = {'v.head.weight': (9, 768), 'v.head_dist.bias': (9,), 'mlp_head.0.weight': (768,), 'mlp_head.1.bias': (5,)}
     file = file | {name: np.zeros(shape, np.float32) for name, shape in heads.items()}
     return {f'module.{name}': value for name, value in file.items()}
 
 
 def from_transformers(file):
-    """As the package transformers saves it, with the norm of its classifier."""
+    """Returns the file as the package transformers saves it, with the norm of its classifier."""
     file = {name.removeprefix('v.'): value for name, value in file.items()}
     file = test_vit_names.as_transformers(file, 'audio_spectrogram_transformer.')
     renames = [

@@ -1,4 +1,7 @@
-"""Where and when against NumPy loops, and the invariants of a softmax over cells, a null cell and units."""
+"""Tests spatial and temporal attention against NumPy loops, and the invariants of their softmax.
+
+The softmax runs over the cells and the null cell in space, and over the units in time.
+"""
 
 import jax
 import numpy as np
@@ -46,7 +49,7 @@ def cosine(q, k):
 
 
 def space_by_loop(module, cells, sound, mask):
-    """[b t n s + 1], the null cell last."""
+    """Returns the attention weights [b t n s + 1], with the null cell last."""
     weights = np.zeros((B, T, HEADS, S + 1))
     for b, t, n in np.ndindex(B, T, HEADS):
         part = slice(n * WIDTH, (n + 1) * WIDTH)
@@ -117,7 +120,10 @@ def test_uniform_space_ignores_what_is_seen_and_heard():
 
 
 def time_by_loop(module, picture, sound, match):
-    """[b m t c]; the layer norm of flax has epsilon 1e-6, its gelu is the one with tanh."""
+    """Returns the attention weights [b m t c].
+
+    Flax's layer norm has epsilon 1e-6, and its gelu is the tanh approximation.
+    """
     odds = np.zeros((B, 2, T, CLASSES))
     for b, t in np.ndindex(B, T):
         x = np.concatenate([picture[b, t], sound[b, t]]).astype(np.float64)

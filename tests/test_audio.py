@@ -1,4 +1,4 @@
-"""The tiny log-mel trunk: its pooling, and a gradient that compiling must not change."""
+"""Tests the tiny log-mel trunk: its pooling, and that its gradient is the same when compiled."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Augmentation against PIL, in its bounds, and switched off."""
+"""Tests augmentation against PIL, its bounds, and that it changes nothing when switched off."""
 
 import itertools
 
@@ -30,7 +30,7 @@ def augment_mel(key, log_mel, aug, mel_log=NATURAL):
 
 
 def pil(plane, size, box=None):
-    """A float plane resized by PIL's anti-aliased bilinear filter; box is (x0, y0, x1, y1) in pixels."""
+    """Resizes a float plane by PIL's anti-aliased bilinear filter; box is (x0, y0, x1, y1) in pixels."""
     image = PIL.Image.fromarray(plane)
     return np.asarray(image.resize((size, size), PIL.Image.Resampling.BILINEAR, box=box))
 
@@ -61,7 +61,7 @@ def test_flip_mirrors_whole_clips_at_its_rate():
 
 
 def line(values):
-    """Slope and value at 0 of a ramp's inner samples, the ones that its borders do not bend."""
+    """Returns the slope and the value at 0 of a ramp, fitted to the inner samples, which its borders do not bend."""
     inner = np.arange(3, len(values) - 3)
     return np.polyfit(inner, values[inner], 1)
 
@@ -76,11 +76,11 @@ def test_a_crop_is_one_box_and_one_flip_a_clip():
     }
     sides, flips = [], []
     for b in range(clips):
-        # Enlarging interpolates a ramp exactly, so that the ramps in the first segment tell the box.
+        # Enlarging interpolates a ramp exactly, so the box can be computed from the ramps in the first segment.
         slope_x, first_x = line(out[larger][b, 0, larger // 2, :, 0])
         slope_y, first_y = line(out[larger][b, 0, :, larger // 2, 1])
         assert abs(slope_x) == pytest.approx(slope_y, rel=1e-4)
-        # Sample i lies at the box's start + (i + 0.5) * side / larger, less the half pixel of the ramp.
+        # Sample i lies at the box's start + (i + 0.5) * side / larger, minus the half pixel of the ramp.
         side, y0 = slope_y * larger, first_y - 0.5 * slope_y + 0.5
         x0 = (first_x if slope_x > 0 else first_x + (larger - 1) * slope_x) - 0.5 * slope_y + 0.5
         box = np.clip([x0, y0, x0 + side, y0 + side], 0, SIZE)

@@ -1,5 +1,6 @@
-"""ave.py: rows of the header-less file in the official split; doubles, the zero-length row, --clean; videos and
-features.
+"""Tests ave.py: the file without a header in the official split, duplicates, and the row of length zero.
+
+It also covers --clean, and preparation from videos and from features.
 """
 
 import collections
@@ -12,7 +13,7 @@ import pytest
 
 from data_prep import ave, cli, published, rows, verify
 
-# Rows of the published file: the zero-length one, and ids that occur twice, one of them in two splits.
+# These are rows of the published file: one of length zero, and ids that occur twice, one of them in two splits.
 ROWS = [
     'Church bell&RUhOCu3LNXM&good&0&10',
     'Church bell&MH3m4AwEcRY&good&6&8',
@@ -29,7 +30,7 @@ CLASSES = ('Church bell', 'Male speech, man speaking', 'Frying (food)', 'Female 
 
 @pytest.fixture
 def files(tmp_path):
-    """Writes annotation and order files and gives their folder."""
+    """Returns a function that writes annotation and order files and returns their folder."""
 
     def write(lines=ROWS, orders=ORDERS):
         folder = tmp_path / 'annotations'
@@ -121,7 +122,8 @@ def test_the_published_files(annotations, tmp_path):
     assert [job.labels for job in own.jobs] == [(label,) for label in labels.argmax(1)]
     with h5py.File(folder / 'test_order.h5') as file:
         assert [int(job.clip_id[12:]) for job in own.jobs if job.split == 'test'] == sorted(file['order'][:])
-    # Seconds of background: train 16.9 %, val 18.2 %, test 17.8 %; 141 clips of test have some, and 144 of val.
+    # Shares of seconds that are background: train 16.9 %, val 18.2 %, test 17.8 %; 141 clips of test have some
+    # background, and 144 of val.
     for split, share, partial in (('train', 16.9, None), ('val', 18.2, 144), ('test', 17.8, 141)):
         seconds = np.array([sum(e.offset - e.onset for e in job.events) for job in own.jobs if job.split == split])
         assert round(100 * (1 - seconds.mean() / 10), 1) == share
@@ -137,13 +139,13 @@ def test_clean_on_the_published_files(annotations):
         and not by_split['val'] & by_split['test']
     )
     left_out = {clip.clip_id for clip in official.clips} - {clip.clip_id for clip in clean.clips}
-    # 18 ids, one of which occurs three times.
+    # They are the clips of 18 ids, one of which occurs three times.
     assert (len(left_out), len({clip_id[:11] for clip_id in left_out})) == (37, 18)
     assert collections.Counter(clip.split for clip in clean.clips) == {'train': 3320, 'val': 392, 'test': 394}
 
 
 def test_the_command_with_videos(files, tmp_path, capsys):
-    """Two rows of one id share its video; in two splits, verifying calls that a leak, and --clean mends it."""
+    """Two rows of one id share its video; verify reports a leak if they are in two splits, and --clean removes it."""
     for name in ('RUhOCu3LNXM', 'MH3m4AwEcRY', '0qvQIuQoODo', 'Y2OGM1Phf4EA'):
         clips.write_small(tmp_path / 'videos' / 'AVE' / f'{name}.mp4')
     flags = [f'--annotations={files()}', f'--videos={tmp_path}/videos', '--short_side=16']
@@ -163,8 +165,9 @@ def test_the_command_with_videos(files, tmp_path, capsys):
 
 @pytest.fixture(scope='module')
 def made_features(tmp_path_factory):
-    """AVE's feature files for eight rows and two background clips: row r is r everywhere, and noisy row r is 100 +
-    r.
+    """Writes AVE's feature files for eight rows and two background clips.
+
+    Row r is r everywhere, and row r of the noisy files is 100 + r.
     """
     folder = tmp_path_factory.mktemp('features')
     for suffix, first, count in (('', 0, 8), ('_noisy', 100, 2)):
@@ -185,7 +188,7 @@ def made_features(tmp_path_factory):
 
 @pytest.fixture
 def feature_files(made_features, tmp_path):
-    """A folder of links to the feature files."""
+    """Makes a folder of links to the feature files."""
     folder = tmp_path / 'features'
     folder.mkdir()
     for path in made_features.iterdir():

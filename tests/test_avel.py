@@ -1,5 +1,6 @@
-"""AVEL against a loop in both of its forms; which of them follows a moved cell; the LSTM that walks past what is
-not there.
+"""Tests both forms of AVEL against a loop, and which of them is equivariant to a permutation of cells.
+
+It also verifies that the LSTM skips missing units.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ FORMS = ('avel_paper', 'avel_code')
 
 
 def lstm(cell, xs):
-    """[t e] of the steps xs [t d] in their order; gates in flax's order: in, forget, cell, out."""
+    """Returns the states [t e] after the steps xs [t d]; the gates are in flax's order: in, forget, cell, out."""
     c = h = np.zeros(cell.hidden_features)
     said = []
     for x in xs:

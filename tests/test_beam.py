@@ -1,4 +1,4 @@
-"""beam.py: the shards of a Beam pipeline are those of local processes; either goes on where the other was stopped."""
+"""Tests beam.py: a Beam pipeline writes the same shards as local processes, and either continues the other's work."""
 
 import os
 import random
@@ -19,12 +19,12 @@ PROCESSES = ['--direct_running_mode=multi_processing', '--direct_num_workers=2']
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-    """The files of the data set that fakes.command makes."""
+    """Returns the files of the data set that fakes.command makes."""
     return fakes.tree(fakes.dataset(tmp_path_factory.mktemp('whole') / 'd', 40, 4))
 
 
 def test_bytes_are_those_of_local_processes(tmp_path, monkeypatch, whole):
-    # Workers elsewhere have another working directory.
+    # Remote workers have another working directory.
     monkeypatch.chdir(tmp_path)
     fakes.dataset('d', 40, 4, beam=[])
     assert fakes.tree(tmp_path / 'd') == whole
@@ -32,7 +32,7 @@ def test_bytes_are_those_of_local_processes(tmp_path, monkeypatch, whole):
 
 @pytest.mark.parametrize('words', [['--runner=beam', '--', *PROCESSES], ['--workers=2']])
 def test_killed_at_a_random_moment_the_other_runner_goes_on(tmp_path, whole, words):
-    # The Beam command has several processes, and its make_record is a function of its own main module.
+    # The Beam command has several processes, and its make_record is defined in its own main module.
     out = tmp_path / 'd'
     code, _ = fakes.stopped(out, signal.SIGKILL, random.randint(3, 8), *words)
     assert code == -signal.SIGKILL
@@ -67,7 +67,7 @@ def workers_find_the_tests(monkeypatch):
 
 @pytest.mark.parametrize('options', [[], PROCESSES])
 def test_errors_of_workers_are_one_line(tmp_path, workers_find_the_tests, options, monkeypatch):
-    # A folder where the shard should go.
+    # A folder is in the place of the shard.
     (tmp_path / 'd' / 'fake-train.tfrecord-00001-of-00003').mkdir(parents=True)
     monkeypatch.setattr(prepare, '_claim', lambda out, plan: None)
     with pytest.raises(prepare.PrepareError) as caught:

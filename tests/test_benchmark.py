@@ -1,4 +1,4 @@
-"""The benchmark's command at toy size: what it writes, what it needs, and what it refuses."""
+"""Tests the benchmark's command at toy size: its output, its requirements, and the flags that it rejects."""
 
 import json
 import subprocess
@@ -43,7 +43,10 @@ ABSENT = ('tensorflow_datasets', 'grain', 'librosa', 'av', 'simplejpeg', 'PIL', 
 
 
 def test_model_modes_need_jax_and_flax_alone():
-    """No records, no TFDS, no Grain, no media: the modules that are not everywhere cannot be imported here."""
+    """Verifies that the model modes need neither records, TFDS, Grain nor media libraries.
+
+    Importing the modules of ABSENT fails here.
+    """
     code = (
         'import sys\n'
         f'absent = {ABSENT!r}\n'
@@ -75,7 +78,7 @@ def test_wrong_use_is_one_line_before_anything_is_compiled(flag, words, capsys):
 
 
 def test_times_are_those_of_a_call(monkeypatch):
-    """A clock that the calls move: 1 s in the warm-up, then 2 s and once 10 s."""
+    """The calls advance a fake clock by 1 s in the warm-up, then by 2 s and once by 10 s."""
     clock = {'now': 0.0, 'steps': iter([1, 2, 2, 10, 2, 2, 2])}
     monkeypatch.setattr(timing.time, 'perf_counter', lambda: clock['now'])
 

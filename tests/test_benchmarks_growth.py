@@ -1,4 +1,4 @@
-"""benchmarks/growth.py and memory.py: what they count, against numbers known by hand."""
+"""Tests the counts of benchmarks/growth.py and memory.py against numbers computed by hand."""
 
 import json
 
@@ -25,7 +25,7 @@ HLO = """
 def small_config():
     config = synthetic.get_config()
     config.model.update({'width': 16, 'hidden': 8})
-    # Compiled in a third of the time.
+    # Without these losses, compilation takes a third of the time.
     config.loss.update(NO_LOSS)
     return config
 
@@ -55,7 +55,7 @@ def test_a_line_is_fitted_and_what_is_no_line_is_told():
 
 
 def test_products_grow_with_segments_and_batch_as_they_must(monkeypatch):
-    """The counting without the compiling: every size is counted once, at its own place."""
+    """With a fake in place of compilation, every size is counted once and in its own place."""
     asked = []
 
     def fake(config, classes, segments, size, batch):
@@ -89,7 +89,7 @@ def test_a_device_does_the_same_in_a_process_of_its_own():
     (alone,) = growth.in_processes(small_config(), 3, first, [2])
     (together,) = growth.spread_out(small_config(), 3, first, [2], ['jit'])
     assert alone.pop('processes') == 2 and together.pop('processes') == 1
-    # The very program that one process compiles for two devices.
+    # The program equals the one that one process compiles for two devices.
     assert json.dumps(alone) == json.dumps(together)
 
 

@@ -1,4 +1,4 @@
-"""benchmarks/input.py and prepare.py do the same work on every side, and opening many records reads the index alone."""
+"""Tests benchmarks/input.py and prepare.py: all compared sides do the same work, and opening reads only the index."""
 
 import collections
 import contextlib
@@ -28,13 +28,16 @@ def setting(tiny_data):
 
 @pytest.fixture(scope='module')
 def videos(tmp_path_factory):
-    """One scene of six seconds, with a keyframe every ten frames and only at its start; and the folder."""
+    """Makes two videos of a scene of six seconds and returns them with their folder.
+
+    One video has a keyframe every ten frames, the other only at its start.
+    """
     folder = tmp_path_factory.mktemp('videos')
     return folder, prepare.make_videos(folder, 1, runs.SEGMENTS, 64, [10, 1000])
 
 
 def run(module, *flags: str) -> int:
-    """A command of data_prep's kind in this process: its exit code."""
+    """Runs a command in the style of data_prep's in this process and returns its exit code."""
     module.FLAGS.unparse_flags()
     return cli.exit_code(['command', *flags], module.main, module.FLAGS, module.__doc__)
 
@@ -99,7 +102,7 @@ def test_tf_data_gives_our_clips(setting, side):
         for name in ('log_mel', 'valid'):
             np.testing.assert_array_equal(theirs[name], ours[name])
         np.testing.assert_array_equal(np.flatnonzero(theirs['labels']), data[number].labels)
-        # Both decoders are TurboJPEG; only ours averages where it shrinks.
+        # Both decoders are TurboJPEG; only ours averages when it shrinks.
         distance = np.abs(theirs['frames'].numpy().astype(int) - ours['frames'])
         assert distance.max() == 0 if side == runs.SIDE else distance.mean() < 8
     batch = next(input_tf.batches(setting, data.info))
@@ -117,7 +120,7 @@ def test_opening_many_records_reads_their_index_alone(tmp_path):
     assert 0 < found['open'] < found['first_batch'] and index < 0.02 * sum(sizes.values())
     if found['bytes'] is None:
         pytest.skip('this system does not count the bytes that a process reads')
-    # Besides the index, stattn.json; other threads read hardly anything.
+    # Besides the index, stattn.json is read; other threads read hardly anything.
     assert index <= found['bytes'] < index + 20_000 < 0.1 * sum(sizes.values())
 
 

@@ -1,4 +1,4 @@
-"""Bootstrap intervals against every resample of few clips, SciPy's, and closed forms."""
+"""Tests bootstrap intervals against all resamples of few clips, against SciPy and against closed forms."""
 
 import itertools
 
@@ -34,7 +34,7 @@ def test_a_paired_difference_matches_scipy():
 
 
 def test_pairs_are_drawn_together():
-    """A difference that is the same in every clip is certain, however much the clips differ."""
+    """A difference that is the same in every clip has an interval of width zero, however much the clips differ."""
     clips = np.random.default_rng(1).normal(size=50) * 10
     found = bootstrap.difference(clips + 0.25, clips)
     assert (found.value, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25), abs=1e-12)
@@ -55,14 +55,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 
 
 def test_seeds_of_training_are_drawn_too():
-    """Three trainings at 0, 1 and 2 in every clip: of the 27 draws of three, one has the mean 0 and one the mean 2."""
+    """Verifies the interval of three trainings that score 0, 1 and 2 in every clip.
+
+    Of the 27 samples of three trainings, one has the mean 0 and one the mean 2.
+    """
     trainings = np.repeat([[0.0], [1.0], [2.0]], 20, axis=1)
     found = bootstrap.mean(trainings, draws=20_000)
     assert (found.value, found.low, found.high, found.n) == (1, 0, 2, 20)
     every = [np.mean(row) for row in itertools.product((0, 1, 2), repeat=3)]
     narrow = bootstrap.mean(trainings, draws=20_000, level=0.8)
     assert (narrow.low, narrow.high) == pytest.approx(np.quantile(every, [0.1, 0.9]))
-    # Against two of another model: each of the 27 draws with each of their four.
+    # Against two trainings of another model, each of the 27 samples is paired with each of their four.
     gaps = [a - np.mean(b) for a in every for b in itertools.product((5, 7), repeat=2)]
     apart = bootstrap.difference(trainings, np.repeat([[5.0], [7.0]], 20, axis=1), draws=20_000)
     assert (apart.value, apart.low, apart.high) == pytest.approx((-5, *np.quantile(gaps, [0.025, 0.975])))

@@ -1,7 +1,7 @@
-"""What pointing without looking scores on the published annotations of VGG-SS, AVE and LLP, to the printed digit.
+"""Tests the chance levels of pointing on the published annotations of VGG-SS, AVE and LLP, to the printed digit.
 
-A table of percentages that every result on these sets has to carry: a blind point, the middle of the frame, the first
-value of a constant map. The numbers were computed once apart from this code, from the same files.
+Every result on these sets is reported with these percentages: a random point, the centre of the frame, the first value
+of a constant map. The numbers were computed once by separate code from the same files.
 """
 
 import json
@@ -22,8 +22,9 @@ def percent(values):
 
 @pytest.fixture(scope='module')
 def vggss(annotations):
-    """Per clip with a usable box: area, and blind, middle and first-pixel hits at 0, 7 and 15 pixels; energies;
-    overlaps.
+    """Returns the values of each clip with a usable box.
+
+    These are the area; the hits of a random, the centre and the first pixel at 0, 7 and 15 pixels; energies; overlaps.
     """
     pixel = np.arange(224) - 111.5
     distance = pixel**2 + pixel[:, None] ** 2
@@ -62,12 +63,12 @@ def test_space_on_vggss(vggss):
 
 
 def test_overlap_on_vggss(vggss):
-    """Half of the pixels as the prediction: a disc in the middle, everything, noise."""
+    """The predictions are a centred disc of half of the pixels, the whole frame, and noise on half of the pixels."""
     assert percent(sounding.rates(vggss[:, 12])) == [34.0, 37.4]
     assert percent(sounding.rates(vggss[:, 13])) == [22.0, 31.3]
-    # Noise: a half of the pixels drawn without replacement has so many in the boxes, in expectation over 20 draws. The
-    # published 0.1 are the three clips whose boxes are the whole frame: just reached by 25,088 pixels, missed by
-    # 25,087.
+    # Noise: half of the pixels are sampled without replacement, and the number of them inside the boxes follows a
+    # hypergeometric distribution; the mean is over 20 samples. The published 0.1 is due to the three clips whose boxes
+    # are the whole frame: 25,088 pixels just reach the threshold, 25,087 do not.
     area, rng = np.rint(vggss[:, 0] * 224**2).astype(int), np.random.default_rng(0)
     for drawn, share in ((25088, 0.1), (sounding.PREDICTED, 0.0)):
         found = []
@@ -78,7 +79,10 @@ def test_overlap_on_vggss(vggss):
 
 
 def pixel_gap(boxes):
-    """Pixels between pixel (112, 112) and the nearest one of boxes cut to whole pixels of a 224 pixel frame."""
+    """Returns the distance in pixels from pixel (112, 112) to the nearest pixel of the boxes.
+
+    The boxes are cut to whole pixels of a frame of 224 pixels.
+    """
     gaps = [math.inf]
     for box in boxes:
         x0, y0, x1, y1 = (int(v * 224) for v in box)
@@ -88,10 +92,10 @@ def pixel_gap(boxes):
 
 
 def test_centre_and_random_baselines_of_vggss(annotations):
-    """The known centre baselines, 69.5 % (tau = 0) and 82.1 % (15 pixels), are of whole pixels, as a loop confirms.
+    """Verifies by a loop that the known centre baselines are for whole pixels: 69.5 % (tau = 0), 82.1 % (15 pixels).
 
-    The exact boxes give 69.4 % and 82.8 %: distance runs to the box's edge, not to the middle of its last pixel. The
-    published 69.4 % and 82.0 % also count the two clips without a usable box (test_sounding.py).
+    The exact boxes give 69.4 % and 82.8 %, because the distance runs to the box's edge, not to the centre of its last
+    pixel. The published 69.4 % and 82.0 % also count the two clips without a usable box (test_sounding.py).
     """
     content = json.loads((annotations / 'vggss/vggss.json').read_text())
     rows = [[b for b in row['bbox'] if 0 <= b[0] < b[2] and 0 <= b[1] < b[3]] for row in content]
@@ -112,7 +116,7 @@ def test_centre_and_random_baselines_of_vggss(annotations):
 
 
 def split_events(listing, modality=None, split=None):
-    """Events [e 2] of every pair of clip and label, of one modality and split."""
+    """Returns the events [e 2] of every pair of clip and label, of one modality and split."""
     kept = {clip.clip_id for clip in listing.clips if clip.split == split or split is None}
     pairs = {}
     for clip_id, label, onset, offset, kind in listing.events:
@@ -121,8 +125,8 @@ def split_events(listing, modality=None, split=None):
     return [np.array(events, float) for events in pairs.values()]
 
 
-# Pairs of clip and label, share of full length; then blind, first and best fixed second: all, part-length, at most
-# half.
+# Pairs of clip and label, percentage of full length; then the hits of a random, the first and the best fixed second in
+# percent: over all pairs, those of part length, and those that cover at most half.
 TIME = {
     'ave': (4142, 66.4, (82.9, 49.2, 34.7), (78.4, 35.8, 33.3), (84.6, 54.2, 45.7)),
     'llp audio': (2083, 40.3, (70.0, 49.7, 30.0), (66.4, 43.8, 32.7), (71.4, 52.1, 36.2)),

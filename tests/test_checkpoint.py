@@ -1,4 +1,7 @@
-"""Checkpoints: bit-identical, on other devices, after SIGKILL, and damaged; and the signal to stop."""
+"""Tests checkpoints and StopSignal.
+
+Checkpoints must be bit-identical, also on other devices, and survive SIGKILL; damaged ones are reported.
+"""
 
 import os
 import shutil
@@ -21,7 +24,10 @@ ROOT = str(Path(__file__).parents[1])
 
 
 def make_state(seed=0):
-    """Leaves of every kind: float32, bfloat16, NaN, -0.0, integers, booleans, scalars, both sorts of key."""
+    """Returns a state with leaves of every kind.
+
+    These are float32, bfloat16, NaN, -0.0, integers, booleans, scalars and both kinds of PRNG keys.
+    """
     normal = np.random.default_rng(seed).normal(size=(64, 33)).astype(np.float32)
     normal[0, :3] = np.nan, -0.0, np.inf
     params = {'layers': [{'w': jnp.asarray(normal)}, {'w': jnp.asarray(normal, jnp.bfloat16)}]}
@@ -49,7 +55,7 @@ def same_bits(one, other):
 
 
 def saved(directory, steps=(1,), **options):
-    """A closed checkpoint directory with these steps, and the strategy that wrote it (8 devices)."""
+    """Writes and closes a checkpoint directory with these steps; returns the strategy that wrote it (8 devices)."""
     strategy = parallel.make_strategy('jit')
     keeper = checkpoint.Checkpointer(directory, **options)
     for step in steps:
@@ -177,7 +183,7 @@ def flip_index(path):
     ],
     ids=['empty', 'no_metadata', 'torn_metadata', 'no_manifest', 'no_data', 'flipped_byte'],
 )
-# Orbax leaves the coroutines of a failed read unawaited; what it then prints is not ours to mend.
+# Orbax leaves the coroutines of a failed read unawaited; this package cannot prevent the warnings that follow.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning', 'ignore::RuntimeWarning')
 def test_damaged_checkpoint_is_one_line_and_the_one_before_still_works(tmp_path, damage):
     strategy = saved(tmp_path, steps=(1, 2))
@@ -265,7 +271,7 @@ def test_two_processes_agree_on_the_step_to_stop_and_save_under_pmap(tmp_path):
 
 
 def worker(process, port, directory):
-    """One of two processes: the second hears SIGTERM at step 3, both must save the same step."""
+    """Runs one of two processes: the second receives SIGTERM at step 3, and both must save the same step."""
     jax.config.update('jax_num_cpu_devices', 2)
     jax.distributed.initialize(f'localhost:{port}', num_processes=2, process_id=process)
     strategy = parallel.make_strategy('pmap')

@@ -1,4 +1,4 @@
-"""Classification numbers against naive loops and closed forms."""
+"""Tests the classification metrics against naive loops and closed forms."""
 
 import math
 
@@ -9,7 +9,7 @@ from stattn_jax.metrics import classification
 
 
 def loop_average_precision(scores, positive):
-    """Precision at every threshold that adds positives, weighted by the positives it adds."""
+    """Returns the precision at every threshold that adds positives, weighted by the positives that it adds."""
     total, found, taken = 0.0, 0, 0
     for threshold in sorted(set(scores), reverse=True):
         new = sum(1 for s, p in zip(scores, positive, strict=True) if s == threshold and p)
@@ -69,7 +69,7 @@ def test_average_precision_closed_forms():
 
 
 def loop_auc(scores, positive):
-    """The share of pairs of a positive and a negative clip that the scores order rightly, ties half."""
+    """Returns the share of pairs of a positive and a negative clip that are ordered correctly; ties count half."""
     pairs = [(a > b) + (a == b) / 2 for a, p in zip(scores, positive) if p for b, q in zip(scores, positive) if not q]
     return sum(pairs) / len(pairs)
 
@@ -93,10 +93,11 @@ def test_roc_auc_without_positives_or_negatives_is_not_a_number():
 
 
 def test_d_prime_is_the_distance_of_two_normal_distributions_of_that_auc():
-    # Phi(d / sqrt 2) is the AUC of two unit normal distributions d apart; Phi by the error function.
+    # Phi(d / sqrt 2) is the AUC of two unit normal distributions whose means differ by d; Phi is computed by the error
+    # function.
     for d in (-1.0, 0.0, 0.3, 2.735):
         assert classification.d_prime((1 + math.erf(d / 2)) / 2) == pytest.approx(d, abs=1e-9)
-    # VGGSound's published pair: AUC .973, d' 2.735, the AUC rounded.
+    # This is VGGSound's published pair: AUC .973, d' 2.735, where the AUC is rounded.
     assert classification.d_prime(0.9725) < 2.735 < classification.d_prime(0.9735)
     assert (classification.d_prime(1.0), classification.d_prime(0.0)) == (math.inf, -math.inf)
 
@@ -122,7 +123,7 @@ def test_summary_matches_another_implementation_with_clips_of_several_and_of_no_
     auc = np.mean([metrics.roc_auc_score(labels[:, c], scores[:, c]) for c in range(5)])
     assert found['classification/map'] == pytest.approx(np.mean(aps), abs=1e-12)
     assert found['classification/auc'] == pytest.approx(auc, abs=1e-12)
-    # The d' of the mean AUC, not the mean of the classes' d'.
+    # This is the d' of the mean AUC, not the mean of the classes' d'.
     assert (1 + math.erf(found['classification/dprime'] / 2)) / 2 == pytest.approx(auc, abs=1e-12)
     assert found['classification/map_skipped'] == found['classification/auc_skipped'] == 1
     assert found['classification/map_chance'] == pytest.approx(labels[:, :5].mean(), abs=1e-6)

@@ -1,4 +1,4 @@
-"""cli.py: what stands after `--` reaches Beam and nothing else; --require is a fraction or a number of clips."""
+"""Tests cli.py: only Beam receives what follows `--`, and --require is a fraction or a number of clips."""
 
 import pytest
 from absl import flags
@@ -7,7 +7,7 @@ from data_prep import cli
 
 
 def _exit_code(*words, runner=True):
-    """Exit code and the arguments that main got, of a command with one positional argument."""
+    """Runs a command with one positional argument; returns its exit code and the arguments that main received."""
     flag_values, got = flags.FlagValues(), []
     if runner:
         flags.DEFINE_enum('runner', 'local', ['local', 'beam'], '', flag_values=flag_values)

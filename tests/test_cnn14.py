@@ -1,4 +1,4 @@
-"""The trunks Cnn14 against layers of the published code, which test_parity_audio.py writes, and its layout."""
+"""Tests the Cnn14 trunks against layers of the published code, which test_parity_audio.py writes, and their layout."""
 
 import pathlib
 
@@ -20,7 +20,7 @@ TRUNK = registry.find('audio', 'cnn14_32k')
 
 
 def layout(channels=64):
-    """The tensors of panns_inference 0.1.1's Cnn14 that lie before its classifier: {name: shape}."""
+    """Returns the tensors of panns_inference 0.1.1's Cnn14 that precede its classifier: {name: shape}."""
     shapes = dict.fromkeys([f'bn0.{leaf}' for leaf in ('weight', 'bias', 'running_mean', 'running_var')], (64,))
     inputs = 1
     for block in range(1, 7):
@@ -42,7 +42,7 @@ def thin():
 
 
 def layers(model, x):
-    """What each block gives, and the embedding, step by step and as the trunk gives it."""
+    """Returns the output of each block, and the embedding both computed step by step and as the trunk returns it."""
     found = {'embedding': model(x, train=False)}
     x = model.bn0(x, use_running_average=True)[..., None]
     for i, block in enumerate(model.blocks, 1):

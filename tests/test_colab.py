@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, show what they promise, and are as clean as source."""
+"""Tests that the notebooks run from top to bottom, show the promised output and are stored cleanly."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 import runs
 
 NOTEBOOKS = sorted((runs.ROOT / 'colab').glob('*.ipynb'))
-# What a notebook's kernel does, without one: cells in order, the last expression of each shown.
+# This imitates a notebook's kernel: it runs the cells in order and shows the last expression of each.
 RUNNER = """
 import ast, json, sys
 path, given = sys.argv[1], json.loads(sys.argv[2])
@@ -35,7 +35,7 @@ for cell in json.load(open(path, encoding='utf-8'))['cells']:
 
 
 def execute(name, folder, devices=1, **parameters):
-    """Runs the cells of a notebook that are not Colab's own in a new process; its output."""
+    """Runs the cells of a notebook that are not specific to Colab in a new process and returns their output."""
     environment = {
         **os.environ,
         'PYTHONPATH': str(runs.ROOT),
@@ -52,8 +52,9 @@ def execute(name, folder, devices=1, **parameters):
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_are_clean(path):
-    """No outputs, no counts, ids that say what the cell is; written as json.dumps writes, so that a diff shows what
-    changed.
+    """Verifies that a notebook has no outputs and no counts, and that ids describe the cells.
+
+    The file must be formatted as json.dumps does, so that a diff shows only the changes.
     """
     text = path.read_text(encoding='utf-8')
     content = json.loads(text)
@@ -86,7 +87,7 @@ def test_only_colabs_own_cells_need_colab():
 @pytest.mark.slow
 def test_the_quick_start_trains_and_shows_an_explanation(tmp_path, scene_video):
     small = {name: value for name, value in runs.SMALL.items() if name != 'train.steps'}
-    # The clips of the quick start are of its own 64 pixels; the network takes them as small as the tests' own.
+    # The clips of the quick start have its own 64 pixels; the network resizes them to the size that the tests use.
     parameters = {'OUT': 'out', 'TRAIN_CLIPS': 16, 'TEST_CLIPS': 4, 'STEPS': 4}
     said = execute('quickstart.ipynb', tmp_path, **parameters, FIELDS=small, OWN_VIDEO=str(scene_video))
     assert re.findall(r'SHOWN (\S+) (\S+)', said) == [('explanation', '<iframe'), ('own', '<iframe')]

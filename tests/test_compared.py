@@ -1,5 +1,6 @@
-"""What holds for every compared model, from frames to logits: padding, masks, batches, moved cells, gradients,
-maps, the builder.
+"""Tests the properties that all compared models share, from frames to logits.
+
+These concern padding, masks, batches, permuted cells, gradients, maps and the builder.
 """
 
 import functools
@@ -21,7 +22,7 @@ BATCH = tiny.make_batch(0, CLIPS)
 ALL_CELLS, ALL_UNITS = np.ones((CLIPS, tiny.SEGMENTS, CELLS), bool), np.ones((CLIPS, 2, tiny.SEGMENTS), bool)
 CLASSES = np.array([0, 2, 1, 2])
 SHOWS_WHERE = ('cam', 'mil', 'proto', 'avel_paper', 'avel_code')
-# What nnx.MultiHeadAttention adds to all keys alike, which its softmax does not see; the key's bias alone.
+# nnx.MultiHeadAttention adds the key's bias to all keys alike, so its softmax does not depend on it.
 UNSEEN = ("['key']['bias']",)
 
 
@@ -48,13 +49,13 @@ def inputs(batch):
 
 
 def run(kind, batch=BATCH, cell_mask=ALL_CELLS, unit_mask=ALL_UNITS):
-    """Logits [b c] and the maps of CLASSES."""
+    """Returns logits [b c] and the maps of CLASSES."""
     state = nnx.as_pure(nnx.split(model_of(kind))[1])
     return jax.tree.map(np.asarray, compiled(kind)(state, *inputs(batch), cell_mask, unit_mask))
 
 
 def altered(where, keys=('frames', 'log_mel')):
-    """The batch with other pictures, or another sound, in some segments [b t]."""
+    """Returns the batch with other frames, or other audio, in some segments [b t]."""
     other = {name: x.copy() for name, x in BATCH.items()}
     for key in keys:
         other[key][where] = {'frames': 255 - other['frames'], 'log_mel': -other['log_mel']}[key][where]
@@ -118,7 +119,7 @@ def test_each_clip_has_its_numbers_whatever_else_is_in_the_batch(kind):
 
 @functools.cache
 def features(kind):
-    """A network on features, where a cell speaks for itself wherever it lies, and its inputs."""
+    """Returns a network on features, in which a cell does not depend on its position, and its inputs."""
     options = {'kind': kind, 'visual': 'precomputed', 'audio': 'precomputed', 'channels': (6, 7), 'frame': (2, 2)}
     rng = np.random.default_rng(0)
     return tiny.make_model(**options), rng.normal(size=(2, 3, 2, 2, 6)), rng.normal(size=(2, 3, 1, 7))

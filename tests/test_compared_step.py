@@ -1,6 +1,4 @@
-"""Compared models under the one training step and the one evaluation: their loss is the main part alone, and it
-falls.
-"""
+"""Tests the compared models in the common training step and evaluation: their loss is only the main part and falls."""
 
 import functools
 import json
@@ -63,7 +61,7 @@ def test_the_loss_is_the_main_part_and_falls(kind):
     assert all(m['train/loss'] == m['train/loss_main'] for m in seen)
     last, _ = step.forward(graphdef, state, batch, frame_size=tiny.SIZE)
     assert first.shape == last.shape == (8, 3)
-    # The steps see this batch in training mode, where batch normalisation asks the batch itself.
+    # The steps see this batch in training mode, where batch normalisation uses the statistics of the batch itself.
     assert seen[-1]['train/loss'] < 0.9 * seen[0]['train/loss']
 
 

@@ -1,4 +1,4 @@
-"""Names of configs on the command line become paths, and nothing else is touched."""
+"""Tests that names of configs on the command line become paths and that nothing else changes."""
 
 import sys
 

@@ -1,7 +1,6 @@
-"""Every config and variant against its golden file, and against the fields of common.
+"""Tests every config and variant against its golden file, and against the fields of common.
 
-After a change that is meant, renew them: `python tests/test_configs.py`, and read the difference before it is
-  committed.
+After an intended change, renew them by `python tests/test_configs.py`, and read the difference before committing it.
 """
 
 import json

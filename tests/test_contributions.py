@@ -1,4 +1,7 @@
-"""The sum is exact: against logits and float64 loops, with heads, null weight and padded segments; centred too."""
+"""Tests that contributions, centred or not, add up to the logit exactly.
+
+They are compared with logits and float64 loops, with heads, null weight and padded segments.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +21,7 @@ def softmax(x, axes):
 
 
 def random_out(seed, scale=1.0):
-    """An `out` as the network makes it, and its logits; everything computed in float64, handed over in float32."""
+    """Returns an `out` as the network makes it, and its logits, both computed in float64."""
     rng = np.random.default_rng(seed)
     weights = softmax(rng.normal(size=(B, T, N, S + 1)) * 2, 3)
     beta = softmax(np.where(VALID[:, None, :, None], rng.normal(size=(B, 2, T, C)), -np.inf), (1, 2))
@@ -48,7 +51,7 @@ def clip(out, b):
 
 
 def total(reference, visual, audio):
-    """The sum of a class's terms in float64, [b c]."""
+    """Returns the sum of a class's terms in float64, [b c]."""
     return np.asarray(reference, float) + np.asarray(visual, float).sum((2, 3)) + np.asarray(audio, float).sum(2)
 
 
@@ -125,12 +128,15 @@ def test_centred_terms_of_one_class_are_those_of_all():
 
 
 def test_a_constant_moved_from_the_scores_to_the_bias_changes_the_terms_but_not_the_centred_ones():
-    """Picture and sound scores +k, bias -k: without null weight the same model, and only the centred terms know it."""
+    """Adds k to the visual and audio scores and -k to the bias.
+
+    Without null weight this is the same model, and only the centred terms stay the same.
+    """
     out, _ = random_out(7)
     out['alpha'] = out['alpha'] / out['alpha'].sum(axis=-1, keepdims=True)
     visual = np.einsum('btns,btnse,cne->btc', out['alpha'], out['cell_values'], out['visual_head'])
     out['segment_scores'] = np.stack([visual, out['segment_scores'][:, 1]], axis=1)
-    # One more value and head column per head carry k = 2 to every cell: N heads of 1 / N * k.
+    # An additional value and head column per head add k = 2 to every cell: N heads of 1 / N * k.
     ones = np.ones((B, T, N, S, 1))
     moved = out | {
         'cell_values': np.concatenate([out['cell_values'], ones], axis=-1),
@@ -149,7 +155,10 @@ def test_a_constant_moved_from_the_scores_to_the_bias_changes_the_terms_but_not_
 
 
 def test_the_average_clip_has_zero_centred_evidence():
-    """With equal weight on every valid segment, centred terms vanish over the set: what the training means are for."""
+    """With equal weight on every valid segment, centred terms sum to zero over the data set.
+
+    This is the purpose of the means over the training set.
+    """
     out, _ = random_out(8)
     out['beta'] = np.where(VALID[:, None, :, None], np.ones((B, 2, T, C)), 0)
     mean = step.mean_scores(float32(out), jnp.asarray(VALID), None)

@@ -1,4 +1,4 @@
-"""models/conv.py against nnx.Conv and nnx.max_pool: numbers and gradients."""
+"""Tests values and gradients of models/conv.py against nnx.Conv and nnx.max_pool."""
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,12 @@ def normal(*shape, seed=0):
 
 
 def gradients(fn, *args):
-    """Of a sum with drawn weights, so that every element of the result counts differently."""
+    """Returns the gradients of a randomly weighted sum, so that every element of the result counts differently."""
     y = fn(*args)
     return jax.grad(lambda args: (fn(*args) * normal(*y.shape, seed=9)).sum())(args)
 
 
-# The last three: pictures so small, before or behind the kernel, that XLA would exchange the two.
+# In the last three cases the output has fewer cells than the kernel, so XLA would exchange input and kernel.
 @pytest.mark.parametrize(
     'size, stride, side',
     [(7, 2, (13, 16)), (3, 1, (8, 5)), (3, 2, (9, 10)), (1, 1, (4, 3)), (1, 2, (5, 6)), (3, 1, (3, 2)), (3, 2, (6, 4)),
@@ -46,7 +46,7 @@ def test_a_convolution_is_that_of_flax(size, stride, side, same):
 
 @pytest.mark.parametrize('padding', [0, 'SAME'])
 def test_a_strided_kernel_of_one_cell_meets_a_picture_that_was_cut_first(padding):
-    # Its gradient with the stride within the convolution takes ten times as long on a CPU.
+    # With the stride inside the convolution, its gradient takes ten times as long on a CPU.
     made = jax.make_jaxpr(lambda x, kernel: conv.convolve(x, kernel, 2, padding))(
         normal(2, 5, 6, 4), normal(1, 1, 4, 6)
     )

@@ -1,8 +1,10 @@
-"""Our metrics against Quantus, captum and torch-cam where they compute the same quantity: pip install
-stattn-jax[crosscheck].
+"""Tests the metrics against Quantus, captum and torch-cam where they compute the same quantity.
 
-Where another package has conventions of its own (a tiny number added to each value, a step of the curve left out), the
-test repeats these on our side and says so. Skipped without the packages; nothing else of the project needs them.
+pip install stattn-jax[crosscheck]
+
+Where another package has conventions of its own (it adds a tiny number to each value or omits a step of the curve), the
+test applies them to our metrics too, with a comment. The tests are skipped without these packages, which nothing else
+in the project needs.
 """
 
 import contextlib
@@ -15,7 +17,7 @@ from stattn_jax.metrics import energy, localization, maps, perturbation
 
 
 def skip_or_import(name):
-    # Their imports warn about their own dependencies; here warnings are errors.
+    # These packages warn about their own dependencies on import, and the test suite turns warnings into errors.
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         return pytest.importorskip(name)
@@ -41,7 +43,7 @@ def torchcam():
 
 
 class Network(torch.nn.Module):
-    """Three classes of whatever comes in, not linear."""
+    """A nonlinear network that maps any input to the logits of three classes."""
 
     def __init__(self, size):
         super().__init__()
@@ -55,7 +57,7 @@ class Network(torch.nn.Module):
 
 
 def score_of(model, x, target, baseline=0.0):
-    """What a callable of `perturbation.curves` gives: the class's logit, what is removed being the baseline."""
+    """Returns a callable for `perturbation.curves`: the class's logit with removed values set to the baseline."""
 
     def score(removed):
         with torch.no_grad():
@@ -70,7 +72,7 @@ def test_sparseness_and_complexity(quantus):
     options = {'model': None, 'x_batch': batch.copy(), 'y_batch': np.zeros(5, int), 'batch_size': 5}
     quiet = {'abs': True, 'normalise': False, 'disable_warnings': True}
     theirs = quantus.Sparseness(**quiet)(**options, a_batch=batch.copy())
-    # It adds 1e-7 to every value.
+    # Quantus adds 1e-7 to every value.
     assert theirs == pytest.approx([maps.gini(map_ + 1e-7) for map_ in batch], abs=1e-9)
     assert theirs == pytest.approx([maps.gini(map_) for map_ in batch], abs=1e-6)
     theirs = quantus.Complexity(**quiet)(**options, a_batch=batch.copy())
@@ -87,7 +89,7 @@ def test_energy_and_pointing(quantus):
     quiet = {'abs': False, 'normalise': False, 'disable_warnings': True}
     theirs = quantus.RelevanceMassAccuracy(**quiet)(**options, a_batch=batch.copy())
     assert theirs == pytest.approx([energy.energy_inside(*pair) for pair in zip(batch, inside)], abs=1e-9)
-    # Maps without ties: with them, it takes any tied cell inside for a hit.
+    # The maps have no ties; Quantus counts a hit if any tied cell lies inside.
     theirs = quantus.PointingGame(**quiet)(**options, a_batch=batch.copy())
     ours = [localization.expected_hit(*pair) for pair in zip(batch, inside)]
     assert np.array(theirs, float).tolist() == ours and 0 < sum(ours) < 20
@@ -101,13 +103,13 @@ def test_pixel_flipping(quantus):
         features_in_step=4, perturb_baseline='black', normalise=False, disable_warnings=True
     )(model=model, x_batch=batch, y_batch=np.array([0, 1, 2]), a_batch=attributions, softmax=False, batch_size=3)
     for i, (x, map_, curve) in enumerate(zip(batch, attributions, theirs)):
-        # "Black" is the smallest value of the input, and the whole input is not on its curve.
+        # "Black" is the smallest value of the input, and Quantus's curve omits the whole input.
         found = perturbation.curves(map_, score_of(model, x, i, x.min()), np.arange(10) / 9)
         assert curve == pytest.approx(found.deletion[1:], abs=1e-6)
 
 
 class Extractor:
-    """What torch-cam asks of a method that it evaluates: the map, and the network."""
+    """The interface that torch-cam expects of an evaluated method: the map and the network."""
 
     def __init__(self, model, map_):
         self.model, self.map = model, map_
@@ -124,7 +126,10 @@ class Extractor:
 
 @pytest.mark.parametrize('shape, steps', [((3, 4, 5), 20), ((2, 3, 4), 7)])
 def test_deletion_and_insertion_of_a_video(torchcam, shape, steps):
-    """A map over time, rows and columns that all channels share; a last step shorter than the others."""
+    """Verifies a map over time, rows and columns that all channels share.
+
+    In one case the last step is shorter than the others.
+    """
     rng = np.random.default_rng(3)
     video, map_ = rng.normal(size=(3, *shape)), rng.normal(size=shape)
     model, units = Network(video.size), map_.size

@@ -1,9 +1,8 @@
-"""Each published set from its real annotation files to numbers: preparation, verify, ten steps, evaluation; videos and
-features are made here.
+"""Tests each published set from its real annotation files to metrics: preparation, verify, ten steps, evaluation.
 
-The videos have the names that collections use, the features the names, keys, shapes and dtypes that were published, and
-a signal planted in
-each. Most videos are missing, as they are in life: what is there is counted.
+Videos and features are made here, with a signal planted in each. The videos are named as in common collections; the
+features have the published names, keys, shapes and dtypes. Most videos are missing, as in practice, and the existing
+ones are counted.
 """
 
 import csv
@@ -26,7 +25,7 @@ RATE = 16000
 
 
 def write_clip(path: pathlib.Path, number: int, seconds: int = 10) -> None:
-    """A clip of two frames a second whose colour and tone tell its number."""
+    """Writes a clip of two frames a second whose colour and tone depend on its number."""
     rng = np.random.default_rng(number)
     frames = np.broadcast_to(rng.integers(0, 256, 3, np.uint8), (2 * seconds, 48, 64, 3)).copy()
     tone = 0.3 * np.sin(2 * np.pi * (200 + 300 * (number % 16)) * np.arange(seconds * RATE) / RATE)
@@ -35,14 +34,14 @@ def write_clip(path: pathlib.Path, number: int, seconds: int = 10) -> None:
 
 
 def prepared(command, capsys, *flags) -> str:
-    """What a preparation that must end well prints."""
+    """Runs a preparation, which must succeed, and returns its output."""
     code, output, errors = commands.run(command, capsys, *flags)
     assert (code, errors) == (0, [])
     return output
 
 
 def trained(config: str, data: pathlib.Path, workdir: pathlib.Path, **fields) -> dict[str, float]:
-    """Ten steps of the config's runlocal form, and the numbers of the test split."""
+    """Trains ten steps of the config's runlocal variant and returns the metrics of the test split."""
     fields = {'train.steps': 10, 'train.eval_every_steps': 5, 'data.dir': data} | fields
     flags = [f'--config.{name}={value}' for name, value in fields.items()]
     assert runs.run_main(f'--config={runs.ROOT / config}:runlocal', f'--workdir={workdir}', *flags) == 0
@@ -51,7 +50,7 @@ def trained(config: str, data: pathlib.Path, workdir: pathlib.Path, **fields) ->
 
 
 def splits(out: pathlib.Path) -> dict[str, tuple[int, int]]:
-    """(wanted, used) of each split, after every record was read and checked."""
+    """Verifies every record and returns (wanted, used) of each split."""
     assert verify_command.verify(out).problems == []
     return {name: (split['wanted'], split['used']) for name, split in commands.report(out)['splits'].items()}
 
@@ -66,7 +65,7 @@ def test_vggsound(annotations, tmp_path, capsys):
     with open(tmp_path / 'train.csv', 'w', newline='') as file:
         csv.writer(file).writerows((f'{clip_id}.mp4', label) for clip_id, label in train)
     for number, clip_id in enumerate([*test, *(clip_id for clip_id, _ in train)]):
-        # VGGSound's own names, and milliseconds.
+        # File names have VGGSound's own form or contain milliseconds.
         source, start = clip_id[:11], int(clip_id[12:])
         stem = clip_id if number % 2 else f'{source}_{start * 1000}_{(start + 10) * 1000}'
         write_clip(tmp_path / 'videos' / f'{number % 3}' / f'{stem}.mp4', number)
@@ -113,14 +112,14 @@ def test_ave_from_features(annotations, tmp_path, capsys):
     assert splits(tmp_path / 'data') == {'train': (3517, 3517), 'val': (402, 402), 'test': (402, 402)}
     assert len({line.split('of')[-1] for line in verify_command.verify(tmp_path / 'data').leaks}) == 18
     numbers = trained('configs/ave_features.py', tmp_path / 'data', tmp_path / 'run')
-    # The trivial rows of the real annotations, and a model that has hardly begun.
+    # The trivial predictors score as on the real annotations, and the model has hardly been trained.
     assert round(100 * numbers['segments/accuracy_true_label_everywhere'], 1) == 82.2
     assert numbers['segments/n'] == 402 and numbers['segments/n_partial'] == 141
     assert 0 < numbers['segments/accuracy'] < 1
 
 
 def write_llp(annotations, count):
-    """(clip id, video id) of some clips of each split."""
+    """Returns the clip ids of the first `count` clips of each split."""
     chosen = []
     for name in llp.WEAK.values():
         with open(annotations / 'llp' / name) as file:

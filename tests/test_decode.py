@@ -1,6 +1,6 @@
-"""Streams on one clock: seeking, frames one by one, sound in its place; and what cannot be read.
+"""Tests decoding: streams on one clock, seeking, single frames and the position of the audio, and unreadable files.
 
-Each file that cannot become a clip has a named reason, in one line, while FFmpeg says nothing of its own.
+Each file that cannot become a clip raises an error of one line with a named reason, and FFmpeg prints nothing.
 """
 
 import pickle
@@ -17,7 +17,7 @@ GOOD = (grey(np.arange(40) * 5), np.arange(40) / 10, noise(4)[None])
 
 
 def textured(count=40):
-    """Frames that take bytes, so that a cut file loses pictures."""
+    """Returns noisy frames, which take many bytes, so that a truncated file loses frames."""
     return np.random.default_rng(1).integers(0, 256, (count, 48, 64, 3), np.uint8)
 
 
@@ -63,7 +63,7 @@ def empty(folder):
 
 
 def playlist(folder):
-    """HLS would have FFmpeg fetch an address."""
+    """Writes an HLS playlist, for which FFmpeg would fetch an address."""
     lines = ['#EXTM3U', '#EXT-X-TARGETDURATION:4', '#EXTINF:4,', 'http://127.0.0.1:9/a.ts', '#EXT-X-ENDLIST']
     (folder / 'a.mp4').write_text('\n'.join(lines))
     return folder / 'a.mp4'
@@ -82,7 +82,7 @@ def cut_matroska(folder):
 
 
 def garbage(folder):
-    """Every byte of the pictures and the sound is replaced, the index is whole."""
+    """Replaces every byte of the frames and the audio and keeps the index."""
     path = encode(folder / 'a.mp4', textured(), *GOOD[1:])
     content = bytearray(path.read_bytes())
     low, high = content.index(b'mdat') + 4, content.index(b'moov') - 4
@@ -148,7 +148,7 @@ def test_damage_is_noted_and_the_picture_before_stands_in(tmp_path):
 
 
 def test_a_gap_in_the_sound_stays_silent(tmp_path):
-    """Packets between 1 and 3 s are lost: what follows keeps its time."""
+    """Packets between 1 and 3 s are lost, and later audio keeps its time."""
     encode(tmp_path / 'whole.mkv', GOOD[0], GOOD[1], clicks(4, [0.5, 2.0, 3.5])[None])
     with av.open(tmp_path / 'whole.mkv') as source, av.open(tmp_path / 'gap.mkv', 'w') as target:
         streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
@@ -189,9 +189,9 @@ def test_seeking_does_not_read_from_the_beginning(twenty):
 
 
 def test_a_seek_that_lands_behind_its_target_is_mended(tmp_path):
-    """In MPEG-TS a seek to 0.58 s lands at 3.26 s, the next key frame; the clip must be that of the mp4.
+    """In MPEG-TS a seek to 0.58 s lands at 3.26 s, the next key frame; the clip must equal that of the mp4.
 
-    The clock of MPEG-TS begins with the sound encoder's lead, 1024 samples, so that all lies 64 ms later.
+    The clock of MPEG-TS begins with the audio encoder's lead of 1024 samples, so everything is 64 ms later.
     """
     frames, sound = numbered(80), clicks(8, [4.25])
     media.write_video(tmp_path / 'a.mp4', frames, 10, sound, RATE)
@@ -206,7 +206,10 @@ def test_a_seek_that_lands_behind_its_target_is_mended(tmp_path):
 
 
 def test_frames_come_one_by_one_as_they_are_shown(twenty):
-    """The numbers of the frames at 0.05 s into each of them; one frame has been asked for, and few have been read."""
+    """Verifies the numbers of the frames shown 0.05 s after the start of each, and that they are decoded lazily.
+
+    After one frame has been requested, only few have been read.
+    """
     file = decode.MediaFile(twenty)
     track, frames = file.shown(np.arange(3, 17, 0.1) + 0.05, 3, 17)
     first = next(frames)
@@ -219,7 +222,7 @@ def test_frames_come_one_by_one_as_they_are_shown(twenty):
 
 
 def test_stereo_at_another_rate_is_averaged_and_resampled(tmp_path):
-    """Left and right are 0.4 and 0.2 of one tone: their mean is 0.3, whatever a decoder's own mix would be."""
+    """The left and right channels are 0.4 and 0.2 of one tone; their mean is 0.3, whatever a decoder's mix would be."""
     tone = np.sin(2 * np.pi * 500 * np.arange(44100 * 2) / 44100).astype(np.float32)
     sound = np.stack([0.4 * tone, 0.2 * tone])
     path = encode(tmp_path / 'a.mkv', grey([9] * 20), np.arange(20) / 10, sound, rate=44100, codec='pcm_s16le')

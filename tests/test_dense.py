@@ -1,4 +1,4 @@
-"""models/dense.py: sums against NumPy in float64, the layer and its gradients against nnx.Linear."""
+"""Tests models/dense.py: sums against NumPy in float64, the layer and its gradients against nnx.Linear."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""models/depthwise.py against XLA's grouped convolution: numbers, gradients and which form is compiled for what."""
+"""Tests models/depthwise.py against XLA's grouped convolution: values, gradients and the form compiled per platform."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def by_xla(x, kernel, stride):
     )
 
 
-# Even and odd sides, one smaller than the kernel, and one where the stride leaves nothing over.
+# The sides are even and odd; one is smaller than the kernel, and one is a multiple of the stride.
 @pytest.mark.parametrize('height, width', [(8, 7), (9, 12), (2, 1)])
 @pytest.mark.parametrize('size', [3, 5])
 @pytest.mark.parametrize('stride', [1, 2])

@@ -1,4 +1,4 @@
-"""What is drawn for a clip: the same on any number of devices."""
+"""Tests that random values of a clip are the same on any number of devices."""
 
 import jax
 import numpy as np

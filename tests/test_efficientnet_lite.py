@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 against its published size and layout, and numbers of the PyTorch port.
+"""Tests EfficientNet-Lite0 against its published size and layout, and against outputs of the PyTorch port.
 
 tests/test_parity_convolutional.py writes tests/golden/trunk_efficientnet_lite0.json.
 """
@@ -20,7 +20,7 @@ from stattn_jax.weights import match
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'trunk_efficientnet_lite0.json'
 LAYERS = [f'stage{i}' for i in range(7)] + ['head']
 WHOLE = ((7,), 32)
-# Of the whole network (timm's table of tf_efficientnet_lite0), and of its classifier of 1000 classes.
+# Parameter counts of the whole network (timm's table of tf_efficientnet_lite0) and of its classifier of 1000 classes.
 PARAMETERS, CLASSIFIER = 4_652_008, 1_281_000
 
 
@@ -34,12 +34,12 @@ def abstract(outputs, stride):
 
 
 def filled(outputs, stride):
-    """The network with the weights that every trunk of this file has in common."""
+    """Returns the network with random weights derived from their names."""
     return drawn_frames.filled(lambda: make(outputs, stride), efficientnet_lite.published(outputs))
 
 
 def layout():
-    """Tensors that the published file has besides the classifier: {name: shape}."""
+    """Returns the tensors of the published file without the classifier: {name: shape}."""
     shapes = {'_conv_stem.weight': (32, 3, 3, 3), '_conv_head.weight': (1280, 320, 1, 1)}
     norms = {'_bn0': 32, '_bn1': 1280}
     widths = [16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112, 192, 192, 192, 192, 320]
@@ -111,7 +111,7 @@ def test_stages_are_those_of_the_port(whole):
 
 
 def output_of(name, stages, monkeypatch):
-    """What a trunk makes of stages that are already there."""
+    """Returns the output that a trunk computes from stages that were computed before."""
     trunk = registry.find('visual', name)
     outputs, stride = trunk.build.args
     model = abstract(outputs, stride)

@@ -1,4 +1,4 @@
-"""What stands before every network: shapes, the order of layers, and halves that are left out."""
+"""Tests the encoders that precede every network: shapes, the order of layers, and halves that are omitted."""
 
 import numpy as np
 import pytest

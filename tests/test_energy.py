@@ -1,4 +1,4 @@
-"""Energy inside the boxes against a fine raster, closed forms, and the covered area."""
+"""Tests the energy inside the boxes against a fine raster and closed forms, and the covered area."""
 
 import math
 

@@ -1,5 +1,6 @@
-"""Evaluation: the same numbers however it is run, every clip once, and the leak checks on networks whose answer is
-known.
+"""Tests that evaluation does not depend on how it is run and counts every clip once.
+
+The leak checks are tested on networks whose answer is known.
 """
 
 import json
@@ -52,7 +53,7 @@ def test_rows_are_those_of_each_clip_on_its_own(trained, tiny_data):
         np.testing.assert_allclose(rows['alpha'][i], out['alpha'][0].mean(1), rtol=1e-4, atol=1e-6)
         (label,) = data[i].labels
         assert rows['classes'][i].tolist() == [label]
-        # All terms of a class, counted from their means, and the reference add up to its logit.
+        # All terms of a class, centred by the mean scores, and the reference add up to its logit.
         reference = contributions.centred(out, loaded.state['score_mean'])[0][0, label]
         total = rows['visual'][i].sum() + rows['audio'][i].sum() + reference
         np.testing.assert_allclose(total, logits[0, label], rtol=1e-5, atol=1e-5)
@@ -79,7 +80,7 @@ def truth(labels):
 
 
 class ToldSource:
-    """Clips whose picture is of the brightness, and whose sound of the level, that tells their label."""
+    """Clips in which the brightness of the frames and the level of the audio both encode the label."""
 
     split = 'test'
 
@@ -97,7 +98,7 @@ class ToldSource:
 
 
 class Knowing(evaluate.Evaluator):
-    """A network that reads the label off the picture or off the sound; black frames tell it nothing."""
+    """An evaluator of a network that reads the label from the frames or from the audio; black frames carry no label."""
 
     def __init__(self, config, by, certain=9.0):
         super().__init__(None, None, config)
@@ -131,7 +132,7 @@ def test_picture_that_follows_the_picture_has_no_leak(config):
     numbers = leaks(config, 'picture', LABELS)
     assert numbers['leak/swap_sound'] == 1 and numbers['leak/swap_sound_follows_sound'] == 0 and numbers['leak/n'] == 6
     assert numbers['leak/swap_sound_undecided'] == 0 and numbers['leak/swap_sound_chance'] == pytest.approx(1 / 3)
-    # Black frames are all alike to it: it says class 0.
+    # All black frames look alike to this network, and it predicts class 0.
     assert numbers['leak/audio_only'] == pytest.approx(3 / 6)
 
 

@@ -1,5 +1,6 @@
-"""events.py: what is likely enough, in a valid segment, of a class that the clip may hold; nothing where the null
-cell says so.
+"""Tests events.py: events are probable enough, in valid segments and of classes that the clip may contain.
+
+A segment whose attention goes to the null cell has no event.
 """
 
 import numpy as np

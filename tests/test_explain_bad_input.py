@@ -1,4 +1,4 @@
-"""Videos that nobody planned for: each is explained, in every kind of file, or refused in one clear line."""
+"""Tests unusual videos: each is explained, with all kinds of files, or rejected in one clear line."""
 
 import fractions
 import json
@@ -21,7 +21,7 @@ def moving(count, height, width):
 
 
 def no_samples(path):
-    """A sound stream that is declared and holds nothing."""
+    """Writes a video with an audio stream that is declared but empty."""
     with av.open(path, 'w') as container:
         video = container.add_stream('libx264', rate=10)
         video.height, video.width, video.pix_fmt = 48, 64, 'yuv420p'
@@ -32,7 +32,7 @@ def no_samples(path):
 
 
 def corrupt_tail(path):
-    """The last third of the media data overwritten; the table of contents is whole and in front."""
+    """Overwrites the last third of the media data; the table of contents is complete and at the front."""
     whole = path.with_name('whole.mp4')
     clips.encode(whole, moving(60, 48, 64), np.arange(60) / 10, clips.noise(6)[None], options={'movflags': 'faststart'})
     content = bytearray(whole.read_bytes())
@@ -46,7 +46,7 @@ def portrait_4k(path):
 
 
 def surround(path):
-    """Six channels, one of them loud."""
+    """Writes a video with six audio channels, one of which is loud."""
     with av.open(path, 'w') as container:
         video = container.add_stream('libx264', rate=10)
         video.height, video.width, video.pix_fmt = 48, 64, 'yuv420p'
@@ -72,7 +72,7 @@ def very_short(path):
     media.write_video(path, clips.numbered(3), 10, clips.noise(0.3), clips.RATE)
 
 
-# What becomes of each: the notes of its record, or the reason of its error; both where either is an honest answer.
+# For each: the notes of its record, or the reason of its error; both where either result is correct.
 CASES = {
     no_samples: (None, 'no_sound'),
     corrupt_tail: ('short damaged', 'undecodable'),
@@ -104,5 +104,5 @@ def test_a_result_or_one_line(trained, tmp_path, capsys, make):
         assert (record['media']['height'], record['media']['width']) == (3840, 2160)
         assert record['valid_segments'] == [True] * 4 + [False] * (runs.SEGMENTS - 4)
     if make is surround:
-        # The mean of the channels: a sixth of the loud one, and not silence.
+        # The audio is the mean of the channels: a sixth of the loud one, and not silence.
         assert record['media']['rate'] == 48000 and 'silent' not in record['media']['notes']

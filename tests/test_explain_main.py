@@ -1,4 +1,4 @@
-"""Explaining video files by the command: what it writes, what it says, and what one bad file among good ones does."""
+"""Tests the command that explains video files: its files, its messages, and one bad file among good ones."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from stattn_jax.explain import explanation, record_files
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
 FILES = [f'explanation.{kind}' for kind in command.KINDS]
-# Two encodings a video are most of a test's time: where they are not the point, they are not made.
+# Encoding each video twice takes most of a test's time, so tests of other files leave these two out.
 FEW = '--files=json,npz,png'
 
 
@@ -29,7 +29,7 @@ def explain(workdir, out, *videos, flags=()):
 
 @pytest.fixture(scope='module')
 def videos(tmp_path_factory, scene_video):
-    """Good and bad files: a second scene, a text called .mp4, half a file, one without sound."""
+    """Makes good and bad files: a second scene, a text file named .mp4, half a file, one without audio."""
     folder = tmp_path_factory.mktemp('videos')
     (folder / 'text.mp4').write_text('not a video\n')
     (folder / 'half.mp4').write_bytes(scene_video.read_bytes()[: scene_video.stat().st_size // 2])
@@ -40,7 +40,7 @@ def videos(tmp_path_factory, scene_video):
 
 @pytest.fixture(scope='module')
 def explained(trained, scene_video, tmp_path_factory):
-    """The folder of one explained video."""
+    """Returns the folder of one explained video."""
     out = tmp_path_factory.mktemp('explained') / 'made' / 'here'
     assert explain(trained, out, scene_video) == 0
     return out
@@ -81,7 +81,7 @@ def test_record_keeps_its_schema_and_was_asked_everything(explained):
 
 
 def test_command_sees_what_evaluation_saw(explained, tiny_data):
-    # The same scene is the first record of the test split; only the codecs lie between.
+    # The same scene is the first record of the test split, so only the codecs make a difference.
     loaded = explanation.Explanation.load_npz(explained / 'explanation.npz')
     record = source.RecordSource(tiny_data, 'test')[0]
     assert np.corrcoef(loaded.log_mel.astype(float).ravel(), record.clip.log_mel.astype(float).ravel())[0, 1] > 0.97
@@ -231,7 +231,7 @@ def test_stretch_that_holds_nothing_is_named(trained, scene_video, tmp_path, cap
 
 @pytest.fixture(scope='module')
 def long_video(tmp_path_factory):
-    """Sixteen seconds: the first scene again and again, cut at the end."""
+    """Makes a video of sixteen seconds: the first scene repeated, and cut at the end."""
     scene = scenes.make_scene('events', runs.SEGMENTS, (0, 2, 0))
     frames = np.tile(scenes.draw(scene, np.arange(runs.SEGMENTS * 4) / 4, 64), (3, 1, 1, 1))[:64]
     path = tmp_path_factory.mktemp('long') / 'long.mp4'

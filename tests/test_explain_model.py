@@ -1,4 +1,7 @@
-"""What an explanation costs beside the forward pass it explains, by XLA's count: wall time differs from run to run."""
+"""Tests the cost of an explanation relative to its forward pass, by XLA's operation counts.
+
+Wall time would differ from run to run.
+"""
 
 import jax
 import numpy as np

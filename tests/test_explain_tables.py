@@ -1,4 +1,4 @@
-"""The table and the cues hold the numbers of the record, and names from data cannot break either."""
+"""Tests that the table and the cues contain the record's numbers, and that class names cannot break either file."""
 
 import csv
 import re
@@ -24,7 +24,7 @@ def rows_of(record, path):
 
 
 def cues_of(record, path):
-    """(start, end, text) of every cue, by the grammar of WebVTT."""
+    """Returns (start, end, text) of every cue, parsed by the grammar of WebVTT."""
     record.save_vtt(path)
     blocks = path.read_text(encoding='utf-8').rstrip('\n').split('\n\n')
     assert blocks[0] == 'WEBVTT'
@@ -55,7 +55,7 @@ def test_the_table_holds_the_terms_of_the_five_best_classes(tmp_path):
 
 
 def test_the_table_names_the_strongest_cell_and_its_place(tmp_path):
-    """The right half of a crop of the frame's middle: its cells have centres at 5/8 of the width."""
+    """The model sees a crop of the frame's middle half, so the right cells have centres at 5/8 of the width."""
     record = random_record(affine=(0.5, 0.25, 1.0, 0.0))
     record.visual[0, 2] = -1
     rows = rows_of(record, tmp_path / 'a.csv')

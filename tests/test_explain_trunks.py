@@ -1,5 +1,6 @@
-"""Explanations of a network on each trunk: terms add up, removal is what the network answers, cells lie on the
-frame, the page is written.
+"""Tests explanations of a network on each trunk.
+
+Terms add up, removal gives the network's own answers, cells lie on the frame, and the page is written.
 """
 
 import jax
@@ -21,8 +22,9 @@ TRUNKS = [(modality, name) for modality in ('visual', 'audio') for name in regis
 
 
 def make_model(modality, name):
-    """A network with random weights that has the trunk for one modality and a tiny one for the other, and its
-    frames' side.
+    """Returns a network with random weights and the side of its frames.
+
+    It has the trunk for one modality and a tiny one for the other.
     """
     trunk = registry.find(modality, name)
     side = 4 * trunk.stride if modality == 'visual' else 16
@@ -50,7 +52,7 @@ def test_terms_add_up_and_removal_is_what_the_network_says(modality, name, tmp_p
     stride = registry.find('visual', name).stride if modality == 'visual' else 8
     assert explanation.geometry['grid'] == [SEGMENTS, side // stride, side // stride]
 
-    # The trunks run once; every question is then put to the network itself, with masks.
+    # The trunks run once; every removal is then also computed by the network itself, with masks.
     graphdef, state = model.trained.graphdef, model.trained.state
     batch = {key: np.asarray(x)[None] for key, x in arrays_of(model, side).items()}
     cells = int(np.prod(explanation.geometry['grid'][1:]))
@@ -80,6 +82,6 @@ def test_terms_add_up_and_removal_is_what_the_network_says(modality, name, tmp_p
 
 
 def arrays_of(model, side):
-    """The batch of one row that the explained clip is."""
+    """Returns the explained clip as the arrays of one row of a batch."""
     one = reading.of_arrays(*clip(side), RATE, model.spec).clip
     return pipeline.clip_arrays(one, side, model.trained.config.data.fit)

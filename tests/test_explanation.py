@@ -1,4 +1,4 @@
-"""The record: it adds up, answers what-if as the closed form says, contrasts, and says where its cells lie."""
+"""Tests Explanation: its sum, what-if answers against the closed form, contrasts, and the position of its cells."""
 
 import dataclasses
 
@@ -64,7 +64,7 @@ def test_the_contrast_is_the_margin_and_invariant_to_what_all_classes_share():
 
 
 def loop_without(record, keep, c):
-    """The softmax over what is kept, from logarithms of the weights, unit by unit."""
+    """Computes the softmax over the kept units from the logarithms of the weights, unit by unit."""
     terms = [
         (np.log(record.beta[m, t, c], dtype=float), float(record.segment_scores[m, t, c]))
         for m in range(2)
@@ -101,7 +101,7 @@ def test_removed_units_are_the_change_and_zero_where_nothing_was():
 
 
 def test_a_unit_with_almost_all_weight_can_be_removed():
-    """1 - 0.9999999 has one digit in float32; the sum of what is left has all of them."""
+    """1 - 0.9999999 has one digit in float32, while the sum of the remaining weights has all of them."""
     record, _ = make()
     beta = np.full((2, T, 3), 1e-9, np.float32)
     beta[0, 0] = 1 - 5e-9

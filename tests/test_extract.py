@@ -1,4 +1,4 @@
-"""data_prep.extract: features are what the trunk makes, whoever runs it and however often it is stopped."""
+"""Tests data_prep.extract: features equal the trunk's output with any runner and after any interruption."""
 
 import dataclasses
 import os
@@ -29,7 +29,7 @@ SIZE, GRID = 32, 4
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-    """Files of weights and what they hold, by modality."""
+    """Returns files of weights and their content, by modality."""
     folder = tmp_path_factory.mktemp('weights')
     return {
         modality: (
@@ -42,7 +42,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Prepared clips: ten to train on, of which one could not be used, and two to test on."""
+    """Prepares ten training clips, of which one could not be used, and two test clips."""
     jobs = [dataclasses.replace(job, payload='bad' if job.clip_id == 'train3' else None) for job in fakes.jobs(10, 2)]
     out = tmp_path_factory.mktemp('data') / 'd'
     prepare.prepare(
@@ -60,7 +60,7 @@ def data(tmp_path_factory):
 
 
 def _annotated(job, spec):
-    """A record with events and boxes, and with content of its own."""
+    """Returns a record with events, boxes and content of its own."""
     made = fakes.make_record(job, spec)
     seed = zlib.crc32(job.clip_id.encode()) % 12
     return dataclasses.replace(fakes.record(seed, job.clip_id, video=f'{job.clip_id}.mp4'), clip=made.clip)
@@ -69,12 +69,12 @@ def _annotated(job, spec):
 @pytest.fixture
 def toys(monkeypatch):
     toy_trunks.register(monkeypatch.setattr)
-    # The command names them there, in this process too.
+    # The command sets this variable, in this process too.
     monkeypatch.setenv('XLA_FLAGS', os.environ.get('XLA_FLAGS', ''))
 
 
 def flags(data, out, weights, *modalities, **more):
-    """The command line of an extraction by toys."""
+    """Returns the command line of an extraction with toy trunks."""
     words = {'data': data, 'out': out, 'frame_size': SIZE, **more}
     for modality in modalities:
         words = {modality: 'toy', f'{modality}_weights': weights[modality][0], **words}
@@ -82,14 +82,14 @@ def flags(data, out, weights, *modalities, **more):
 
 
 def extracted(capsys, data, out, weights, *modalities, **more):
-    """Extracts in this process; every record by id."""
+    """Extracts in this process and returns every record by id."""
     code, _, errors = commands.run(extract, capsys, *flags(data, out, weights, *modalities, **more))
     assert (code, errors) == (0, [])
     return commands.records(out)
 
 
 def cells(state, frames):
-    """The toy's convolution, normalisation and ReLU by NumPy: frames [t H W 3] in 0..1."""
+    """Computes the toy's convolution, normalisation and ReLU by NumPy, for frames [t H W 3] in 0..1."""
     x = (frames - registry.RGB_MEAN) / np.array(registry.RGB_STD)
     t, side = len(x), x.shape[1] // toy_trunks.STRIDE
     patches = x.reshape(t, side, toy_trunks.STRIDE, side, toy_trunks.STRIDE, 3).transpose(0, 1, 3, 2, 4, 5)
@@ -155,7 +155,7 @@ def test_views_are_the_plain_frames_and_augmented_ones(toys, tmp_path, capsys, d
         np.testing.assert_array_equal(made[clip_id].clip.visual[0], plain[clip_id].clip.visual[0])
         frames = pipeline.clip_arrays(before[clip_id], SIZE, 'squash')['frames'] / np.float32(255)
         for view in (1, 2):
-            # One crop, flip and colour for all segments of a clip.
+            # All segments of a clip have the same crop, flip and colour.
             key = jax.random.fold_in(jax.random.key(7), np.uint32(zlib.crc32(clip_id.encode())))
             x = augment.augment_frames(jax.random.fold_in(key, view), frames[None], SIZE, asked)[0]
             expected = cells(weights['visual'][1], np.asarray(x))
@@ -194,7 +194,7 @@ def test_features_that_are_no_float16_are_counted(toys, tmp_path, capsys, data, 
 
 
 def program(words, **options):
-    """The command as a process of its own, slowed down."""
+    """Starts the command as a separate process that is slowed down."""
     paths = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     line = [sys.executable, '-c', 'import toy_trunks; toy_trunks.main()', *words]
     env = {**os.environ, 'PYTHONPATH': paths, 'JAX_PLATFORMS': 'cpu', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}

@@ -1,4 +1,4 @@
-"""Extracted features as records and batches: what is written comes back; views follow from seed and position."""
+"""Tests extracted features as records and batches: they are read back, and views depend only on seed and position."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ def batches(data, **options):
         made.close()
 
 
-# As in test_records.py.
+# The reason for this filter is given in test_records.py.
 @pytest.mark.filterwarnings('ignore:label\\(\\) is deprecated:DeprecationWarning')
 @pytest.mark.parametrize('visual, audio', CASES)
 def test_records_come_back_and_tfds_opens_them(tmp_path, visual, audio):

@@ -1,5 +1,6 @@
-"""A run whose frozen trunk runs once over its data: `configs/own.py:small` as a user starts it, and the cases in
-which nothing is done.
+"""Tests a run that extracts the features of its frozen trunk once: `configs/own.py:small` as a user starts it.
+
+It also covers the cases in which nothing is extracted.
 """
 
 import importlib.util

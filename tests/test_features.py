@@ -1,5 +1,6 @@
-"""Feature clips: what the published files hold comes out of the records and the pipeline; a wrong file is named;
-memory stays small.
+"""Tests feature clips: records and pipeline return the content of the published files, and wrong files are reported.
+
+Memory use stays small.
 """
 
 import dataclasses
@@ -160,8 +161,9 @@ print(re.search(r'VmHWM:\s+(\d+)', open('/proc/self/status').read())[1])
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='reads the peak of memory from Linux')
 def test_a_table_larger_than_memory_is_streamed(tmp_path):
-    """Both tables as they are published, 8.3 GB of doubles, mostly holes on disk; a hundred rows through a few
-    megabytes.
+    """Verifies that a hundred rows of both tables as they are published are read within a few megabytes.
+
+    The tables are 8.3 GB of doubles, mostly holes on disk.
     """
     for name, shape in (('visual_feature.h5', (7, 7, 512)), ('audio_feature.h5', (128,))):
         with h5py.File(tmp_path / name, 'w') as file:

@@ -1,4 +1,4 @@
-"""The picture: its size, its one colour scale, its choice of frames, and text that cannot break it."""
+"""Tests the figure: its size, its single colour scale, its choice of frames, and text that could break it."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from PIL import Image
 from stattn_jax.explain import explanation as explain
 from stattn_jax.explain import figure
 
-# No text, edge or colour map comes near this green.
+# No text, edge or colour map has a colour near this green.
 FRAME = (20, 140, 90)
 
 
@@ -67,7 +67,10 @@ def count(image, colour):
 
 
 def test_the_outline_of_the_strongest_cell_is_where_the_geometry_says(tmp_path):
-    """A centre crop in the frame's middle half: its top left cell begins at a quarter of the frame's width."""
+    """Verifies the outline in a crop of the frame's middle half.
+
+    Its top left cell begins at a quarter of the frame's width.
+    """
     record = make(t=1, grid=(2, 2), height=64, width=64, affine=(0.5, 0.25, 1.0, 0.0))
     visual = np.zeros_like(record.visual)
     visual[0, 0, 0, 0] = 1
@@ -94,7 +97,7 @@ def test_one_colour_scale_for_the_clip():
     opacity = rgba[..., 3]
     assert opacity[1, 0, 0] == opacity.max() and opacity[0, 0, 1] == 0
     assert np.array_equal(np.argsort(opacity.ravel()), np.argsort(np.maximum(visual, 0).ravel()))
-    # Alone, the first frame would be its own maximum: here it stays a quarter of the way up the scale.
+    # On its own, the first frame would be its own maximum; here it stays at a quarter of the scale.
     lightness = rgba[..., :3].sum(axis=-1)
     assert lightness[0, 0, 0] < lightness[1, 0, 1] < lightness[1, 0, 0]
 

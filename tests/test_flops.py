@@ -1,4 +1,4 @@
-"""Counted products against closed forms and against the published count of a ResNet-18."""
+"""Tests counted operations against closed forms and against the published count of a ResNet-18."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,7 @@
-"""folder.py: videos and tables to a data set; bad videos are counted and named, wrong use is a line and exit 2."""
+"""Tests folder.py: videos and tables become a data set, and bad videos are counted and named.
+
+Wrong use is one line and exit code 2.
+"""
 
 import json
 import os
@@ -26,7 +29,7 @@ CLIPS = HEADER + (
 
 @pytest.fixture(scope='module')
 def videos(tmp_path_factory):
-    """Two good videos of three seconds, one without sound, one cut off, one that is no video."""
+    """Makes two good videos of three seconds, one without audio, a truncated one, and a file that is no video."""
     out = tmp_path_factory.mktemp('videos')
     (out / 'sub').mkdir()
     rng = np.random.default_rng(0)
@@ -45,7 +48,10 @@ def videos(tmp_path_factory):
 
 @pytest.fixture
 def run(videos, tmp_path, capsys):
-    """Writes the given clips table and runs the command in this process: (exit code, stdout, error lines)."""
+    """Returns a function that writes the given clips table and runs the command in this process.
+
+    The function returns (exit code, stdout, error lines).
+    """
 
     def call(*extra, clips=CLIPS, **tables):
         flags = []
@@ -100,7 +106,7 @@ def test_good_videos_are_used_and_bad_ones_named(run, tmp_path):
 
 
 def test_the_command_itself_with_two_processes(videos, tmp_path, run):
-    """Same bytes as in this process."""
+    """Verifies that the bytes equal those that this process writes."""
     assert run()[0] == 0
     command = [sys.executable, '-m', 'data_prep.folder', f'--videos={videos}', f'--clips={tmp_path}/clips.csv']
     command += [f'--out={tmp_path}/other', '--workers=2', '--segments=3', '--short_side=32']

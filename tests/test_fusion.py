@@ -1,4 +1,4 @@
-"""Representation learners, each against its formula in a loop over segments."""
+"""Tests the representation learners, each against its formula in a loop over segments."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def gmu(model, seen, heard):
 
 
 def lmf(model, seen, heard):
-    """The bilinear form of both with a 1 behind, whose tensor is the sum of rank-one tensors."""
+    """The bilinear form of both vectors with a 1 appended, whose tensor is a sum of rank-one tensors."""
     tensor = np.einsum('r,rij,rkj->ikj', double(model.ranks)[0], double(model.seen), double(model.heard))
     return np.append(seen, 1) @ np.einsum('ikj,k->ij', tensor, np.append(heard, 1)) + double(model.shift)
 
@@ -79,7 +79,7 @@ def test_only_fusion_of_segments_hears_which_sound_goes_with_which_picture(kind,
     whole = toys.evidence()
     moved = compared.Evidence(whole.values, np.roll(whole.audio, 1, axis=1), whole.cells, whole.units)
     model = toys.make(kind)
-    # The last clip misses nothing.
+    # Nothing is missing from the last clip.
     difference = np.abs(toys.said(model, moved)[0] - toys.said(model, whole)[0])[3].max()
     assert (difference < 1e-5) == bound, difference
 

@@ -1,4 +1,4 @@
-"""HAN and its MMIL pooling against a loop in which only the units that are left exist."""
+"""Tests HAN and its MMIL pooling against a loop that contains only the remaining units."""
 
 import numpy as np
 import toys
@@ -10,14 +10,14 @@ CLASSES = np.array([0, 2, 1, 2])
 
 
 def hybrid(module, x, y):
-    """x [t d] with its own keys and y's, either of which may be none."""
+    """Updates x [t d] with its own keys and those of y, either of which may be empty."""
     added = sum(toys.attend(layer, x, keys) for layer, keys in ((module.cross, y), (module.own, x)) if len(keys))
     x = toys.layer_norm(module.norms[0], x + added)
     return toys.layer_norm(module.norms[1], x + linear(module.narrow, relu(linear(module.wide, x))))
 
 
 def terms(model, b):
-    """Each unit's share of p, [m t c]."""
+    """Returns each unit's share of p, [m t c]."""
     cells, units = np.asarray(EVIDENCE.cells)[b], np.asarray(EVIDENCE.units)[b]
     picture = np.zeros((toys.T, toys.D))
     for t in np.flatnonzero(cells.any(1)):

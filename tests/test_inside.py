@@ -1,4 +1,4 @@
-"""A Stan's modules and what they feed; shuffled attention against all orders there are."""
+"""Tests which outputs each module of STAN affects, and shuffled attention against all possible orders."""
 
 import itertools
 
@@ -15,7 +15,7 @@ from stattn_jax.study.clips import Clip
 
 
 class Shown(nnx.Module):
-    """Gives every clip one attention, of two heads of width 1 and a class."""
+    """A model that returns the same attention for every clip, with two heads of width 1 and one class."""
 
     def __init__(self, alpha_tns, said_tns, beta_mt, sound_t):
         self.arrays = nnx.Param(jnp.zeros(()))
@@ -76,7 +76,7 @@ def test_uniform_attention_moves_nothing_and_one_that_has_no_choice_is_not_measu
     assert found['space'] == found['space_share'] == 0 and found['time'] == found['time_share'] == 0
     found = ask(alpha, said * 0 + 1, np.array([[0.3], [0.7]]), np.array([1.6]))
     assert found['space'] == 0 and np.isnan(found['space_share']) and np.isnan(found['time_share'])
-    # Weights .9 and .1 on scores 0 and 5 come back as they were, or move the logit by 4; padding takes no part.
+    # Weights .9 and .1 on scores 0 and 5 stay in place, or move the logit by 4; padding is excluded.
     said = np.zeros((2, 2, 4))
     beta, sound = np.array([[0.9, 0.0], [0.1, 0.0]]), np.array([5.0, 99.0])
     found = ask(np.full((2, 2, 4), 0.2), said, beta, sound, valid=(True, False), draws=4000)
@@ -110,7 +110,8 @@ def test_each_module_changes_the_part_it_feeds_and_no_part_above(stan):
         assert set(numbers) == {'alpha', 'beta', 'visual', 'audio'}
         for name, x in numbers.items():
             assert x.shape == (5,) and np.isfinite(x).all()
-            # Ranks of three seconds of sound survive small changes; what is fed directly does not.
+            # The ranks of three seconds of audio can survive small changes; the parts that a module feeds directly do
+            # not.
             assert name not in kept[module] or (x == 1).all(), (module, name)
             assert name not in fed[module] or (x < 1).sum() > 2, (module, name, x)
     whole = inside.modular(graphdef, state, data, classes, fresh=fresh, seeds=2, batch=5)

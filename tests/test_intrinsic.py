@@ -1,4 +1,4 @@
-"""CAM, gated attention MIL and prototypes against loops; what their maps say of their logits."""
+"""Tests CAM, gated attention MIL and prototypes against loops, and how their maps relate to their logits."""
 
 import numpy as np
 import toys
@@ -16,7 +16,7 @@ CLASSES = np.array([0, 2, 1, 2])
 
 
 def cam_cells(model, b):
-    """(t, s, joined vector) of every cell that the average counts."""
+    """Yields (t, s, joint vector) of every cell that the average counts."""
     for t, s in np.ndindex(toys.T, toys.S):
         if CELLS[b, t, s] or (UNITS[b, 1, t] and not UNITS[b, 0, t]):
             yield t, s, relu(linear(model.seen, VALUES[b, t, s]) + linear(model.heard, AUDIO[b, t]))
@@ -68,7 +68,7 @@ def test_mil_is_the_loop_over_a_bag_of_cells_and_sounds():
 
 
 def matches(model, x, modality):
-    """log((d + 1) / (d + 1e-4)) with every prototype, d from the difference itself."""
+    """Returns log((d + 1) / (d + 1e-4)) for every prototype, where d is computed from the difference itself."""
     x = sigmoid(linear(model.unit[modality], relu(linear(model.narrow[modality], x))))
     d = ((x - double(model.prototypes)[modality]) ** 2).sum(-1)
     return np.log((d + 1) / (d + 1e-4))

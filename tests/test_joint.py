@@ -1,4 +1,4 @@
-"""Pointing in time and space at once, against a loop, and where only one of both is right."""
+"""Tests pointing in time and space at once against a loop, and maps where only one of the two is correct."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,10 @@ WHOLE = (1.0, 0.0, 1.0, 0.0)
 
 
 def make_clips(seed, n=30, t=4, grid=(3, 4)):
-    """Scores, maps, boxes in every segment of the events (but for every seventh clip), events."""
+    """Returns scores, maps, boxes and events.
+
+    Boxes are in every segment of the events, except in every seventh clip.
+    """
     rng = np.random.default_rng(seed)
     boxes, events = [], []
     for i in range(n):
@@ -21,14 +24,14 @@ def make_clips(seed, n=30, t=4, grid=(3, 4)):
         events.append(np.array([[onset, offset]], float) if i % 5 else np.zeros((0, 2)))
     scores = rng.integers(0, 3, (n, t)).astype(float)
     maps = rng.integers(0, 4, (n, t, *grid)).astype(float)
-    # The best segment of a clip is one without cells.
+    # The best segment of one clip has no cells.
     scores[2, 0], scores[4, 1] = -np.inf, 9
     maps[4, 1], maps[6, :, 0] = -np.inf, np.nan
     return scores, maps, boxes, events
 
 
 def loop_clip(scores, maps, rows, events):
-    """Hit, blind rate and hits of every cell of one clip, or None."""
+    """Returns the hit, the chance level and the hits of every cell of one clip, or None."""
     t, h, w = maps.shape
     hits = np.zeros((t, h, w))
     if not len(events):
@@ -66,7 +69,7 @@ def test_joint_pointing_matches_a_loop():
     assert found['pointing/joint'] == pytest.approx(np.nanmean(hits))
     assert found['pointing/joint_random'] == pytest.approx(np.mean([row[1] for row in kept]))
     occupancy = np.mean([row[2] for row in kept], axis=0)
-    # Three rows, four columns: the two middle columns of the middle row tie for the centre.
+    # With three rows and four columns, the two middle columns of the middle row tie for the centre.
     assert found['pointing/joint_centre'] == pytest.approx(occupancy[:, 1, 1:3].mean(axis=1).max())
     assert found['pointing/joint_prior'] == pytest.approx(occupancy.max())
     assert found['pointing/joint_chance'] == max(found[f'pointing/joint_{k}'] for k in ('random', 'centre', 'prior'))

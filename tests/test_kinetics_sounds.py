@@ -1,5 +1,6 @@
-"""kinetics_sounds.py: no class list is chosen silently; Kinetics' tables and OGM-GE's lists; the published lists'
-counts.
+"""Tests kinetics_sounds.py: no class list is chosen silently.
+
+It also covers Kinetics' tables, OGM-GE's lists and the counts of the published lists.
 """
 
 import collections
@@ -21,7 +22,7 @@ TABLE = HEADER + (
 
 @pytest.fixture
 def table(tmp_path):
-    """Writes a table and gives its path."""
+    """Returns a function that writes a table and returns its path."""
 
     def write(text=TABLE, name='kinetics.csv'):
         path = tmp_path / 'annotations' / name
@@ -110,14 +111,15 @@ def test_the_published_lists(annotations, tmp_path):
         for line in (folder / name).read_text().splitlines()
     ]
     assert [job.labels for job in own.jobs] == [(number,) for number in numbers]
-    # What Kinetics-400's train.csv calls two of the clips: the numbers agree with the alphabetical order of adamml31.
+    # The names are those of Kinetics-400's train.csv for two of the clips; the numbers agree with the alphabetical
+    # order of adamml31.
     by_name = {clip.clip_id: clip.labels[0] for clip in kinetics_sounds.read(folder, 'adamml31').clips}
     assert by_name['--4-0ihtnBU_000058_000068'] == 'dribbling basketball'
     assert by_name['-00nar1nEPc_000033_000043'] == 'playing harmonica'
 
 
 def test_the_command(table, tmp_path, capsys):
-    """Kinetics' own name, the list's name, a whole video; one clip is missing."""
+    """One file has Kinetics' own name, one the list's name, one is a whole video, and one clip is missing."""
     table('--4-0ihtnBU_000058_000068,10,4\n-00nar1nEPc_000003_000013,10,13\n', 'my_train.txt')
     folder = table('-3Mwkq-7TV4_2,10,23\n-74csnCOiUs_0,10,14\n', 'my_test.txt').parent
     clips.write_small(tmp_path / 'videos' / 'dribbling' / '--4-0ihtnBU_000058_000068.mp4')

@@ -1,4 +1,4 @@
-"""Which module may import which, read from the sources; and what a run and an explanation really load."""
+"""Tests which module may import which, read from the sources, and which modules a run and an explanation load."""
 
 import ast
 import pathlib
@@ -15,7 +15,8 @@ SOURCES = {
     for path in sorted((runs.ROOT / program).rglob('*.py'))
 }
 ROOMS = ('training', 'data', 'models', 'metrics', 'runtime')
-# Above each other; the rooms lie below all of them and beside each other.
+# Each of these packages and modules may import those after it, and all of them may import those of ROOMS, which may not
+# import each other.
 FLOORS = (
     'study',
     'explain',
@@ -32,13 +33,14 @@ FLOORS = (
     'command',
     'config_files',
 )
-# Runs trunks over prepared records, which takes the networks and JAX; everything else prepares data without them.
+# This module runs trunks over prepared records and needs the networks and JAX; all other preparation works without
+# them.
 RUNS_TRUNKS = 'data_prep.extract'
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
 
 
 def imports(path: pathlib.Path) -> set[str]:
-    """Every module that a file imports, wherever in it."""
+    """Returns every module that a file imports, anywhere in the file."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -54,7 +56,7 @@ IMPORTS = {module: imports(path) for module, path in SOURCES.items()}
 
 
 def place(module: str) -> str:
-    """The floor or room of a module of stattn_jax."""
+    """Returns the subpackage or top-level module of stattn_jax that a module belongs to."""
     return module.split('.')[1] if '.' in module else ''
 
 
@@ -141,7 +143,7 @@ def test_training_and_explaining_never_ask_for_heavy_libraries(trained, scene_vi
     flags = (f'--workdir={trained}', f'--video={scene_video}', f'--out={tmp_path}')
     runs.finish(runs.start('stattn_jax.explain', *flags, path=stand_ins))
     assert (tmp_path / 'explanation.png').stat().st_size > 0
-    # The training run of the fixture had the same stand-ins before it.
+    # The training run of the fixture had the same stand-ins on its path.
     assert [path.name for path in stand_ins.glob('*.imported')] == []
     tried = subprocess.run(
         [sys.executable, '-c', 'import torch'], env={'PYTHONPATH': str(stand_ins)}, capture_output=True

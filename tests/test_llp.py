@@ -1,4 +1,4 @@
-"""llp.py: names with decimals and _, the intervals that say nothing, the versions of a file; videos and features."""
+"""Tests llp.py: names with decimals and _, empty intervals, versions of a file, and videos and features."""
 
 import collections
 import re
@@ -10,7 +10,7 @@ import pytest
 
 from data_prep import llp, published, rows
 
-# Rows of the published files, with their quirks: a decimal start, an id with _, a label twice, an id that is 10
+# Rows of the published files with their irregularities: a decimal start, an id with _, a label twice, an id that is 10
 # characters long.
 TRAIN = 'BjCEufrlXm4_20_30\tSpeech,Dog\nAP0061o0Nvk_101.8_111.8\tCello\n'
 VAL = 'D_EG4Cs_MEU_30_40\tFrying_(food),Speech\nH5WcJwyjxIg_2_12\tBaby_cry_infant_cry\n'
@@ -26,7 +26,7 @@ VISUAL = 'D_EG4Cs_MEU_30_40\t0\t4\tSpeech\n17iGUal2M_10_20\t0\t10\tSinging\n'
 
 @pytest.fixture
 def files(tmp_path):
-    """Writes the annotation files and gives their folder."""
+    """Returns a function that writes the annotation files and returns their folder."""
 
     def write(train=TRAIN, val=VAL, test=TEST, audio=AUDIO, visual=VISUAL):
         folder = tmp_path / 'annotations'
@@ -112,7 +112,7 @@ def test_the_published_files(annotations, tmp_path):
     assert (len(own.classes), listing.multi_label) == (25, True)
     count = collections.Counter(own.classes[label] for job in own.jobs for label in job.labels)
     assert (count['Speech'], count['Violin_fiddle'], count['Telephone_bell_ringing']) == (5978, 1689, 118)
-    # One row has the one label twice: 4,648 clips with one label where counting commas gives 4,647.
+    # One row has its single label twice: 4,648 clips have one label, where counting commas gives 4,647.
     assert collections.Counter(len(job.labels) for job in own.jobs) == {1: 4648, 2: 6895, 3: 263, 4: 39, 5: 3, 7: 1}
     assert sum('.' in clip.clip_id for clip in listing.clips) == 5
     for words in (
@@ -132,7 +132,7 @@ def test_the_published_files(annotations, tmp_path):
 
 
 def test_the_published_seconds(annotations):
-    """The events cover exactly the seconds that the files' rows cover, by a loop over their lines."""
+    """The events cover exactly the seconds that the rows of the files cover, as a loop over their lines confirms."""
     listing = llp.read(annotations / 'llp')
     annotated = {clip.clip_id for clip in listing.clips if clip.split != 'train'}
     for modality, name in llp.DENSE.items():
@@ -146,7 +146,7 @@ def test_the_published_seconds(annotations):
 
 
 def test_the_command_with_videos(files, tmp_path, capsys):
-    """A file named by the id is the clip itself, one named by the clip too; other names are found as well."""
+    """A file named by the video id or by the clip is the clip itself; files with other names are found as well."""
     for name in ('BjCEufrlXm4', 'AP0061o0Nvk_101.8_111.8', 'D_EG4Cs_MEU_000030', 'YLcFWKgFphXI'):
         clips.write_small(tmp_path / 'videos' / f'{name}.mp4')
     flags = [f'--annotations={files()}', f'--videos={tmp_path}/videos', f'--out={tmp_path}/out', '--short_side=16']
@@ -162,7 +162,7 @@ def test_the_command_with_videos(files, tmp_path, capsys):
 
 
 def test_the_command_with_features(files, tmp_path, capsys):
-    """Missing and damaged feature files are counted as missing and damaged videos are."""
+    """Missing and damaged feature files are counted in the same way as missing and damaged videos."""
     folder = tmp_path / 'features'
     for name, shape in (('vggish', (10, 128)), ('res152', (80, 2048)), ('r2plus1d_18', (10, 512))):
         (folder / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Pointing games against naive loops and closed forms."""
+"""Tests pointing games against naive loops and closed forms."""
 
 import math
 
@@ -11,7 +11,7 @@ WHOLE = (1.0, 0.0, 1.0, 0.0)
 
 
 def loop_hit(map_hw, boxes, affine, tau):
-    """Walks every cell; a cell hits when its centre is in a box or nearer than tau to one."""
+    """Visits every cell; a cell hits when its centre is in a box or nearer than tau to one."""
     h, w = map_hw.shape
     best, hits = -math.inf, []
     for i in range(h):
@@ -60,7 +60,8 @@ def test_the_axes_are_not_swapped_and_the_affine_leads_to_the_source_frame():
     top_right, bottom_left = [[0.75, 0.0, 1.0, 0.25]], [[0.0, 0.75, 0.25, 1.0]]
     assert localization.point_in_boxes(scores, top_right, WHOLE) == 1
     assert localization.point_in_boxes(scores, bottom_left, WHOLE) == 0
-    # The middle half of a wide frame: the cell's centre moves from x = 0.875 to 0.25 + 0.5 * 0.875 = 0.6875.
+    # The model sees the middle half of a wide frame: the cell's centre moves from x = 0.875 to 0.25 + 0.5 * 0.875 =
+    # 0.6875.
     assert localization.point_in_boxes(scores, top_right, (0.5, 0.25, 1.0, 0.0)) == 0
     assert localization.point_in_boxes(scores, [[0.65, 0.0, 0.7, 0.25]], (0.5, 0.25, 1.0, 0.0)) == 1
 
@@ -99,7 +100,7 @@ def test_spatial_pointing_matches_a_loop(tau):
     assert found['pointing/space'] == pytest.approx(np.mean(per_clip))
     assert found['pointing/space_random'] == pytest.approx(occupancy.mean())
     assert found['pointing/space_prior'] == pytest.approx(occupancy.max())
-    # 5 rows, 6 columns: the two middle columns of the middle row tie for the centre.
+    # With 5 rows and 6 columns, the two middle columns of the middle row tie for the centre.
     assert found['pointing/space_centre'] == pytest.approx(occupancy[2, 2:4].mean())
     assert found['pointing/space_chance'] == max(found[f'pointing/space_{k}'] for k in ('random', 'centre', 'prior'))
     assert (found['pointing/space_n'], found['pointing/space_skipped']) == (len(per_clip), 30 - len(per_clip))
@@ -119,7 +120,7 @@ def test_constant_maps_score_the_random_rate_and_perfect_maps_the_ceiling():
         for t in range(4):
             maps[i, t] = localization.cells_in_boxes((5, 6), rows[np.floor(rows[:, 0] / 0.5) == t, 1:], affine)
     found = localization.spatial_pointing(maps, boxes, affines, 0.5, prefix='x')
-    # A frame whose boxes contain no centre has an all-zero map: it scores 0 like the ceiling.
+    # A frame whose boxes contain no centre has an all-zero map: it scores 0, as the ceiling does.
     assert found['x'] == pytest.approx(found['x_ceiling']) and 0.5 < found['x_ceiling'] < 1
     found = localization.spatial_pointing(maps, [np.array([[0, 0, 0, 1, 1.0]])] * 30, affines, 0.5, prefix='x')
     assert found['x'] == found['x_random'] == 1.0
@@ -155,7 +156,7 @@ def test_spatial_games_are_three_games():
     boxes[::3] = [np.array([[0.0, 0.1, 0.2, 0.9, 1.0]])] * 10
     classes = np.arange(30) % 3
     found = localization.spatial_games(maps, boxes, affines, classes, 0.5, prefix='x')
-    # The area of a clip of several annotated frames is their mean.
+    # The area of a clip with several annotated frames is the mean over these frames.
     area = [
         np.mean([localization.covered_area(rows[rows[:, 0] == t, 1:]) for t in np.unique(rows[:, 0])])
         if len(rows)
@@ -197,7 +198,7 @@ def test_box_times_on_a_segment_border_belong_to_the_later_segment():
 
 
 def loop_time(scores, valid, events, seconds):
-    """Expected hit, blind rate, and target row of one clip."""
+    """Returns the expected hit, the chance level, and the target row of one clip."""
     target = [v and any(a <= (t + 0.5) * seconds < b for a, b in events) for t, v in enumerate(valid)]
     best = max(s for s, v in zip(scores, valid, strict=True) if v)
     chosen = [hit for s, v, hit in zip(scores, valid, target, strict=True) if v and s == best]
@@ -272,7 +273,7 @@ def test_hits_of_clips_are_what_the_rates_are_means_of():
 
 
 def test_small_clips_are_counted_by_their_mean_frame():
-    # A frame of 10 % and one of 30 %; two boxes of 15 % in one frame; nothing.
+    # A frame of 10 % and one of 30 %; two boxes of 15 % in one frame; no boxes.
     rows = [
         [[0.5, 0, 0, 0.1, 1], [1.5, 0, 0, 0.3, 1]],
         [[0.5, 0, 0, 0.15, 1], [0.5, 0.5, 0, 0.65, 1]],

@@ -1,5 +1,6 @@
-"""Windows cover a long video without a gap, hold what its seconds hold, and are told by the nearest; memory stays
-bounded.
+"""Tests that windows cover a long video without a gap and that each row comes from the nearest window.
+
+Windows hold the same data as a clip of their seconds, and memory stays bounded.
 """
 
 import csv
@@ -18,8 +19,10 @@ SPEC = media.ClipSpec(segments=4, short_side=48)
 
 
 class Stub:
-    """Stands for a Model: the class of a window is the number of its first frame modulo 5, its terms are its
-    segments' numbers.
+    """A stand-in for a Model whose outputs can be predicted.
+
+    The class of a window depends on the number of its first frame (divided by 10, modulo 5), and its terms are the
+    numbers of its segments' frames.
     """
 
     spec, batch, identity = SPEC, 3, {'step': 1}
@@ -72,8 +75,8 @@ def test_rows_are_told_by_the_nearest_window(twenty):
     assert timeline.hop == 2 and len(timeline.windows) == 9 and len(timeline.rows) == 20
     assert model.calls == [(3, 3)] * 3 and progress == [(k + 1, 9) for k in range(9)]
     for g, row in enumerate(timeline.rows):
-        # Windows begin at 0, 2, .. 16 with their middle 2 later; the nearer of two middles to the segment's own, the
-        # first of equals.
+        # Windows begin at 0, 2, .. 16 with their middle 2 later. The expected window is the one whose middle is nearest
+        # to the segment's, or the first of equals.
         want = int(np.argmin([abs(2 * k + 2 - (g + 0.5)) for k in range(9)]))
         assert (row['start'], row['end'], row['window']) == (g, g + 1, want)
         # The frame of segment g is number 10 g + 5.
@@ -81,7 +84,7 @@ def test_rows_are_told_by_the_nearest_window(twenty):
         assert row['picture'] == pytest.approx(10 * g + 5, abs=1) and row['sound'] == pytest.approx(-10 * g - 5, abs=1)
         assert row['probability'] == timeline.windows[want]['probability']
     assert [(w['start'], w['end']) for w in timeline.windows[:2]] == [(0, 4), (2, 6)]
-    # Frame 45 is the first of window 2: the most probable, then its neighbour.
+    # Frame 45 is the first of window 2, which is the most probable one; its neighbour follows.
     assert timeline.explanations == {2: 4.0, 1: 2.0} and timeline.windows_left_out == 7
     assert model.explained[0].media['notes'] == [] and model.explained[0].media['end'] == 8
 
@@ -95,7 +98,7 @@ def test_windows_hold_what_a_clip_of_their_seconds_holds(twenty):
         alone = media.read_clip(twenty, SPEC, start, min(15.0, start + 4))
         assert clips.numbers(reading.clip) == clips.numbers(alone)
         np.testing.assert_array_equal(reading.clip.valid, alone.valid)
-        # The resampler begins at other samples.
+        # The resampler begins at different samples.
         np.testing.assert_allclose(reading.clip.log_mel[alone.valid], alone.log_mel[alone.valid], atol=0.3)
         assert np.abs(reading.clip.log_mel - alone.log_mel)[alone.valid].mean() < 5e-3
     assert sorted(r.media['start'] for r in model.explained) == [0.5, 3.5, 6.5, 9.5, 11.5]
@@ -113,7 +116,7 @@ def test_a_short_video_is_one_padded_window(twenty):
 
 
 def test_gaps_are_said_and_the_rest_is_told(tmp_path):
-    """Picture for 14 s, sound for the first 5: the clips of seconds 8 to 12 and 12 to 14 hold none."""
+    """Video lasts 14 s, audio only the first 5: the clips of seconds 8 to 12 and 12 to 14 have no audio."""
     path = clips.encode(
         tmp_path / 'gap.mkv', clips.numbered(140), np.arange(140) / 10, clips.noise(5)[None], codec='pcm_s16le'
     )

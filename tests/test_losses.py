@@ -1,4 +1,4 @@
-"""Every part of the loss against a NumPy loop, for one label a clip and for several."""
+"""Tests every part of the loss against a NumPy loop, for one label per clip and for several."""
 
 import jax
 import numpy as np
@@ -118,7 +118,7 @@ def test_seen_is_what_the_frames_say_at_the_seconds_given(multi_label):
 
 
 def frame_logits(sharpness):
-    """[b t c], by a loop."""
+    """Returns the logits of the frames [b t c], computed by a loop."""
     frames = np.zeros((B, T, C))
     for b, t, c in np.ndindex(B, T, C):
         frames[b, t, c] = np.log(np.mean([np.exp(sharpness * x) for x in EVIDENCE[b, t, :, c]])) / sharpness

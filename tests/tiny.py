@@ -1,4 +1,4 @@
-"""A tiny network, batches for it and a quick compiler, for the tests of models/ and training/."""
+"""A tiny network, batches for it and a fixture for quick compilation, for the tests of models/ and training/."""
 
 from collections.abc import Callable
 
@@ -21,8 +21,9 @@ def quick_compile():
 
 
 def filled(build: Callable[[], nnx.Module]) -> nnx.Module:
-    """What `build` makes, each parameter and statistic drawn by NumPy: JAX would compile an initialiser for every
-    shape.
+    """Returns the module that `build` makes, with random NumPy values in each parameter and statistic.
+
+    JAX would compile an initialiser for every shape.
     """
     graphdef, state = nnx.split(nnx.eval_shape(build))
     rng = np.random.default_rng(0)
@@ -36,13 +37,16 @@ def filled(build: Callable[[], nnx.Module]) -> nnx.Module:
 
 
 def make_model(**options) -> models.Stan:
-    """A network of width 16 on a 2 x 2 grid of cells."""
+    """Returns a network of width 16 on a 2 x 2 grid of cells."""
     options = {'width': 16, 'heads': 2, 'hidden': 8, **options}
     return filled(lambda: models.build(CLASSES, axis_name=None, rngs=nnx.Rngs(0), **options))
 
 
 def make_batch(seed: int, clips: int, multi_label: bool = False) -> dict[str, np.ndarray]:
-    """A batch as data/pipeline.py makes it, less the host's part; the last segment of every third clip is padding."""
+    """Returns a batch as data/pipeline.py makes it, without the fields for the host.
+
+    The last segment of every third clip is padding.
+    """
     rng = np.random.default_rng(seed)
     valid = np.ones((clips, SEGMENTS), bool)
     valid[::3, -1] = False

@@ -1,4 +1,4 @@
-"""Trunks of one layer with published weights, for the tests of extraction, here and in workers."""
+"""Trunks of one layer with published weights, for the tests of extraction in this process and in workers."""
 
 import time
 import types
@@ -19,7 +19,7 @@ _EXTRACT = extract.make_record
 
 
 class Picture(nnx.Module):
-    """Patches of 8 pixels to 6 numbers each: a convolution, batch normalisation, ReLU."""
+    """Maps patches of 8 pixels to 6 values each by a convolution, batch normalisation and ReLU."""
 
     def __init__(self, *, axis_name, dtype, rngs):
         self.width = CELLS
@@ -31,7 +31,7 @@ class Picture(nnx.Module):
 
 
 class Sound(nnx.Module):
-    """The mean over frames to 5 numbers."""
+    """Maps the mean over mel frames to 5 values."""
 
     def __init__(self, bands, *, axis_name, dtype, rngs):
         self.width = SOUND
@@ -64,7 +64,7 @@ TRUNKS = {
 
 
 def register(patch=setattr):
-    """Adds the toys to the registry; `patch` as monkeypatch.setattr."""
+    """Adds the toy trunks to the registry; `patch` sets an attribute, as setattr and monkeypatch.setattr do."""
     modules = registry._modules()
     toys = types.SimpleNamespace(TRUNKS=TRUNKS)
     if not any(getattr(module, 'TRUNKS', None) is TRUNKS for module in modules):
@@ -72,7 +72,7 @@ def register(patch=setattr):
 
 
 def write_weights(path, modality, seed=0):
-    """Weights of a toy in the published format; returns them by our names."""
+    """Writes weights of a toy trunk in the published format; returns them by this package's names."""
     state = nnx.state(nnx.eval_shape(lambda: _built(modality)))
     rng = np.random.default_rng(seed)
 
@@ -87,7 +87,7 @@ def write_weights(path, modality, seed=0):
 
 
 def save(path, state):
-    """A toy's state in the published format."""
+    """Writes the state of a toy trunk in the published format."""
     reading.write_safetensors(path, match.export(state, PUBLISHED), {})
 
 
@@ -96,14 +96,14 @@ def _built(modality):
 
 
 def slow_record(data, job, spec):
-    """extract.make_record in twenty clips a second, in a worker that knows the toys."""
+    """Runs extract.make_record at no more than twenty clips a second, in a worker with the toy trunks registered."""
     register()
     time.sleep(0.05)
     return _EXTRACT(data, job, spec)
 
 
 def main():
-    """`data_prep.extract`, slowly and with the toys, as a program of its own."""
+    """Runs `data_prep.extract` slowly and with the toy trunks, as a program of its own."""
     from data_prep import cli
 
     register()

@@ -1,6 +1,4 @@
-"""Toy evidence and toy compared models, with their layers as NumPy functions in float64, for loops that know the
-answer.
-"""
+"""Toy evidence, toy compared models, and float64 NumPy versions of their layers for reference computations."""
 
 import jax
 import numpy as np
@@ -19,8 +17,10 @@ def make(kind: str):
 
 
 def evidence(seed: int = 0) -> Evidence:
-    """Four clips: one with padding at its end, one with a second unseen and a second unheard, one silent, one whole;
-    cells are missing from all but the last.
+    """Returns the evidence of four clips, in which cells are missing from all but the last clip.
+
+    The first clip has padding at its end, the second has one second without visual and one without audio evidence, the
+    third has no audio and the fourth is complete.
     """
     rng = np.random.default_rng(seed)
     units, cells = np.ones((B, 2, T), bool), rng.random((B, T, S)) < 0.7
@@ -33,7 +33,7 @@ def evidence(seed: int = 0) -> Evidence:
 
 
 def said(model, evidence: Evidence):
-    """Logits and out as NumPy arrays."""
+    """Returns logits and `out` as NumPy arrays."""
     return jax.tree.map(np.asarray, model.classify(evidence))
 
 
@@ -59,13 +59,13 @@ def sigmoid(x):
 
 
 def layer_norm(layer, x):
-    """Flax's epsilon is 1e-6."""
+    """Layer normalisation with Flax's epsilon of 1e-6."""
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
     return x * double(layer.scale) + double(layer.bias)
 
 
 def attend(layer, queries, keys):
-    """nnx.MultiHeadAttention of queries [q d] on keys [k d], all of which are there."""
+    """nnx.MultiHeadAttention of queries [q d] on keys [k d], without a mask."""
     parts = [np.einsum('nd,dhe->nhe', x, double(part.kernel)) + double(part.bias)
              for part, x in ((layer.query, queries), (layer.key, keys), (layer.value, keys))]  # fmt: skip
     q, k, v = parts

@@ -1,4 +1,4 @@
-"""Starts a test's own file twice, as the two processes of one run; used by the tests of several modules."""
+"""Starts a test's own file twice, as the two processes of one run, for several test modules."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def run_pair(script: str, *arguments: str) -> list[str]:
-    """Runs `python script PROCESS PORT *arguments` for both; returns what they print. Fails if one does."""
+    """Runs `python script PROCESS PORT *arguments` for both processes and returns their outputs; fails if one fails."""
     with socket.socket() as probe:
         probe.bind(('localhost', 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Files of weights for the tests of stattn_jax/weights/, put together byte by byte."""
+"""Weight files that are assembled byte by byte, for the tests of stattn_jax/weights/."""
 
 import io
 import os
@@ -20,7 +20,7 @@ class Ops(bytes):
 
 
 def ops(value) -> Ops:
-    """The instructions that make a value, in protocol 2."""
+    """Returns the instructions of protocol 2 that make a value."""
     if isinstance(value, Ops):
         return value
     if isinstance(value, dict):
@@ -77,7 +77,7 @@ def read(folder, content, ending='.pth'):
 
 
 def fails(folder, content, *words, ending='.pth'):
-    """The file is refused in one line that names it and has these words."""
+    """Asserts that reading the file raises a one-line error that names the file and contains these words."""
     with pytest.raises(WeightsError) as caught:
         read(folder, content, ending)
     line = str(caught.value)
@@ -86,7 +86,7 @@ def fails(folder, content, *words, ending='.pth'):
 
 
 class Evil:
-    """Runs a command where it is unpickled."""
+    """Runs a command when it is unpickled."""
 
     def __init__(self, command):
         self.command = command

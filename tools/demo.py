@@ -1,5 +1,6 @@
-"""The demo: the README's commands one after the other, then a table of what came out. `make demo [VIDEO=clip.mp4]
-[SEED=0]`.
+"""Runs the README's commands one after the other, then prints a table of results.
+
+Usage: `make demo [VIDEO=clip.mp4] [SEED=0]`.
 """
 
 import argparse

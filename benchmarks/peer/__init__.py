@@ -1,3 +1,1 @@
-"""The network and its training step written in PyTorch, to race against: `python -m benchmarks.peer --help`. Read
-next: __main__.py.
-"""
+"""The network and its training step in PyTorch, for timing comparisons: `python -m benchmarks.peer --help`."""

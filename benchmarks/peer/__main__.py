@@ -1,12 +1,12 @@
-"""Ours against the same network and training step in PyTorch: `python -m benchmarks.peer --config=configs/vggsound.py
-[--compile] [--out=FILE.json]`.
+"""Benchmarks the JAX network and training step against the same ones in PyTorch.
 
-Both get the same weights; what they return is compared first, and nothing is timed if it differs. Then rounds of all
-sides alternate in one process, on one device, with as many threads on each side, on the same made-up clips. --layers
-prints instead each distinct convolution of the frame trunk by itself. Needs JAX, Flax, optax and torch (pip install
-torch) alone; computes where JAX does: JAX_PLATFORMS=cpu keeps both
-off an accelerator. Exit codes: 0 done; 1 the outputs differ; 2 wrong use. Read next: compare.py, race.py, layers.py,
-network.py.
+  python -m benchmarks.peer --config=configs/vggsound.py [--compile] [--out=FILE.json]
+
+Both get the same weights. Their outputs are compared first, and nothing is timed if they differ. Then all variants
+alternate in rounds of one process, on one device, with the same number of threads and the same random clips. --layers
+prints instead each distinct convolution of the frame trunk by itself. Needs only JAX, Flax, optax and torch (pip
+install torch); computes where JAX does: JAX_PLATFORMS=cpu keeps both off an accelerator. Exit codes: 0 done; 1 the
+outputs differ; 2 wrong use.
 """
 
 import datetime
@@ -26,7 +26,7 @@ MODES = ('train', 'forward')
 
 
 def make_flags(argv: list[str]) -> flags.FlagValues:
-    """The command's flags, not yet parsed."""
+    """Returns the command's flags, not yet parsed."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
@@ -50,7 +50,7 @@ def make_flags(argv: list[str]) -> flags.FlagValues:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses flags, compares, times, prints, writes JSON, and returns the exit code."""
-    # Two frameworks share an accelerator's memory; JAX would take most of it at once.
+    # Two frameworks share an accelerator's memory, and by default JAX would preallocate most of it.
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
     return command.run(argv, __doc__, make_flags, _main, {ValueError: 2})
 
@@ -63,7 +63,7 @@ def _main(values: flags.FlagValues) -> int:
 
 
 def _ready(values) -> tuple[str, int]:
-    """The device that both compute on, and the threads of each; torch is set to them."""
+    """Returns the device that both compute on and the number of threads of each, and configures torch accordingly."""
     for mode in values.modes:
         if mode not in MODES:
             raise command.RunError(f'--modes has {mode!r}; expected some of {", ".join(MODES)}')
@@ -71,7 +71,7 @@ def _ready(values) -> tuple[str, int]:
         import torch
     except ImportError:
         raise command.RunError('torch, which the peer is written in, is not installed; pip install torch') from None
-    from benchmarks.peer import network, race  # here, not above: they import torch
+    from benchmarks.peer import network, race  # imported here because they import torch
 
     network.check(values.config)
     backend = jax.default_backend()
@@ -82,13 +82,13 @@ def _ready(values) -> tuple[str, int]:
         )
     threads = race.threads_of_xla()
     torch.set_num_threads(threads)
-    # What XLA does with float32 products on tensor cores by default.
+    # This equals XLA's default for float32 products on tensor cores.
     torch.set_float32_matmul_precision('high')
     return ('cuda' if backend == 'gpu' else 'cpu'), threads
 
 
 def _measure(values, device: str, threads: int) -> dict:
-    """Compares, times and prints; what --out holds."""
+    """Compares, times and prints; returns the content of --out."""
     import torch
 
     from benchmarks.peer import compare, layers, race

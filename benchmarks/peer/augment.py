@@ -1,6 +1,4 @@
-"""The augmentations of stattn_jax/training/augment.py in PyTorch, on the device, by its own random numbers. Read
-next: step.py.
-"""
+"""The augmentations of stattn_jax/training/augment.py in PyTorch, on the device, with PyTorch's random numbers."""
 
 import torch
 
@@ -8,7 +6,7 @@ from stattn_jax.training.augment import Augment
 
 
 def frames(x: torch.Tensor, size: int, aug: Augment) -> torch.Tensor:
-    """x [b t H W 3] in 0..1 -> [b t size size 3]: one random crop, flip and colour shift a clip."""
+    """Applies one random crop, flip and colour shift per clip: [b t H W 3] in 0..1 -> [b t size size 3]."""
     b, _, height, width, _ = x.shape
 
     def uniform(low, high, *shape):
@@ -29,7 +27,7 @@ def frames(x: torch.Tensor, size: int, aug: Augment) -> torch.Tensor:
 
 
 def resize(x: torch.Tensor, size: int) -> torch.Tensor:
-    """The whole frame at `size`: [b t H W 3] -> [b t size size 3]."""
+    """Resizes whole frames to `size`: [b t H W 3] -> [b t size size 3]."""
     if x.shape[2] == size:
         return x
     none, all_ = torch.zeros(1, device=x.device), torch.ones(1, device=x.device)
@@ -38,7 +36,7 @@ def resize(x: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def mel(x: torch.Tensor, aug: Augment) -> torch.Tensor:
-    """One band mask and one frame mask a segment of x [b t f k], filled with the clip's mean."""
+    """Applies one band mask and one frame mask per segment of x [b t f k], filled with the clip's mean."""
     b, t, f, k = x.shape
     keep = torch.ones(b, t, f, k, dtype=torch.bool, device=x.device)
     if aug.mel_bands:
@@ -58,7 +56,7 @@ def resample(low: torch.Tensor, scale: torch.Tensor, source: int, target: int) -
 
 
 def _stripe(shape, size, widest, device):
-    """False on a stripe of random width 0..widest at a random place: [*shape size]."""
+    """Returns a mask [*shape size] that is False on a stripe of random width 0..widest at a random place."""
     width = torch.randint(0, widest + 1, shape, device=device)
     first = (torch.rand(shape, device=device) * (size - width + 1)).floor().long()
     at = torch.arange(size, device=device)

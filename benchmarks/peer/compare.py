@@ -1,6 +1,6 @@
-"""Whether ours and the peer are the same network and the same training step, by what they return for the same clips.
+"""Checks that the JAX and PyTorch versions are the same network and training step, by their outputs for equal clips.
 
-Both hold the same weights, disturbed so that no bias is zero and no scale one, and do not augment. Read next: race.py.
+Both hold the same weights, perturbed so that no bias is zero and no scale is one, and do not augment.
 """
 
 import copy
@@ -16,22 +16,23 @@ from stattn_jax import assemble
 from stattn_jax.benchmark import model
 from stattn_jax.training import step as our_step
 
-# Largest relative difference, of all that is returned but the norm of the gradients, and of that norm. What bfloat16
-# rounds differs between any two compilers; that the work is the same is shown in float32.
+# Largest relative difference of the outputs except the gradient norm, and of the gradient norm. bfloat16 rounding
+# differs between any two compilers; the comparison in float32 shows that the work is the same.
 TOLERANCES = {'float32': (1e-4, 1e-3), 'bfloat16': (0.1, 0.2)}
-# Clips compared: enough for each to meet every other of `loss.negatives`.
+# Least number of clips compared; made_batch adds clips if `loss.negatives` needs more.
 CLIPS = 4
 
 
 class DifferentError(Exception):
-    """The two sides do not return the same; the message is one line."""
+    """The outputs of the two versions differ; the message is one line."""
 
 
 def same(
     config: ml_collections.ConfigDict, data: model.Data, *, device: str = 'cpu', channels_last: bool = True
 ) -> dict[str, dict[str, float]]:
-    """Relative differences by dtype and name, in float32 and in the dtype of the config; raises DifferentError
-    where they are too large.
+    """Returns relative differences by dtype and name; raises DifferentError if they are too large.
+
+    The comparison is made in float32 and in the dtype of the config.
     """
     network.check(config)
     found = {}
@@ -47,21 +48,22 @@ def same(
 
 
 def plain(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config without augmentation."""
+    """Returns the config without augmentation."""
     config = copy.deepcopy(config)
     config.augment.update({'crop': 1.0, 'flip': 0.0, 'colour': 0.0, 'mel_bands': 0, 'mel_frames': 0})
     return config
 
 
 def shape_of(config: ml_collections.ConfigDict, data: model.Data) -> assemble.Shape:
-    """What the network must know of made-up clips."""
+    """Returns the shape information that the network needs, for random clips."""
     side = config.model.frame_size
     return assemble.Shape(data.classes, (3, 1), (side, side))
 
 
 def disturbed(state: dict[str, Any]) -> dict[str, Any]:
-    """The state with other weights: kernels by a tenth, vectors (whose variances must stay positive) upwards by up
-    to a fifth.
+    """Returns the state with perturbed weights.
+
+    Kernels change by about a tenth; vectors, among them variances that must stay positive, grow by up to 0.2.
     """
     rng = np.random.default_rng(0)
 
@@ -74,7 +76,7 @@ def disturbed(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def made_batch(config: ml_collections.ConfigDict, data: model.Data) -> dict[str, np.ndarray]:
-    """Clips of noise of which some lack their last segment."""
+    """Returns clips of noise, some of which lack their last segment."""
     batch = model.made_batch(config, data, max(CLIPS, config.loss.negatives + 1))
     if data.segments > 1:
         batch['valid'][::3, -1] = False
@@ -82,12 +84,12 @@ def made_batch(config: ml_collections.ConfigDict, data: model.Data) -> dict[str,
 
 
 def ours(config: ml_collections.ConfigDict, data: model.Data, state: dict[str, Any]) -> dict[str, np.ndarray]:
-    """What ours returns: logits, and what a training step reports."""
+    """Returns the outputs of the JAX version: logits, and the metrics of a training step."""
     graphdef, _, optimiser, _ = assemble.make_state(config, shape_of(config, data), None, abstract=True)
     batch = made_batch(config, data)
     train = jax.jit(assemble.make_step(config, graphdef, optimiser, binary=config.loss.binary, axis=None))
     forward = jax.jit(lambda s, b: our_step.forward(graphdef, s, b, frame_size=config.model.frame_size)[0])
-    # Tensor cores round float32 to ten bits unless told otherwise.
+    # By default tensor cores round float32 to ten bits.
     with jax.default_matmul_precision('highest'):
         logits, (_, metrics) = forward(state, batch), train(state, batch)
     metrics = {name.removeprefix('train/'): np.asarray(x, np.float64) for name, x in metrics.items()}
@@ -97,7 +99,7 @@ def ours(config: ml_collections.ConfigDict, data: model.Data, state: dict[str, A
 def theirs(
     config: ml_collections.ConfigDict, data: model.Data, peer: network.Stan, device: str
 ) -> dict[str, np.ndarray]:
-    """What the peer returns of the same names; it has made a step afterwards."""
+    """Returns the outputs of the PyTorch version under the same names; its weights have made a step afterwards."""
     batch = step.place(made_batch(config, data), device)
     allowed = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     torch.backends.cudnn.allow_tf32 = False
@@ -112,8 +114,9 @@ def theirs(
 
 
 def differences(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, float]:
-    """The largest difference of each thing that the peer returns, over the largest value of ours; inf where ours
-    has no such thing.
+    """Returns the largest difference of each output of the peer, divided by the largest value of ours.
+
+    inf for an output that ours does not have.
     """
     return {
         name: float(np.abs(x - ours[name]).max() / max(np.abs(ours[name]).max(), 1e-6)) if name in ours else np.inf
@@ -122,7 +125,7 @@ def differences(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> d
 
 
 def check(found: dict[str, float], dtype: str) -> None:
-    """Raises DifferentError for differences beyond the tolerance of the dtype, and for those that are not numbers."""
+    """Raises DifferentError for differences beyond the tolerance of the dtype, and for NaN."""
     outputs, gradients = TOLERANCES[dtype]
     wrong = {
         name: value

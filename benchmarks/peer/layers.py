@@ -1,6 +1,6 @@
-"""Each distinct convolution of the frame trunk by itself: the forward pass and both gradients, ours against theirs.
+"""Times each distinct convolution of the frame trunk: the forward pass and both gradients, in JAX and in PyTorch.
 
-Ours is the layer that stands at the same place of our trunk, whatever it is made of. Read next: network.py.
+The JAX side is the layer at the same place of the JAX trunk, whatever its implementation.
 """
 
 import functools
@@ -23,8 +23,9 @@ PARTS = ('forward', 'by input', 'by kernel')
 
 
 class Layer(NamedTuple):
-    """A distinct convolution: where it stands first, how often there are such, what it is, its input [b i h w] and
-    output [b o h w].
+    """A distinct convolution: the name of its first occurrence, the number of occurrences, its kind, and its shapes.
+
+    input [b i h w], output [b o h w].
     """
 
     name: str
@@ -35,7 +36,7 @@ class Layer(NamedTuple):
 
 
 def find(trunk: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
-    """The distinct convolutions of a trunk for frames [b 3 H W], in the order of the network."""
+    """Returns the distinct convolutions of a trunk for frames [b 3 H W], in the order of the network."""
     found = {}
 
     def note(conv, inputs, output, name):
@@ -49,7 +50,7 @@ def find(trunk: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
         for name, module in trunk.named_modules()
         if isinstance(module, nn.Conv2d)
     ]
-    # Shapes alone: the meta device computes nothing.
+    # Only the shapes are needed; the meta device computes nothing.
     with torch.inference_mode():
         trunk.to('meta').eval()(torch.zeros(shape, device='meta'))
     for hook in hooks:
@@ -66,8 +67,9 @@ def measure(
     device: str,
     channels_last: bool,
 ) -> list[dict[str, Any]]:
-    """A row a layer: seconds of every part on both sides, and their ratio; the first layer has no gradient by its
-    input.
+    """Returns one row per layer: seconds of every part on both sides, and their ratio.
+
+    The first layer has no gradient by its input.
     """
     side = config.model.frame_size
     shape = (batch * data.segments, 3, side, side)
@@ -104,7 +106,7 @@ def measure(
 def our_parts(
     trunk: nnx.Module, params: Any, name: str, x: np.ndarray, g: np.ndarray, dtype: str
 ) -> dict[str, Callable]:
-    """The parts of the layer called `name` of our trunk, each a program of its own."""
+    """Returns the parts of the layer called `name` of the JAX trunk, each compiled as a separate program."""
     layer = trunk
     for key in name.split('.'):
         layer, params = (layer[int(key)], params[int(key)]) if key.isdigit() else (getattr(layer, key), params[key])
@@ -127,7 +129,7 @@ def our_parts(
 def their_parts(
     conv: nn.Module, x: np.ndarray, g: np.ndarray, dtype: torch.dtype, device: str, channels_last: bool
 ) -> dict[str, Callable]:
-    """The parts of a layer of the peer; the gradients walk back a graph that is kept."""
+    """Returns the parts of a layer of the peer; the gradients go back through one retained graph."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     conv = conv.to(dtype)
     x, g = (torch.from_numpy(array).to(device, dtype, memory_format=layout) for array in (x, g))
@@ -145,8 +147,9 @@ def their_parts(
 
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
-    """The table: milliseconds of ours and theirs and their ratio, for every part; then the trunk's sum, each layer
-    as often as it stands there.
+    """Returns the table: milliseconds of both sides and their ratio for every part, and the sums over the trunk.
+
+    The sums count each layer as often as it occurs.
     """
     heads = ''.join(f'{part + ": ours":>18}{"theirs":>9}{"ratio":>7}' for part in PARTS)
     told = [f'{"layer":28}{"times":>6}  {"kernel":8}{"input":18}{heads}']

@@ -1,4 +1,4 @@
-"""The parts of the loss in PyTorch; what each is for stands in stattn_jax/training/losses.py. Read next: step.py."""
+"""The parts of the loss in PyTorch; stattn_jax/training/losses.py documents the purpose of each."""
 
 import math
 
@@ -17,7 +17,7 @@ def parts(
     valid: torch.Tensor,
     loss: Loss,
 ) -> dict[str, torch.Tensor]:
-    """Each part that has a weight, averaged over the clips; labels multi-hot [b c], valid bool [b t]."""
+    """Returns each part that has a weight, averaged over the clips; labels multi-hot [b c], valid bool [b t]."""
     said = alone if loss.binary else path
     found = {'main': classify(logits, labels, loss)}
     if loss.audio:
@@ -42,7 +42,10 @@ def foreign_parts(
     valid: torch.Tensor,
     loss: Loss,
 ) -> dict[str, torch.Tensor]:
-    """`match` and `swap`: the pictures against their own sound and that of `negatives` other clips."""
+    """Returns `match` and `swap`: the pictures with their own sound and with mismatched audio.
+
+    The mismatched audio is that of `negatives` other clips.
+    """
     found = {}
     if loss.match:
         keys = network.space.keys(out['cells']) if network.detach_evidence else out['keys']
@@ -60,7 +63,7 @@ def foreign_parts(
 
 
 def classify(logits: torch.Tensor, labels: torch.Tensor, loss: Loss) -> torch.Tensor:
-    """Cross-entropy, or the sum of binary cross-entropies where each class is a yes or no of its own."""
+    """Cross-entropy, or the sum of binary cross-entropies where each class has an independent sigmoid."""
     if loss.binary:
         targets = labels * (1 - loss.smoothing) + 0.5 * loss.smoothing
         return functional.binary_cross_entropy_with_logits(logits, targets, reduction='none').sum(-1).mean()
@@ -68,18 +71,18 @@ def classify(logits: torch.Tensor, labels: torch.Tensor, loss: Loss) -> torch.Te
 
 
 def path(network: Stan, out: dict[str, torch.Tensor], modality: int) -> torch.Tensor:
-    """What one modality contributes to each logit: [b c]."""
+    """Returns the contribution of one modality to each logit: [b c]."""
     return (out['beta'][:, modality] * out['segment_scores'][:, modality]).sum(1)
 
 
 def alone(network: Stan, out: dict[str, torch.Tensor], modality: int) -> torch.Tensor:
-    """The logits without the other modality: [b c]."""
+    """Returns the logits without the other modality: [b c]."""
     weights = torch.softmax(out['time_logits'][:, modality], dim=1)
     return network.bias + (weights * out['segment_scores'][:, modality]).sum(1)
 
 
 def heard(out: dict[str, torch.Tensor], valid: torch.Tensor) -> torch.Tensor:
-    """When each class is heard, as the sound alone says, without gradient: [b t c]."""
+    """Returns when each class is heard, according to the audio alone, as weights without gradient: [b t c]."""
     scores = out['segment_scores'][:, 1].detach().masked_fill(~valid[..., None], -torch.inf)
     return torch.softmax(scores, dim=1)
 
@@ -92,8 +95,9 @@ def cells(
     valid: torch.Tensor,
     loss: Loss,
 ) -> torch.Tensor:
-    """Classification of single frames by their cells' evidence [b t s c], at the seconds when the label is heard:
-    [b].
+    """Returns the loss of classifying single frames by their cells' evidence [b t s c]: [b].
+
+    The frames are weighted by the times at which the label is heard.
     """
     sharpness = loss.cells_sharpness
     frame = (torch.logsumexp(evidence * sharpness, dim=2) - math.log(evidence.shape[2])) / sharpness
@@ -110,7 +114,7 @@ def undecided(logits: torch.Tensor) -> torch.Tensor:
 
 
 def mean_scores(out: dict[str, torch.Tensor], valid: torch.Tensor) -> torch.Tensor:
-    """The batch's mean score of a cell and of a sound segment, per class, without gradient: [m c]."""
+    """Returns the batch's mean score of a cell and of a sound segment, per class, without gradient: [m c]."""
     there = valid.float()
     sums = torch.einsum('bmtc,bt->mc', out['segment_scores'].detach(), there)
     counts = torch.stack([(there * out['alpha'].detach().sum(-1).mean(-1)).sum(), there.sum()])

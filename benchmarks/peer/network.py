@@ -1,9 +1,7 @@
-"""Stan in PyTorch: the network of stattn_jax/models/stan.py, its parts under the same names. Read next: weights.py,
-losses.py.
+"""STAN in PyTorch: the network of stattn_jax/models/stan.py, with the same parameter names.
 
-Trunks run under autocast where their dtype is bfloat16, attention and head in float32. What our compiler would find by
-itself is
-written out: keys are projected once for all sounds that ask them.
+Trunks run under autocast where their dtype is bfloat16, attention and head in float32. An optimisation that XLA finds
+by itself is written out: keys are projected once for all sounds that are matched with them.
 """
 
 import math
@@ -16,7 +14,7 @@ from torch.nn import functional
 from benchmarks.peer import trunks
 from stattn_jax.models.trunks.registry import MEL_MEAN, MEL_STD, RGB_MEAN, RGB_STD
 
-# What the peer does not have, by config field, with the value that asks for nothing of it.
+# Config fields of features that the peer lacks, with the value that turns each feature off.
 PLAIN = {
     'model.kind': 'stan',
     'model.uniform_space': False,
@@ -33,7 +31,7 @@ PLAIN = {
 
 
 class SpatialAttention(nn.Module):
-    """Softmax over the cells and a null cell of the sound's cosine match with each."""
+    """Softmax over the cells and a null cell of the sound's cosine similarity with each."""
 
     def __init__(self, visual: int, audio: int, *, heads: int, head_width: int):
         super().__init__()
@@ -44,11 +42,11 @@ class SpatialAttention(nn.Module):
         self.log_scale = nn.Parameter(torch.full((heads,), math.log(8.0)))
 
     def keys(self, cells: torch.Tensor) -> torch.Tensor:
-        """The cells' [b t s d] unit keys [b t s n e]."""
+        """Returns the unit keys [b t s n e] of cells [b t s d]."""
         return unit(self.key(cells).unflatten(-1, self.shape))
 
     def forward(self, keys: torch.Tensor, audio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Alpha [b t n s] and null [b t n], which sum to 1, for sounds [b t d]."""
+        """Returns alpha [b t n s] and null [b t n], which sum to 1, for sounds [b t d]."""
         q = unit(self.query(audio).unflatten(-1, self.shape))
         null = torch.einsum('btne,ne->btn', q, unit(self.null_key))
         logits = torch.cat([torch.einsum('btne,btsne->btns', q, keys), null[..., None]], dim=-1)
@@ -57,7 +55,7 @@ class SpatialAttention(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """The logits over (modality, segment) of every class, from the segment's picture and sound."""
+    """Computes the logits over (modality, segment) of every class, from the segment's picture and sound."""
 
     def __init__(self, visual: int, audio: int, classes: int, *, hidden: int):
         super().__init__()
@@ -79,7 +77,7 @@ class TemporalAttention(nn.Module):
 
 
 class Stan(nn.Module):
-    """Frames and log-mel of a clip's segments to class logits, with what the losses need of their attention."""
+    """Maps frames and log-mel of a clip's segments to class logits, and returns the attention that the losses need."""
 
     def __init__(
         self,
@@ -127,7 +125,7 @@ class Stan(nn.Module):
     def decide(
         self, cells: torch.Tensor, audio: torch.Tensor, valid: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Logits [b c] and out from cells [b t s d'] and sound [b t d]."""
+        """Returns logits [b c] and out from cells [b t s d'] and sound [b t d]."""
         values = self.value(cells)
         keys = self.space.keys(cells.detach() if self.detach_evidence else cells)
         out = {'cells': cells, 'audio': audio, 'values': values, 'keys': keys}
@@ -137,7 +135,10 @@ class Stan(nn.Module):
     def attend(
         self, keys: torch.Tensor, values: torch.Tensor, audio: torch.Tensor, valid: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Where and when, for the sound of the same clips or of others: alpha, time_logits, beta, segment_scores."""
+        """Attends in space and time, with the sound of the same clips or of others.
+
+        Returns alpha, time_logits, beta and segment_scores.
+        """
         head = self.visual_head
         if self.detach_evidence:
             head, values = head.detach(), values.detach()
@@ -149,29 +150,29 @@ class Stan(nn.Module):
         return {'alpha': alpha, 'time_logits': logits, 'beta': beta, 'segment_scores': scores}
 
     def match(self, keys: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
-        """Log-odds that something in the segment's picture makes its sound: [b t], head mean."""
+        """Log-odds that something in the segment's picture makes its sound: [b t], averaged over heads."""
         return log_odds(*self.space(keys, audio))
 
 
 def log_odds(alpha: torch.Tensor, null: torch.Tensor) -> torch.Tensor:
-    """Of the weight of all cells against the null cell's, head mean: [b t]."""
+    """Log-odds of the weight of all cells against the null cell's, averaged over heads: [b t]."""
     return (alpha.sum(-1).clamp(min=1e-6).log() - null.clamp(min=1e-6).log()).mean(-1)
 
 
 def unit(x: torch.Tensor) -> torch.Tensor:
-    """x [... e] at length 1."""
+    """Returns x [... e] scaled to length 1."""
     return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6)
 
 
 def build(config: ml_collections.ConfigDict, classes: int, *, channels_last: bool = True) -> Stan:
-    """The network of cfg.model; its weights come from weights.copy. Raises ValueError as `check` does."""
+    """Builds the network of cfg.model, whose weights weights.copy sets. Raises ValueError as `check` does."""
     check(config)
     names = ('visual', 'audio', 'width', 'heads', 'hidden', 'detach_evidence', 'dtype')
     return Stan(classes, **{name: config.model[name] for name in names}, channels_last=channels_last)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for a config that asks for something that the peer does not have."""
+    """Raises ValueError for a config that uses a feature that the peer lacks."""
     for field, plain in PLAIN.items():
         group, name = field.split('.')
         if (given := config[group][name]) != plain:

@@ -1,9 +1,8 @@
-"""Ours and the peers in alternating rounds of one process: seconds a call, their ratio, memory. Read next: layers.py.
+"""Times the JAX and PyTorch versions in alternating rounds of one process: seconds per call, their ratio, memory.
 
-Every side holds the same weights and the same made-up batch, which lies on the device. A round is some calls of one
-side in a row, the
-device waited for at its end. Bytes: of ours what its program holds at once by XLA's account, of the peers the peak that
-PyTorch allocated.
+Every side holds the same weights and the same random batch, which lies on the device. A round is some calls of one side
+in a row, with a wait for the device at its end. Bytes: for JAX the memory that XLA reports for the program, for PyTorch
+the peak that it allocated.
 """
 
 import os
@@ -22,14 +21,16 @@ from stattn_jax import assemble
 from stattn_jax.benchmark import model
 from stattn_jax.runtime import parallel
 
-# Seconds before a round: PyTorch's OpenMP threads wait for more work with the processor busy, which would be counted to
-# the next side.
+# Seconds to wait before a round: PyTorch's OpenMP threads keep spinning while they wait for more work, which would slow
+# down the next side.
 _SETTLE = 0.1
 
 
 class Side(NamedTuple):
-    """A contestant: its call, how to wait for what the call gave, seconds until the first call was done, bytes on
-    the device if known.
+    """One version to time.
+
+    call: the call; wait: waits for the result of the call; first_seconds: until the first call was done; bytes: on the
+    device, if known.
     """
 
     call: Callable[[], Any]
@@ -39,7 +40,7 @@ class Side(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How to time: alternating rounds, calls in each, untimed calls before."""
+    """How to time: the number of alternating rounds, calls in each, and untimed calls before."""
 
     rounds: int
     calls: int
@@ -47,12 +48,12 @@ class Plan(NamedTuple):
 
 
 def threads_of_xla() -> int:
-    """How many threads XLA's CPU backend computes with: $NPROC, or the processors that this process may use."""
+    """Number of threads of XLA's CPU backend: $NPROC, or the processors that this process may use."""
     return int(os.environ.get('NPROC') or len(os.sched_getaffinity(0)))
 
 
 def our_side(config: ml_collections.ConfigDict, data: model.Data, mode: str, batch: int) -> Side:
-    """Ours, compiled, on one device."""
+    """Returns the JAX version, compiled, on one device."""
     strategy = parallel.make_strategy('jit', jax.devices()[:1])
     made = model.build(config, data, model.Case(mode, 'jit', config.model.dtype, batch), strategy)
     memory = made.compiled.program.memory_analysis()
@@ -75,7 +76,10 @@ def their_side(
     channels_last: bool,
     compiled: bool,
 ) -> Side:
-    """The peer, eager or by torch.compile; the bytes are PyTorch's own peak over a call, on CUDA alone."""
+    """Returns the PyTorch version, eager or by torch.compile.
+
+    The bytes are PyTorch's own peak over a call, on CUDA only.
+    """
     cuda = device == 'cuda'
     before = torch.cuda.memory_allocated() if cuda else 0
     torch.manual_seed(config.seed)
@@ -102,7 +106,7 @@ def their_side(
 
 
 def run(sides: dict[str, Side], plan: Plan) -> dict[str, list[float]]:
-    """Seconds of a call of each side in each round."""
+    """Returns seconds per call of each side in each round."""
     for side in sides.values():
         for _ in range(plan.warmup):
             side.wait(side.call())
@@ -122,7 +126,7 @@ def run(sides: dict[str, Side], plan: Plan) -> dict[str, list[float]]:
 
 
 def row(mode: str, batch: int, sides: dict[str, Side], seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """A race as JSON types: for every side its seconds, and for every peer the ratio ours/theirs, round by round."""
+    """Returns the timings as JSON types: seconds of every side, and for every peer the ratio ours/theirs by round."""
     told = {
         name: {
             'seconds': quartiles(seconds[name]),
@@ -137,13 +141,13 @@ def row(mode: str, batch: int, sides: dict[str, Side], seconds: dict[str, list[f
 
 
 def quartiles(values) -> dict[str, float]:
-    """The median, the quartiles around it, and the smallest."""
+    """Returns the median, the lower and upper quartile, and the minimum."""
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
     return {'median': float(median), 'low': float(low), 'high': float(high), 'least': float(np.min(values))}
 
 
 def lines(row: dict[str, Any]) -> list[str]:
-    """A race in words, a line a side."""
+    """Returns the timings as text, one line per side."""
     told = []
     for name, side in row['sides'].items():
         ms = {key: value * 1e3 for key, value in side['seconds'].items()}

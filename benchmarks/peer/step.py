@@ -1,7 +1,7 @@
-"""The training step and the forward pass in PyTorch, uint8 frames in. Read next: race.py.
+"""The training step and the forward pass in PyTorch, on uint8 frames.
 
-The same augmentation, loss parts, clipping, optimiser and running scores as stattn_jax/training/step.py. The norms of
-parameters and updates, which ours reports beside that of the gradients, are left out.
+They have the same augmentation, loss parts, clipping, optimiser and running scores as stattn_jax/training/step.py. The
+norms of parameters and updates, which the JAX step reports besides that of the gradients, are left out.
 """
 
 import math
@@ -21,12 +21,12 @@ Batch = dict[str, torch.Tensor]
 
 
 def place(batch: dict[str, np.ndarray], device: str) -> Batch:
-    """A batch of data/pipeline.py, or a made-up one, on the device."""
+    """Places a batch of data/pipeline.py, or a random one, on the device."""
     return {name: torch.from_numpy(x).to(device) for name, x in batch.items()}
 
 
 class Trainer:
-    """`trainer(batch) -> {'loss': scalar, ...}` is one update of the network; scalars stay on the device."""
+    """`trainer(batch) -> {'loss': scalar, ...}` makes one update of the network; scalars stay on the device."""
 
     def __init__(self, network: Stan, config: ml_collections.ConfigDict, *, compiled: bool = False):
         self.network = network.train()
@@ -39,7 +39,7 @@ class Trainer:
         self._objective = torch.compile(self.objective, dynamic=False) if compiled else self.objective
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """One update on `batch`: the loss, its parts as loss_NAME, top1 and l2_grads (before clipping)."""
+        """Makes one update; returns the loss, its parts as loss_NAME, top1 and l2_grads (before clipping)."""
         total, metrics, scores = self._objective(batch)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
@@ -51,7 +51,7 @@ class Trainer:
         return metrics | {'l2_grads': norm}
 
     def objective(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
-        """The loss, what is reported of it, and the batch's mean scores [m c]."""
+        """Returns the loss, its metrics, and the batch's mean scores [m c]."""
         frames = augment.frames(batch['frames'].float() / 255, self.frame_size, self.augment)
         log_mel = augment.mel(batch['log_mel'].float(), self.augment)
         labels, valid = batch['labels'], batch['valid']
@@ -64,7 +64,7 @@ class Trainer:
 
 
 def make_forward(network: Stan, config: ml_collections.ConfigDict, *, compiled: bool = False) -> Callable:
-    """`forward(batch) -> logits [b c]` of the network as it is used, without augmentation."""
+    """Returns `forward(batch) -> logits [b c]` of the network in evaluation mode, without augmentation."""
     network.eval()
 
     def logits(batch):
@@ -81,7 +81,7 @@ def make_forward(network: Stan, config: ml_collections.ConfigDict, *, compiled: 
 
 
 def make_optimiser(network: nn.Module, config: ml_collections.ConfigDict) -> torch.optim.AdamW:
-    """AdamW in its fused form; only parameters of two or more axes decay."""
+    """Returns fused AdamW; only parameters of two or more axes decay."""
     parameters = list(network.parameters())
     groups = [
         {'params': [x for x in parameters if x.ndim > 1], 'weight_decay': config.optim.weight_decay},
@@ -91,7 +91,7 @@ def make_optimiser(network: nn.Module, config: ml_collections.ConfigDict) -> tor
 
 
 def make_schedule(config: ml_collections.ConfigDict) -> Callable[[int], float]:
-    """The share of config.optim.lr at a step: linear from 0 over the warm-up, then cosine to 0."""
+    """Returns the factor of config.optim.lr at a step: linear from 0 over the warm-up, then cosine to 0."""
     warmup = config.optim.warmup_steps
     total = max(config.train.steps, warmup + 1)
 

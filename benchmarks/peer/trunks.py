@@ -1,4 +1,4 @@
-"""The frame and log-mel trunks of stattn_jax/models in PyTorch, under the same names. Read next: network.py."""
+"""The frame and log-mel trunks of stattn_jax/models in PyTorch, with the same parameter names."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ AUDIO_SIZES = ((1, 24, 8, 4), (24, 48, 3, 2), (48, 96, 3, 2))
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution that pads as Flax's SAME: what the stride leaves over, the larger half behind."""
+    """A convolution with the padding of Flax's SAME, which puts the larger half at the end."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[b i H W] -> [b o ceil(H/stride) ceil(W/stride)]."""
@@ -23,18 +23,21 @@ class SameConv2d(nn.Conv2d):
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after `size` pixels so that ceil(size/stride) come out."""
+    """Returns the zeros before and after `size` pixels that make the output ceil(size/stride)."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
 def norm(width: int) -> nn.BatchNorm2d:
-    """Flax's momentum 0.9 is PyTorch's 0.1. The running variance is PyTorch's own, n/(n-1) of what Flax keeps."""
+    """Batch normalisation; Flax's momentum 0.9 is PyTorch's 0.1.
+
+    The running variance is PyTorch's own, n/(n-1) times that of Flax.
+    """
     return nn.BatchNorm2d(width, eps=1e-5, momentum=0.1)
 
 
 class Convolutions(nn.Module):
-    """Convolution, norm and ReLU, `sizes` (inputs, outputs, kernel, stride) times: [b i H W] -> [b o h w]."""
+    """Convolution, norm and ReLU for each of `sizes` (inputs, outputs, kernel, stride): [b i H W] -> [b o h w]."""
 
     def __init__(self, sizes):
         super().__init__()
@@ -43,15 +46,16 @@ class Convolutions(nn.Module):
         self.bns = nn.ModuleList([norm(o) for _, o, _, _ in sizes])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Feature maps, in the dtype of the convolutions."""
+        """Returns feature maps, in the dtype of the convolutions."""
         for conv, bn in zip(self.convs, self.bns):
             x = functional.relu(bn(conv(x)), inplace=True)
         return x
 
 
 class Block(nn.Module):
-    """A basic (expansion 1) or bottleneck (expansion 4) residual block, strided in its 3 x 3: [b i h w] -> [b o
-    h/stride w/stride].
+    """A basic (expansion 1) or bottleneck (expansion 4) residual block, with its stride in the (first) 3 x 3.
+
+    [b i h w] -> [b o h/stride w/stride].
     """
 
     def __init__(self, inputs: int, width: int, *, stride: int, expansion: int):
@@ -68,7 +72,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The block's output, after its last ReLU."""
+        """Returns the block's output, after its last ReLU."""
         y = x
         for conv, bn in zip(self.convs[:-1], self.bns[:-1]):
             y = functional.relu(bn(conv(y)), inplace=True)
@@ -95,7 +99,7 @@ class ResNet(nn.Module):
             self.layers.append(nn.Sequential(*blocks))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The last stage's feature maps."""
+        """Returns the last stage's feature maps."""
         x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         x = functional.max_pool2d(x, 3, stride=2, padding=1)
         for blocks in self.layers:
@@ -111,9 +115,9 @@ class TinyAudio(Convolutions):
         self.width = 2 * AUDIO_SIZES[-1][1]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """One vector a patch."""
+        """Returns one vector per patch."""
         x = super().forward(x).flatten(2)
-        # Not amax, which shares the gradient among equal values: the first of them has it all in Flax too.
+        # amax would share the gradient among equal values; with max, as in Flax, the first of them gets all of it.
         return torch.cat([x.mean(2), x.max(2).values], dim=-1)
 
 
@@ -126,15 +130,15 @@ class ResNetAudio(nn.Module):
         self.width = self.net.width
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """One vector a patch."""
+        """Returns one vector per patch."""
         return self.net(x).mean((2, 3))
 
 
 def make_visual(name: str) -> nn.Module:
-    """The frame trunk called `name`: [b 3 H W] -> [b width h w]."""
+    """Builds the frame trunk called `name`: [b 3 H W] -> [b width h w]."""
     return Convolutions(small.SIZES[name]) if name in small.SIZES else ResNet(name, inputs=3)
 
 
 def make_audio(name: str) -> nn.Module:
-    """The log-mel trunk called `name`: [b 1 f k] -> [b width]."""
+    """Builds the log-mel trunk called `name`: [b 1 f k] -> [b width]."""
     return TinyAudio() if name == 'tiny' else ResNetAudio(name)

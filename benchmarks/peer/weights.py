@@ -1,6 +1,4 @@
-"""Weights by name: a state of stattn_jax as PyTorch names and lays them out, copied into the peer. Read next:
-compare.py.
-"""
+"""Converts a state of stattn_jax to PyTorch's names and layouts, and copies it into the peer."""
 
 from typing import Any
 
@@ -10,13 +8,14 @@ import torch
 from torch import nn
 
 RENAMED = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
-# What PyTorch counts beside the statistics, and Flax does not.
+# A counter that PyTorch keeps beside the statistics, and Flax does not.
 OWN = 'num_batches_tracked'
 
 
 def read(state: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Parameters and statistics of a training state (assemble.make_state): {'visual.convs.0.weight': array [o i h
-    w], ...}.
+    """Returns parameters and statistics of a training state (assemble.make_state) by PyTorch name.
+
+    For example {'visual.convs.0.weight': array [o i h w], ...}.
     """
     found = {}
     for tree in (state['params'], state['rest']):
@@ -27,9 +26,7 @@ def read(state: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def copy(state: dict[str, Any], network: nn.Module) -> None:
-    """Copies a state into the peer; raises ValueError, in one line, where names or shapes are not the same on both
-    sides.
-    """
+    """Copies a state into the peer; raises ValueError, in one line, if names or shapes differ between the two."""
     ours = read(state)
     theirs = {name: x for name, x in network.state_dict().items() if not name.endswith(OWN)}
     for what, names in (('ours alone', ours.keys() - theirs.keys()), ('the peer alone', theirs.keys() - ours.keys())):
@@ -48,7 +45,7 @@ def copy(state: dict[str, Any], network: nn.Module) -> None:
 
 
 def _laid_out(x: np.ndarray, leaf: str) -> np.ndarray:
-    """A kernel [i o] or [h w i o] as PyTorch has it, [o i] or [o i h w]; everything else as it is."""
+    """Returns a kernel [i o] or [h w i o] in PyTorch's layout, [o i] or [o i h w]; other arrays are unchanged."""
     if leaf != 'kernel':
         return x
     return x.T if x.ndim == 2 else x.transpose(3, 2, 0, 1)

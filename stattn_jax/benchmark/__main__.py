@@ -1,9 +1,11 @@
 """Benchmarks: `python -m stattn_jax.benchmark --config=configs/X.py [--strategies=jit,pmap] [--out=FILE.json]`.
 
-Measures a config's training step, its head alone, forward pass and forward pass with explanation on made-up clips,
-which needs JAX and Flax alone; and with --config.data.dir=DATA also `fed`, the input by itself and with the step. Every
-combination of modes, strategies, dtypes and batches is a line. Times are of this machine as it is now: compare lines of
-one run. Exit codes: 0 done; 2 wrong use. Read next: model.py, feed.py.
+The command measures a config's training step, its head alone, its forward pass, and its forward pass with explanation.
+These modes run on made-up clips and need only JAX and Flax. With --config.data.dir=DATA, the mode `fed` measures the
+input by itself and together with the step. Every combination of modes, strategies, dtypes and batches is printed as one
+line. Times depend on the current load of the computer, so compare only lines of one run.
+
+Exit codes: 0 done; 2 wrong use.
 """
 
 import datetime
@@ -23,7 +25,7 @@ MODES = (*model.MODES, 'fed')
 
 
 def make_flags(argv: list[str]) -> flags.FlagValues:
-    """The command's flags, not yet parsed."""
+    """Returns the command's flags, not yet parsed."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
@@ -46,7 +48,7 @@ def make_flags(argv: list[str]) -> flags.FlagValues:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parses flags, measures, prints a table, writes JSON, and returns the exit code."""
+    """Parses the flags, measures, prints a table, writes JSON, and returns the exit code."""
     return command.run(argv, __doc__, make_flags, _main, {ValueError: 2})
 
 
@@ -70,7 +72,7 @@ def _main(values: flags.FlagValues) -> int:
 
 
 def _cases(values) -> list[model.Case]:
-    """Every combination, checked before the first is compiled."""
+    """Returns every combination of the flags, all checked before the first is compiled."""
     config = values.config
     asked = {
         'modes': (values.modes, MODES),
@@ -102,10 +104,10 @@ def _cases(values) -> list[model.Case]:
 
 
 def _data(values) -> model.Data:
-    """The shape of the data where there are any, or else of the flags with VGGish's patches."""
+    """Returns the shape of the data in config.data.dir, or else of made-up clips with VGGish's patches."""
     if not values.config.data.dir:
         return model.Data(values.classes, values.segments, (96, 64))
-    from stattn_jax.benchmark import feed  # here, not above: what it imports is not everywhere
+    from stattn_jax.benchmark import feed  # imported here because not every installation has its imports
 
     return feed.data_of(values.config)
 

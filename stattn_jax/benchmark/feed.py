@@ -1,7 +1,6 @@
-"""The input by itself and with the training step: clips a second from records, and the share of time that the step
-waits for them.
+"""Measures the input by itself and with the training step: clips per second and the step's waiting time.
 
-Needs prepared data (config.data.dir) and what reads them. Read next: data/pipeline.py.
+This mode needs prepared data (config.data.dir) and the packages that read them.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ from stattn_jax.runtime import parallel
 
 
 def data_of(config: ml_collections.ConfigDict) -> model.Data:
-    """The shape of the clips in config.data.dir; raises RunError where there are none, or damaged ones."""
+    """Returns the shape of the clips in config.data.dir; raises RunError where it holds no data or damaged data."""
     try:
         info = source.DatasetInfo.load(config.data.dir)
     except tfrecord.DataError as error:
@@ -32,10 +31,10 @@ def data_of(config: ml_collections.ConfigDict) -> model.Data:
 def measure(
     config: ml_collections.ConfigDict, data: model.Data, case: model.Case, *, steps: int, warmup: int
 ) -> dict[str, Any]:
-    """Reads `steps` batches alone, then trains on as many; JSON types only.
+    """Reads `steps` batches alone, then trains on as many; returns the measurements in JSON types.
 
-    `first_batch_seconds`: from opening the records to the first batch in host memory. `wait_share`: of the time of the
-    steps, what they waited for a batch that was not there yet.
+    first_batch_seconds: the time from opening the records to the first batch in host memory.
+    wait_share: the fraction of the steps' time that was spent waiting for a batch.
     """
     strategy = parallel.make_strategy(case.strategy)
     strategy.check_batch(case.batch)
@@ -68,7 +67,7 @@ def measure(
 
 
 def _batches(config, batch: int):
-    """An open stream of this process's training batches."""
+    """Opens a stream of this process's training batches."""
     return contextlib.closing(
         pipeline.train_batches(
             source.RecordSource(config.data.dir, config.data.split),
@@ -84,7 +83,7 @@ def _batches(config, batch: int):
 
 
 def _seconds(call: Callable[[], Any], steps: int, warmup: int) -> float:
-    """Mean seconds of a call over `steps` calls in a row; the mean, since batches come in bursts."""
+    """Returns the mean seconds of a call over `steps` consecutive calls; the mean, since batches arrive in bursts."""
     for _ in range(warmup):
         jax.block_until_ready(call())
     start = time.perf_counter()

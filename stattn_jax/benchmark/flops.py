@@ -1,10 +1,8 @@
-"""How many floating-point operations a function asks for, from its own products: every matrix product and convolution
-of its jaxpr.
+"""Counts the floating-point operations of a function: every matrix product and convolution of its jaxpr.
 
-A multiply and an add are two operations. Element-wise work is left out, as in the usual counts of networks, so that the
-number does
-not depend on what a compiler fuses or computes twice: XLA's own count (runtime/perf.py, lowered_flops) is larger. Read
-next: model.py.
+A multiply and an add are two operations. Element-wise operations are left out, as is usual in such counts of networks,
+so that the number does not depend on which operations a compiler fuses or computes twice. XLA's own count
+(runtime/perf.py, lowered_flops) is larger.
 """
 
 import math
@@ -16,8 +14,9 @@ from jax.extend import core
 
 
 def count(function: Callable, *arguments: Any) -> int:
-    """Operations of the products of `function(*arguments)`, arrays or shapes; a scan counts each of its steps, a
-    branch the largest.
+    """Returns the operations of all products in `function(*arguments)`; arguments may be arrays or shapes.
+
+    A scan counts each of its steps, and a conditional counts its largest branch.
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
@@ -34,7 +33,8 @@ def _dot(eqn) -> int:
 def _convolution(eqn) -> int:
     kernel = eqn.invars[1].aval
     outputs = kernel.shape[eqn.params['dimension_numbers'].rhs_spec[0]]
-    # A gradient by the input meets the zeros between what a stride had skipped; nobody needs to multiply them.
+    # The gradient with respect to the input of a strided convolution has zeros between its rows and columns, whose
+    # products are not counted.
     skipped = math.prod(eqn.params['lhs_dilation'])
     return 2 * eqn.outvars[0].aval.size * (kernel.size // outputs) // skipped
 
@@ -46,7 +46,7 @@ def _scan(eqn) -> int:
 def _branches(eqn) -> int:
     counts = [_count(branch.jaxpr) for branch in eqn.params['branches']]
     platforms = eqn.params.get('branches_platforms')
-    # Where a platform has its own form, the work is that of the general one.
+    # Where a platform has its own implementation, the general one is counted.
     return counts[platforms.index(None)] if platforms else max(counts)
 
 

@@ -1,7 +1,7 @@
-"""What a network costs on made-up clips: compiling, a step, its head alone, a forward pass, one with explanation;
-memory, FLOPs, bytes.
+"""Measures the cost of a network on made-up clips: compilation, time, memory, FLOPs and bytes.
 
-Nothing here reads data: it runs wherever JAX and Flax are. Read next: feed.py, which adds the input.
+The modes are a training step, its head alone, a forward pass, and a forward pass with explanation. This module reads no
+data and runs wherever JAX and Flax are installed; feed.py measures the input too.
 """
 
 import contextlib
@@ -29,9 +29,10 @@ MODES = ('train', 'head', 'forward', 'explain')
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One thing to measure: mode, strategy, dtype of the trunks, global batch.
+    """One case to measure: mode, strategy, dtype of the trunks, global batch.
 
-    head: loss and gradients of what follows the trunks, attention and pooling, given the trunks' outputs.
+    The mode 'head' measures loss and gradients of the layers after the trunks (attention and pooling), given the
+    trunks' outputs.
     """
 
     mode: str
@@ -42,7 +43,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The shape of the clips: classes, segments, mel frames and bands of a segment."""
+    """The shape of the clips: number of classes, number of segments, mel frames and bands of a segment."""
 
     classes: int
     segments: int
@@ -50,7 +51,7 @@ class Data:
 
 
 def made_batch(config: ml_collections.ConfigDict, data: Data, rows: int) -> dict[str, np.ndarray]:
-    """Clips of noise with labels, as data/pipeline.py would give them to the device."""
+    """Returns clips of noise with labels, in the form in which data/pipeline.py passes them to the device."""
     rng = np.random.default_rng(0)
     side = config.data.frame_size
     return {
@@ -63,8 +64,14 @@ def made_batch(config: ml_collections.ConfigDict, data: Data, rows: int) -> dict
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """A compiled case: `advance(placed batch)` runs it; the made-up batch; seconds to compile; the pure function
-    with its arguments' shapes.
+    """A compiled case.
+
+    advance: runs the case on a placed batch.
+    batch: the made-up batch, placed on the devices.
+    compiled: the compiled function.
+    seconds: the time of the first call, which includes compiling.
+    counted: the pure function whose products are counted.
+    shapes: the shapes of its arguments.
     """
 
     advance: Callable[[Any], Any]
@@ -85,9 +92,10 @@ def measure(
     together: int,
     trace: str | None = None,
 ) -> dict[str, Any]:
-    """Compiles and times a case on all devices; JSON types only. `trace`: a folder for a profile of three calls.
+    """Compiles and times a case on all devices; returns the measurements in JSON types.
 
-    Raises ValueError for a batch that does not split over the devices.
+    `trace` is a folder for a profile of three calls. Raises ValueError for a batch that does not split over the
+    devices.
     """
     strategy = parallel.make_strategy(case.strategy)
     strategy.check_batch(case.batch)
@@ -113,13 +121,13 @@ def measure(
 
 
 def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -> Built:
-    """Compiles a case and runs it once, on a made-up batch."""
+    """Compiles a case and runs it once on a made-up batch."""
     config = copy.deepcopy(config)
     config.model.dtype = case.dtype
     side = config.model.frame_size
     shape = assemble.Shape(data.classes, (3, 1), (side, side))
     graphdef, state, optimiser, _ = assemble.make_state(config, shape, strategy.axis)
-    # Counted without a device axis, over which there is nothing to multiply.
+    # Products are counted without a device axis, since reductions over it contain no products.
     plain_graphdef, plain_state, *_ = assemble.make_state(config, shape, None, abstract=True)
     rows = made_batch(config, data, case.batch // jax.process_count())
     if case.mode == 'train':
@@ -128,7 +136,7 @@ def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -
         counted = assemble.make_step(config, plain_graphdef, axis=None, **options)
     elif case.mode == 'head':
         rows = _given(config, plain_graphdef, plain_state, rows)
-        # Donated like a step's, so that the state goes through without a copy.
+        # The state is donated as in a training step, so that it is passed through without a copy.
         compiled, counted = (
             strategy.compile(_head(config, graphdef, strategy.axis)),
             _head(config, plain_graphdef, None),
@@ -151,7 +159,7 @@ def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -
 
 
 def _given(config, graphdef, state, rows) -> dict[str, np.ndarray]:
-    """A batch with made-up outputs of the trunks in place of its frames and log-mel."""
+    """Returns a batch with made-up outputs of the trunks in place of its frames and log-mel."""
     side = config.model.frame_size
 
     def read(state, frames, log_mel):
@@ -168,8 +176,9 @@ def _given(config, graphdef, state, rows) -> dict[str, np.ndarray]:
 
 
 def _head(config, graphdef, axis: str | None) -> Callable:
-    """(state, batch) -> (state, norm): loss and gradients of what is behind the trunks, their outputs' too; the
-    norm is a device's, averaged.
+    """Returns (state, batch) -> (state, norm) for the loss and gradients of the layers after the trunks.
+
+    The gradients include those of the trunks' outputs. The norm is the mean over devices of each device's own norm.
     """
     loss = step.Loss(**config.loss.to_dict())
 
@@ -184,7 +193,7 @@ def _head(config, graphdef, axis: str | None) -> Callable:
             )
 
         given = {name: batch[name] for name in ('seen', 'heard') if name in batch}
-        # Behind a barrier, so that the gradients that a trunk would take over are written out.
+        # The barrier makes XLA write out the gradients that would be passed on to a trunk.
         grads = jax.lax.optimization_barrier(jax.grad(total, argnums=(0, 1))(behind, given))
         norm = optax.tree.norm(grads)
         return state, {'norm': jax.lax.pmean(norm, axis) if axis else norm}
@@ -193,7 +202,7 @@ def _head(config, graphdef, axis: str | None) -> Callable:
 
 
 def _forward(config, graphdef, mode: str) -> Callable:
-    """(state, batch) -> logits, or all arrays of an explanation."""
+    """Returns (state, batch) -> logits, or -> all arrays of an explanation."""
 
     def forward(state, batch):
         logits, out = step.forward(graphdef, state, batch, frame_size=config.model.frame_size)
@@ -206,7 +215,10 @@ def _forward(config, graphdef, mode: str) -> Callable:
 
 
 def _program(program) -> dict[str, Any]:
-    """What XLA says of a compiled program: bytes by kind, bytes moved; nothing where there is no one program."""
+    """Returns XLA's analysis of a compiled program: bytes by kind and bytes moved.
+
+    Returns {} where there is no single compiled program.
+    """
     if program is None:
         return {}
     found = {}

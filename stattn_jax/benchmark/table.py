@@ -1,4 +1,4 @@
-"""The lines of a benchmark on the screen. Read next: __main__.py."""
+"""Formats the measurements of a benchmark as lines of text."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,10 @@ WIDTHS = (8, 8, 9, 6, 9, 10, 17, 8, 9, 9, 9, 8, 6, 7)
 
 
 def lines(row: dict[str, Any], *, head: bool) -> Iterator[str]:
-    """A measured case as a line, after the heads where `head`; the lines of `fed` say in words what they are."""
+    """Formats a measured case as a line, after a line of column heads if `head` is set.
+
+    A line of the mode `fed` describes its values in words.
+    """
     if head:
         yield _line(HEADS)
     if row['mode'] == 'fed':
@@ -54,7 +57,7 @@ def lines(row: dict[str, Any], *, head: bool) -> Iterator[str]:
 
 
 def shares(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """What part of its training step each head takes."""
+    """Yields a line for each head with its share of the time of the corresponding training step."""
     steps = {_case(row): row['seconds']['median'] for row in rows if row['mode'] == 'train'}
     for row in rows:
         if row['mode'] == 'head' and _case(row) in steps:

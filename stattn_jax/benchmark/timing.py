@@ -1,6 +1,6 @@
-"""How long calls take: the median and the spread of repeated calls after a warm-up, the device's own end waited for.
+"""Measures the time of calls: the median and spread of repeated calls after a warm-up.
 
-Read next: model.py.
+A measurement ends when the device has finished its work.
 """
 
 import time
@@ -12,8 +12,9 @@ import numpy as np
 
 
 class Times(NamedTuple):
-    """Seconds a call: the median, the quartiles, the fastest; `host`, the median until a call returned without
-    waiting for its result.
+    """Seconds per call: the median, the quartiles and the fastest.
+
+    `host` is the median time until a call returned, without waiting for its result.
     """
 
     median: float
@@ -24,11 +25,10 @@ class Times(NamedTuple):
 
 
 def repeat(call: Callable[[], Any], *, calls: int, warmup: int, together: int = 1) -> Times:
-    """Times `calls` rounds of `together` calls each, after `warmup` calls; every round ends when its last result is
-    there.
+    """Times `calls` rounds of `together` calls each, after `warmup` calls that are not timed.
 
-    With several calls a round the device never waits for the host between them, as in training, and the spread is that
-    of rounds.
+    A round ends when its last result is available. With several calls per round the device does not wait for the host
+    between them, as in training, and the spread is that of rounds.
     """
     for _ in range(warmup):
         jax.block_until_ready(call())

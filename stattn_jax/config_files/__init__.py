@@ -1,7 +1,7 @@
 """Finds the configs that come with the package: `--config=own:small` for configs/own.py:small, from any folder.
 
-A checkout has them in its folder configs/; an installed package has a copy of that folder here, so that no package
-called `configs` is installed.
+In a checkout they are in its folder configs/. An installed package has a copy of that folder here, so that no package
+named `configs` is installed.
 """
 
 import contextlib
@@ -14,20 +14,18 @@ FOLDER = _INSTALLED if _INSTALLED.is_dir() else pathlib.Path(__file__).parents[2
 
 
 def names() -> list[str]:
-    """The configs that `find` knows, without '.py'."""
+    """Returns the names of the configs that `find` accepts, without '.py'."""
     return sorted(path.stem for path in FOLDER.glob('*.py'))
 
 
 def find(value: str) -> str:
-    """The value of --config with a name such as 'own:small' turned into a path; paths of files come back as they
-    are.
-    """
+    """Turns a value of --config such as 'own:small' into a path; paths of files are returned unchanged."""
     name, colon, argument = value.partition(':')
     return f'{FOLDER / name}.py{colon}{argument}' if name in names() and not pathlib.Path(name).exists() else value
 
 
 def find_in(argv: list[str]) -> list[str]:
-    """Command-line arguments with `find` applied to the value of --config."""
+    """Returns the command-line arguments with `find` applied to the value of --config."""
     found = list(argv)
     for i, argument in enumerate(argv):
         flag, equals, value = argument.partition('=')
@@ -41,9 +39,7 @@ def find_in(argv: list[str]) -> list[str]:
 
 @contextlib.contextmanager
 def importable() -> Iterator[None]:
-    """Within it `from configs import common` finds the configs of this package first, wherever the current folder
-    is.
-    """
+    """Context in which `from configs import common` finds this package's configs first, from any folder."""
     sys.path.insert(0, str(FOLDER.parent))
     try:
         yield

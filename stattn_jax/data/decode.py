@@ -1,8 +1,10 @@
-"""A media file's pictures and sound on one clock, by PyAV. `media.py` makes clips of them; read that first.
-`skipping.py` tells what need not be decoded, `upright.py` turns the frames, `waveform.py` joins the sound.
+"""Decodes a media file's video and audio on one clock with PyAV; `media.py` makes clips of the result.
 
-The clock: second 0 is the container's start, and every frame and sample is placed by its own presentation time stamp,
-so that variable frame rate, late streams and gaps in the sound fall where a player would put them.
+`skipping.py` finds the coded pictures that need not be decoded, `upright.py` turns the frames upright, and
+`waveform.py` joins the audio frames.
+
+Second 0 of the clock is the container's start. Every frame and sample is placed by its own presentation time stamp, so
+that variable frame rates, late streams and gaps in the audio are handled as by a player.
 """
 
 import contextlib
@@ -21,7 +23,7 @@ from stattn_jax.data import skipping
 from stattn_jax.data.upright import upright_rgb, upright_size
 from stattn_jax.data.waveform import SoundRun
 
-# Each reason, with what to do about it.
+# Maps each reason to the suggested fix.
 REASONS = {
     'missing': 'check the path',
     'unreadable': 'check the permissions of the file',
@@ -34,18 +36,20 @@ REASONS = {
     'bad_features': 'fetch the feature file again, or make it anew',
 }
 
-# Time stamps are rounded, in Matroska to milliseconds.
+# Matroska rounds time stamps to milliseconds.
 ROUNDING = 1e-3
-# How early a stream may end against what its container declares: the last frame's duration is a guess in some formats.
+# A stream may end this much (s) earlier than its container declares: in some formats the last frame's duration is a
+# guess.
 _END_SLACK = 0.5
-# A seek lands this much earlier: sound decoders need some frames before their first good sample.
+# A seek goes this much (s) further back, because audio decoders need some frames before their first good sample.
 _PREROLL = 0.5
-# Beginnings of ISO media (after a size), Matroska, AVI, Flash: a file that has one but cannot be opened is cut.
+# Signatures (offset, bytes) of ISO media (after a size), Matroska, AVI and Flash. A file that has one but cannot be
+# opened is truncated.
 _SIGNATURES = ((4, (b'ftyp', b'moov', b'mdat', b'wide')), (0, (b'\x1a\x45\xdf\xa3', b'RIFF', b'FLV\x01')))
 
 
 class MediaError(Exception):
-    """A file that cannot become a clip: `reason` is a key of REASONS, `detail` says more; str() adds file and fix."""
+    """A file cannot become a clip: `reason` is a key of REASONS, `detail` explains it; str() adds file and fix."""
 
     def __init__(self, reason: str, detail: str, path: str | os.PathLike = ''):
         super().__init__(reason, detail, path)
@@ -58,10 +62,11 @@ class MediaError(Exception):
 
 @dataclasses.dataclass
 class Track:
-    """What was read of one stream: the stretch (s) that decoded frames cover, and how many packets or frames were bad.
+    """The part of one stream that was read: the interval (s) covered by decoded frames, and damage.
 
-    `declared` is the end (s) that the container promises for the stream (infinity: no promise), `reached` the end of
-    the last packet read, `stopped` whether reading ended because enough had been read.
+    `damaged` counts damaged packets or frames. `declared` is the end (s) that the container declares for the stream
+    (infinity if it declares none), `reached` is the end (s) of the last packet read, and `stopped` is true if reading
+    ended because enough had been read.
     """
 
     start: float = np.inf
@@ -77,7 +82,10 @@ class Track:
 
 @dataclasses.dataclass
 class Pictures:
-    """Frames uint8 [h w 3], one for each time asked for; height and width (pixels) of the upright source frame."""
+    """Frames uint8 [h w 3], one for each requested time.
+
+    `height` and `width` (pixels) are those of the upright source frame.
+    """
 
     images: list[np.ndarray]
     height: int
@@ -86,23 +94,23 @@ class Pictures:
 
 
 class MediaFile:
-    """A file with a picture and a sound stream; raises MediaError (missing, unreadable, not_a_video, no_picture,
-    no_sound, truncated).
+    """A file with a video and an audio stream.
 
-    `duration` is what the container declares (s; infinity where it does not), `fps` the mean number of frames and
-    `rate` the number of samples a second (0 where it is not known).
+    `duration` is the duration that the container declares (s; infinity if it declares none), `fps` is the mean frame
+    rate and `rate` is the audio sample rate (0 if unknown). Raises MediaError (missing, unreadable, not_a_video,
+    no_picture, no_sound, truncated).
     """
 
     def __init__(self, path: str | os.PathLike):
-        # Absolute, as ffmpeg takes the start of 'a:b.mp4' for a protocol.
+        # The path is absolute because ffmpeg takes the start of 'a:b.mp4' for a protocol.
         self.path = pathlib.Path(os.path.abspath(path))
-        # Nobody has read from it yet: the first to read takes it, and saves opening the file again.
+        # The first reader takes this container, which saves opening the file again.
         container = self._unread = self._open()
         self._origin = (container.start_time or 0) / av.time_base
         self.duration = container.duration / av.time_base if container.duration else np.inf
         if not container.streams.video and not container.streams.audio:
             raise self.error('not_a_video', 'it holds neither picture nor sound')
-        # The cover image of a sound file is a video stream of one frame.
+        # The cover image of an audio file is a video stream of one frame.
         pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not pictures:
             raise self.error('no_picture', 'it has no picture stream')
@@ -120,11 +128,11 @@ class MediaFile:
         return MediaError(reason, detail, self.path)
 
     def pictures(self, times: Sequence[float], start: float, stop: float, stored: Callable) -> Pictures:
-        """The frame shown at each of `times` (ascending, within start..stop): the last whose time stamp is not later,
-        or else the first.
+        """Returns the frame shown at each of `times` (ascending, within start..stop).
 
-        Upright, and of the (height, width) that `stored` gives for that of the source in square pixels. Raises
-        MediaError (no_picture, truncated, undecodable).
+        This is the last frame whose time stamp is not later than the time, or the first frame if there is none. Frames
+        are upright and have the (height, width) that `stored` returns for the height and width of the source in square
+        pixels. Raises MediaError (no_picture, truncated, undecodable).
         """
         try:
             track, shown = self._needed(times, start, stop)
@@ -136,21 +144,22 @@ class MediaFile:
         return Pictures([images[id(frame)] for frame in shown], *size, track)
 
     def shown(self, times: Sequence[float], start: float, stop: float) -> tuple[Track, Iterator[av.VideoFrame]]:
-        """As `pictures`, but frame by frame as they were coded, so that memory is bounded; the track is whole at
-        the end.
+        """Like `pictures`, but yields decoded frames at their coded size one by one, so that memory is bounded.
+
+        The track is complete once the iterator is exhausted.
         """
         track, frames = self._frames('picture', start, stop)
         return track, self._held(times, start, stop, track, frames)
 
     def size(self, frame: av.VideoFrame) -> tuple[int, int]:
-        """Height and width (pixels) of a frame of this file once it is upright and its pixels are square."""
+        """Returns height and width (pixels) of a frame of this file once it is upright and its pixels are square."""
         return upright_size(frame, self._pixel_aspect)
 
     def sound(self, start: float, stop: float, rate: int, samples: int, channels: int = 1) -> tuple[np.ndarray, Track]:
-        """Mono sound (mean of the channels) from `start`: float32 [samples] at `rate`, zeros after `stop` and in gaps.
+        """Returns mono audio (the mean of the channels) from `start`: float32 [samples] at `rate`.
 
-        With `channels` 2 it is [2 samples] in stereo, further channels mixed in. Raises MediaError (no_sound,
-        truncated, undecodable).
+        Samples after `stop` and in gaps are zero. With `channels` 2 the result is stereo, [2 samples], with further
+        channels mixed in. Raises MediaError (no_sound, truncated, undecodable).
         """
         track, frames = self._frames('sound', start, stop)
         waveform, run = np.zeros(samples if channels == 1 else (channels, samples), np.float32), None
@@ -167,8 +176,9 @@ class MediaFile:
         return waveform, track
 
     def check_whole(self, tracks: Sequence[Track], stop: float) -> None:
-        """Raises MediaError (truncated) where both streams end early: Matroska declares an end for all, not for
-        each.
+        """Raises MediaError (truncated) if both streams end early.
+
+        This covers Matroska, which declares one end for the file and none for each stream.
         """
         reached = max(track.reached for track in tracks)
         cut = np.isfinite(self.duration) and reached < min(stop, self.duration) - _END_SLACK
@@ -176,8 +186,9 @@ class MediaFile:
             raise self.error('truncated', f'it ends at {reached:.2f} s of {self.duration:.2f} s')
 
     def _needed(self, times: Sequence[float], start: float, stop: float) -> tuple[Track, list[av.VideoFrame]]:
-        """As `shown`, decoding only what these frames need; raises skipping.UnclearError or av.FFmpegError for all
-        that is unusual.
+        """Like `shown`, but decodes only what these frames need.
+
+        Raises skipping.UnclearError or av.FFmpegError for anything unusual.
         """
         if not self._tells:
             raise skipping.UnclearError('not a codec and container that tell')
@@ -192,9 +203,10 @@ class MediaFile:
             if track.damaged or track.end <= start or (start > _PREROLL and track.start > start):
                 raise skipping.UnclearError('damaged, or not read from its beginning')
             track.stopped = any(picture.shown and picture.time >= stop for picture in read)
-            # Many processes at work, or one that waits for a clip: more threads cost more than they give.
+            # Data preparation runs many processes, and elsewhere one process waits for one clip: more threads cost more
+            # than they save.
             stream.codec_context.thread_count = 1
-            # Errors that the decoder would conceal are a reason to decode everything.
+            # If the decoder would conceal an error, everything is decoded instead.
             stream.codec_context.options = {'err_detect': 'explode'}
             frames = skipping.decode(read, skipping.shown(inside, times, ROUNDING), stream.codec_context)
         self._check(track, 'picture', start, stop)
@@ -217,7 +229,7 @@ class MediaFile:
         if not self.path.is_file():
             raise self.error('not_a_video', 'it is not a regular file')
         try:
-            # The list of protocols keeps a playlist that is called .mp4 from opening addresses of the network.
+            # The whitelist keeps a playlist that is named .mp4 from opening network addresses.
             return av.open(str(self.path), metadata_errors='replace', options={'protocol_whitelist': 'file'})
         except PermissionError as error:
             raise self.error('unreadable', error.strerror) from error
@@ -229,8 +241,9 @@ class MediaFile:
             raise self.error('not_a_video', 'its content is of no known media format') from error
 
     def _frames(self, kind: str, start: float, stop: float) -> tuple[Track, Iterator[tuple]]:
-        """The frames up to `stop` with their times and lengths, from one at or before `start`; the track grows as
-        they are read.
+        """Returns the track and an iterator of the frames up to `stop` with their times and lengths.
+
+        The first frame is at or before `start`. The track is updated as frames are read.
         """
         if start > _PREROLL:
             track = Track()
@@ -238,22 +251,24 @@ class MediaFile:
             first = next(frames, None)
             if first is not None and first[0] <= start:
                 return track, itertools.chain([first], frames)
-            # In MPEG-TS a seek can land behind its target (seen with FFmpeg 8): then read from the file's beginning.
+            # In MPEG-TS a seek can land behind its target (seen with FFmpeg 8); the file is then read from its
+            # beginning.
         track = Track()
         return track, self._decode(track, kind, start, stop, 0.0)
 
     @contextlib.contextmanager
     def _opened(self, track: Track, kind: str, seek: float):
-        """The file and a stream, at a second or a little before it (0 or less: at its beginning); notes in the
-        track what it declares.
+        """Opens the file and a stream, positioned at `seek` (s) or a little before (0 or less: at the beginning).
+
+        Stores in the track the end that the container declares.
         """
         opened, self._unread = self._unread or self._open(), None
         with opened as container:
             stream = container.streams[self._streams[kind]]
             if stream.codec_context is None:
                 raise self.error('undecodable', f'its {kind} is in an unknown codec')
-            # Only a container that counts a stream's frames (ISO media, AVI) knows its end; FFmpeg may guess it
-            # elsewhere.
+            # Only a container that counts a stream's frames (ISO media, AVI) has a reliable end; elsewhere FFmpeg may
+            # guess it.
             if stream.duration and stream.frames:
                 track.declared = self._seconds((stream.start_time or 0) + stream.duration, stream.time_base)
             if seek > 0:
@@ -270,7 +285,8 @@ class MediaFile:
                     frames = []
                     track.damaged += packet.pts is not None and self._seconds(packet.pts, base) >= start
                 for frame in frames:
-                    # Some decoders (Windows Media) stamp only the first frame of a packet: the others follow it.
+                    # Some decoders (Windows Media) set a time stamp on the first frame of a packet only; the others
+                    # follow it.
                     time = following if frame.pts is None else self._seconds(frame.pts, base)
                     if time is None:
                         continue
@@ -293,7 +309,7 @@ class MediaFile:
             track.damaged += 1
 
     def _seconds(self, stamp: int, base: fractions.Fraction) -> float:
-        # Not their product, which makes a fraction first: that was a tenth of the time of reading a file.
+        # Multiplying stamp * base builds a fraction first, which took a tenth of the time of reading a file.
         return stamp * base.numerator / base.denominator - self._origin
 
     def _length(self, timed: av.Packet | av.VideoFrame | av.AudioFrame, base: fractions.Fraction) -> float:

@@ -1,8 +1,8 @@
-"""Clips whose picture, sound or both are what a frozen trunk made of them, so that training need not run it again.
+"""Clips whose frames, audio or both are stored as features of a frozen trunk, so that training need not run it.
 
-An `ExtractedSpec` keeps the media.ClipSpec of the data that it was made of: a network trained on such records reads
-video files too, since it has the trunk. Read next: data_prep/extract.py, which makes them; features.py, for features of
-networks that are not here.
+An `ExtractedSpec` contains the media.ClipSpec of the data that it was made from. A network trained on such records also
+reads video files, because it contains the trunk. data_prep/extract.py makes these records. features.py is for features
+of networks that are not part of this package.
 """
 
 import dataclasses
@@ -16,7 +16,8 @@ import numpy as np
 from stattn_jax.data import media, tfrecord
 from stattn_jax.data.spec import ClipSpec
 
-# What the visual trunk makes of a black frame, beside the records; the leak checks put it in the picture's place.
+# File beside the records with the visual trunk's features of a black frame; the leak checks put them in place of the
+# frames.
 ABSENT_FILE = 'absent.npz'
 
 
@@ -24,12 +25,12 @@ ABSENT_FILE = 'absent.npz'
 class Extraction:
     """How the features of one modality were made.
 
-    trunk: a name of models/trunks/registry.py. weights: the file, or the name of a package's weights, that it had;
-      sha256 and licence are those of the file's content.
-    shape: (h, w, d) of a frame's cells, or (d,) of a segment's sound.
-    views: versions of each clip; version 0 is the clip as it is, the others are augmented by crop, flip and colour
-      (training/augment.py) with random numbers of `seed`.
-    frame_size, fit: of the frames that the trunk saw, as in pipeline.clip_arrays; 0 and '' for sound.
+    trunk: a name of models/trunks/registry.py.
+    weights: the weights file, or the name of a package's weights; sha256 and licence are those of the file's content.
+    shape: (h, w, d) of a frame's cells, or (d,) of a segment's audio.
+    views: number of versions of each clip. Version 0 is the unchanged clip; the others are augmented by crop, flip and
+      colour (training/augment.py) with random numbers from `seed`.
+    frame_size, fit: of the frames that the trunk received, as in pipeline.clip_arrays; 0 and '' for audio.
     """
 
     trunk: str
@@ -46,7 +47,7 @@ class Extraction:
     seed: int = 0
 
     def stored(self, segments: int) -> tuple[int, ...]:
-        """Shape of a clip's features: [v t h w d] or [v t d]."""
+        """Returns the shape of a clip's features: [v t h w d] or [v t d]."""
         return self.views, segments, *self.shape
 
     @classmethod
@@ -56,10 +57,11 @@ class Extraction:
 
 @dataclasses.dataclass(frozen=True)
 class ExtractedSpec:
-    """What a set of extracted features holds, in place of a ClipSpec.
+    """The counterpart of ClipSpec for a data set of extracted features.
 
-    media: how the clips were cut and stored before. visual, audio: how the features were made; None where frames or
-    log-mel stayed as they were. source: the fingerprint of the data set that the features were made of.
+    media: how the clips were cut and stored before extraction.
+    visual, audio: how the features were made; None where the frames or the log-mel stayed as they were.
+    source: fingerprint of the data set that the features were made from.
     """
 
     media: ClipSpec
@@ -82,23 +84,23 @@ class ExtractedSpec:
 
     @property
     def parts(self) -> tuple[Extraction | None, Extraction | None]:
-        """visual and audio."""
+        """The extractions (visual, audio)."""
         return self.visual, self.audio
 
     @property
     def views(self) -> int:
-        """Versions of each clip."""
+        """Number of versions of each clip."""
         return max(part.views for part in self.parts if part)
 
     @property
     def channels(self) -> tuple[int, int]:
-        """Numbers in a pixel or cell of the picture and in a cell or segment of the sound."""
+        """Number of channels of a visual pixel or cell, and of an audio cell or segment."""
         return tuple(part.shape[-1] if part else raw for part, raw in zip(self.parts, self.media.channels))
 
     def shapes(self, frame_size: int) -> tuple[tuple, tuple]:
-        """(shape, dtype) of a clip's frames and log_mel, as pipeline.clip_arrays gives them.
+        """Returns (shape, dtype) of a clip's frames and of its log_mel, as pipeline.clip_arrays gives them.
 
-        They are [t h w d] and [t 1 d] where they were extracted.
+        The shapes are [t h w d] and [t 1 d] where they were extracted.
         """
         frames, log_mel = self.media.shapes(frame_size)
         if self.visual:
@@ -108,7 +110,7 @@ class ExtractedSpec:
         return frames, log_mel
 
     def describe(self) -> str:
-        """In words, what the trunks made."""
+        """Describes in words the features that the trunks made."""
         return ', '.join(
             f'{name} {part.trunk} ({pathlib.PurePath(part.weights).name}) {"x".join(map(str, part.shape))}'
             + (f' in {part.views} views' if part.views > 1 else '')
@@ -121,16 +123,18 @@ class ExtractedSpec:
 
     @classmethod
     def from_json(cls, content: Mapping) -> 'ExtractedSpec':
-        """The inverse of `to_json`; raises ValueError where the clip spec is wrong."""
+        """Inverse of `to_json`; raises ValueError if the clip spec is invalid."""
         visual, audio = (content[name] and Extraction.from_json(content[name]) for name in ('visual', 'audio'))
         return cls(ClipSpec.from_json(content['media']), visual, audio, content['source'])
 
 
 @dataclasses.dataclass(frozen=True)
 class ExtractedClip:
-    """One clip of t segments, of which frames or visual, and log_mel or audio are there and the other one is None.
+    """One clip of t segments with frames or visual, and log_mel or audio; the other one of each pair is None.
 
-    frames, log_mel and the fields from valid on: as in media.Clip. visual: float16 [v t h w d]. audio: float16 [v t d].
+    frames, log_mel and the fields from valid on are as in media.Clip.
+    visual: float16 [v t h w d].
+    audio: float16 [v t d].
     absent: float16 [h w d], the cells of a black frame.
     """
 
@@ -146,7 +150,10 @@ class ExtractedClip:
     absent: np.ndarray | None = None
 
     def arrays(self, view: int = 0) -> dict[str, np.ndarray]:
-        """valid [t], log_mel [t f k] or [t 1 d], and frames [t h w d] where they were extracted; JPEGs are left out."""
+        """Returns valid [t], log_mel [t f k] or [t 1 d], and, if they were extracted, frames [t h w d].
+
+        JPEGs are left out.
+        """
         arrays = {'valid': self.valid, 'log_mel': self.log_mel}
         if self.audio is not None:
             arrays['log_mel'] = self.audio[view % len(self.audio), :, None]
@@ -155,18 +162,18 @@ class ExtractedClip:
         return arrays
 
     def without_picture(self) -> 'ExtractedClip':
-        """The clip with black frames, or with what the trunk makes of them."""
+        """Returns the clip with black frames, or with the trunk's features of black frames."""
         if self.visual is None:
             return dataclasses.replace(self, frames=media.black(self.frames))
         return dataclasses.replace(self, visual=np.broadcast_to(self.absent, self.visual.shape))
 
     def with_sound_of(self, other: 'ExtractedClip') -> 'ExtractedClip':
-        """The clip with the log-mel or the audio features of another."""
+        """Returns the clip with the log-mel or the audio features of another clip."""
         return dataclasses.replace(self, log_mel=other.log_mel, audio=other.audio)
 
 
 def write_absent(directory: str | os.PathLike, absent: np.ndarray) -> None:
-    """Keeps the cells of a black frame, float16 [h w d]; equal arrays give equal bytes."""
+    """Writes the cells of a black frame, float16 [h w d]; equal arrays give equal bytes."""
     part = pathlib.Path(directory) / f'{ABSENT_FILE}.part'
     with open(part, 'wb') as file:
         np.savez(file, visual=absent)
@@ -174,7 +181,7 @@ def write_absent(directory: str | os.PathLike, absent: np.ndarray) -> None:
 
 
 def read_absent(directory: str | os.PathLike, visual: Extraction) -> np.ndarray:
-    """The cells of a black frame, float16 [h w d]; raises DataError where they are missing or damaged."""
+    """Reads the cells of a black frame, float16 [h w d]; raises DataError if they are missing or damaged."""
     path = pathlib.Path(directory) / ABSENT_FILE
     try:
         with np.load(path) as file:

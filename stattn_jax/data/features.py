@@ -1,9 +1,8 @@
-"""Clips of precomputed features: what published visual and audio networks said about each segment, instead of picture
-and sound.
+"""Clips of precomputed features: outputs of published visual and audio networks for each segment.
 
-A `FeatureSpec` stands where a set of videos has a media.ClipSpec, and a `FeatureClip` where it has a media.Clip;
-records.py, pipeline.py and the trunks called `precomputed` take either. Read next: data_prep/features.py, which reads
-the published files.
+A `FeatureSpec` takes the place of the media.ClipSpec of a set of videos, and a `FeatureClip` that of a media.Clip.
+records.py, pipeline.py and the trunks named `precomputed` accept either. data_prep/features.py reads the published
+files.
 """
 
 import dataclasses
@@ -14,10 +13,10 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSpec:
-    """What a set of features holds: per segment a grid `visual` (h, w, d) of visual and `audio` (k,) numbers of audio
-    features.
+    """The features of a segment: a grid `visual` (h, w, d) of visual features and `audio` (k,) audio features.
 
-    segment_seconds: length of a segment (s). source: which networks made them, in words.
+    segment_seconds: length of a segment (s).
+    source: a description of the networks that made the features.
     """
 
     segments: int
@@ -33,11 +32,11 @@ class FeatureSpec:
 
     @property
     def channels(self) -> tuple[int, int]:
-        """Numbers in a cell of the picture and in a frame of the sound: what the trunks take."""
+        """Number of channels of a visual cell and of an audio frame, as the trunks expect them."""
         return self.visual[2], self.audio
 
     def shapes(self, frame_size: int) -> tuple[tuple, tuple]:
-        """(shape, dtype) of a clip's frames [t h w d] and log_mel [t 1 k], as pipeline.clip_arrays gives them."""
+        """Returns (shape, dtype) of a clip's frames [t h w d] and log_mel [t 1 k], as in pipeline.clip_arrays."""
         return ((self.segments, *self.visual), np.float16), ((self.segments, 1, self.audio), np.float16)
 
     def to_json(self) -> dict:
@@ -45,17 +44,17 @@ class FeatureSpec:
 
     @classmethod
     def from_json(cls, content: Mapping) -> 'FeatureSpec':
-        """The inverse of `to_json`."""
+        """Inverse of `to_json`."""
         fields = {name: value for name, value in content.items() if name != 'kind'}
         return cls(**fields | {'visual': tuple(fields['visual'])})
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureClip:
-    """One clip of t segments: visual float16 [t h w d], audio float16 [t k], valid bool [t], and notes as in
-    media.Clip.
+    """One clip of t segments: visual float16 [t h w d], audio float16 [t k], valid bool [t].
 
-    The published files hold float32 or float64; float16 keeps three digits and a quarter of the bytes.
+    The notes are as in media.Clip. The published files hold float32 or float64; float16 keeps three digits and takes at
+    most half of the bytes.
     """
 
     visual: np.ndarray
@@ -63,22 +62,21 @@ class FeatureClip:
     valid: np.ndarray
     duration: float
     notes: tuple[str, ...] = ()
-    # The features were made of whole frames squashed to a square, so that a frame's aspect does not matter.
+    # The features were made of whole frames squashed to a square, so the frame's aspect ratio does not matter.
     height: int = 1
     width: int = 1
 
     def arrays(self, view: int = 0) -> dict[str, np.ndarray]:
-        """frames [t h w d], log_mel [t 1 k] and valid [t]: the names of media.Clip's arrays, which the network takes
-        them for.
+        """Returns frames [t h w d], log_mel [t 1 k] and valid [t], the names that the network expects.
 
-        There is but one view.
+        These are the names of media.Clip's arrays. There is only one view.
         """
         return {'frames': self.visual, 'log_mel': self.audio[:, None], 'valid': self.valid}
 
     def without_picture(self) -> 'FeatureClip':
-        """The clip with features of zero for its picture."""
+        """Returns the clip with visual features of zero."""
         return dataclasses.replace(self, visual=np.zeros_like(self.visual))
 
     def with_sound_of(self, other: 'FeatureClip') -> 'FeatureClip':
-        """The clip with the audio features of another."""
+        """Returns the clip with the audio features of another clip."""
         return dataclasses.replace(self, audio=other.audio)

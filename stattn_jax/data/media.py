@@ -1,7 +1,7 @@
-"""A video file, or arrays, becomes a `Clip`: for each segment the frame at its centre and a log-mel patch.
+"""Makes a `Clip` from a video file or from arrays: for each segment the frame at its centre and a log-mel patch.
 
-Data preparation and explaining read video through `read_clip` alone. `decode.py` holds the work with streams and time
-stamps, `mel.py` the sound front-end, `records.py` how a clip is stored.
+Data preparation and explanation read video only through `read_clip`. `decode.py` handles streams and time stamps,
+`mel.py` is the audio front-end, and `records.py` defines how a clip is stored.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ __all__ = [
     'write_video',
 ]
 
-# Of full scale, -80 dB: below the last bit but one of 16 bit sound and far below any room.
+# -80 dB of full scale: about three steps of 16-bit audio, and far below the noise of any room.
 _SILENCE = 1e-4
 _LAYOUTS = {1: 'mono', 2: 'stereo'}
 
@@ -45,15 +45,15 @@ _LAYOUTS = {1: 'mono', 2: 'stereo'}
 class Clip:
     """One clip of t segments.
 
-    frames: t JPEGs, all of one size, upright; black where not valid.
+    frames: t upright JPEGs, all of one size; black where not valid.
     log_mel: float16 [t f k]; the logarithm of silence where not valid.
-    valid: bool [t]; a segment is valid where at least half of it lies inside the picture, the sound and the interval
-      asked for.
+    valid: bool [t]; a segment is valid if at least half of it lies inside the video stream, the audio stream and the
+      requested interval.
     height, width: pixels of the upright source frame, before it was made smaller.
     duration: seconds of the source that were used.
     notes: of 'short' (some segments are not valid), 'long' (half a segment or more was left over), 'silent' (never
-      above 1e-4 of full scale) and 'damaged' (something read for it could not be decoded: the picture before stands in,
-      or silence).
+      above 1e-4 of full scale) and 'damaged' (something read for the clip could not be decoded; the previous frame, or
+      silence, is used instead).
     """
 
     frames: list[bytes]
@@ -65,29 +65,29 @@ class Clip:
     notes: tuple[str, ...] = ()
 
     def arrays(self, view: int = 0) -> dict[str, np.ndarray]:
-        """The arrays that need no decoding, log_mel and valid; a clip of pictures has but one view."""
+        """Returns log_mel and valid, the arrays that need no decoding; a clip of frames has only one view."""
         return {'log_mel': self.log_mel, 'valid': self.valid}
 
     def without_picture(self) -> 'Clip':
-        """The clip with black frames."""
+        """Returns the clip with black frames."""
         return dataclasses.replace(self, frames=black(self.frames))
 
     def with_sound_of(self, other: 'Clip') -> 'Clip':
-        """The clip with the log-mel of another."""
+        """Returns the clip with the log-mel of another clip."""
         return dataclasses.replace(self, log_mel=other.log_mel)
 
 
 def black(frames: Sequence[bytes]) -> list[bytes]:
-    """As many black JPEGs of the same size."""
+    """Returns as many black JPEGs of the same size."""
     height, width, _, _ = simplejpeg.decode_jpeg_header(frames[0])
     return [simplejpeg.encode_jpeg(np.zeros((height, width, 3), np.uint8))] * len(frames)
 
 
 def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = None, end: float | None = None) -> Clip:
-    """Reads a clip from the seconds [start, end) of a video file; None is the file's beginning and its end.
+    """Reads a clip from the interval [start, end) (s) of a video file; None stands for the file's beginning or end.
 
     Segment t is [start + t * segment_seconds, start + (t + 1) * segment_seconds); its frame is the one shown at its
-    centre. Raises MediaError, with a reason of REASONS.
+    centre. Raises MediaError with a reason from REASONS.
     """
     file = MediaFile(path)
     start = 0.0 if start is None else float(start)
@@ -120,7 +120,7 @@ def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = Non
         'silent': np.abs(waveform).max() <= _SILENCE,
         'damaged': damaged > 0,
     }
-    # A shorter interval leaves segments without a time to show: black, like all that are not valid.
+    # In a shorter interval some segments have no frame; they are not valid and therefore black.
     images = pictures.images + [pictures.images[-1]] * (spec.segments - len(centres))
     return Clip(
         frames=_jpegs(images, valid, spec),
@@ -134,11 +134,12 @@ def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = Non
 
 
 def clip_from_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, spec: ClipSpec, rate: int = 16000) -> Clip:
-    """Makes a clip of arrays, by the same steps as `read_clip` after decoding.
+    """Makes a clip from arrays, by the same steps as `read_clip` after decoding.
 
     frames_thwc: uint8 [t h w 3], upright, one for each segment's centre.
     waveform: float32 [n], mono, full scale 1, at `rate` samples a second, as long as the clip.
-    Raises ValueError where the shapes are not those of `spec`.
+
+    Raises ValueError if the shapes are not those of `spec`.
     """
     if frames_thwc.dtype != np.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[::3] != (spec.segments, 3):
         raise ValueError(
@@ -166,11 +167,11 @@ def clip_from_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, spec: ClipSp
 def write_video(
     path: str | os.PathLike, frames_thwc: np.ndarray, fps: float, waveform: np.ndarray | None, rate: int = 16000
 ) -> None:
-    """Writes an mp4 (H.264, AAC); the file appears under its name only when whole.
+    """Writes an mp4 (H.264, AAC); the file appears under its name only when it is complete.
 
     frames_thwc: uint8 [t h w 3]; H.264 needs even sides, so the last row or column is repeated where a side is odd.
     fps: frames a second.
-    waveform: float32 [n], mono, full scale 1, at `rate` samples a second; None for a video without a sound stream.
+    waveform: float32 [n], mono, full scale 1, at `rate` samples a second; None for a video without an audio stream.
     """
     frames_thwc = np.pad(frames_thwc, [(0, 0), *((0, side % 2) for side in frames_thwc.shape[1:3]), (0, 0)], 'edge')
     part = f'{os.fspath(path)}.part'
@@ -186,21 +187,23 @@ def encode_video(
     rate: int,
     **quality: str,
 ) -> None:
-    """Encodes frames as they come, uint8 [h w 3] with even sides, with their sound, [n] or in stereo [2 n]; else as
-    `write_video`.
+    """Encodes frames as they arrive, uint8 [h w 3] with even sides, with audio [n], or [2 n] in stereo.
 
     quality: options of libx264.
+
+    The other arguments are those of `write_video`.
     """
     frames, fps = iter(frames), fractions.Fraction(fps).limit_denominator(1001)
     first = next(frames)
-    # The table of contents first, so that a player starts before it has all.
+    # The table of contents comes first, so that a player can start before it has the whole file.
     with av.open(os.fspath(path), 'w', format='mp4', options={'movflags': 'faststart'}) as container:
         video = container.add_stream('libx264', rate=fps, options={'crf': '18', 'preset': 'veryfast'} | quality)
         video.height, video.width, video.pix_fmt = *first.shape[:2], 'yuv420p'
-        # Whole frames in parallel; the default cuts each into slices, which costs bits and gains less.
+        # Whole frames are encoded in parallel; the default cuts each frame into slices, which costs bits and gains
+        # less.
         video.thread_type = 'AUTO'
         audio = container.add_stream('aac', rate=rate, layout=_LAYOUTS[waveform.ndim]) if waveform is not None else None
-        # Each frame with the sound that goes with it, so that the two streams lie side by side in the file.
+        # The audio of a frame is written right after it, so that the two streams are interleaved in the file.
         sent, samples = 0, waveform.shape[-1] if waveform is not None else 0
         for i, pixels in enumerate(itertools.chain([first], frames)):
             frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
@@ -221,7 +224,7 @@ def _samples(spec: ClipSpec, rate: int) -> int:
 
 
 def _audio_frame(waveform: np.ndarray, rate: int, at: int = 0) -> av.AudioFrame:
-    """Sound, float32 [n] or [2 n], as a frame that begins at sample `at`."""
+    """Returns audio, float32 [n] or [2 n], as a frame that begins at sample `at`."""
     planes = np.ascontiguousarray(np.atleast_2d(waveform), np.float32)
     frame = av.AudioFrame.from_ndarray(planes, format='fltp', layout=_LAYOUTS[waveform.ndim])
     frame.sample_rate, frame.pts = rate, at
@@ -229,7 +232,7 @@ def _audio_frame(waveform: np.ndarray, rate: int, at: int = 0) -> av.AudioFrame:
 
 
 def _resample(waveform: np.ndarray, rate: int, new_rate: int, samples: int) -> np.ndarray:
-    """Mono sound, float32 [n] at `rate`, at another rate: float32 [samples]."""
+    """Resamples mono audio, float32 [n] at `rate`, to another rate: float32 [samples]."""
     resampled, frame = np.zeros(samples, np.float32), _audio_frame(waveform, rate)
     run = SoundRun(0.0, frame, 0.0, new_rate)
     run.write(frame, resampled)

@@ -1,9 +1,9 @@
-"""Waveform to log-mel patches, one per segment, each made of its segment's own samples. `media.py` feeds it.
+"""Computes log-mel patches from a waveform, one per segment, each from the segment's own samples.
 
-The numbers of a front-end are a named `MelSpec`; `tests/test_mel.py` pins the values it gives. Where librosa makes the
-filter bank, it does so once per machine: its first call compiles for seconds (measured with librosa 0.11: 13 s on a
-fresh machine, 1.3 s in each later process), so the bank is kept in the user's cache folder and librosa imported only
-where that has none.
+`media.py` calls it. The parameters of a front-end are a named `MelSpec`; `tests/test_mel.py` pins the resulting values.
+Where librosa makes the filter bank, it does so once per machine: librosa's first call compiles for seconds (measured
+with librosa 0.11: 13 s on a fresh machine, 1.3 s in each later process), so the bank is kept in the user's cache
+folder, and librosa is imported only if the bank is not there.
 """
 
 import dataclasses
@@ -22,16 +22,16 @@ import numpy as np
 class MelSpec:
     """A log-mel front-end: samples per second, window, hop and FFT in samples, bands between fmin and fmax in Hz.
 
-    frames: how many hops of a segment of one second are kept; None: every window that fits.
-    offset, floor: a band is raised to at least `floor`, then `offset` is added, before the logarithm.
-    decibels: 10 log10 in place of the natural logarithm.
-    power: exponent of the magnitudes that a band adds up, 1 or 2.
+    frames: number of hops that are kept of a segment of one second; None: every window that fits.
+    offset, floor: before the logarithm a band is raised to at least `floor`, then `offset` is added.
+    decibels: 10 log10 instead of the natural logarithm.
+    power: exponent of the magnitudes that are summed in a band, 1 or 2.
     bank: the filter bank, a name of BANKS.
     centred: windows are centred on multiples of the hop, with the segment mirrored at its ends, so that the first and
-      last samples count as much as others; else the first window begins with the segment.
-    symmetric: the period of the Hann window is window - 1 samples, as in np.hanning; else it is `window`.
-    zero_mean: each window's mean is taken from it first.
-    preemphasis: the share of the sample before that is then taken from each sample of a window.
+      last samples count as much as others; otherwise the first window begins with the segment.
+    symmetric: the period of the Hann window is window - 1 samples, as in np.hanning; otherwise it is `window`.
+    zero_mean: each window's mean is subtracted first.
+    preemphasis: this fraction of the preceding sample is then subtracted from each sample of a window.
     """
 
     rate: int
@@ -53,11 +53,11 @@ class MelSpec:
     preemphasis: float = 0.0
 
     def samples_in(self, segment_seconds: float) -> int:
-        """Samples of a segment: the whole ones, so that no segment reaches into the next."""
+        """Returns the number of whole samples in a segment, so that no segment reaches into the next."""
         return int(segment_seconds * self.rate)
 
     def frames_in(self, segment_seconds: float) -> int:
-        """Frames of a segment: all windows that fit into it, but no more than `frames` for each second of it."""
+        """Returns the frames of a segment: all windows that fit into it, but at most `frames` per second of it."""
         whole_windows = 1 + (self.samples_in(segment_seconds) + 2 * self.margin - self.window) // self.hop
         if self.frames is None:
             return whole_windows
@@ -65,38 +65,39 @@ class MelSpec:
 
     @property
     def margin(self) -> int:
-        """Samples by which the first and the last window may reach over the ends of the segment."""
+        """Number of samples by which the first and the last window may extend beyond the ends of the segment."""
         return self.window // 2 if self.centred else 0
 
     @property
     def logarithm(self) -> tuple[float, float]:
-        """(scale, offset), so that a band is scale * ln(energy + offset)."""
+        """(scale, offset) such that a band is scale * ln(energy + offset)."""
         return 10 / math.log(10) if self.decibels else 1.0, self.offset or self.floor
 
     @property
     def silence(self) -> float:
-        """What the log-mel holds where nothing sounds."""
+        """Value of the log-mel in silence."""
         return float(self.compress(np.zeros(())))
 
     def compress(self, bands: np.ndarray) -> np.ndarray:
-        """The logarithm of what the bands add up."""
+        """Returns the logarithm of the band sums."""
         bands = np.maximum(bands, self.floor) + self.offset
         return 10 * np.log10(bands) if self.decibels else np.log(bands)
 
 
-# A segment is a clip of its own to every front-end: where the reference was given clips of ten seconds, this is what it
-# makes of each second alone.
+# Every front-end treats a segment as a clip of its own: where the reference was given clips of ten seconds, the values
+# here are those that it computes from each second alone.
 #
 # 'vggish': Hershey et al., "CNN Architectures for Large-Scale Audio Classification", and the released VGGish: 96 frames
 # of 10 ms in a patch. VGGish lays its patches end to end, 0.96 s apart, which drifts 0.4 s from the seconds of a label
 # by the end of ten; here patch t starts at segment t. The triangles of the released code are straight in mel, those of
 # 'vggish' in Hz: the bands are the same, the weights inside one differ slightly. 'vggish_published' has the released
-# ones.
+# weights.
 #
 # 'panns_16k', 'panns_32k': Kong et al., "PANNs" (arXiv 1912.10211): one second gives 101 frames, all of which are kept.
 #
 # 'ast': Gong et al., "AST" (arXiv 2104.01778), by Kaldi's filter bank without dither; one second gives 98 frames. AST
-# takes the mean of the clip away first; as each window's mean goes too, that changes nothing and is left out.
+# subtracts the mean of the clip first. Because each window's mean is subtracted as well, that has no effect and is left
+# out.
 _VGGISH = MelSpec(rate=16000, window=400, hop=160, fft=512, frames=96, bands=64, fmin=125.0, fmax=7500.0, offset=0.01)
 _PANNS = MelSpec(
     rate=32000,
@@ -138,14 +139,14 @@ MEL_PRESETS = {
 
 
 def log_mel(waveform: np.ndarray, mel: MelSpec, segments: int, segment_seconds: float) -> np.ndarray:
-    """The logarithm of each segment's mel bands, float32 [t f k].
+    """Computes the logarithm of each segment's mel bands, float32 [t f k].
 
     Args:
-      waveform: float32 [n], mono, at `mel.rate`, full scale 1. Silence follows where it is shorter than the segments;
-        what is longer is unused.
+      waveform: float32 [n], mono, at `mel.rate`, full scale 1. It is padded with silence if it is shorter than the
+        segments; samples beyond them are unused.
       mel: the front-end.
       segments: t; segment i starts exactly at sample round(i * segment_seconds * rate).
-      segment_seconds: length of a segment; it gives f by `MelSpec.frames_in`.
+      segment_seconds: length of a segment (s); it gives f by `MelSpec.frames_in`.
     """
     starts = np.rint(np.arange(segments) * (segment_seconds * mel.rate)).astype(int)
     samples = mel.samples_in(segment_seconds)
@@ -161,11 +162,11 @@ def log_mel(waveform: np.ndarray, mel: MelSpec, segments: int, segment_seconds: 
 
 
 def _without_offset(windows: np.ndarray, mel: MelSpec) -> np.ndarray:
-    """Windows [... n] less their mean, and with the low frequencies weakened, as `mel` says."""
+    """Subtracts the mean of windows [... n] and weakens their low frequencies, as `mel` specifies."""
     if mel.zero_mean:
         windows = windows - windows.mean(axis=-1, keepdims=True)
     if mel.preemphasis:
-        # The first sample of a window stands before itself, as in Kaldi.
+        # The first sample of a window is its own predecessor, as in Kaldi.
         before = np.concatenate([windows[..., :1], windows[..., :-1]], axis=-1)
         windows = windows - np.float32(mel.preemphasis) * before
     return windows
@@ -190,7 +191,7 @@ def _straight_in_mel(mel: MelSpec) -> np.ndarray:
 
 
 def _of_librosa(mel: MelSpec, htk: bool, norm: str | None) -> np.ndarray:
-    """librosa's triangles, straight in Hz, from the user's cache ($XDG_CACHE_HOME) if it is there."""
+    """Returns librosa's triangles, straight in Hz, from the user's cache ($XDG_CACHE_HOME) if they are there."""
     path = _cache_path(mel)
     try:
         return np.load(path, allow_pickle=False)
@@ -245,6 +246,6 @@ def _write_whole(path: pathlib.Path, bank: np.ndarray) -> None:
 
 @functools.cache
 def _hann(length: int, symmetric: bool) -> np.ndarray:
-    """The Hann window, whose period is `length`, or length - 1 as in np.hanning where it is symmetric."""
+    """Returns the Hann window of period `length`, or length - 1, as in np.hanning, if it is symmetric."""
     period = length - 1 if symmetric else length
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / period)).astype(np.float32)

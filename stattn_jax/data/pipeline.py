@@ -1,8 +1,8 @@
-"""Records to batches of NumPy arrays, by Grain with threads.
+"""Turns records into batches of NumPy arrays with Grain and threads.
 
-The global batch at a step is a function of (seed, step) alone: neither the number of processes nor of threads nor a
-resume changes it. Cropping, flipping and normalising happen on the device, so frames stay uint8 here. Read next:
-source.py (where records come from).
+The global batch at a step is a function of (seed, step) only: the number of processes, the number of threads and
+resuming do not change it. Frames stay uint8 here, because cropping, flipping and normalising happen on the device.
+source.py provides the records.
 """
 
 import math
@@ -19,9 +19,9 @@ from stattn_jax.data import extracted, media, records, tfrecord
 from stattn_jax.data import source as source_lib
 
 FITS = ('squash', 'crop')
-# More steps than any run takes; Grain wants an end, and element numbers must stay below 2**63.
+# More steps than any run takes. Grain needs an end, and element numbers must stay below 2**63.
 _MANY_STEPS = 2**31
-# Bytes; XLA's, for arrays of the host that it may use in place.
+# In bytes; XLA's alignment for host arrays that it may use in place.
 _ALIGNMENT = 64
 
 Batch = dict[str, np.ndarray]
@@ -41,17 +41,17 @@ def frame_affine(height: int, width: int, fit: str) -> tuple[float, float, float
 
 
 def clip_arrays(item: records.ClipRecord | records.Clip, frame_size: int, fit: str) -> Batch:
-    """Decodes a clip for the model; training, evaluation and explaining all see a clip through this function.
+    """Decodes a clip for the model; training, evaluation and explanation all use this function.
 
     Args:
-      item: a record, or a clip straight from a file.
+      item: a record, or a clip that was read from a file.
       frame_size: side of the square frame, in pixels.
       fit: 'squash' resizes the whole frame, 'crop' takes the centred square of the short side.
 
     Returns:
-      frames uint8 [t h w 3], log_mel float16 [t f k], valid bool [t]; of a clip of features its cells float16 [t h w d]
-      stand for the frames, and the sound's numbers float16 [t 1 k] for the log-mel. Of several views it is the clip as
-      it is.
+      frames uint8 [t h w 3], log_mel float16 [t f k], valid bool [t]. For a clip of features, its cells float16 [t h w
+      d] take the place of the frames, and its audio features float16 [t 1 k] that of the log-mel. Of several views it
+      is the unaugmented one.
     """
     _check_fit(fit)
     clip = item.clip if isinstance(item, records.ClipRecord) else item
@@ -63,7 +63,7 @@ def clip_arrays(item: records.ClipRecord | records.Clip, frame_size: int, fit: s
 
 
 def write_clip(clip: records.Clip, out: Batch, fit: str, view: int = 0) -> None:
-    """As `clip_arrays`, into arrays that are there, such as a row of a batch; the frames get the size of theirs."""
+    """Like `clip_arrays`, but writes into existing arrays such as a row of a batch, which set the frame size."""
     arrays = clip.arrays(view)
     for name, x in arrays.items():
         out[name][:] = x
@@ -72,14 +72,15 @@ def write_clip(clip: records.Clip, out: Batch, fit: str, view: int = 0) -> None:
 
 
 def _write_frames(clip: media.Clip | extracted.ExtractedClip, out_thwc: np.ndarray, fit: str) -> None:
-    """Decodes a clip's JPEGs to the size of `out_thwc`; TurboJPEG shrinks while decoding, PIL's area-aware bilinear
-    does the rest.
+    """Decodes a clip's JPEGs to the size of `out_thwc`.
+
+    TurboJPEG shrinks while decoding, and PIL's area-aware bilinear filter does the rest.
     """
     size = out_thwc.shape[1:3]
     x_scale, x_offset, y_scale, y_offset = frame_affine(clip.height, clip.width, fit)
-    # As large as the part that is wanted must be.
+    # The whole frame must be at least this large for the wanted part to have `size`.
     least = {'min_height': int(size[0] / y_scale), 'min_width': int(size[1] / x_scale)}
-    # All frames of a clip are of one size.
+    # All frames of a clip have the same size.
     height, width, _, _ = simplejpeg.decode_jpeg_header(clip.frames[0], **least)
     direct = (height, width) == size and x_scale == y_scale == 1
     for jpeg, out_hwc in zip(clip.frames, out_thwc, strict=True):
@@ -88,7 +89,7 @@ def _write_frames(clip: media.Clip | extracted.ExtractedClip, out_thwc: np.ndarr
             continue
         pixels = simplejpeg.decode_jpeg(jpeg, **least)
         if max(abs(x_scale * width - size[1]), abs(y_scale * height - size[0])) < 1:
-            # As large as asked for but for a rounding: cut to the nearest pixel.
+            # The size is right except for rounding: cut to the nearest pixel.
             left, top = round((width - size[1]) / 2), round((height - size[0]) / 2)
             out_hwc[:] = pixels[top : top + size[0], left : left + size[1]]
             continue
@@ -109,15 +110,15 @@ def train_batches(
     frame_size: int,
     fit: str,
 ) -> grain.DatasetIterator[Batch]:
-    """Endless shuffled batches of this process, from `start_step` on (any step costs the same to reach).
+    """Returns endless shuffled batches of this process from `start_step` on (any step costs the same to reach).
 
     Each epoch is a fresh permutation, and batches run across the ends of epochs, so a split may be smaller than a
-    batch. Of clips that are stored in several views, one is drawn by (seed, position in the stream). Process p of n
-    gets the contiguous rows [p*b/n, (p+1)*b/n) of the global batch.
+    batch. For clips that are stored in several views, one view is sampled at random by (seed, position in the stream).
+    Process p of n gets the contiguous rows [p*b/n, (p+1)*b/n) of the global batch.
 
     Returns:
-      An iterator to be closed, of batches: frames uint8 [b t h w 3], log_mel float16 [b t f k], valid bool [b t],
-      labels float32 multi-hot [b c], weight float32 [b] (1 real, 0 padding), index int32 [b] (record number in the
+      An iterator, which must be closed, of batches: frames uint8 [b t h w 3], log_mel float16 [b t f k], valid bool [b
+      t], labels float32 multi-hot [b c], weight float32 [b] (1 real, 0 padding), index int32 [b] (record number in the
       split, -1 for padding).
     """
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
@@ -142,9 +143,10 @@ def eval_batches(
     frame_size: int,
     fit: str,
 ) -> grain.DatasetIterator[Batch]:
-    """Every record of the split exactly once, in order; the last batch is filled up with rows of weight 0 and index -1.
+    """Returns batches with every record of the split exactly once, in order.
 
-    Batches are those of `train_batches`; every process gets the same number of them.
+    The last batch is padded with rows of weight 0 and index -1. Batches have the arrays of `train_batches`; every
+    process gets the same number of them.
     """
     rows = _Rows(global_batch, process_index, process_count, threads)
     steps = -(-len(source) // global_batch)
@@ -156,8 +158,9 @@ def eval_batches(
 
 
 class _Rows:
-    """Which positions of the global stream this process reads, and how many rows of its batch a thread takes at a
-    time.
+    """The positions of the global stream that this process reads.
+
+    A thread loads `together` rows of the process's batch at a time.
     """
 
     def __init__(self, global_batch: int, process_index: int, process_count: int, threads: int):
@@ -186,7 +189,10 @@ def _batches(
     frame_size: int,
     fit: str,
 ) -> grain.DatasetIterator[Batch]:
-    """Loads clips in threads; memory holds two local batches, and more only where threads outnumber a batch's rows."""
+    """Loads clips in threads.
+
+    Memory holds two local batches, and more only if there are more threads than rows of a batch.
+    """
     _check_fit(fit)
     if not len(source):
         raise tfrecord.DataError(f'split {source.split!r} holds no clips; prepare the data with clips in it')
@@ -198,7 +204,7 @@ def _batches(
 
 
 class _Batches:
-    """The batches under way: each clip is decoded into its row of one, by whichever thread has it, and never copied."""
+    """The batches under construction: each clip is decoded by a thread directly into its row and never copied."""
 
     def __init__(self, source, rows: _Rows, chosen_at: Callable[[int], tuple[int, int]], frame_size: int, fit: str):
         self._source, self._rows, self._chosen_at, self._fit = source, rows, chosen_at, fit
@@ -215,7 +221,7 @@ class _Batches:
         self._lock, self._open, self._memory = threading.Lock(), {}, _Memory()
 
     def load(self, part: int) -> int:
-        """Fills the rows of a part of a batch; returns its step."""
+        """Fills the rows of a part of a batch and returns the step of the batch."""
         step, first = divmod(part * self._rows.together, self._rows.local)
         with self._lock:
             if step not in self._open:
@@ -226,7 +232,7 @@ class _Batches:
         return step
 
     def _fill(self, batch: Batch, row: int, number: int, view: int) -> None:
-        """Writes a view of a record into a row, number -1 being padding."""
+        """Writes a view of a record into a row; number -1 is padding."""
         batch['labels'][row], batch['weight'][row], batch['index'][row] = 0, number >= 0, number
         arrays = {name: batch[name][row] for name in ('frames', 'log_mel', 'valid')}
         if number >= 0:
@@ -238,29 +244,29 @@ class _Batches:
                 x[:] = 0
 
     def take(self, steps: Sequence[int]) -> Batch:
-        """The batch of these parts, which all belong to one step."""
+        """Returns the batch of these parts, which all belong to one step."""
         with self._lock:
             return self._open.pop(steps[0])
 
 
 class _Memory:
-    """Memory for arrays, given out anew once nobody holds an array of it: fresh pages cost a tenth of decoding into
-    them.
+    """Memory for arrays, reused once nothing refers to an array in it.
 
-    At addresses that XLA takes as they are on a CPU; others it copies (10 ms for 24 MB, jax 0.10.2).
+    Fresh pages cost a tenth of decoding into them. Addresses are aligned so that XLA uses the arrays in place on a CPU;
+    others it copies (10 ms for 24 MB, jax 0.10.2).
     """
 
     def __init__(self):
         self._free: dict[int, list[np.ndarray]] = {}
 
     def array(self, shape: tuple[int, ...], dtype) -> np.ndarray:
-        """An array of any content."""
+        """Returns an array with arbitrary content."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         free = self._free.setdefault(size, [])
         try:
             memory = free.pop()
         except IndexError:
-            # Not zeros: those are small pages, which the threads would wait for one by one.
+            # Not np.zeros, which gives small pages that the threads would wait for one by one.
             memory = np.empty(size + _ALIGNMENT, np.uint8)
         first = -memory.ctypes.data % _ALIGNMENT
         loan = _Loan(memory[first : first + size].view(dtype).reshape(shape).__array_interface__)
@@ -269,7 +275,10 @@ class _Memory:
 
 
 class _Loan:
-    """What an array of lent memory and all its views hold; NumPy's own views would hold the memory."""
+    """Owner of an array's borrowed memory: the array and all its views refer to it.
+
+    NumPy's own views would refer to the memory directly.
+    """
 
     def __init__(self, interface: dict):
         self.__array_interface__ = interface

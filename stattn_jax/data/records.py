@@ -1,8 +1,7 @@
-"""The record of one clip: its content, labels and annotations, and how it is written as bytes.
+"""The record of one clip, with its content, labels and annotations, and its serialization.
 
 Records are declared with `tfds.features`, so `tfds.builder_from_directory` opens a directory of them. Nothing here
-imports TensorFlow.
-Read next: tfrecord.py (the file that holds many), pipeline.py (records to batches).
+imports TensorFlow. tfrecord.py defines the file that holds many records, and pipeline.py turns records into batches.
 """
 
 import dataclasses
@@ -18,7 +17,7 @@ from stattn_jax.data import features as features_lib
 MODALITIES = ('audio', 'visual', 'both')
 Spec = media.ClipSpec | features_lib.FeatureSpec | extracted.ExtractedSpec
 Clip = media.Clip | features_lib.FeatureClip | extracted.ExtractedClip
-# What a clip may hold; it has one of the first two and one of the others.
+# Content of a clip: one of the first two and one of the last two.
 _CONTENT = ('frames', 'visual', 'log_mel', 'audio')
 
 
@@ -46,8 +45,9 @@ class Box:
 
 @dataclasses.dataclass(frozen=True)
 class Presence:
-    """Class `label` is there somewhere in the clip, heard, seen or both; `flags` as the annotators set them
-    (background_music, ...).
+    """Class `label` occurs somewhere in the clip: heard, seen or both.
+
+    `flags` are those that the annotators set (background_music, ...).
     """
 
     label: int
@@ -57,7 +57,7 @@ class Presence:
 
 @dataclasses.dataclass(frozen=True)
 class ClipRecord:
-    """One clip with its annotations; `video` is the file it came from and `start` its first second there."""
+    """One clip with its annotations; it was cut from the file `video`, where it begins at `start` (s)."""
 
     clip_id: str
     clip: Clip
@@ -70,8 +70,9 @@ class ClipRecord:
 
 
 def spec_from_json(content: Mapping) -> Spec:
-    """The spec of a data set, of videos or of features; raises ValueError where a field is missing, unknown or out
-    of range.
+    """Returns the spec of a data set of videos or of features.
+
+    Raises ValueError if a field is missing, unknown or out of range.
     """
     kinds = {'features': features_lib.FeatureSpec, 'extracted': extracted.ExtractedSpec}
     return kinds.get(content.get('kind'), media.ClipSpec).from_json(content)
@@ -80,7 +81,8 @@ def spec_from_json(content: Mapping) -> Spec:
 def make_features(classes: Iterable[str], spec: Spec) -> tfds.features.FeaturesDict:
     """Declares the record's schema: times in seconds, boxes as x0 y0 x1 y1 in 0..1 of the frame.
 
-    The mel is stored as raw bytes: zlib saves an eighth of it and costs seven times the rest of the parse to undo.
+    The mel is stored as raw bytes: zlib saves an eighth of its size, and decompression costs seven times the rest of
+    the parse.
     """
     features = tfds.features
     names = list(classes)
@@ -132,7 +134,7 @@ def _content_features(spec: Spec) -> dict[str, tfds.features.FeatureConnector]:
 
 
 def array_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
-    """The float16 arrays that a clip holds, by name: log_mel or audio, and visual where there are no JPEGs."""
+    """Returns the shapes of a clip's float16 arrays by name: log_mel or audio, and visual if there are no JPEGs."""
     if isinstance(spec, features_lib.FeatureSpec):
         return {'visual': (spec.segments, *spec.visual), 'audio': (spec.segments, spec.audio)}
     if isinstance(spec, media.ClipSpec):
@@ -167,14 +169,14 @@ def encode(record: ClipRecord, features: tfds.features.FeaturesDict) -> bytes:
             'notes': list(clip.notes),
         }
     )
-    # Protobuf writes map entries in an order that changes from process to process (measured with protobuf 7.36, upb).
+    # Protobuf writes map entries in an order that differs between processes (measured with protobuf 7.36, upb).
     return tf_example_pb2.Example.FromString(serialized).SerializeToString(deterministic=True)
 
 
 def decode(serialized: bytes, spec: Spec, absent: np.ndarray | None = None) -> ClipRecord:
-    """Parses one record; the frames stay JPEG bytes. `absent`: see extracted.ExtractedClip.
+    """Parses one record; the frames stay JPEG bytes.
 
-    Raises ValueError where an array is not of the spec's shape.
+    `absent`: see extracted.ExtractedClip. Raises ValueError if an array does not have the spec's shape.
     """
     feature = tf_example_pb2.Example.FromString(serialized).features.feature
 

@@ -1,10 +1,10 @@
-"""Which coded pictures of an H.264 stream a few frames need, so that no other is decoded. `decode.py` reads by it.
+"""Finds the coded pictures of an H.264 stream that a few frames need, so that `decode.py` decodes no others.
 
-A picture is needed that is asked for, or that others may refer to between the refresh before and a picture asked for.
-Its packet says so: H.264 in ISO media and Matroska is a row of units, each after its size, whose first byte holds the
-unit's type and whether other pictures refer to it (ITU-T H.264, 7.3.1 and 7.4.1); at a refresh (IDR) the decoder
-forgets all pictures before. The frames are those of decoding everything, bit by bit; whatever is not as a stream should
-be raises `UnclearError`.
+A picture is needed if it is requested, or if it lies between the preceding refresh and a requested picture and other
+pictures may refer to it. Its packet contains this information: H.264 in ISO media and Matroska is a sequence of units,
+each after its size, whose first byte holds the unit's type and whether other pictures refer to it (ITU-T H.264, 7.3.1
+and 7.4.1). At a refresh (IDR) the decoder drops all earlier pictures. The frames are bit-identical to those of decoding
+everything; any irregularity in the stream raises `UnclearError`.
 """
 
 import bisect
@@ -14,26 +14,28 @@ from collections.abc import Callable, Iterable, Sequence
 
 import av
 
-# Unit types (ITU-T H.264, table 7-1): slice, slice of a refresh; parameter sets; what else says nothing of other
+# Unit types (ITU-T H.264, table 7-1): slice, slice of a refresh; parameter sets; units that do not concern other
 # pictures.
 _SLICE, _REFRESH = 1, 5
 _SETTINGS = (7, 8)
 _ASIDES = (6, 9, 12)
-# Of the pictures decoded before one, at most so many are shown after it (the largest decoded picture buffer, A.3.1).
+# At most this many of the pictures decoded before a picture are shown after it (the largest decoded picture buffer,
+# A.3.1).
 _MOST_HELD = 16
-# Of the shortest step from one picture to the next; time stamps in whole milliseconds differ by less at 300 frames a
-# second.
+# The largest allowed step between pictures, as a multiple of the shortest. Time stamps in whole milliseconds differ by
+# less at 300 frames a second.
 _UNEVEN = 1.5
 
 
 class UnclearError(Exception):
-    """The stream does not tell, or not reliably, which pictures are needed: decode everything."""
+    """The stream does not show, or not reliably, which pictures are needed, so everything must be decoded."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Picture:
-    """A packet with its time (s), and whether it is shown, others may refer to it, it is a refresh, it brings
-    settings.
+    """A packet with its time (s).
+
+    The flags are true if it is shown, if others may refer to it, if it is a refresh and if it contains parameter sets.
     """
 
     packet: av.Packet
@@ -45,16 +47,18 @@ class Picture:
 
 
 def tells(codec: av.codec.CodecContext | None) -> bool:
-    """Whether a stream is H.264 with units after their sizes of four bytes, as ISO media and Matroska hold it."""
+    """Returns whether a stream is H.264 with units after four-byte sizes, as in ISO media and Matroska."""
     extra = codec.extradata if codec is not None and codec.name == 'h264' else None
     return extra is not None and len(extra) > 4 and extra[0] == 1 and extra[4] & 3 == 3
 
 
 def read(packets: Iterable[av.Packet], seconds: Callable[[int], float], stop: float) -> list[Picture]:
-    """The pictures in the order of decoding, until all shown before `stop` (s) are there and, if the stream goes on,
-    later ones.
+    """Returns the pictures in decoding order, up to a point after which none is shown before `stop` (s).
 
-    seconds: the time of a time stamp. Raises UnclearError.
+    They include a few later pictures if the stream goes on.
+    seconds: returns the time (s) of a time stamp.
+
+    Raises UnclearError.
     """
     pictures, late = [], 0
     for packet in packets:
@@ -73,22 +77,25 @@ def read(packets: Iterable[av.Packet], seconds: Callable[[int], float], stop: fl
 
 
 def shown(pictures: Sequence[Picture], times: Sequence[float], rounding: float) -> list[Picture]:
-    """The picture shown at each of `times` (s): the last whose time is not later by more than `rounding`, or else the
-    first.
+    """Returns the picture shown at each of `times` (s).
 
-    Raises UnclearError where pictures do not follow each other at an even pace.
+    This is the last picture whose time is not later by more than `rounding`, or the first if there is none. Raises
+    UnclearError if the pictures are not evenly spaced.
     """
     ordered = sorted(pictures, key=lambda picture: picture.time)
     starts = [picture.time for picture in ordered]
     steps = [later - earlier for earlier, later in itertools.pairwise(starts)]
-    # A hole may be a lost picture, and decoders fill in for it from whatever they decoded before.
+    # A gap may be a lost picture, which decoders replace by something that depends on what they decoded before.
     if steps and max(steps) > _UNEVEN * min(steps):
         raise UnclearError('pictures at an uneven pace')
     return [ordered[max(0, bisect.bisect_right(starts, time + rounding) - 1)] for time in times]
 
 
 def decode(pictures: Sequence[Picture], wanted: Sequence[Picture], codec: av.VideoCodecContext) -> list[av.VideoFrame]:
-    """The frames of the wanted pictures, decoding only what they need; raises UnclearError or av.FFmpegError."""
+    """Returns the frames of the wanted pictures and decodes only what they need.
+
+    Raises UnclearError or av.FFmpegError.
+    """
     stamps, found, last = {picture.packet.pts for picture in wanted}, {}, None
     for packet in [*_needed(pictures, stamps), None]:
         for frame in codec.decode(packet):
@@ -117,7 +124,7 @@ def _picture(packet: av.Packet, time: float) -> Picture:
     while at + 4 < len(units):
         header = units[at + 4]
         types.add(header & 31)
-        # The first bit of a unit is never set; two bits say whether others refer to it.
+        # The first bit of a unit is never set; two bits show whether others refer to it.
         if header & 128:
             raise UnclearError('a broken unit')
         referred |= header & 31 in (_SLICE, _REFRESH) and bool(header & 96)

@@ -1,8 +1,8 @@
 """Random access to the records of one split of a data set directory.
 
-`DatasetInfo` is the directory's `stattn.json`; `RecordSource` is a sequence of `ClipRecord`, checked against its
-checksums on each read. The directory is written by data_prep (`data_prep/prepare.py`). Read next: pipeline.py
-(records to batches).
+`DatasetInfo` is the content of the directory's `stattn.json`. `RecordSource` is a sequence of `ClipRecord`, each
+verified by its checksums when it is read. data_prep writes the directory (`data_prep/prepare.py`), and pipeline.py
+turns the records into batches.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ INFO_FILE = 'stattn.json'
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What a data set directory holds.
+    """Description of a data set directory.
 
-    `splits` has the number of clips, `wanted` how many the annotations list, and `shards` the number of files of each
-    split; `fingerprint` changes with any byte of any record, the classes and the spec.
+    For each split, `splits` has the number of clips, `wanted` the number that the annotations list, and `shards` the
+    number of files. `fingerprint` changes with any byte of any record, the classes and the spec.
     """
 
     name: str
@@ -40,7 +40,7 @@ class DatasetInfo:
         """Reads a directory's `stattn.json`.
 
         Raises:
-          NoDataError: there is no such directory, it is no data set, or its preparation has not finished.
+          NoDataError: the directory does not exist, is not a data set, or its preparation has not finished.
           DataError: its `stattn.json` is damaged or of another version.
         """
         path = pathlib.Path(directory) / INFO_FILE
@@ -74,22 +74,22 @@ class DatasetInfo:
         )
 
     def to_json(self) -> dict:
-        """The content of `stattn.json`."""
+        """Returns the content of `stattn.json`."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {'format': FORMAT, **fields, 'spec': self.spec.to_json()}
 
     def shard_paths(self, directory: str | os.PathLike, split: str) -> list[pathlib.Path]:
-        """Paths of a split's shards, in order."""
+        """Returns the paths of a split's shards, in order."""
         count = self.shards[split]
         return [pathlib.Path(directory) / tfrecord.shard_name(self.name, split, i, count) for i in range(count)]
 
 
 class RecordSource:
-    """The records of a split as a sequence: `source[i]` reads and checks one. Picklable and safe across threads.
+    """The records of a split as a sequence: `source[i]` reads and verifies one. Picklable and thread-safe.
 
     Raises:
-      NoDataError: no such directory or split.
-      DataError: a missing or damaged file (named, with record number and byte offset).
+      NoDataError: the directory or the split does not exist.
+      DataError: a file is missing or damaged (the message has its name, record number and byte offset).
     """
 
     def __init__(self, directory: str | os.PathLike, split: str):

@@ -1,8 +1,7 @@
-"""The shard: a plain TFRecord file with a small offset index beside it, which gives random access without reading the
-file.
+"""Shards: plain TFRecord files, each with a small offset index beside it for random access.
 
-Records are framed with masked CRC32C, as TensorFlow reads them; nothing here imports TensorFlow. Read next: records.py
-(what a record says), source.py (random access to a split).
+Records are framed with masked CRC32C, as TensorFlow reads them; nothing here imports TensorFlow. records.py defines the
+content of a record, and source.py gives random access to a split.
 """
 
 import os
@@ -24,26 +23,26 @@ _INDEX_ROW = np.dtype([('offset', '<u8'), ('crc', '<u4')])
 
 
 class DataError(Exception):
-    """A data set directory that cannot be used; the message names the file, the place and the fix."""
+    """A data set directory cannot be used; the message names the file, the place and the fix."""
 
 
 class NoDataError(DataError):
-    """There is no such data set or split: the caller asked for the wrong thing, nothing is damaged."""
+    """The data set or split does not exist: the request is wrong, and nothing is damaged."""
 
 
 def shard_name(name: str, split: str, number: int, count: int) -> str:
-    """File name of a shard, by TFDS's convention."""
+    """Returns the file name of a shard, by TFDS's convention."""
     return f'{name}-{split}.tfrecord-{number:05d}-of-{count:05d}'
 
 
 def write_shard(path: str | os.PathLike, serialized: Iterable[bytes]) -> None:
-    """Writes a TFRecord shard and its index; neither appears under its final name before both are whole and on disk.
+    """Writes a TFRecord shard and its index; both get their final names only when they are complete and on disk.
 
-    The index is rows of (offset uint64, crc uint32), little-endian: one per record with the masked CRC32C of its data,
-    and a last one with the size of the shard and the masked CRC32C of the rows before it.
+    The index consists of rows of (offset uint64, crc uint32), little-endian: one per record with the masked CRC32C of
+    its data, and a last one with the size of the shard and the masked CRC32C of the rows before it.
     """
     path = pathlib.Path(path)
-    # Two writers, perhaps on two machines, would write the same bytes, and the last rename wins.
+    # Two writers, perhaps on two machines, write the same bytes, and the last rename takes effect.
     mark = uuid.uuid4().hex
     data_tmp, index_tmp = (path.with_name(f'{path.name}{suffix}.tmp-{mark}') for suffix in ('', INDEX_SUFFIX))
     rows, offset = [], 0
@@ -65,16 +64,17 @@ def write_shard(path: str | os.PathLike, serialized: Iterable[bytes]) -> None:
 
 
 def index_path(shard: str | os.PathLike) -> pathlib.Path:
-    """Path of a shard's index."""
+    """Returns the path of a shard's index."""
     shard = pathlib.Path(shard)
     return shard.with_name(shard.name + INDEX_SUFFIX)
 
 
 def read_index(shard: str | os.PathLike) -> np.ndarray:
-    """Offsets of a shard's records, and its size as the last entry: int64 [n + 1].
+    """Returns the offsets of a shard's records, with its size as the last entry: int64 [n + 1].
 
     Raises:
-      DataError: the shard or its index is missing or damaged, or the shard has another size than its index says.
+      DataError: the shard or its index is missing or damaged, or the size of the shard differs from the one in its
+        index.
     """
     path, fix = index_path(shard), _repair(shard)
     try:
@@ -92,17 +92,18 @@ def read_index(shard: str | os.PathLike) -> np.ndarray:
 
 
 def read_record(shard: str | os.PathLike, offsets: np.ndarray, number: int) -> bytes:
-    """Reads record `number` of a shard and checks both of its checksums.
+    """Reads record `number` of a shard and verifies both of its checksums.
 
-    The file is opened for each read, which costs microseconds: no state to pickle or lock, no limit on open files.
+    The file is opened for each read, which costs microseconds: there is no state to pickle or lock, and no limit on
+    open files.
 
     Raises:
-      DataError: the record is damaged; names file, record number and byte offset.
+      DataError: the record is damaged; the message has the file, the record number and the byte offset.
     """
     begin, end = int(offsets[number]), int(offsets[number + 1])
     descriptor = os.open(shard, os.O_RDONLY)
     try:
-        # Read apart, so that the data need not be cut out, which copies them.
+        # Data and framing are read separately, because cutting the data out would copy it.
         data = os.pread(descriptor, end - begin - _FRAMING_BYTES, begin + _HEADER.size)
         framing = os.pread(descriptor, _HEADER.size, begin) + os.pread(descriptor, _CRC.size, end - _CRC.size)
     finally:
@@ -114,14 +115,15 @@ def read_record(shard: str | os.PathLike, offsets: np.ndarray, number: int) -> b
 
 
 def masked_crc(data: bytes) -> int:
-    """CRC32C with TFRecord's mask (tensorflow/core/lib/hash/crc32c.h)."""
+    """Returns CRC32C with TFRecord's mask (tensorflow/core/lib/hash/crc32c.h)."""
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _fault(framing: bytes, data: bytes, expected: int) -> str | None:
-    """What is wrong with a record of `expected` bytes, or None; the framing is what stands before and after the
-    data.
+    """Describes what is wrong with a record of `expected` bytes, or returns None.
+
+    The framing is the bytes before and after the data.
     """
     if len(framing) + len(data) != expected:
         return f'{len(framing) + len(data)} of {expected} bytes are there'

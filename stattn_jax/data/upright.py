@@ -1,17 +1,20 @@
-"""Decoded frames turned upright, in square pixels and small; `decode.py` reads them."""
+"""Turns decoded frames upright, makes their pixels square and reduces their size; used by `decode.py`."""
 
 import av
 import numpy as np
 
 
 def upright_size(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> tuple[int, int]:
-    """Height and width of a frame once it is upright and its pixels (width by height `pixel_aspect`) are square."""
+    """Returns height and width of a frame once it is upright and its pixels are square.
+
+    `pixel_aspect` is the width of a pixel divided by its height.
+    """
     height, width = frame.height, max(1, round(frame.width * pixel_aspect))
     return (width, height) if _orientation(frame)[0] else (height, width)
 
 
 def upright_rgb(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
-    """The frame upright and averaged down to `size`, its height and width (pixels): uint8 [h w 3]."""
+    """Returns the upright frame, averaged down to `size`, its height and width (pixels): uint8 [h w 3]."""
     transpose, flip_rows, flip_columns = _orientation(frame)
     height, width = size
     if transpose:
@@ -22,7 +25,7 @@ def upright_rgb(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """How to turn a frame upright: (transpose, then flip rows, flip columns), to the nearest quarter turn.
+    """Returns how to turn a frame upright: (transpose, then flip rows, flip columns), to the nearest quarter turn.
 
     The display matrix holds a, b, u, c, d, v, x, y, w (ISO 14496-12, section 6.2.2): x' = a x + c y, y' = b x + d y.
     """

@@ -1,18 +1,18 @@
-"""Decoded sound frames resampled into their place in a waveform; `decode.py` reads them."""
+"""Resamples decoded audio frames into their place in a waveform; used by `decode.py`."""
 
 import av
 import numpy as np
 
-# Sound frames that follow each other within this (s) are taken as seamless.
+# Audio frames whose gap is at most this (s) are treated as seamless.
 _SEAM = 0.02
-# Frames are joined to so many samples before they are resampled: one by one, most of the time goes into handing them
-# over.
+# Frames are joined to this many samples before they are resampled: with single frames, the calls take most of the time.
 _JOINED = 1 << 15
 
 
 class SoundRun:
-    """Sound frames that follow each other without a gap; `start` is the waveform's first second, `time` the run's,
-    `end` its end.
+    """Audio frames that follow each other without a gap, beginning at `time` (s) and ending so far at `end` (s).
+
+    `start` is the time (s) of the waveform's first sample.
     """
 
     def __init__(self, time: float, frame: av.AudioFrame, start: float, rate: int, channels: int = 1):
@@ -27,16 +27,16 @@ class SoundRun:
         return abs(time - self.end) <= _SEAM and _form(frame) == self._form
 
     def write(self, frame: av.AudioFrame, waveform: np.ndarray) -> None:
-        """Takes a frame, and writes what is resampled by now."""
+        """Adds a frame, and writes to the waveform what is resampled by now."""
         self.end += frame.samples / frame.sample_rate
-        # The queue would refuse time stamps that are rounded, as in Matroska.
+        # The queue would reject time stamps that are rounded, as in Matroska.
         frame.pts = None
         self._waiting.write(frame)
         if self._waiting.samples >= _JOINED:
             self._place(self._waiting.read(), waveform)
 
     def close(self, waveform: np.ndarray) -> None:
-        """Writes the rest."""
+        """Writes the remaining samples."""
         rest = self._waiting.read()
         if rest is not None:
             self._place(rest, waveform)
@@ -44,8 +44,8 @@ class SoundRun:
 
     def _place(self, frame: av.AudioFrame | None, waveform: np.ndarray) -> None:
         for piece in self._resampler.resample(frame):
-            # The mean of the channels, as VGGish takes it; the resampler's own mix to mono makes two equal channels
-            # louder by 3 dB.
+            # The mean of the channels, as in VGGish; the resampler's own mix to mono makes two equal channels louder by
+            # 3 dB.
             heard = piece.to_ndarray().mean(0) if self._mono else piece.to_ndarray()
             low, high = max(self._at, 0), min(self._at + heard.shape[-1], waveform.shape[-1])
             if low < high:

@@ -1,10 +1,10 @@
-"""`python -m stattn_jax.explain --workdir=DIR --video=FILE --out=DIR`: what, where and when, as files to see and to
-compute with.
+"""`python -m stattn_jax.explain --workdir=DIR --video=FILE --out=DIR`: explains a model's predictions for videos.
 
 Writes explanation.json, .npz, .png, .html, .mp4, .csv and .vtt (--files chooses), and index.html where it explains more
-than one clip. With --long all of a video longer than the model's clip, as timeline.json and timeline.csv, and the most
-probable windows in full. `--check=FILE` computes an explanation.json anew from its own numbers. Exit codes: 0 done, 2
-wrong use, 1 a video that cannot be read or a file that does not add up (named, the others are done) or another failure.
+than one clip. With --long it explains all of a video that is longer than the model's clip: it writes timeline.json and
+timeline.csv, and the files above for the most probable windows. `--check=FILE` verifies an explanation.json by
+recomputing its sums from the numbers in the file. Exit codes: 0 done, 2 wrong use, 1 a video that cannot be read or a
+file that does not add up (the message names it, and the others are still done) or another failure.
 """
 
 import sys
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if FLAGS.check:
         return max(_check(path) for path in FLAGS.check)
-    # JAX and all that stands on it load here, so that wrong use is told at once, and that their time can be told.
+    # JAX is imported only here, so that wrong use is reported at once and the time of the import can be measured.
     began = time.perf_counter()
     from stattn_jax.explain import command
 
@@ -71,7 +71,7 @@ def _parse(argv) -> None:
 
 
 def _check(path: str) -> int:
-    """Prints how far the numbers of a file are from adding up, and returns 0 where that is rounding."""
+    """Prints the largest relative errors of an explanation.json; returns 0 if rounding explains them, else 1."""
     from stattn_jax.explain import record_files
 
     try:

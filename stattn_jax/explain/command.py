@@ -1,6 +1,6 @@
-"""What the command does once its flags are known: explains the videos, writes the files, says where the time went.
+"""Runs the explain command once its flags are parsed: explains the videos, writes the files and reports the times.
 
-Read next: __main__.py (the flags), model.py.
+The flags are defined in __main__.py; model.py computes the explanations.
 """
 
 import concurrent.futures
@@ -19,12 +19,12 @@ from stattn_jax.explain.explanation import Explanation, Truth
 from stattn_jax.explain.model import Model, load
 from stattn_jax.runtime import checkpoint, perf
 
-# The slow ones first, so that they run side by side.
+# The slowest files come first, so that they are written in parallel.
 _ORDER = ('mp4', 'html', 'png', 'npz', 'json', 'csv', 'vtt')
 
 
 class Clock:
-    """Seconds by what they were spent on."""
+    """Adds up the seconds spent on each named step."""
 
     def __init__(self, **seconds: float):
         self.seconds = dict(seconds)
@@ -40,7 +40,7 @@ class Clock:
 
 
 class Progress:
-    """Prints how far a long video is and how long it will take, at most every two seconds, to stderr."""
+    """Prints how much of a long video is done and the estimated time left, to stderr, at most every two seconds."""
 
     def __init__(self, video: pathlib.Path):
         self._video, self._began = video, time.perf_counter()
@@ -55,7 +55,10 @@ class Progress:
 
 
 def run(options: flags.FlagValues, imports: float) -> int:
-    """Explains every video of the flags; returns the exit code. `imports`: seconds that importing this took."""
+    """Explains every video given by the flags; returns the exit code.
+
+    `imports` is the time in seconds that importing this module took.
+    """
     logging.set_verbosity('warning')
     clock = Clock(imports=imports)
     try:
@@ -83,8 +86,9 @@ def run(options: flags.FlagValues, imports: float) -> int:
 
 
 def _prepare(options) -> tuple[dict[pathlib.Path, pathlib.Path], Model, dict[pathlib.Path, dict[str, Truth]]]:
-    """The folder of each video, the model, and what is known of each video by label; raises RunError,
-    CheckpointError.
+    """Returns each video's output folder, the model, and each video's annotations by label.
+
+    Raises RunError and CheckpointError.
     """
     if options.compile_cache:
         perf.enable_compile_cache(options.compile_cache)
@@ -142,7 +146,7 @@ def _explain_long(options, model: Model, video, out, clock) -> Iterator[tuple[pa
 
 
 def _write(options, explanation: Explanation, out: pathlib.Path, known: dict[str, Truth], clock) -> list[page.Entry]:
-    """Writes the files that were asked for; the entry of the index, none where there is no page to lead to."""
+    """Writes the requested files; returns the clip's index entry in a list, which is empty without an HTML page."""
     label = options.label or explanation.top(1)[0]['label']
     where = explanation.media
     known = {name: truth.within(one, where['start'], where['duration']) for name, one in known.items()}
@@ -157,7 +161,7 @@ def _write(options, explanation: Explanation, out: pathlib.Path, known: dict[str
     }
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f'explanation.{kind}' for kind in _ORDER if kind in options.files]
-    # Encoding waits in C for most of its time, so that two at once use two cores.
+    # Encoding spends most of its time in C code, so that two threads can use two cores.
     with clock('files'), concurrent.futures.ThreadPoolExecutor(2) as threads:
         for job in [threads.submit(save[path.suffix[1:]], path) for path in paths]:
             job.result()

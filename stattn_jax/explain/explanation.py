@@ -1,7 +1,8 @@
-"""The record of one explained clip: predictions, the terms that add up to each logit, attention, what-if; its files.
+"""The record of one explained clip: predictions, the terms that add up to each logit, attention weights and what-if.
 
-The methods that answer questions work on the arrays alone, so that a record read from its npz answers them too. Read
-next: models/contributions.py for what a term means, record_files.py for JSON and NPZ, words.py for the sentence.
+`Explanation` also writes the output files. Its other methods use only the stored arrays, so that they also work on a
+record that was read from its npz; of the files, only `save_video` needs the source video. models/contributions.py
+defines the terms, record_files.py writes JSON and NPZ, and words.py writes the sentence.
 """
 
 import dataclasses
@@ -15,17 +16,17 @@ import numpy as np
 
 from stattn_jax.explain import record_files, words
 
-# Of how many classes, the best ones, the record holds removed cells and the JSON holds maps: 300 would be megabytes of
-# text.
+# The record holds removed cells, and the JSON holds maps, of this many of the best classes. Those of 300 classes would
+# be megabytes of text.
 BEST = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """What is known about a clip, drawn beside what the model says.
+    """The annotations of a clip, which are drawn beside the model's predictions.
 
-    `intervals` [(onset, offset)] in seconds from the clip's start, `boxes` [(time, x0, y0, x1, y1)] in 0..1 of the
-    source frame.
+    `intervals` is [(onset, offset)] in seconds from the clip's start, `boxes` is [(time, x0, y0, x1, y1)] with
+    coordinates in 0..1 of the source frame.
     """
 
     intervals: Sequence[tuple[float, float]] = ()
@@ -34,25 +35,30 @@ class Truth:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Explanation:
-    """One clip explained; arrays are float32 unless said otherwise. Axes: class c, segment t, cell h w, modality m
-    (0 picture, 1 sound), mel frame f and band k; units of the logit unless said otherwise.
+    """One explained clip: its predictions, the terms that sum to each logit, attention weights and what-if results.
 
-    - media: file, sha256; start, end (s in the file), duration (s); fps and rate (Hz) of the source, None where it does
-      not say; height and width in pixels of the upright source frame; notes (data/media.py, Clip)
-    - geometry: what `make_geometry` returns; model: config_hash, parameter_hash, versions, dtype, step, trunks
-    - multi_label: each class is a yes or no of its own (sigmoid), else one of all (softmax)
-    - logits, probabilities, bias, reference [c]; mean_scores [m c] (0: not centred, the reference is the bias)
-    - visual [c t h w], audio [c t]: the terms, `logit = reference + sum`
-    - alpha [t h w] (mean over heads), null [t]: attention within a frame; valid bool [t]
-    - beta, segment_scores [m t c]: attention in time and what it weighs
+    Arrays are float32 and in units of the logit unless stated otherwise. Axes: class c, segment t, cell h w, modality m
+    (0 visual, 1 audio), mel frame f and mel band k.
+
+    - media: file, sha256; start, end (s in the file), duration (s); fps and rate (Hz) of the source, None where the
+      file does not state them; height and width in pixels of the upright source frame; notes (see Clip in
+      data/media.py)
+    - geometry: the result of `make_geometry`; model: config_hash, parameter_hash, versions, dtype, step, trunks
+    - multi_label: True for an independent sigmoid per class, False for a softmax over the classes
+    - logits, probabilities, bias, reference [c]; mean_scores [m c] (if all are 0, the terms are not centred and the
+      reference is the bias)
+    - visual [c t h w], audio [c t]: the contributions, `logit = reference + sum`
+    - alpha [t h w] (mean over heads), null [t]: attention weights of a frame's cells and of its null cell; valid bool
+      [t]
+    - beta, segment_scores [m t c]: attention weights in time and the scores that they weight
     - log_mel [t f k]; frames: the whole source frame of every segment as JPEG
-    - removed_cells [k t h w], removed_classes: the change of the logit of the k best classes when one cell is taken
-      away, by re-running the attention: exact, and it moves the attention in space and in time. Empty where it was not
-      asked.
-    - trust: {'silence', 'shifted_sound'}: {'label', 'probability', 'map_correlation'}, what the network says of the
-      same picture with silence, and with its own sound moved by `by_segments`, half the clip: the best class then, the
-      probability of the class that is best here, and Pearson's correlation of the attention on the cells of valid
-      segments (None where one map is constant). Empty where it was not asked.
+    - removed_cells [k t h w], removed_classes: the change in the logits of the k best classes when one cell is removed.
+      The attention is recomputed, so the change is exact and includes the shift of attention in space and in time.
+      Empty if it was not computed.
+    - trust: {'silence', 'shifted_sound'}: {'label', 'probability', 'map_correlation'}, the predictions for the same
+      frames with silence, and with the clip's own audio moved by `by_segments`, half the clip. They are the best class
+      then, the probability then of this clip's best class, and Pearson's correlation of the attention weights on the
+      cells of valid segments with the original ones (None where one map is constant). Empty if it was not computed.
     - source: the video file; None for arrays and for a record read from npz
     """
 
@@ -82,9 +88,10 @@ class Explanation:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], *, geometry: dict[str, Any], **rest: Any) -> Self:
-        """Fills the record from what contributions.record gives of one clip (no b), cells put into rows and columns.
+        """Builds the record of one clip from the arrays of contributions.record (without axis b).
 
-        `rest`: the other fields. Raises ValueError for logits that are not finite.
+        The cells are put into rows and columns. `rest` holds the other fields. Raises ValueError for logits that are
+        not finite.
         """
         arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
         broken = int((~np.isfinite(arrays['logits'])).sum())
@@ -98,7 +105,7 @@ class Explanation:
         return cls(geometry=geometry, **arrays, **rest)
 
     def top(self, k: int = 5) -> list[dict[str, Any]]:
-        """The k best classes, best first, as {label, logit, probability}; equal logits keep the classes' order."""
+        """Returns the k best classes, best first, as {label, logit, probability}; ties keep the classes' order."""
         best = np.argsort(-self.logits, kind='stable')[:k]
         return [
             {
@@ -110,7 +117,7 @@ class Explanation:
         ]
 
     def class_index(self, label: str | None = None) -> int:
-        """The number of a class, of the best one without a label; raises ValueError for an unknown label."""
+        """Returns the index of a class (default: the best one); raises ValueError for an unknown label."""
         if label is None:
             return int(np.argmax(self.logits))
         if label not in self.classes:
@@ -121,33 +128,34 @@ class Explanation:
         return self.classes.index(label)
 
     def runner_up(self, label: str | None = None) -> str | None:
-        """The best class beside `label` (without a label: the second best); None where the model knows one class."""
+        """Returns the best class other than `label` (default: the second best); None if the model has one class."""
         c = self.class_index(label)
         return next((self.classes[i] for i in np.argsort(-self.logits, kind='stable') if i != c), None)
 
     def contributions(self, label: str | None = None) -> tuple[float, np.ndarray, np.ndarray]:
-        """(reference, visual [t h w], audio [t]) of a class, of the best one without a label; they sum to its logit."""
+        """Returns (reference, visual [t h w], audio [t]) of a class (default: the best one); they sum to its logit."""
         c = self.class_index(label)
         return float(self.reference[c]), self.visual[c], self.audio[c]
 
     def contrast(self, label: str, other: str) -> tuple[float, np.ndarray, np.ndarray]:
-        """(reference, visual [t h w], audio [t]) that sum to logit(label) - logit(other): why the one and not the
-        other.
+        """Returns (reference, visual [t h w], audio [t]) that sum to logit(label) - logit(other).
+
+        The terms explain why the model prefers the one class to the other.
         """
         of_label, of_other = self.contributions(label), self.contributions(other)
         return tuple(a - b for a, b in zip(of_label, of_other, strict=True))
 
     def shares(self, label: str | None = None) -> dict[str, float]:
-        """The sum of each modality's terms, {'picture', 'sound'}: signed, against an average clip."""
+        """Returns the signed sum of each modality's terms, {'picture', 'sound'}, relative to an average clip."""
         _, visual, audio = self.contributions(label)
         return {'picture': float(visual.sum(dtype=float)), 'sound': float(audio.sum(dtype=float))}
 
     def sentence(self, label: str | None = None) -> str:
-        """What the numbers of a class say, in words."""
+        """Describes the numbers of a class in words."""
         return words.sentence(self, self.class_index(label))
 
     def residual(self) -> tuple[float, float]:
-        """The largest |reference + sum - logit| over the classes, and the largest such error / max(1, |logit|)."""
+        """Returns the largest |reference + sum - logit| over the classes, and the largest error / max(1, |logit|)."""
         total = (
             self.reference.astype(float)
             + self.visual.sum(axis=(1, 2, 3), dtype=float)
@@ -161,11 +169,11 @@ class Explanation:
     # -----------------------------------------------------------------------------------------------------------------
 
     def without_units(self, keep_mt: np.ndarray, label: str | None = None) -> float:
-        """The logit when of all (modality, segment) units only those in `keep_mt` (bool [m t]) are left.
+        """Returns the logit when only the (modality, segment) units in `keep_mt` (bool [m t]) are kept.
 
-        Exact, on the level of features: the softmax over what is left is its own renormalised, and what a unit says
-        does not change (a picture keeps the attention that its sound gave it). Units that are not valid are never left.
-        Raises ValueError for another shape and where nothing is left.
+        The result is exact at the level of features: a softmax over the remaining units is the original softmax
+        renormalised, and the score of a unit does not change (a visual unit keeps the spatial attention that its audio
+        gave it). Invalid units are never kept. Raises ValueError for another shape and where no unit is left.
         """
         c = self.class_index(label)
         keep_mt = np.asarray(keep_mt, bool)
@@ -177,15 +185,14 @@ class Explanation:
         if not left.any():
             raise ValueError('no valid unit is left, and the softmax over none has no value: keep one at least')
         weights, scores = self.beta[left, c].astype(float), self.segment_scores[left, c].astype(float)
-        # Weights so small that float32 has no number for them: only one of them alone still has a known share, all of
-        # it.
+        # Weights can underflow to 0 in float32. Then only a single remaining unit has a known share, which is 1.
         weights = weights if weights.any() or len(weights) > 1 else np.ones(1)
         if not weights.any():
             raise ValueError(f'the {len(weights)} units that are left have no weight in float32: keep one with weight')
         return float(self.bias[c] + weights @ scores / weights.sum())
 
     def removed_units(self, label: str | None = None) -> np.ndarray:
-        """The change of the logit when one (modality, segment) unit is removed, [m t]; exact, 0 where not valid."""
+        """Returns the exact change of the logit when one (modality, segment) unit is removed: [m t], 0 if not valid."""
         logit = self.without_units(np.ones(self.beta.shape[:2], bool), label)
         change = np.zeros(self.beta.shape[:2], np.float32)
         for m, t in np.argwhere(np.broadcast_to(self.valid, change.shape)):
@@ -195,14 +202,14 @@ class Explanation:
         return change
 
     # -----------------------------------------------------------------------------------------------------------------
-    # Files. What a file needs is imported with it: Matplotlib takes a second, and numbers do not wait for it.
+    # Files. Each method imports what it needs, so that using the numbers does not wait a second for Matplotlib.
     # -----------------------------------------------------------------------------------------------------------------
 
     def save_json(self, path: str | os.PathLike, label: str | None = None) -> None:
         """Writes schema stattn_jax.explanation/2 (docs/explanation.schema.json): everything but frames and log-mel.
 
-        Seven significant digits. Maps are those of the BEST classes and of `label`, the target (without it: the best
-        class).
+        Numbers have seven significant digits. Maps are written for the BEST classes and for `label`, the target
+        (without it: the best class).
         """
         record_files.write_json(self, path, self.class_index(label), BEST)
 
@@ -216,20 +223,21 @@ class Explanation:
         return cls(**record_files.read_npz(path))
 
     def save_png(self, path: str | os.PathLike, label: str | None = None, truth: Truth | None = None) -> None:
-        """Draws frames with heat, log-mel strip and signed bars per segment of a class (without a label: the best)."""
+        """Draws frames with heat maps, the log-mel and signed bars per segment for a class (default: the best one)."""
         from stattn_jax.explain import figure
 
         figure.draw(self, self.class_index(label), truth or Truth(), path)
 
     def save_html(self, path: str | os.PathLike, label: str | None = None, truth: Truth | None = None) -> None:
-        """Writes one page that works without network: the clip with sound, heat, timeline, what-if."""
+        """Writes one HTML page that works offline: the clip with its audio, heat maps, the timeline and what-if."""
         from stattn_jax.explain import page
 
         record_files.write_text(path, page.render(self, label, truth))
 
     def save_video(self, path: str | os.PathLike, label: str | None = None) -> None:
-        """Writes the stretch as mp4 with the heat of a class burnt in and its own sound; raises ValueError without
-        a source.
+        """Writes the explained part of the video as mp4 with its audio and the heat map of a class drawn over it.
+
+        Raises ValueError if the record has no source file.
         """
         from stattn_jax.explain import video
 
@@ -240,19 +248,19 @@ class Explanation:
         video.write_overlay(self, path, label)
 
     def save_csv(self, path: str | os.PathLike) -> None:
-        """Writes one row for each segment: terms of the best classes, attention, strongest cell."""
+        """Writes one row per segment: the terms of the best classes, attention weights and the strongest cell."""
         from stattn_jax.explain import tables
 
         tables.write_csv(self, path)
 
     def save_vtt(self, path: str | os.PathLike) -> None:
-        """Writes WebVTT cues, one for each segment, in words."""
+        """Writes one WebVTT cue per segment, which describes it in words."""
         from stattn_jax.explain import tables
 
         tables.write_vtt(self, path)
 
     def _repr_html_(self) -> str:
-        """The page in a notebook, in a frame of its own so that its style and script stay there."""
+        """Returns the page for a notebook, in an iframe so that its styles and scripts do not affect the notebook."""
         from stattn_jax.explain import page
 
         inside = html.escape(page.render(self), quote=True)
@@ -263,11 +271,11 @@ class Explanation:
 def make_geometry(
     grid: tuple[int, int, int], segment_seconds: float, affine: Sequence[float], height: int, width: int
 ) -> dict[str, Any]:
-    """Where a grid cell lies: grid (t, h, w), segment_seconds, affine maps of the model's frame to the source frame.
+    """Returns where the grid cells lie in the source frame and in time.
 
+    `grid` is (t, h, w), and `affine` maps the model's frame to the source frame (frame_affine in data/pipeline.py).
     Cell (t, i, j) covers x = x_offset + x_scale * [j, j + 1] / w, y likewise, and seconds [t, t + 1] * segment_seconds
-    of the clip; `to_source` is in 0..1 of the source frame, `to_pixels` in its pixels (height, width). `affine`:
-    data/pipeline.py, frame_affine.
+    of the clip. `to_source` is in 0..1 of the source frame, `to_pixels` in its pixels (height, width).
     """
     names = ('x_scale', 'x_offset', 'y_scale', 'y_offset')
     return {

@@ -1,9 +1,9 @@
-"""One PNG of one explanation: frames with heat, the sound, and signed bars per segment.
+"""Draws one explanation as a PNG: frames with heat maps, the log-mel, and signed bars per segment.
 
-One colour scale serves the whole clip, so that an idle frame looks idle. Colour is never the only cue: the strongest
-cell has an outline, bars have direction and hatching, true boxes are dashed. Colours: magma and the ends of PuOr, which
-stay apart for colour-blind eyes. Matplotlib's object interface only, so that no global state leaks into the caller's
-session.
+One colour scale serves the whole clip, so that a frame with little evidence looks like one. Colour is never the only
+cue: the strongest cell has an outline, bars have direction and hatching, and true boxes are dashed. The colours are
+magma and the ends of PuOr, which colour-blind readers can tell apart. Only Matplotlib's object interface is used, so
+that the caller's session sees no change of global state.
 """
 
 import os
@@ -28,15 +28,15 @@ LEFT, RIGHT = 1.2, 1.5
 MAX_FRAMES = 10
 
 PICTURE, SOUND, TRUE, STRONGEST = '#e08214', '#542788', '#1b7837', '#00e5ff'
-# The dark end of magma would paint a shadow on the frame where there is little evidence.
+# The colours start at HEAT_START, since the dark end of magma would darken the frame where there is little evidence.
 HEAT = matplotlib.colormaps['magma'].resampled(512)
-# Of the largest second of sound; below it the picture's heat fades (pages have the same: page/stage.js, heatScale).
+# Share of the largest audio term. Below it the heat map fades (heatScale in page/stage.js does the same).
 NEGLIGIBLE = 0.1
 HEAT_START = 0.35
 
 
 def draw(explanation: Explanation, c: int, truth: Truth, path: str | os.PathLike) -> None:
-    """Draws class number `c` and what is known about the clip; 1600 pixels wide, as high as its frames need."""
+    """Draws class number `c` and the annotations of the clip, 1600 pixels wide and as high as the frames need."""
     shown = shown_segments(explanation.visual[c])
     height, width = explanation.media['height'], explanation.media['width']
     rows = -(-len(shown) // (MAX_FRAMES if height > width else MAX_FRAMES // 2))
@@ -74,11 +74,12 @@ def draw(explanation: Explanation, c: int, truth: Truth, path: str | os.PathLike
 
 
 def overlay(visual_thw: np.ndarray, audio_t: np.ndarray) -> tuple[np.ndarray, float]:
-    """Positive evidence as RGBA [t h w 4] in 0..1, and the term at the top of its colour scale.
+    """Returns the positive evidence as RGBA [t h w 4] in 0..1, and the term at the top of the colour scale.
 
-    The scale is the largest |term| of the clip: where the picture speaks against the class, faint support stays faint.
-    Where the picture's largest second says less than NEGLIGIBLE of the sound's, the scale is that much longer: a
-    picture that hardly matters must not glow.
+    The scale is the largest |term| of the clip, so that weak positive cells stay faint where the visual evidence is
+    mostly against the class. Where the visual sum of no segment reaches NEGLIGIBLE times the largest audio term
+    (absolute values), the scale is enlarged by the ratio of the two, so that a nearly irrelevant picture is not
+    highlighted.
     """
     second = float(np.abs(visual_thw.sum(axis=(1, 2))).max())
     loudest = NEGLIGIBLE * float(np.abs(audio_t).max())
@@ -90,13 +91,13 @@ def overlay(visual_thw: np.ndarray, audio_t: np.ndarray) -> tuple[np.ndarray, fl
 
 
 def strongest_cell(visual_thw: np.ndarray) -> tuple[int, int, int] | None:
-    """(t, row, column) of the largest term, None where no cell speaks for the class."""
+    """Returns (t, row, column) of the largest term, or None where no cell has a positive term."""
     t, i, j = np.unravel_index(np.argmax(visual_thw), visual_thw.shape)
     return (int(t), int(i), int(j)) if visual_thw[t, i, j] > 0 else None
 
 
 def shown_segments(visual_thw: np.ndarray) -> list[int]:
-    """All segments, or MAX_FRAMES evenly spaced ones, the nearest of which gives way to the strongest."""
+    """Returns all segments, or MAX_FRAMES evenly spaced ones, the nearest of them replaced by the strongest one."""
     t = len(visual_thw)
     shown = np.unique(np.linspace(0, t - 1, min(t, MAX_FRAMES)).round().astype(int))
     strongest = strongest_cell(visual_thw)
@@ -106,7 +107,7 @@ def shown_segments(visual_thw: np.ndarray) -> list[int]:
 
 
 def plain(text: str, limit: int) -> str:
-    """Text that can be drawn: characters without a glyph become a square, the middle of long text an ellipsis."""
+    """Returns text that the font can draw: unknown characters become a square, the middle of long text an ellipsis."""
     known = _glyphs()
     text = ''.join(ch if ord(ch) in known and ch.isprintable() else '\N{WHITE SQUARE}' for ch in text)
     return text if len(text) <= limit else f'{text[: (limit - 1) // 2]}…{text[-(limit // 2) :]}'

@@ -1,8 +1,8 @@
-"""Videos longer than the model's clip: windows of its length, half a window apart, told as one timeline.
+"""Explains videos longer than the model's clip: overlapping windows of the clip's length make one timeline.
 
-Each segment is decoded once; windows are put together from decoded segments and explained a few at a time, so that
-memory
-does not grow with the video. Read next: model.py.
+By default the windows start half a window apart. Each segment is decoded once; windows are assembled from decoded
+segments and explained a few at a time, so that memory does not grow with the length of the video. `Model.explain_long`
+in model.py is the entry point.
 """
 
 import csv
@@ -22,7 +22,7 @@ from stattn_jax.explain import reading, record_files
 from stattn_jax.explain.explanation import Explanation
 
 SCHEMA = 'stattn_jax.timeline/1'
-# Reasons for which a stretch of an otherwise good file holds nothing: a gap, or a stream that ends before the other.
+# Reasons why a part of an otherwise good file holds no data: a gap, or a stream that ends before the other.
 _GAPS = ('no_picture', 'no_sound', 'empty_interval')
 _NUMBERS = {'probability': 'probabilities', 'logit': 'logits'}
 _HOW_TO_READ = (
@@ -34,14 +34,15 @@ _HOW_TO_READ = (
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """A long video, segment by segment.
+    """The explanation of a long video, segment by segment.
 
-    - media: as in Explanation, of the whole stretch; model, classes: likewise
+    - media: as in Explanation, for the whole explained part; model, classes: as in Explanation
     - segment_seconds, hop: length of a segment (s), and segments from a window to the next
-    - windows: {start, end (s in the file), label, probability, logit} of each window; label to logit are None where it
-      holds no data
+    - windows: {start, end (s in the file), label, probability, logit} of each window; label, probability and logit are
+      None where it holds no data
     - rows: {start, end (s in the file), window (its number), label, probability (of the window), picture, sound (what
-      this segment adds to the logit of the label)}; window to sound are None where the segment holds no data
+      this segment adds to the logit of the label)}; window, label, probability, picture and sound are None where the
+      segment holds no data
     - explanations: the most probable windows, {number of the window: Explanation}, best first
     """
 
@@ -56,7 +57,7 @@ class Timeline:
 
     @property
     def windows_left_out(self) -> int:
-        """How many windows with data have no Explanation."""
+        """The number of windows that hold data but have no Explanation."""
         return sum(window['label'] is not None for window in self.windows) - len(self.explanations)
 
     @property
@@ -64,7 +65,7 @@ class Timeline:
         return sum(row['window'] is None for row in self.rows)
 
     def save_json(self, path: str | os.PathLike) -> None:
-        """Writes schema stattn_jax.timeline/1: all but the explanations, whose windows are named."""
+        """Writes schema stattn_jax.timeline/1: everything but the explanations, whose window numbers are listed."""
         names = ('media', 'model', 'classes', 'segment_seconds', 'hop', 'windows', 'rows', 'segments_without_data')
         record = {name: getattr(self, name) for name in names}
         record |= {'windows_explained': list(self.explanations), 'windows_left_out': self.windows_left_out}
@@ -72,7 +73,7 @@ class Timeline:
         record_files.write_text(path, json.dumps(content, allow_nan=False, ensure_ascii=False))
 
     def save_csv(self, path: str | os.PathLike) -> None:
-        """Writes one row for each segment; empty fields where it holds no data."""
+        """Writes one row per segment, with empty fields where it holds no data."""
         with open(path, 'w', newline='', encoding='utf-8') as file:
             writer = csv.DictWriter(file, list(self.rows[0]))
             writer.writeheader()
@@ -81,7 +82,7 @@ class Timeline:
 
 @dataclasses.dataclass(frozen=True)
 class _Segment:
-    """Segment t of the decoded clip that it came in; without a clip, of a stretch that holds no data."""
+    """Segment t of a decoded clip, or a segment without data (clip is None)."""
 
     clip: media.Clip | None = None
     t: int = 0
@@ -100,7 +101,7 @@ def explain(
     end: float | None,
     progress: Callable[[int, int], None] | None,
 ) -> Timeline:
-    """What Model.explain_long does; model.py has the arguments."""
+    """Implements Model.explain_long, which documents the arguments (model.py)."""
     spec, first = model.spec, float(start or 0.0)
     hop = max(1, spec.segments // 2) if hop is None else hop
     if not 1 <= hop <= spec.segments:
@@ -138,13 +139,16 @@ def explain(
 
 
 def window_starts(total: int, segments: int, hop: int) -> list[int]:
-    """First segments of the windows over `total` segments; the last window ends with the video."""
+    """Returns the first segments of the windows over `total` segments; the last window ends with the video."""
     last = max(0, total - segments)
     return [*range(0, last, hop), last]
 
 
 def _extent(video, spec, first, end) -> tuple[float, int]:
-    """Where the stretch ends (s in the file) and how many segments it has; half a segment counts as one."""
+    """Returns the end of the explained part (s in the file) and its number of segments, rounded, at least 1.
+
+    Half a segment counts as one.
+    """
     file = decode.MediaFile(video)
     last = min(math.inf if end is None else float(end), file.duration)
     if not 0 <= first < last:
@@ -155,8 +159,9 @@ def _extent(video, spec, first, end) -> tuple[float, int]:
 
 
 def _segments(video, spec: media.ClipSpec, first: float, last: float, total: int) -> Iterator[_Segment]:
-    """Every segment of the stretch, decoded a clip at a time; raises MediaError, for gaps only where there is
-    nothing else.
+    """Yields every segment of the explained part, decoded one clip at a time.
+
+    Raises MediaError; a gap raises it only if no part of the video holds data.
     """
     found = False
     for begin in range(0, total, spec.segments):
@@ -174,7 +179,7 @@ def _segments(video, spec: media.ClipSpec, first: float, last: float, total: int
 
 
 def _windows(segments: Iterator[_Segment], starts: list[int], spec: media.ClipSpec) -> Iterator[media.Clip | None]:
-    """The clip of each window, None where no segment of it is valid; holds one window's segments at a time."""
+    """Yields each window's clip, or None if no segment of it is valid; keeps one window's segments in memory."""
     held, first = [], 0
     for begin in starts:
         held, first = held[begin - first :], begin
@@ -183,7 +188,11 @@ def _windows(segments: Iterator[_Segment], starts: list[int], spec: media.ClipSp
 
 
 def _clip(segments: list[_Segment], spec: media.ClipSpec) -> media.Clip | None:
-    """One clip of segments that come from others; black and silent where they hold nothing or the stretch has ended."""
+    """Assembles a clip from segments of other clips.
+
+    It is black and silent where a segment holds no data and after the end of the explained part. Returns None if no
+    segment is valid.
+    """
     valid = np.zeros(spec.segments, bool)
     valid[: len(segments)] = [segment.valid for segment in segments]
     if not valid.any():
@@ -211,7 +220,7 @@ def _clip(segments: list[_Segment], spec: media.ClipSpec) -> media.Clip | None:
 
 
 def _tell(model, clips: Iterator[media.Clip | None], size: int) -> Iterator[tuple[media.Clip | None, dict | None]]:
-    """Each window with what the timeline needs of its explanation, `size` at a time."""
+    """Yields each window with the parts of its explanation that the timeline needs; runs `size` windows at a time."""
     while batch := list(itertools.islice(clips, size)):
         good = [clip for clip in batch if clip is not None]
         arrays = model.record(good, size)[0] if good else {}

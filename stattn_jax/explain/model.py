@@ -1,5 +1,7 @@
-"""From a trained workdir and videos to `Explanation`s, by two compiled functions: the network with its terms, and the
-questions that need only its attention. Read next: explanation.py, long.py (videos longer than the model's clip).
+"""Computes `Explanation`s of videos with a trained model.
+
+Two functions are compiled: the network's forward pass with the contributions, and the what-if questions, which only run
+the attention again. explanation.py defines the record; long.py handles videos longer than the model's clip.
 """
 
 import dataclasses
@@ -21,16 +23,16 @@ from stattn_jax.runtime import perf
 from stattn_jax.training import step
 
 _SHARED = ('bias', 'mean_scores')
-# Of where a trunk's weights come from, without the paths of this machine.
+# Provenance fields of a trunk that the record keeps; local paths are left out.
 _ORIGIN = ('modality', 'trunk', 'weights', 'sha256', 'licence')
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A trained network ready to explain videos; make one with `stattn_jax.load(workdir)`."""
+    """A trained network that explains videos; `stattn_jax.load(workdir)` makes one."""
 
     trained: run.Trained
-    # Clips that one call of the network explains. More would cost memory and, on a CPU, win no time.
+    # Number of clips per forward pass. More clips would need more memory and would not be faster on a CPU.
     batch: ClassVar[int] = 4
 
     def explain(
@@ -39,10 +41,10 @@ class Model:
         start: float | None = None,
         end: float | None = None,
     ) -> Explanation | list[Explanation]:
-        """Explains the stretch start..end (seconds) of a video file, or of each of several files, one Explanation each.
+        """Explains seconds start..end of a video file, or of each of several files, with one Explanation each.
 
-        A stretch longer than the model's clip is explained from its start on (note 'long'; `explain_long` takes all of
-        it). Raises media.MediaError with the file and a named reason.
+        If that part is longer than the model's clip, only its beginning is explained (note 'long'); `explain_long`
+        explains all of it. Raises media.MediaError with the file and a named reason.
         """
         several = not isinstance(video, str | os.PathLike)
         readings = [self.read(one, start, end) for one in (video if several else [video])]
@@ -50,8 +52,10 @@ class Model:
         return explanations if several else explanations[0]
 
     def explain_arrays(self, frames_thwc: np.ndarray, waveform: np.ndarray, rate: int = 16000) -> Explanation:
-        """Explains arrays: frames uint8 [t h w 3], upright, one for each segment's centre, and mono sound float32 [n],
-        full scale 1, at `rate` samples a second, as long as the clip. Raises ValueError for other shapes.
+        """Explains a clip given as arrays of frames and audio.
+
+        `frames_thwc` is uint8 [t h w 3], upright, one frame for each segment's centre. `waveform` is mono float32 [n],
+        full scale 1, at `rate` samples a second, and as long as the clip. Raises ValueError for other shapes.
         """
         return self.explain_readings([reading.of_arrays(frames_thwc, waveform, rate, self.spec)])[0]
 
@@ -64,24 +68,26 @@ class Model:
         end: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> 'long.Timeline':
-        """Explains all of a video by windows `hop` segments apart (half a window), see long.py; `progress(done, all)`.
+        """Explains all of a video with windows `hop` segments apart (default: half a window); see long.py.
 
-        Raises media.MediaError, and ValueError for a hop or number of windows that cannot be.
+        Calls `progress(done, all)` after each window. Raises media.MediaError, and ValueError for an invalid hop or
+        number of windows.
         """
         return long.explain(self, video, hop, top_windows, start, end, progress)
 
     @property
     def spec(self) -> media.ClipSpec:
-        """How the model wants a clip cut."""
+        """The clip format that the model expects."""
         return trunks.media_of(self.trained.facts.spec)
 
     def read(self, video: str | os.PathLike, start: float | None = None, end: float | None = None) -> reading.Reading:
-        """Decodes what `explain_readings` takes, as the model wants it; raises media.MediaError."""
+        """Decodes a video for `explain_readings` in the model's clip format; raises media.MediaError."""
         return reading.read(video, self.spec, start, end)
 
     def explain_readings(self, readings: Sequence[reading.Reading]) -> list[Explanation]:
-        """Explains clips that are already decoded, in batches of one size; raises ValueError for logits that are
-        not finite.
+        """Explains clips that are already decoded, in batches of one size.
+
+        Raises ValueError for logits that are not finite.
         """
         explanations = []
         for i in range(0, len(readings), self.batch):
@@ -91,9 +97,9 @@ class Model:
         return explanations
 
     def record(self, clips: Sequence[media.Clip], size: int) -> tuple[dict[str, np.ndarray], dict[str, jax.Array]]:
-        """The arrays of contributions.record for at most `size` clips, and what questions.ask wants to know of them.
+        """Returns the arrays of contributions.record for at most `size` clips, and the inputs of questions.ask.
 
-        Rows behind the clips repeat the last one, so that the network is compiled for one size.
+        Rows after the last clip repeat it, so that the network is compiled for one batch size only.
         """
         config = self.trained.config
         rows = [pipeline.clip_arrays(clip, config.data.frame_size, config.data.fit) for clip in clips]
@@ -103,7 +109,7 @@ class Model:
         return jax.device_get(arrays), kept
 
     def geometry(self, clip: media.Clip, cells: int) -> dict[str, Any]:
-        """Where the `cells` of a frame lie in the source frame of a clip."""
+        """Returns where the `cells` of a frame lie in the source frame of a clip."""
         side = int(np.sqrt(cells))
         affine = pipeline.frame_affine(clip.height, clip.width, self.trained.config.data.fit)
         grid = (self.spec.segments, side, side)
@@ -111,7 +117,7 @@ class Model:
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """What the record says of the model."""
+        """The fields that identify the model in the record."""
         trained = self.trained
         return {
             'config_hash': run.config_hash(trained.config),
@@ -124,7 +130,7 @@ class Model:
 
     @functools.cached_property
     def binary(self) -> bool:
-        """Whether each class is a yes or no of its own."""
+        """True if the model uses an independent sigmoid per class."""
         return run.is_binary(self.trained.config, self.trained.facts)
 
     def _explanation(self, one: reading.Reading, arrays, kept, b: int) -> Explanation:
@@ -154,7 +160,7 @@ class Model:
 
     @functools.cached_property
     def _forward(self):
-        """(state, batch) -> record and what is kept for questions; compiled once for each number of clips."""
+        """The forward pass: (state, batch) -> record and inputs for questions; compiled once per number of clips."""
         graphdef, frame_size = self.trained.graphdef, self.trained.config.model.frame_size
 
         def forward(state, batch):
@@ -173,7 +179,10 @@ class Model:
 
 
 def load(workdir: str | os.PathLike) -> Model:
-    """The model trained in a workdir: its best checkpoint, the latest where none was selected; raises run.RunError."""
+    """Loads the best checkpoint of a run directory (workdir), or the latest where none was selected as best.
+
+    Raises run.RunError.
+    """
     trained = run.load(str(workdir), parallel_kind='jit', devices=jax.local_devices()[:1])
     if trained.config.model.kind != 'stan':
         raise run.RunError(
@@ -185,5 +194,5 @@ def load(workdir: str | os.PathLike) -> Model:
             f'{workdir} was trained on features ({trained.facts.spec.source}), from which no video can be explained; '
             'expected the workdir of a run on videos'
         )
-    # A run on features that its own trunks had made reads videos too.
+    # A run trained on features that its own trunks extracted can also read videos.
     return Model(run.reading(trained, trunks.media_of(trained.facts.spec)))

@@ -1,9 +1,9 @@
-"""One explanation as one HTML file that plays offline, and the index page of a folder of them.
+"""Writes one explanation as an HTML file that plays offline, and the index page of several explanations.
 
-The file holds the clip, the numbers (float32, base64) and the scripts of page/; a content security policy lets exactly
-these scripts and styles run and nothing be fetched. What the page computes itself (what-if, contrasts) comes from beta,
-segment_scores and bias by the same closed form as Explanation.without_units. Everything that comes from data is
-escaped. Read next: page/record.js for the arithmetic, page/player.js for how the page is wired.
+The file holds the clip, the numbers (float32, base64) and the scripts in page/. A content security policy allows only
+these scripts and styles and no network requests. The page itself computes what-if and contrasts from beta,
+segment_scores and bias, with the same closed form as Explanation.without_units. All values that come from data are
+escaped. page/record.js does the arithmetic; page/player.js connects the parts of the page.
 """
 
 import base64
@@ -31,11 +31,12 @@ _THUMBNAIL = 320
 
 
 def render(explanation: Explanation, label: str | None = None, truth: Truth | None = None) -> str:
-    """The page of one explanation: a self-contained HTML document that works from file:// without a network.
+    """Returns one explanation as a self-contained HTML document that works from file:// without a network.
 
-    It opens with `label` (without one: the best class) and switches among the BEST best classes and `label`; `truth`
-    belongs to `label`. Where `explanation.source` is None its frames stand in for the clip, without sound, and the page
-    says so. Raises ValueError for an unknown label and media.MediaError for a source that can no longer be read.
+    The page opens with `label` (without one: the best class) and can switch among the BEST best classes and `label`;
+    `truth` belongs to `label`. Where `explanation.source` is None, the page shows the frames instead of the clip,
+    without audio, and says so. Raises ValueError for an unknown label and media.MediaError for a source that can no
+    longer be read.
     """
     chosen = explanation.class_index(label)
     data = _data(explanation, chosen, truth or Truth())
@@ -58,10 +59,11 @@ def render(explanation: Explanation, label: str | None = None, truth: Truth | No
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One row of the index: what is told and known of one clip.
+    """One entry of the index: the prediction and the annotations of one clip.
 
-    `href`: path of its page relative to the index; `thumbnail`: JPEG; `error`: 1 - probability of the true label,
-    `pointing`: expected hit of the attention's peak on the true boxes, both 0..1 and None where the truth is not known.
+    `href` is the path of its page relative to the index, and `thumbnail` is a JPEG. `error` is 1 - probability of the
+    true label, and `pointing` is the expected hit of the attention's peak on the true boxes; both are in 0..1, and None
+    without annotations.
     """
 
     href: str
@@ -77,8 +79,9 @@ class Entry:
 def index_entry(
     explanation: Explanation, href: str, true_label: str | None = None, truth: Truth | None = None
 ) -> Entry:
-    """The row of an explained clip whose page lies at `href`; `truth` belongs to `true_label`. Raises ValueError
-    for an unknown label.
+    """Returns the index entry of an explained clip whose page is at `href`; `truth` belongs to `true_label`.
+
+    Raises ValueError for an unknown label.
     """
     c = explanation.class_index()
     known = None if true_label is None else explanation.probabilities[explanation.class_index(true_label)]
@@ -95,8 +98,9 @@ def index_entry(
 
 
 def render_index(entries: list[Entry]) -> str:
-    """The index page of a folder of explanations, in the order given; a person sorts it by confidence, error or
-    pointing hit.
+    """Returns the index page of several explanations, in the order given.
+
+    The reader can sort it by confidence, error or pointing hit.
     """
     cards = [_card(i, entry) for i, entry in enumerate(entries)]
     return _fill(
@@ -110,13 +114,14 @@ def render_index(entries: list[Entry]) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What a page is filled with
+# The content of a page
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def _fill(template: str, styles: tuple[str, ...], scripts: tuple[str, ...], **values: str) -> str:
-    """The template with its values, escaped unless their name begins with raw_, and the one script and style that
-    may run.
+    """Returns the template filled with `values`, one script and one style sheet, which alone may run.
+
+    Values are escaped unless their name begins with raw_.
     """
     folder = importlib.resources.files('stattn_jax.explain') / 'page'
     style, body = (
@@ -138,7 +143,7 @@ def _digest(text):
 
 
 def _json(data) -> str:
-    """JSON that cannot end the element it stands in, whatever the names in it."""
+    """Returns JSON that cannot close the HTML element that contains it, whatever the strings in `data`."""
     text = json.dumps(data, allow_nan=False, ensure_ascii=False)
     return text.replace('<', '\\u003c').replace('>', '\\u003e').replace('&', '\\u0026')
 
@@ -184,7 +189,7 @@ def _floats(values) -> dict[str, Any]:
 
 
 def _table(colours, start) -> str:
-    """256 RGB triples of a colour map from `start` to its end, base64."""
+    """Returns 256 RGB triples of a colour map, from `start` to its end, as base64."""
     rgb = np.asarray(colours(np.linspace(start, 1, 256)))[:, :3]
     return base64.b64encode((rgb * 255).round().astype(np.uint8).tobytes()).decode()
 
@@ -194,7 +199,7 @@ def _url(kind: str, content: bytes) -> str:
 
 
 def _log_mel(explanation: Explanation) -> str:
-    """The log-mel of the clip, low bands below, as a PNG of 256 colours: a third of the bytes of RGB."""
+    """Returns the clip's log-mel, low bands at the bottom, as a palette PNG: a third of the bytes of an RGB one."""
     t, f, k = explanation.log_mel.shape
     image = explanation.log_mel.astype(np.float32).reshape(t * f, k).T[::-1]
     low, high = image.min(), image.max()
@@ -210,12 +215,12 @@ def _encoded(picture, kind, **options):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Rows of the index
+# Entries of the index
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def _thumbnail(explanation: Explanation, c: int) -> bytes:
-    """The frame of the strongest cell (the first one where no cell speaks for the class) under its heat, JPEG."""
+    """Returns the frame of the strongest cell with its heat map as JPEG, or the first frame if no cell is positive."""
     heat, _ = figure.overlay(explanation.visual[c], explanation.audio[c])
     t = (figure.strongest_cell(explanation.visual[c]) or (0,))[0]
     picture = PIL.Image.fromarray(simplejpeg.decode_jpeg(explanation.frames[t]))
@@ -232,8 +237,9 @@ def _thumbnail(explanation: Explanation, c: int) -> bytes:
 
 
 def _pointing(explanation: Explanation, truth: Truth) -> float | None:
-    """Mean over the annotated frames of the expected hit, as pointing/space of an evaluation has it; None without
-    boxes.
+    """Returns the mean expected hit over the annotated frames; None without boxes.
+
+    An evaluation reports the same number as pointing/space.
     """
     to, seconds = explanation.geometry['to_source'], explanation.geometry['segment_seconds']
     affine = [to[name] for name in ('x_scale', 'x_offset', 'y_scale', 'y_offset')]

@@ -1,9 +1,9 @@
-"""What the network would say if: a cell were not there, the clip were silent, its sound came half a clip later.
+"""Counterfactual questions to the network: a cell is removed, the audio is silent, or the audio is shifted.
 
-Everything is asked of the attention anew, on the trunks' outputs of the one forward pass that explained the clip: the
-answers are exact and cost no second pass through the trunks. Questions about whole segments of one modality have a
-closed
-form and need no network: explanation.py, without_units. Read next: model.py, which compiles `ask`.
+The audio is shifted by half a clip. Each question recomputes the attention on the trunks' outputs of the forward pass
+that explained the clip, so the answers are exact and need no second pass of the clip through the trunks; only one
+silent segment passes through the audio trunk. Removing whole segments of one modality has a closed form and needs no
+network (Explanation.without_units). model.py compiles `ask`.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ Kept = dict[str, jax.Array]
 def ask(
     model: Stan, kept: Kept, classes_k: jax.Array, order_t: jax.Array, silence_fk: jax.Array
 ) -> dict[str, jax.Array]:
-    """One clip's answers.
+    """Returns the answers for one clip.
 
-    `kept`: keys [t s n e] and values [t s d], audio [t d] from the model's `out`, valid [t]. `order_t`: segment t hears
-    what segment order_t[t] heard. `silence_fk`: log-mel of a segment of silence.
+    `kept`: keys [t s n e] and values [t s d], audio [t d] from the model's `out`, valid [t]. `order_t`: segment t gets
+    the audio of segment order_t[t]. `silence_fk`: log-mel of a silent segment.
 
     Returns:
       removed [k t s]: the change of the logits of `classes_k` without that cell; logits [3 c] and alpha [3 t s] (mean
-      over heads) of the clip as it is, with silence and with moved sound.
+      over heads) of the original clip, of the clip with silence and of the clip with shifted audio.
     """
     keys, values, audio, valid = (kept[name][None] for name in ('keys', 'values', 'audio', 'valid'))
     silent = jnp.broadcast_to(model.sound(silence_fk[None, None], train=False), audio.shape)
@@ -45,16 +45,17 @@ def ask(
     def without_cell(cell):
         return answer(audio, cell_mask=(jnp.arange(t * s) != cell).reshape(1, t, s))[0][0, classes_k]
 
-    # Segment by segment: all cells of a clip at once would hold (cells of a clip) ** 2 weights.
+    # One segment at a time: all cells of a clip at once would need (cells of a clip) ** 2 weights in memory.
     removed_tsk = jax.lax.map(jax.vmap(without_cell), jnp.arange(t * s).reshape(t, s))
-    # Nothing is lost with a cell that has no weight; what the two sums differ by there is rounding.
+    # A cell of an invalid segment has no weight, so its removal changes the sum only by rounding, which is set to 0.
     removed = jnp.moveaxis(removed_tsk - logits[0, classes_k], -1, 0) * valid[0, :, None]
     return {'removed': removed, 'logits': logits, 'alpha': out['alpha'].mean(axis=2)}
 
 
 def moved(valid_t: np.ndarray) -> tuple[np.ndarray, int]:
-    """The order in which valid segments hear the sound moved by half of them, around the end; and by how many
-    segments.
+    """Returns the order of segments whose audio is rotated by half of the valid ones, and the size of the shift.
+
+    Only valid segments take part, and the last ones continue at the first. The shift is in segments.
     """
     order, segments = np.arange(len(valid_t)), np.flatnonzero(valid_t)
     by = len(segments) // 2
@@ -63,7 +64,7 @@ def moved(valid_t: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def trust(answers: dict[str, np.ndarray], classes: Sequence[str], binary: bool, valid_t: np.ndarray, by: int) -> dict:
-    """What Explanation.trust holds, from the answers of one clip whose sound was moved by `by` segments."""
+    """Returns the content of Explanation.trust for one clip from its `ask` answers; `by` is the shift in segments."""
     probabilities = events.probabilities(answers['logits'].astype(float), binary=binary)
     best = int(answers['logits'][0].argmax())
     rows = [
@@ -78,7 +79,7 @@ def trust(answers: dict[str, np.ndarray], classes: Sequence[str], binary: bool, 
 
 
 def correlation(map_ts: np.ndarray, other_ts: np.ndarray) -> float | None:
-    """Pearson's correlation of two maps; None where one is constant, but a map correlates fully with itself."""
+    """Returns Pearson's correlation of two maps, or None where one is constant; equal maps always give 1."""
     if np.array_equal(map_ts, other_ts):
         return 1.0
     if np.ptp(map_ts) == 0 or np.ptp(other_ts) == 0:

@@ -1,6 +1,6 @@
-"""What is known of a clip before a network sees it: its segments, and what the record says of where they come from.
+"""Reads a clip for the network, with the `media` fields of its record (file, position, size, notes).
 
-Read next: model.py, which explains it.
+model.py explains the result.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from stattn_jax.data import decode, media
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A clip, the `media` of its record (explanation.py, Explanation) and the file it comes from, None for arrays."""
+    """A clip, the `media` of its record (see Explanation), and the file that it comes from (None for arrays)."""
 
     clip: media.Clip
     media: dict[str, Any]
@@ -26,13 +26,13 @@ class Reading:
 def read(
     video: str | os.PathLike, spec: media.ClipSpec, start: float | None = None, end: float | None = None
 ) -> Reading:
-    """Reads the stretch start..end (s) of a video file; raises media.MediaError with a named reason."""
+    """Reads seconds start..end of a video file; raises media.MediaError with a named reason."""
     clip = media.read_clip(video, spec, start, end)
     return Reading(clip, {**of_file(video), **of_clip(clip, float(start or 0.0))}, pathlib.Path(video))
 
 
 def of_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, rate: int, spec: media.ClipSpec) -> Reading:
-    """Makes a clip of arrays (media.clip_from_arrays, whose errors it raises)."""
+    """Makes a clip from arrays with media.clip_from_arrays, and raises the errors of that function."""
     clip = media.clip_from_arrays(frames_thwc, waveform, spec, rate)
     digest = hashlib.sha256(frames_thwc.tobytes())
     digest.update(np.asarray(waveform, np.float32).tobytes())
@@ -41,7 +41,7 @@ def of_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, rate: int, spec: me
 
 
 def of_file(video: str | os.PathLike) -> dict[str, Any]:
-    """Name, content hash, frames and samples a second of a file; None where it does not say."""
+    """Returns a file's name, content hash, frame rate and sample rate (Hz; None where it does not state them)."""
     file = decode.MediaFile(video)
     with open(video, 'rb') as content:
         digest = hashlib.file_digest(content, 'sha256').hexdigest()
@@ -49,7 +49,7 @@ def of_file(video: str | os.PathLike) -> dict[str, Any]:
 
 
 def of_clip(clip: media.Clip, start: float) -> dict[str, Any]:
-    """Where a clip that begins at `start` (s) lies in its file, its size and its notes."""
+    """Returns where a clip that begins at `start` (s) lies in its file, its size and its notes."""
     return {
         'start': start,
         'end': start + clip.duration,

@@ -1,7 +1,7 @@
-"""`explanation.json` and `explanation.npz`: writing, reading, and checking that the JSON alone still adds up.
+"""Writes and reads `explanation.json` and `explanation.npz`, and checks the sums in a JSON file.
 
-The JSON is described by docs/explanation.schema.json; a change of what it holds is a change of SCHEMA. Read next:
-explanation.py.
+docs/explanation.schema.json describes the JSON; SCHEMA changes whenever the content changes. The fields are those of
+Explanation (explanation.py).
 """
 
 import json
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 SCHEMA = 'stattn_jax.explanation/2'
-# Of an error, in units of max(1, |numbers added up|): float32 sums of a thousand terms, written with seven digits.
+# Largest error that `check` allows, in units of max(1, |numbers added up|): float32 sums of a thousand terms, written
+# with seven digits.
 TOLERANCE = 1e-5
 
 _HOW_TO_READ = (
@@ -33,7 +34,7 @@ _ASKED = ('removed_classes', 'trust')
 
 
 def write_json(explanation, path: str | os.PathLike, c: int, best: int) -> None:
-    """Writes the record with class number `c` as target and the maps of the `best` classes, the target among them."""
+    """Writes the record with class number `c` as target and the maps of the `best` classes and of the target."""
     target, runner_up = explanation.classes[c], explanation.runner_up(explanation.classes[c])
     with_maps = [row['label'] for row in explanation.top(best)]
     with_maps += [target] * (target not in with_maps)
@@ -64,7 +65,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_npz(explanation, path: str | os.PathLike) -> None:
-    """Writes every array and frame; what is not an array as JSON in `header`."""
+    """Writes every array and frame, and the other fields as JSON in `header`."""
     header = {'schema': SCHEMA} | {name: getattr(explanation, name) for name in _HEADER + _ASKED}
     frames = {f'frame_{t}': np.frombuffer(jpeg, np.uint8) for t, jpeg in enumerate(explanation.frames)}
     arrays = {name: getattr(explanation, name) for name in _ARRAYS}
@@ -73,7 +74,7 @@ def write_npz(explanation, path: str | os.PathLike) -> None:
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, Any]:
-    """The fields of the Explanation that `write_npz` wrote, all but `source`; raises ValueError for another schema."""
+    """Returns the fields that `write_npz` wrote, which are all but `source`; raises ValueError for another schema."""
     with np.load(path) as file:
         header = _of_schema(json.loads(str(file['header'])), path)
         arrays = {name: file[name] for name in _ARRAYS}
@@ -84,15 +85,15 @@ def read_npz(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def check(path: str | os.PathLike) -> dict[str, float]:
-    """Computes an explanation.json anew from its own numbers, reading nothing else: the largest relative error of each
-    kind.
+    """Recomputes an explanation.json from its own numbers alone; returns the largest relative error of each kind.
 
-    - sum: |reference + visual + audio - logit|, and that of the target's contrast to the runner-up
+    - sum: |reference + visual + audio - logit|, and the same of the target's contrast to the runner-up
     - attention: |bias + attention_in_time . segment_scores - logit|
-    - removed_units: |what the softmax over the other units gives - logit - removed_units_exact|
+    - removed_units: |result of the softmax over the other units - logit - removed_units_exact|
     - probabilities: |sigmoid or softmax of the logits - probabilities|
 
-    Errors count in units of max(1, the numbers added up). Raises ValueError for another schema or a file that is none.
+    Errors are in units of max(1, the numbers added up). Raises ValueError for another schema and for a file that is not
+    an explanation.json.
     """
     with open(path, encoding='utf-8') as file:
         try:
@@ -115,7 +116,7 @@ def check(path: str | os.PathLike) -> dict[str, float]:
 
 
 def rounded(values) -> Any:
-    """Seven significant digits: the resolution of float32, so that sums stay within 1e-7 of their terms."""
+    """Rounds to seven significant digits, the resolution of float32, so that sums stay within 1e-7 of their terms."""
     values = np.asarray(values)
     return np.array([float(f'{x:.7g}') for x in values.ravel()]).reshape(values.shape).tolist()
 
@@ -157,9 +158,7 @@ def _sum_error(row, logit):
 
 
 def _what_if_errors(row, valid):
-    """Of one class: how far the weighted mean of all units is from the logit, and of all but one from the removed
-    value.
-    """
+    """Returns the errors of `attention` and of `removed_units` (see `check`) for one class."""
     weights, scores, removed = (
         np.concatenate([row[name]['visual'], row[name]['audio']])
         for name in ('attention_in_time', 'segment_scores', 'removed_units_exact')

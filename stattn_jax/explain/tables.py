@@ -1,6 +1,6 @@
-"""An explanation second by second for other programs: a CSV table, and WebVTT cues for players and screen readers.
+"""Writes an explanation per segment for other programs: a CSV table, and WebVTT cues for players and screen readers.
 
-Read next: explanation.py for what the numbers are.
+Explanation (explanation.py) defines the numbers.
 """
 
 import csv
@@ -10,17 +10,17 @@ import os
 from stattn_jax.explain import figure, words
 from stattn_jax.explain.explanation import Explanation
 
-# Of so many classes, the best ones, the table has columns.
+# The table has columns for this many of the best classes.
 _CLASSES = 5
 
 
 def write_csv(explanation: Explanation, path: str | os.PathLike) -> None:
-    """Writes one row for each segment: seconds, attention, and the terms of the five best classes.
+    """Writes one row per segment: seconds, attention weights, and the terms of the five best classes.
 
-    - segment; start, end: seconds of the file; valid: 1 or 0; nothing_visible: the null cell's share of the attention
+    - segment; start, end: seconds of the file; valid: 1 or 0; nothing_visible: attention weight of the null cell
     - `picture: CLASS`, `sound: CLASS`: sums of the terms in units of the logit, seven significant digits
-    - cell_row, cell_column: the cell that speaks most for the best class, counted from 0 at the top left, and cell_x,
-      cell_y, its centre in 0..1 of the source frame; empty where no cell speaks for it
+    - cell_row, cell_column: the cell with the largest positive term for the best class, counted from 0 at the top left,
+      and cell_x, cell_y, its centre in 0..1 of the source frame; empty where no term is positive
     """
     classes = [explanation.class_index(row['label']) for row in explanation.top(_CLASSES)]
     seconds, first = explanation.geometry['segment_seconds'], explanation.media['start']
@@ -38,9 +38,9 @@ def write_csv(explanation: Explanation, path: str | os.PathLike) -> None:
 
 
 def write_vtt(explanation: Explanation, path: str | os.PathLike) -> None:
-    """Writes one WebVTT cue for each segment: what its picture and its sound say of the best class, in words.
+    """Writes one WebVTT cue per segment, which describes its visual and audio evidence for the best class.
 
-    Second 0 is the beginning of the stretch, as in the videos that video.py writes.
+    Second 0 is the beginning of the explained part, as in the videos that video.py writes.
     """
     c = explanation.class_index()
     seconds = explanation.geometry['segment_seconds']
@@ -59,7 +59,7 @@ def _segment_sentence(explanation: Explanation, c: int, t: int) -> str:
         return 'No picture and sound here.'
     picture, sound = explanation.visual[c, t].sum(dtype=float), explanation.audio[c, t]
     strongest = figure.strongest_cell(explanation.visual[c, t : t + 1])
-    # A cell whose number reads 0.00 is not worth a look.
+    # A cell whose term would be printed as 0.00 is not mentioned.
     told = strongest is not None and explanation.visual[c, t].max() >= 0.005
     where = f', strongest support {words.place(explanation, *strongest[1:])}' if told else ''
     return (
@@ -91,7 +91,7 @@ def _number(value: float) -> str:
 
 
 def _cue_text(text: str) -> str:
-    """One line in which neither markup nor an arrow can begin (WebVTT, section 4.2.2)."""
+    """Returns the text as one line that cannot start markup or contain an arrow (WebVTT, section 4.2.2)."""
     return html.escape(' '.join(text.split()), quote=False)
 
 

@@ -1,4 +1,4 @@
-"""What is known about a clip, from the tables of a data set. Read next: figure.py and page.py, which draw it."""
+"""Reads the annotations of a clip from the tables of a data set; figure.py and page.py draw them."""
 
 import csv
 import pathlib
@@ -10,8 +10,9 @@ _EVENT, _BOX = ('onset', 'offset'), ('time', 'x0', 'y0', 'x1', 'y1')
 
 
 def read(folder: pathlib.Path, clip_id: str) -> dict[str, Truth]:
-    """What events.csv and boxes.csv in `folder` say about a clip, by label; raises run.RunError for tables that
-    cannot be read.
+    """Returns a clip's annotations in events.csv and boxes.csv of `folder`, by label.
+
+    Raises run.RunError for tables that cannot be read.
     """
     paths = [path for path in (folder / 'events.csv', folder / 'boxes.csv') if path.exists()]
     if not paths:
@@ -35,7 +36,10 @@ def read(folder: pathlib.Path, clip_id: str) -> dict[str, Truth]:
 
 
 def within(truth: Truth, start: float, seconds: float) -> Truth:
-    """What lies in the stretch of `seconds` from `start` (s), counted from there; intervals are cut at its ends."""
+    """Returns the annotations within `seconds` from `start` (s), with times relative to `start`.
+
+    Intervals are cut at the ends.
+    """
     end = start + seconds
     intervals = [(max(a, start) - start, min(b, end) - start) for a, b in truth.intervals if a < end and b > start]
     boxes = [(time - start, *box) for time, *box in truth.boxes if start <= time < end]

@@ -1,9 +1,9 @@
-"""The explained stretch as mp4: small for the web, or with the evidence painted over it and a timeline below.
+"""Writes the explained part of a video as mp4: a small one for the web page, or one with the evidence drawn over it.
 
-Both are upright, in square pixels, at a steady frame rate, with their own sound, mono or stereo; the network heard the
-mean of the channels. One frame at a time is in memory, and the sound. Heat, colours and outline are figure.py's, so
-that picture and video say the same; a cell is a block of one colour, since smoothing would claim a detail that the
-network does not have.
+The second has a timeline below the picture. Both are upright, with square pixels, a constant frame rate and their own
+audio, mono or stereo; the network used the mean of the channels. Memory holds one frame at a time, and the audio. Heat
+map, colours and outline come from figure.py, so that the PNG and the video agree. A cell is a block of one colour,
+since smoothing would suggest a resolution that the network does not have.
 """
 
 import math
@@ -22,23 +22,23 @@ from stattn_jax.explain import figure, words
 from stattn_jax.explain.explanation import Explanation
 
 RATE = 48000
-# An overlay's picture has this shorter side (pixels), enlarged if need be, on a canvas at least this wide: text must
-# fit.
+# Pixels of the overlay: the shorter side of its picture (enlarged if necessary), the smallest width of the canvas, so
+# that the text fits, and the largest longer side of the picture.
 _SHORT_SIDE, _LEAST_WIDTH, _LONGEST_SIDE = 360, 480, 1280
-# Of the strip below it (pixels): its height, where the bars begin and how far from the lower edge they end, its
-# margins.
+# Pixels of the strip below the picture: its height, the top of the bars, their distance from the lower edge, the
+# margins at the sides.
 STRIP, TOP, BOTTOM, SIDE = 126, 50, 18, 12
-# Against the still picture's heat: a moving picture must be followed through it, and the viewer cannot look twice.
+# Opacity relative to the heat map of the PNG, since a moving picture must stay recognisable under it.
 _OPACITY = 0.7
-# No more bits than this, so that a page that holds ten seconds stays below 2 MB even if the picture is noise.
+# Limits of the bit rate that keep a page with ten seconds of video below 2 MB even if the picture is noise.
 _SMALL = {'crf': '26', 'maxrate': '900k', 'bufsize': '900k', 'preset': 'superfast'}
 
 
 def web_clip(source: str | os.PathLike, start: float, end: float, height: int = 360) -> bytes:
-    """The seconds [start, end) of a video file as the bytes of an mp4 (H.264, AAC, table of contents first).
+    """Returns seconds [start, end) of a video file as the bytes of an mp4 (H.264, AAC, index at the start).
 
-    The shorter side is at most `height` pixels (both even), frames at most 30 a second, sound mono or stereo at 48 kHz;
-    ten seconds are below 1.5 MB. Raises media.MediaError.
+    The shorter side is at most `height` pixels (both sides are even), the frame rate at most 30 per second, and the
+    audio mono or stereo at 48 kHz; ten seconds take less than 1.5 MB. Raises media.MediaError.
     """
     stretch = _Stretch(source, start, end)
     with tempfile.TemporaryDirectory() as folder:
@@ -49,12 +49,12 @@ def web_clip(source: str | os.PathLike, start: float, end: float, height: int = 
 
 
 def write_overlay(explanation: Explanation, path: str | os.PathLike, label: str | None = None) -> None:
-    """Writes the explained stretch with the evidence for a class (without a label: the best) over it, as mp4.
+    """Writes the explained part as mp4 with the evidence for a class (default: the best one) drawn over it.
 
-    Cells that speak for the class glow on the clip's one colour scale, the strongest has an outline; the strip below
-    holds label, probability, signed bars a segment for picture and sound, and the playhead. The file appears under its
-    name only when whole. `explanation.source` must be a file. Raises ValueError for an unknown label, media.MediaError
-    for a file that can no longer be read.
+    Cells with positive evidence are highlighted on the clip's single colour scale, and the strongest cell has an
+    outline. The strip below shows the label, its probability, signed bars per segment for picture and sound, and the
+    playhead. The file appears under its name only when it is complete. `explanation.source` must be a file. Raises
+    ValueError for an unknown label, media.MediaError for a file that can no longer be read.
     """
     c = explanation.class_index(label)
     stretch = _Stretch(explanation.source, explanation.media['start'], explanation.media['end'])
@@ -65,18 +65,19 @@ def write_overlay(explanation: Explanation, path: str | os.PathLike, label: str 
 
 
 class _Stretch:
-    """Seconds [start, end) of a file as frames at a steady rate and as sound."""
+    """Seconds [start, end) of a file as frames at a constant rate and as audio."""
 
     def __init__(self, source, start: float, end: float):
         self._file = decode.MediaFile(source)
         self._start, self._end = start, end
-        # A whole multiple or part of the source's own rate, so that frames keep their times.
+        # The rate is the source's own, multiplied or divided by an integer, so that frames keep their times.
         fps = self._file.fps or 25.0
         self.fps = fps * math.ceil(10 / fps) if fps < 10 else fps / math.ceil(fps / 30 - 0.01)
 
     def images(self, fit) -> Iterator[tuple[float, np.ndarray]]:
-        """(seconds from the start, uint8 [h w 3]); `fit` gives the size of the images from that of the upright
-        source.
+        """Yields (seconds from the start, uint8 [h w 3]).
+
+        `fit` maps the size of the upright source to the size of the images.
         """
         times = np.arange(max(1, math.ceil((self._end - self._start) * self.fps - 1e-3))) / self.fps
         _, frames = self._file.shown(self._start + times, self._start, self._end)
@@ -101,7 +102,7 @@ def _canvas_picture(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _painted(explanation: Explanation, c: int, images) -> Iterator[np.ndarray]:
-    """Every image on the canvas with heat, strip and playhead; the canvas is one array that each frame overwrites."""
+    """Yields every image on the canvas with heat map, strip and playhead; each frame overwrites the same array."""
     visual = explanation.visual[c]
     seconds = explanation.geometry['segment_seconds']
     heat, _ = figure.overlay(visual, explanation.audio[c])
@@ -121,7 +122,7 @@ def _painted(explanation: Explanation, c: int, images) -> Iterator[np.ndarray]:
             outline = strongest[1:] if strongest and strongest[0] == t else None
             paint = _paint(explanation.geometry, heat[t], outline, high, wide)
         ours, added = paint
-        # Integers, since ten seconds of float would take longer than to encode them.
+        # Integer arithmetic, since float arithmetic would take longer than the encoding.
         canvas[:high, left : left + wide] = (image * ours + added) >> 8
         canvas[high:] = strip
         x = to_x(time)
@@ -130,7 +131,7 @@ def _painted(explanation: Explanation, c: int, images) -> Iterator[np.ndarray]:
 
 
 def _paint(geometry, heat_hw4: np.ndarray, outline, high: int, wide: int) -> tuple[np.ndarray, np.ndarray]:
-    """What an image is multiplied by and what is added to it, both uint16 [h w 3], in 1/256."""
+    """Returns the factor and the summand of an image, both uint16 [h w 3] in units of 1/256."""
     to, (rows, columns) = geometry['to_source'], heat_hw4.shape[:2]
     y = ((np.arange(high) + 0.5) / high - to['y_offset']) / to['y_scale'] * rows
     x = ((np.arange(wide) + 0.5) / wide - to['x_offset']) / to['x_scale'] * columns
@@ -148,7 +149,7 @@ def _paint(geometry, heat_hw4: np.ndarray, outline, high: int, wide: int) -> tup
 
 
 def _shrunk(mask: np.ndarray, by: int) -> np.ndarray:
-    """A rectangle of True that has lost `by` rows and columns at each side."""
+    """Returns a rectangular mask without its `by` outermost rows and columns at each side."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     smaller = np.zeros_like(mask)
     if len(rows) and len(columns):
@@ -157,12 +158,12 @@ def _shrunk(mask: np.ndarray, by: int) -> np.ndarray:
 
 
 def _playhead(seconds: float, wide: int):
-    """Seconds of the clip to a column of the strip."""
+    """Returns a function from seconds of the clip to a column of the strip."""
     return lambda time: SIDE + round(min(time / seconds, 1.0) * (wide - 2 * SIDE - 1))
 
 
 def _strip(explanation: Explanation, c: int, wide: int) -> np.ndarray:
-    """The timeline, uint8 [STRIP wide 3]: a line of text, bars, seconds."""
+    """Returns the timeline, uint8 [STRIP wide 3]: a line of text, the colour key, bars and seconds."""
     image = Image.new('RGB', (wide, STRIP), 'white')
     draw = ImageDraw.Draw(image)
     font, small = (ImageFont.truetype(findfont(FontProperties()), size) for size in (15, 11))
@@ -179,9 +180,7 @@ def _strip(explanation: Explanation, c: int, wide: int) -> np.ndarray:
 
 
 def _key(draw: ImageDraw.ImageDraw, explanation: Explanation, c: int, largest: float, font) -> None:
-    """What the colours mean, and how much: without the numbers, the brightest cell of nothing would look like
-    evidence.
-    """
+    """Draws the colour key with its numbers, which show how small the evidence is even where its colour is bright."""
     x, y = SIDE, 36
     for name, colour in (('picture', figure.PICTURE), ('sound', figure.SOUND)):
         draw.rectangle((x, y - 5, x + 10, y + 5), colour, 'black')
@@ -202,7 +201,7 @@ def _key(draw: ImageDraw.ImageDraw, explanation: Explanation, c: int, largest: f
 
 
 def _bars(draw: ImageDraw.ImageDraw, explanation: Explanation, terms, wide: int, font) -> None:
-    """Signed bars of picture and sound over the seconds, on a zero line, all on one scale."""
+    """Draws signed bars of picture and sound per segment around a zero line, all on one scale."""
     top, bottom = TOP, STRIP - BOTTOM
     highest, lowest = max(0.0, *map(np.max, terms)), min(0.0, *map(np.min, terms))
     unit = (bottom - top) / ((highest - lowest) or 1.0)

@@ -1,18 +1,18 @@
-"""What the numbers of an explanation say, in words; every word stands for a number of the record. Read next:
-explanation.py.
-"""
+"""Describes the numbers of an explanation in words; every statement stands for a number of the record."""
 
 import numpy as np
 
-# A segment belongs to the strongest stretch while its evidence is at least this share of the strongest segment's.
+# The strongest stretch extends while a segment's evidence is at least this share of the strongest segment's.
 _STRETCH = 0.5
-# Evidence (logit) that two decimals show as zero is not spoken of.
+# Evidence (logit) that two decimals show as zero is not mentioned.
 _VISIBLE = 0.005
 
 
 def sentence(explanation, c: int) -> str:
-    """The class, its probability, what picture and sound add, where each speaks most for it, and what speaks most
-    against it.
+    """Returns sentences on the evidence for class `c`.
+
+    They name the class, its probability, the contributions of picture and sound, where each is most in favour of the
+    class, what is most against it, and the attention weight of the null cells.
     """
     shares = explanation.shares(explanation.classes[c])
     terms = {'picture': explanation.visual[c].sum(axis=(1, 2)), 'sound': explanation.audio[c]}
@@ -40,7 +40,7 @@ def sentence(explanation, c: int) -> str:
 
 
 def place(explanation, i: int, j: int) -> str:
-    """Where the cell in row i and column j lies in the source frame, by thirds: 'upper left', 'centre', ..."""
+    """Returns where the cell in row i and column j lies in the source frame, by thirds: 'upper left', 'centre', ..."""
     _, h, w = explanation.geometry['grid']
     to = explanation.geometry['to_source']
     x = to['x_offset'] + to['x_scale'] * (j + 0.5) / w
@@ -50,18 +50,18 @@ def place(explanation, i: int, j: int) -> str:
 
 
 def seconds(explanation, first: int, stop: int) -> str:
-    """The segments first..stop (half-open) as seconds of the clip: '3 to 5 s'."""
+    """Returns the segments first..stop (half-open) as seconds of the clip: '3 to 5 s'."""
     length = explanation.geometry['segment_seconds']
     return f'{first * length:g} to {stop * length:g} s'
 
 
 def signed(value: float) -> str:
-    """A number with its sign and two decimals, with a minus that reads as one."""
+    """Formats a number with its sign and two decimals, with a typographic minus sign."""
     return f'{round(float(value), 2) + 0.0:+.2f}'.replace('-', '\N{MINUS SIGN}')
 
 
 def percent(value: float) -> str:
-    """A share as a whole percentage; what is not quite all or nothing does not become so by rounding."""
+    """Formats a share as a whole percentage; values between 0 and 1 never round to 0% or 100%."""
     if 0 < value < 0.01:
         return 'below 1%'
     if 0.99 < value < 1:
@@ -70,7 +70,7 @@ def percent(value: float) -> str:
 
 
 def _stretch(explanation, values_t):
-    """The segments around the strongest one that are at least half as strong."""
+    """Returns the seconds of the segments around the strongest one that are at least half as strong."""
     strong = values_t >= _STRETCH * values_t.max()
     first = last = int(np.argmax(values_t))
     while first > 0 and strong[first - 1]:

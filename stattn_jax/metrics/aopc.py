@@ -1,10 +1,11 @@
-"""The order in which a map removes a clip's segments, between the worst and the best order there are: exactly.
+"""Area over the perturbation curve (AOPC) of an order of segments, normalised exactly by the worst and best order.
 
-The mean drop of the score along an order (AOPC) depends on how far a model's score can fall at all, so that two models
-cannot be compared by it (Edin et al., arXiv 2408.08137). With up to 20 segments every subset can be scored, in closed
-form where scores are pooled by a softmax; the best and the worst of all orders then follow by dynamic programming over
-subsets, as does the mean over the orders that ties leave open. So 0 is the worst order, 1 the best, `chance` the blind
-one. Subset i keeps the segments whose bits are set in i; all arithmetic is float64. Read next: bootstrap.py.
+AOPC is the mean drop of the score while a map's order removes a clip's segments. It depends on how far a model's score
+can fall at all, so that it cannot compare two models (Edin et al., arXiv 2408.08137). With up to 20 segments every
+subset can be scored, in closed form where scores are pooled by a softmax. Dynamic programming over the subsets then
+gives the best and the worst of all orders, and the mean over the orders that ties leave open is exact as well. So 0 is
+the worst order, 1 the best, and `chance` gives the expectation of a random order. Subset i keeps the segments whose
+bits are set in i; all arithmetic is float64.
 """
 
 import functools
@@ -15,21 +16,21 @@ MOST = 20
 
 
 def subsets(units: int) -> np.ndarray:
-    """bool [2^u u]: which units each subset keeps, in the order in which scores of subsets are expected.
+    """Returns bool [2^u u]: the units that each subset keeps, in the order in which scores of subsets are expected.
 
-    Raises ValueError for more than 20 units, of whose subsets there are over a million.
+    Raises ValueError for more than 20 units, which have over a million subsets.
     """
     _check_units(units)
     return (np.arange(2**units)[:, None] >> np.arange(units) & 1).astype(bool)
 
 
 def pooled_scores(weight_u: np.ndarray, term_u: np.ndarray, bias: float = 0.0) -> np.ndarray:
-    """float64 [2^u]: bias + sum of terms / sum of weights over the units kept, of every subset; where these weigh 0,
-    the bias.
+    """Returns float64 [2^u]: bias + sum of terms / sum of weights over the kept units, for every subset.
 
-    `weight` is the softmax over the units, `term` the weight times the unit's score: a softmax over what is left of its
-    units is its own renormalised. A unit may be several (a segment's picture and sound): its weight and its term are
-    their sums. Exact as long as no unit's score or logit depends on another unit. Raises ValueError as `subsets`.
+    Where the weights sum to 0, the score is the bias. `weight` is the softmax over the units, and `term` is the weight
+    times the unit's score: a softmax over the remaining units is the original one renormalised. A unit may combine
+    several (a segment's visual and audio unit): its weight and its term are their sums. The result is exact as long as
+    no unit's score or logit depends on another unit. Raises ValueError like `subsets`.
     """
     _check_units(len(weight_u))
     weight, term = _sums(np.asarray(weight_u, float)), _sums(np.asarray(term_u, float))
@@ -42,7 +43,7 @@ def _check_units(units):
 
 
 def _sums(values_u):
-    """[2^u]: the sum of the values of each subset."""
+    """Returns [2^u]: the sum of the values of each subset."""
     sums = np.zeros(1, values_u.dtype)
     for value in values_u:
         sums = np.concatenate([sums, sums + value])
@@ -50,8 +51,9 @@ def _sums(values_u):
 
 
 def curve(scores: np.ndarray, map_u: np.ndarray) -> np.ndarray:
-    """float64 [u + 1]: the score with 0 to u units removed, strongest first, as the mean over all orders of tied
-    units.
+    """Returns float64 [u + 1]: the score with 0 to u units removed, strongest first.
+
+    The score is the mean over all orders of tied units.
     """
     map_u = np.asarray(map_u)
     _check(scores, map_u)
@@ -65,12 +67,12 @@ def curve(scores: np.ndarray, map_u: np.ndarray) -> np.ndarray:
 
 
 def aopc(scores: np.ndarray, map_u: np.ndarray) -> float:
-    """How far the score falls below that of the whole clip, mean over 0 to u units removed in the map's order."""
+    """Returns the mean drop of the score from the whole clip's, over 0 to u units removed in the map's order."""
     return float(scores[-1] - curve(scores, map_u).mean())
 
 
 def bounds(scores: np.ndarray) -> tuple[float, float]:
-    """The lowest and the highest `aopc` that any order reaches, by dynamic programming over the subsets [2^u]."""
+    """Returns the lowest and the highest `aopc` of all orders, by dynamic programming over the subsets [2^u]."""
     lowest, highest = np.array(scores, float), np.array(scores, float)
     for level, (members, without) in enumerate(_levels(len(scores).bit_length() - 1)):
         if level:
@@ -82,7 +84,7 @@ def bounds(scores: np.ndarray) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=2)
 def _levels(units):
-    """Of each number of units kept, the subsets [s] and what they are without each of their units in turn [kept s]."""
+    """Returns, for each number of kept units, its subsets [s] and each subset without each of its units [kept s]."""
     kept = subsets(units)
     size = kept.sum(axis=1)
     levels = []
@@ -94,9 +96,10 @@ def _levels(units):
 
 
 def normalised(scores: np.ndarray, maps_ku: np.ndarray, least: float = 1e-9) -> np.ndarray:
-    """float64 [k]: where the `aopc` of each map lies from the worst order (0) to the best (1).
+    """Returns float64 [k]: the `aopc` of each map, scaled so that the worst order is 0 and the best is 1.
 
-    NaN where these two are less than `least` apart: the order of such a clip says nothing, and the caller counts it.
+    It is NaN where these two differ by less than `least`: then the order does not matter for this clip, and the caller
+    counts it.
     """
     worst, best = bounds(scores)
     found = np.array([aopc(scores, map_u) for map_u in maps_ku])
@@ -104,7 +107,7 @@ def normalised(scores: np.ndarray, maps_ku: np.ndarray, least: float = 1e-9) -> 
 
 
 def chance(scores: np.ndarray, least: float = 1e-9) -> float:
-    """The normalised `aopc` of a blind order, in expectation; NaN as in `normalised`."""
+    """Returns the expected normalised `aopc` of a random order; NaN as in `normalised`."""
     return float(normalised(scores, np.zeros((1, len(scores).bit_length() - 1)), least)[0])
 
 

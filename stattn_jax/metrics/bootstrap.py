@@ -1,9 +1,9 @@
-"""How sure is a mean over clips, and a difference between two models on the same clips: percentile bootstrap intervals.
+"""Percentile bootstrap intervals of a mean over clips, and of the difference between two models on the same clips.
 
-The unit that is drawn anew is the clip, never the frame: frames of a clip are not independent. With several training
-seeds, a seed is drawn too for each model, so that the interval holds what another training might have given; of three
-seeds that is a rough guess, too narrow rather than too wide. The same n, draws and seed give the same drawn clips, so
-that all rows of a table share them. Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+Clips are resampled, never frames, since the frames of a clip are not independent. With several training seeds, a seed
+is sampled for each model too, so that the interval includes the variation between trainings; with three seeds that is a
+rough estimate, too narrow rather than too wide. The same n, draws and seed give the same resampled clips, so that all
+rows of a table share them. Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Interval(NamedTuple):
-    """A number over `n` clips, and where it would lie over others like them; `skipped` clips had no value."""
+    """A number over `n` clips with its confidence interval; `skipped` clips had no value."""
 
     value: float
     low: float
@@ -23,9 +23,9 @@ class Interval(NamedTuple):
 
 
 def mean(values: np.ndarray, *, draws: int = 2000, level: float = 0.95, seed: int = 0) -> Interval:
-    """The mean of values [n] of clips, or [s n] of training seeds and clips.
+    """Returns the mean, with its interval, of values [n] of clips, or [s n] of training seeds and clips.
 
-    Clips with a NaN in any training are left out and counted. NaN where none is left.
+    Clips with a NaN for any seed are left out and counted. The result is NaN where no clip is left.
     """
     rows = np.atleast_2d(np.asarray(values, float))
     return _over_clips([rows], draws, level, seed)
@@ -34,11 +34,11 @@ def mean(values: np.ndarray, *, draws: int = 2000, level: float = 0.95, seed: in
 def difference(
     ours: np.ndarray, theirs: np.ndarray, *, draws: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """The mean of ours less the mean of theirs, [n] or [s n] of the same clips in the same order: both on the same
-    drawn clips.
+    """Returns the mean of ours less the mean of theirs, with its interval, on the same resampled clips.
 
-    Trainings are not pairs: their numbers may differ, and they are drawn apart. Clips with a NaN on either side are
-    left out and counted. Raises ValueError where the numbers of clips differ.
+    Both are [n] or [s n] of the same clips in the same order. The seeds of the two models are not paired: their numbers
+    may differ, and they are sampled independently. Clips with a NaN on either side are left out and counted. Raises
+    ValueError where the numbers of clips differ.
     """
     sides = [np.atleast_2d(np.asarray(side, float)) for side in (ours, theirs)]
     if sides[0].shape[1] != sides[1].shape[1]:
@@ -51,29 +51,28 @@ def difference(
 def statistic(
     function: Callable[[np.ndarray], float], n: int, *, draws: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Any number of `n` clips: `function` takes clip numbers, int [n], of which some repeat, as mean average precision
-    needs it.
+    """Returns any statistic of `n` clips, such as mean average precision, with its interval.
 
-    A difference of two such numbers is one such number. Draws where it is NaN (no positive clip drawn) are left out of
-    the interval.
+    `function` takes clip numbers, int [n], some of which repeat. It may also return a difference of two statistics.
+    Resamples where it is NaN (no positive clip in the sample) are left out of the interval.
     """
     found = np.array([function(clips) for clips in drawn(n, draws, seed)])
     return Interval(float(function(np.arange(n))), *_ends(found[~np.isnan(found)], level), n, 0)
 
 
 def drawn(n: int, draws: int, seed: int = 0) -> np.ndarray:
-    """int [d n]: clips drawn with replacement."""
+    """Returns int [d n]: clip numbers sampled with replacement."""
     return np.random.default_rng(seed).integers(0, n, (draws, n))
 
 
 def _over_clips(sides, draws, level, seed):
-    """The first side's mean, less that of the second where there is one."""
+    """Returns the interval of the first side's mean, less that of the second where there is one."""
     whole_n = ~np.isnan(np.concatenate(sides)).any(axis=0)
     n, skipped = int(whole_n.sum()), int((~whole_n).sum())
     if not n:
         return Interval(np.nan, np.nan, np.nan, 0, skipped)
     clips_dn = drawn(n, draws, seed)
-    # Apart from the clips' generator, lest models of several seeds be compared on other clips than those of one.
+    # A separate generator, so that the sampled clips do not depend on the number of training seeds.
     rng = np.random.default_rng((seed, 1))
     value, found_d = 0.0, np.zeros(draws)
     for sign, side in zip((1, -1), sides):

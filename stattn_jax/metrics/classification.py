@@ -1,9 +1,7 @@
-"""Did the model name the event: top-k accuracy, average precision, ROC AUC, F1; NumPy on whole splits. Read next:
-presence.py.
+"""Classification metrics of whole splits in NumPy: top-k accuracy, average precision, ROC AUC, F1.
 
-Everything takes scores [n c] and multi-hot labels [n c] of real clips: padding rows are removed by the caller, so that
-every clip counts once. A single label is a multi-hot row with one 1; a row of zeros is a clip in which nothing of the
-classes happens.
+All functions take scores [n c] and multi-hot labels [n c] of real clips: the caller removes padding rows, so that every
+clip counts once. A single label is a multi-hot row with one 1; a row of zeros is a clip without any of the classes.
 """
 
 import math
@@ -13,25 +11,26 @@ import numpy as np
 
 
 def top_k(scores_nc: np.ndarray, labels_nc: np.ndarray, k: int = 1) -> float:
-    """Share of clips with at least one of their labels among the k best classes.
+    """Returns the share of clips with at least one of their labels among the k best classes.
 
-    With several labels, k = 1 asks whether the best class is one of them. Equal scores rank by class number, so that a
-    rerun gives the same number.
+    With several labels and k = 1, a clip counts if the best class is one of them. Equal scores rank by class number, so
+    that a rerun gives the same number.
     """
     best = np.argsort(-scores_nc, axis=1, kind='stable')[:, :k]
     return float(np.take_along_axis(labels_nc > 0, best, axis=1).any(axis=1).mean())
 
 
 def most_frequent(labels_nc: np.ndarray) -> np.ndarray:
-    """Scores [n c] of a predictor that says the same of every clip: the number of clips that have the class."""
+    """Returns scores [n c] of a constant predictor: for every clip, the number of clips that have the class."""
     return np.broadcast_to((labels_nc > 0).sum(axis=0, dtype=float), labels_nc.shape)
 
 
 def average_precision(scores_n: np.ndarray, positive_n: np.ndarray) -> float:
-    """Average precision of one class: sum over distinct scores of (gain in recall) * precision; NaN without positives.
+    """Returns the average precision of one class, sum over distinct scores of (gain in recall) * precision.
 
-    Clips of equal score enter together, so that their order in the file cannot change the number (the step-wise,
-    non-interpolated definition: Manning et al., Introduction to Information Retrieval, 2008, section 8.4).
+    It is NaN without positives. Clips of equal score enter together, so that their order in the file cannot change the
+    number (the step-wise, non-interpolated definition: Manning et al., Introduction to Information Retrieval, 2008,
+    section 8.4).
     """
     positive = positive_n > 0
     if not positive.any():
@@ -45,11 +44,11 @@ def average_precision(scores_n: np.ndarray, positive_n: np.ndarray) -> float:
 
 
 def roc_auc(scores_n: np.ndarray, positive_n: np.ndarray) -> float:
-    """Area under the ROC curve of one class: the chance that a positive clip outscores a negative one, ties counting
-    half.
+    """Returns the area under the ROC curve of one class.
 
-    From the sum of the positives' ranks, equal scores sharing their mean rank (Hanley and McNeil, Radiology 143, 1982).
-    NaN without positives or without negatives.
+    It is the probability that a positive clip has a higher score than a negative one, where ties count half. It is
+    computed from the sum of the positives' ranks, where equal scores share their mean rank (Hanley and McNeil,
+    Radiology 143, 1982). NaN without positives or without negatives.
     """
     positive = positive_n > 0
     positives, negatives = int(positive.sum()), int((~positive).sum())
@@ -61,25 +60,27 @@ def roc_auc(scores_n: np.ndarray, positive_n: np.ndarray) -> float:
 
 
 def d_prime(auc: float) -> float:
-    """sqrt(2) times the normal quantile of an AUC: 0 at chance, infinite at 1 and minus infinite at 0.
+    """Returns sqrt(2) times the normal quantile of an AUC: 0 at chance, infinite at 1 and minus infinite at 0.
 
-    Of the *mean* AUC of the classes, as VGGSound and AudioSet report it, not a mean over the classes' d' (Hershey et
+    VGGSound and AudioSet report it for the *mean* AUC of the classes, not as a mean over the classes' d' (Hershey et
     al., arXiv 1609.09430).
     """
     return math.sqrt(2) * statistics.NormalDist().inv_cdf(auc) if 0 < auc < 1 else math.copysign(math.inf, auc - 0.5)
 
 
 def f1(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """2 TP / (2 TP + FP + FN) of two boolean arrays of one shape, all entries pooled ("micro"); 0 where both are
-    empty.
+    """Returns 2 TP / (2 TP + FP + FN) over all entries of two boolean arrays of one shape ("micro").
+
+    It is 0 where both are empty.
     """
     count = int(predicted.sum()) + int(truth.sum())
     return float(2 * (predicted & truth).sum() / count) if count else 0.0
 
 
 def macro(name: str, values_c: np.ndarray) -> dict[str, float | int]:
-    """`name`, the mean of the classes' values that are not NaN, left out where there is none; `name`_skipped, the
-    rest.
+    """Returns the mean of the classes' values that are not NaN, and the number of NaN values as `name`_skipped.
+
+    The mean, under `name`, is left out where all values are NaN.
     """
     seen = ~np.isnan(values_c)
     mean = {name: float(values_c[seen].mean())} if seen.any() else {}
@@ -87,10 +88,10 @@ def macro(name: str, values_c: np.ndarray) -> dict[str, float | int]:
 
 
 def mean_average_precision(scores_nc: np.ndarray, labels_nc: np.ndarray, prefix: str) -> dict[str, float | int]:
-    """Average precision, mean over the classes with a positive clip: `map`, `map_skipped` and `map_chance` under
-    `prefix`.
+    """Returns `map`, `map_skipped` and `map_chance` under `prefix`.
 
-    `map_chance` is what one score for all clips reaches: the share of positives, mean over the same classes.
+    `map` is the average precision, mean over the classes with a positive clip, and `map_skipped` counts the other
+    classes. `map_chance` is what one score for all clips reaches: the share of positives, mean over the same classes.
     """
     aps_c = np.array([average_precision(s, p) for s, p in zip(scores_nc.T, labels_nc.T, strict=True)])
     share_c = (labels_nc > 0).mean(axis=0)
@@ -99,7 +100,7 @@ def mean_average_precision(scores_nc: np.ndarray, labels_nc: np.ndarray, prefix:
 
 
 def check_scores(scores_nc: np.ndarray) -> None:
-    """Raises ValueError on scores of no clip, or where one is not finite."""
+    """Raises ValueError where there is no clip or a score is not finite."""
     if not len(scores_nc):
         raise ValueError('classification of 0 clips: expected at least one scored clip; check the split')
     if not np.isfinite(scores_nc).all():
@@ -108,16 +109,16 @@ def check_scores(scores_nc: np.ndarray) -> None:
 
 
 def summary(scores_nc: np.ndarray, labels_nc: np.ndarray) -> dict[str, float | int]:
-    """The `classification/` block of eval_SPLIT.json: top1, top5 (of more than five classes), map, auc, dprime, n.
+    """Returns the `classification/` block of eval_SPLIT.json: top1, top5, map, auc, dprime and n.
 
-    `scores` are log-probabilities rather than probabilities: those saturate at 1 and make ties. Beside them stand the
-    predictors that know nothing of a clip: `top1_majority` always says the most frequent label of this split,
-    `map_chance` gives every clip one score (an AUC of 0.5).
+    `top5` is only there for more than five classes. `scores` are log-probabilities, since probabilities saturate at 1
+    and make ties. The block also has predictors that ignore the clip: `top1_majority` always predicts the most frequent
+    label of this split, and `map_chance` gives every clip one score (an AUC of 0.5).
 
-    `unlabelled` counts the clips without any label: they are negatives in `map` and `auc`, and no top-k asks them.
-    Classes without a positive clip have no average precision, those without a positive or a negative one no AUC;
-    `map_skipped` and `auc_skipped` count them. A number over nothing is left out, and so is `dprime` where it would be
-    infinite, which JSON cannot say. Raises ValueError on an empty split or a score that is not finite.
+    `unlabelled` counts the clips without any label: they are negatives in `map` and `auc`, and do not count in top-k.
+    Classes without a positive clip have no average precision, and those without a positive or a negative one have no
+    AUC; `map_skipped` and `auc_skipped` count them. A mean over nothing is left out, and so is `dprime` where it would
+    be infinite, which JSON cannot represent. Raises ValueError on an empty split or a score that is not finite.
     """
     check_scores(scores_nc)
     labelled_n = (labels_nc > 0).any(axis=1)

@@ -1,8 +1,8 @@
-"""How much of a map is on the object: the share of its positive values that lies inside the boxes.
+"""Energy-based pointing game: the share of a map's positive values that lies inside the boxes.
 
-The energy-based pointing game of Wang et al., arXiv 1910.01279. Only positive values count: a share of a signed sum has
-no bounds. A cell that a box cuts counts by the part that is inside, so that a uniform map scores exactly the covered
-area, its chance. Unlike the pointing game it rewards a map that is nothing but one cell. Read next: maps.py.
+Definition: Wang et al., arXiv 1910.01279. Only positive values count, since a share of a signed sum has no bounds. A
+cell that a box cuts counts by the part that is inside, so that a uniform map scores exactly the covered area, which is
+the chance level. Unlike the pointing game, it rewards a map whose values all lie in one cell.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,10 @@ from stattn_jax.metrics import localization
 
 
 def covered_cells(grid: tuple[int, int], boxes_k4: np.ndarray, affine: Sequence[float]) -> np.ndarray:
-    """float [h w]: the share of each cell that the boxes cover together; boxes and `affine` as in localization.py."""
+    """Returns float [h w]: the share of each cell that the boxes cover together.
+
+    Boxes and `affine` are as in localization.py.
+    """
     boxes = np.asarray(boxes_k4, float).reshape(-1, 4)
     (h, w), (x_scale, x_offset, y_scale, y_offset) = grid, affine
     x, column_x, in_kx = _strips((boxes[:, 0::2] - x_offset) / x_scale * w, w)
@@ -25,8 +28,9 @@ def covered_cells(grid: tuple[int, int], boxes_k4: np.ndarray, affine: Sequence[
 
 
 def _strips(ends_k2, cells):
-    """One axis cut at all cells and boxes, in cells: the strips' widths [x], their cells [x], which are in which
-    box [k x].
+    """Cuts one axis at all edges of cells and boxes, in units of cells.
+
+    Returns the widths of the strips [x], the cells that they lie in [x], and which strips lie in which box [k x].
     """
     ends_k2 = np.clip(ends_k2, 0, cells)
     edges = np.unique(np.concatenate([np.arange(cells + 1), ends_k2.ravel()]))
@@ -35,9 +39,9 @@ def _strips(ends_k2, cells):
 
 
 def energy_inside(map_: np.ndarray, share: np.ndarray) -> float:
-    """Sum of the positive values times the share of their cells that is inside (0..1 or bool), over their sum.
+    """Returns the sum of positive values times the inside share of their cells (0..1 or bool), over their sum.
 
-    NaN where no value is positive. NaN and -inf values are cells that are not there.
+    It is NaN where no value is positive. NaN and -inf mark cells that do not exist.
     """
     positive = np.where(map_ > 0, map_, 0)
     return float((positive * share).sum() / positive.sum()) if positive.any() else float('nan')
@@ -49,11 +53,10 @@ def energies(
     affines: Sequence[Sequence[float]],
     segment_seconds: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Energy inside the boxes and its chance, the boxes' share of the map's cells: float [n] each, means over a clip's
-    frames.
+    """Returns the energy inside the boxes and its chance level, float [n] each, as means over a clip's frames.
 
-    `boxes[i]` is [k 5] as in localization.py. Frames without a box, or where nothing of the map is positive, do not
-    count; NaN for clips left with no frame.
+    The chance level is the boxes' share of the map's cells. `boxes[i]` is [k 5] as in localization.py. Frames without a
+    box, or where no value of the map is positive, do not count; NaN for clips left with no frame.
     """
     energy_n, chance_n = np.full((2, len(boxes)), np.nan)
     for i, (map_thw, boxes_k5, affine) in enumerate(zip(maps_nthw, boxes, affines, strict=True)):
@@ -77,7 +80,7 @@ def summary(
     *,
     prefix: str = 'pointing/energy',
 ) -> dict[str, float | int]:
-    """Means over clips of `energies` under `prefix`, and on localization.small_clips under `prefix_small`.
+    """Returns means over clips of `energies` under `prefix`, and on localization.small_clips under `prefix_small`.
 
     Keys of each: the energy; `_chance`; `_n`, and `_skipped`, the clips without a box or without a positive value.
     """

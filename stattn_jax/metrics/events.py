@@ -1,17 +1,18 @@
-"""Which events happen in which segments, decided from the network's segment logits; plain NumPy on the rows of a split.
+"""Decides which events happen in which segments from the network's segment logits, in NumPy on the rows of a split.
 
-A softmax over classes always names one, so "nothing happens" is decided by the probability of each class in a clip that
-were this segment alone (models/contributions.segment_logits), and by the null cell. Thresholds are 1/2 throughout:
-nothing
-here is fitted to a split. Read next: segments.py and parsing.py, which score the decisions.
+A softmax over classes always gives one class the highest probability. Whether anything happens is therefore decided by
+the probability that each class would have in a clip that consisted of this segment alone
+(models/contributions.segment_logits), and by the null cell. All thresholds are 1/2; none is fitted to a split.
+segments.py and parsing.py score the decisions.
 """
 
 import numpy as np
 
 
 def log_probabilities(logits: np.ndarray, *, binary: bool) -> np.ndarray:
-    """Log-sigmoid of each logit [... c] where each class is a yes or no of its own, else the log-softmax over
-    classes.
+    """Returns the log-sigmoid of each logit [... c] (`binary`), else the log-softmax over the classes.
+
+    `binary` means an independent sigmoid per class.
     """
     if binary:
         return -np.logaddexp(0, -logits)
@@ -19,16 +20,15 @@ def log_probabilities(logits: np.ndarray, *, binary: bool) -> np.ndarray:
 
 
 def probabilities(logits: np.ndarray, *, binary: bool) -> np.ndarray:
-    """The exponential of `log_probabilities`: [... c]."""
+    """Returns the exponential of `log_probabilities`: [... c]."""
     return np.exp(log_probabilities(logits, binary=binary))
 
 
 def candidates(clip_nc: np.ndarray, *, single: bool) -> np.ndarray:
-    """The classes that a clip may hold by its probabilities, bool [n c]: the best one alone, or every one as likely as
-    not.
+    """Returns the classes that a clip may contain, bool [n c]: the best one (`single`), or all with at least 1/2.
 
-    A clip of AVE holds one event; LLP's evaluators ask for the probability of the whole video beside the segment's
-    (HAN, arXiv 2007.10558).
+    A clip of AVE holds one event; LLP's evaluators use the probability of the whole video beside the segment's (HAN,
+    arXiv 2007.10558).
     """
     if single:
         return np.arange(clip_nc.shape[1]) == clip_nc.argmax(axis=1)[:, None]
@@ -38,13 +38,18 @@ def candidates(clip_nc: np.ndarray, *, single: bool) -> np.ndarray:
 def joint_events(
     segment_ntc: np.ndarray, null_nt: np.ndarray, valid_nt: np.ndarray, candidates_nc: np.ndarray
 ) -> np.ndarray:
-    """Audio-visual events, bool [n t c]: likely in the segment as a whole, and its sound has a visible source (null
-    cell below 1/2).
+    """Returns the audio-visual events, bool [n t c].
+
+    A class counts if its probability in the whole segment is at least 1/2 and the sound has a visible source (null cell
+    below 1/2).
     """
     there_nt = valid_nt & (null_nt < 0.5)
     return (segment_ntc >= 0.5) & there_nt[..., None] & candidates_nc[:, None]
 
 
 def modality_events(unit_nmtc: np.ndarray, valid_nt: np.ndarray, candidates_nc: np.ndarray) -> np.ndarray:
-    """Events seen and events heard, bool [n m t c]: likely by the segment's picture, or by its sound."""
+    """Returns the visible and the audible events, bool [n m t c].
+
+    A class counts if the segment's frame alone, or its audio alone, gives it a probability of at least 1/2.
+    """
     return (unit_nmtc >= 0.5) & valid_nt[:, None, :, None] & candidates_nc[:, None, None]

@@ -1,8 +1,8 @@
-"""Pointing in time and space at once: is the strongest cell of the strongest segment on the object, during its event?
+"""Pointing game in time and space: is the strongest cell of the strongest segment on the object, during its event?
 
-One point a clip: the best segment, and in it the best cell. It hits when the segment lies in an event of the label and
-the cell in a box of that segment, so that a hit in time alone or in space alone is none. Ties count by their expected
-hit, as in localization.py. Read next: energy.py.
+A clip has one point: the best cell in the best segment. It hits if the segment lies in an event of the label and the
+cell in a box of that segment, so that a hit in time alone or in space alone does not count. Ties count by their
+expected hit, as in localization.py.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def joint_hits(
     *,
     tau: float = 0.0,
 ) -> np.ndarray:
-    """Expected hit of each clip: float [n], NaN for a clip that does not count (see `joint_pointing`)."""
+    """Returns the expected hit of each clip: float [n], NaN for a clip that does not count (see `joint_pointing`)."""
     targets = _targets(maps_nthw, boxes, events, affines, segment_seconds, tau)
     hits = np.full(len(targets), np.nan)
     for i, target_thw in enumerate(targets):
@@ -45,15 +45,16 @@ def joint_pointing(
     prefix: str = 'pointing/joint',
     tau: float = 0.0,
 ) -> dict[str, float | int]:
-    """The joint game over clips. `scores` say when, `maps` where; -inf or NaN where there is no segment or no cell.
+    """Returns the rates of the joint pointing game over clips, with their chance levels.
 
-    `boxes[i]` [k 5] and `events[i]` [e 2] are of the label in question, as in localization.py. A clip counts where
-    every segment of its events has a box (elsewhere a hit cannot be told from a miss) and some segment can be chosen;
-    the others are counted in `_skipped`.
+    `scores` select the segment and `maps` the cell; -inf or NaN marks segments and cells that do not exist. `boxes[i]`
+    [k 5] and `events[i]` [e 2] are of the label in question, as in localization.py. A clip counts if every segment of
+    its events has a box (otherwise a hit cannot be distinguished from a miss) and some segment can be chosen;
+    `_skipped` counts the others.
 
-    Keys under `prefix`: the rate itself; `_random` a segment and a cell drawn blindly; `_centre` the middle of the
-    frame in the best fixed segment; `_prior` the best fixed segment and cell of these clips, which has seen the
-    answers; `_chance` the best of these; `_ceiling` a perfect map; `_n`, `_skipped`.
+    Keys under `prefix`: the rate itself; `_random` a segment and a cell sampled at random; `_centre` the middle of the
+    frame in the best fixed segment; `_prior` the best fixed segment and cell, fitted to the annotations of these clips;
+    `_chance` the best of these; `_ceiling` a perfect map; `_n`, `_skipped`.
     """
     hits = joint_hits(scores_nt, maps_nthw, boxes, events, affines, segment_seconds, tau=tau)
     targets = _targets(maps_nthw, boxes, events, affines, segment_seconds, tau)
@@ -84,8 +85,9 @@ def _there(scores_t, map_thw):
 
 
 def _targets(maps_nthw, boxes, events, affines, segment_seconds, tau):
-    """bool [t h w] of each clip, the cells that hit; None where a segment of an event has no box, or there is no
-    event.
+    """Returns the cells that hit, bool [t h w], for each clip.
+
+    The entry is None where a segment of an event has no box, or where there is no event.
     """
     targets = []
     for map_thw, boxes_k5, events_e2, affine in zip(maps_nthw, boxes, events, affines, strict=True):

@@ -1,10 +1,11 @@
-"""Pointing games: is the strongest cell on the object, the strongest segment in the event? With chance rates and n.
+"""Pointing games in space and in time, with chance levels and the number of clips.
 
-A map points at its maximum; where several cells tie, the score is the expected hit of a fair draw among them, so that a
-constant map scores exactly the random rate. NaN and -inf cells are never chosen; signed maps are welcome. Rates are
-means over clips. A rate over no clips at all is left out of the result, and its `_n` is 0. Definitions and the traps of
-other implementations: the pointing game of Zhang et al., arXiv 1608.00507, with our tie rule in place of "first in row
-order". Read next: joint.py (both at once), energy.py (how much of the map is on the object).
+The spatial game asks whether the strongest cell is on the object, the temporal game whether the strongest segment is in
+the event. A map points at its maximum. Where several cells tie, the score is the expected hit of one of them chosen at
+random, so that a constant map scores exactly the random rate. NaN and -inf cells are never chosen; maps may have
+negative values. Rates are means over clips. A rate over no clips is left out of the result, and its `_n` is 0. The
+definition is the pointing game of Zhang et al., arXiv 1608.00507, with this tie rule in place of "first in row order".
+joint.py scores space and time at once; energy.py measures how much of the map is on the object.
 """
 
 from collections.abc import Sequence
@@ -13,22 +14,26 @@ import numpy as np
 
 # The usual 15 pixels of a 224 pixel frame (arXiv 1608.00507), as a share of the side.
 TOLERANCE = 15 / 224
-# Of the frame: half of VGG-SS's clips have less, and a guess at the middle misses more than half of them.
+# Share of the frame: the boxes of half of VGG-SS's clips cover less, and a guess at the middle of the frame misses more
+# than half of those clips.
 SMALL = 0.25
 
 
 def chance_corrected(accuracy: float, chance: float) -> float:
-    """(accuracy - chance) / (1 - chance): 0 at chance, 1 when perfect, negative below chance; NaN where chance is 1."""
+    """Returns (accuracy - chance) / (1 - chance): 0 at chance level, 1 when perfect, negative below chance level.
+
+    It is NaN where chance is 1.
+    """
     return (accuracy - chance) / (1 - chance) if chance < 1 else float('nan')
 
 
 def macro(hits_n: np.ndarray, classes_n: np.ndarray) -> float:
-    """Mean over the classes that occur of the mean of their clips, as Zhang et al. (arXiv 1608.00507) average."""
+    """Returns the mean over the occurring classes of the mean of their clips (Zhang et al., arXiv 1608.00507)."""
     return float(np.mean([hits_n[classes_n == c].mean() for c in np.unique(classes_n)]))
 
 
 def expected_hit(scores: np.ndarray, target: np.ndarray) -> float:
-    """|argmax set and target| / |argmax set| of a map and a boolean target; NaN where no cell can be chosen."""
+    """Returns |argmax set and target| / |argmax set| of a map and a boolean target; NaN if no cell can be chosen."""
     scores = np.where(np.isnan(scores), -np.inf, scores)
     chosen = (scores == scores.max()) & (scores > -np.inf)
     return float(target[chosen].mean()) if chosen.any() else float('nan')
@@ -40,7 +45,7 @@ def expected_hit(scores: np.ndarray, target: np.ndarray) -> float:
 
 
 def cell_centres(grid: tuple[int, int], affine: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of the grid's cells as x [w] and y [h] in 0..1 of the source frame.
+    """Returns the centres of the grid's cells as x [w] and y [h] in 0..1 of the source frame.
 
     `affine` is (x_scale, x_offset, y_scale, y_offset), model frame 0..1 to source frame 0..1 (data/pipeline.py:
     frame_affine).
@@ -52,12 +57,12 @@ def cell_centres(grid: tuple[int, int], affine: Sequence[float]) -> tuple[np.nda
 def cells_in_boxes(
     grid: tuple[int, int], boxes_k4: np.ndarray, affine: Sequence[float], tau: float = 0.0
 ) -> np.ndarray:
-    """bool [h w]: the cells whose centre lies in any box, or nearer than `tau` to one (as a share of the frame's side).
+    """Returns bool [h w]: the cells whose centre lies in any box, or nearer than `tau` to one.
 
-    A cell counts by its centre: overlap would make a hit of every cell that a box merely brushes, and coarse grids
-    would win by coarseness; the centre scores a grid as the pixel at which its up-sampled map peaks. So an object
-    between centres cannot be hit: its clip stays in as a miss, and `_ceiling` reports what a perfect map reaches. Boxes
-    x0 y0 x1 y1 are half-open, like events.
+    `tau` is a share of the frame's side. A cell counts by its centre: with overlap, every cell that a box barely
+    touches would be a hit, and coarse grids would score better for being coarse; the centre scores a grid like the
+    pixel at which its up-sampled map peaks. An object between centres therefore cannot be hit: its clip stays in as a
+    miss, and `_ceiling` reports what a perfect map reaches. Boxes x0 y0 x1 y1 are half-open, like events.
     """
     x, y = cell_centres(grid, affine)
     x0, y0, x1, y1 = np.asarray(boxes_k4, float).reshape(-1, 4).T[:, :, None]
@@ -68,12 +73,12 @@ def cells_in_boxes(
 
 
 def point_in_boxes(map_hw: np.ndarray, boxes_k4: np.ndarray, affine: Sequence[float], tau: float = 0.0) -> float:
-    """Expected hit of one frame's map on its boxes (as in `cells_in_boxes`); NaN where no cell can be chosen."""
+    """Returns the expected hit of one frame's map on its boxes (`cells_in_boxes`); NaN if no cell can be chosen."""
     return expected_hit(map_hw, cells_in_boxes(map_hw.shape, boxes_k4, affine, tau))
 
 
 def covered_area(boxes_k4: np.ndarray) -> float:
-    """Share of the frame that the boxes cover together."""
+    """Returns the share of the frame that the boxes cover together."""
     boxes = np.clip(np.asarray(boxes_k4, float).reshape(-1, 4), 0, 1)
     x, y = np.unique(boxes[:, 0::2]), np.unique(boxes[:, 1::2])
     x0, y0, x1, y1 = boxes.T[:, :, None]
@@ -90,7 +95,7 @@ def spatial_games(
     *,
     prefix: str = 'pointing/space',
 ) -> dict[str, float | int]:
-    """`spatial_pointing` three times: as it is, with `TOLERANCE` (`_tolerant`), and on `small_clips` (`_small`)."""
+    """Runs `spatial_pointing` as it is, with `TOLERANCE` (`_tolerant`), and on `small_clips` (`_small`)."""
     everything, small, classes_n = np.arange(len(boxes)), np.flatnonzero(small_clips(boxes)), np.asarray(classes_n)
     numbers = {}
     for name, kept, tau in (('', everything, 0), ('_tolerant', everything, TOLERANCE), ('_small', small, 0)):
@@ -107,7 +112,7 @@ def spatial_games(
 
 
 def small_clips(boxes: Sequence[np.ndarray]) -> np.ndarray:
-    """bool [n]: clips whose annotated frames are covered by their boxes [k 5] to less than `SMALL` on average."""
+    """Returns bool [n]: clips whose boxes [k 5] cover on average less than `SMALL` of their annotated frames."""
     return np.array([len(boxes_k5) > 0 and _mean_area(boxes_k5) < SMALL for boxes_k5 in boxes], bool)
 
 
@@ -126,16 +131,16 @@ def spatial_pointing(
     tau: float = 0.0,
     classes_n: np.ndarray | None = None,
 ) -> dict[str, float | int]:
-    """The spatial pointing game: mean over a clip's annotated frames, then over clips.
+    """Returns the rates of the spatial pointing game: mean over a clip's annotated frames, then over clips.
 
     `boxes[i]` is [k 5] (time in seconds, x0, y0, x1, y1) of the label in question; a box belongs to segment floor(time
     / segment_seconds). Frames without a box, or where the map is all masked, do not count; clips left with no frame are
     counted in `_skipped`.
 
-    Keys under `prefix`: the rate itself; `_random` a cell drawn blindly; `_centre` the cell(s) nearest to the middle of
-    the source frame; `_prior` the single best cell of the scored split (the maximum of mean box occupancy: it has seen
-    the answers, hence the hardest of the three); `_chance` the best of these; `_ceiling` a perfect map; `_macro`, where
-    the clips' classes [n] are given, the rate as the mean over classes; `_n`, `_skipped`.
+    Keys under `prefix`: the rate itself; `_random` a cell sampled at random; `_centre` the cell(s) nearest to the
+    middle of the source frame; `_prior` the single best cell of the scored split (the maximum of mean box occupancy: it
+    is fitted to the annotations, hence the hardest of the three); `_chance` the best of these; `_ceiling` a perfect
+    map; `_macro`, where the clips' classes [n] are given, the rate as the mean over classes; `_n`, `_skipped`.
     """
     clips = _annotated_clips(maps_nthw, boxes, affines, segment_seconds, tau)
     rows = {'': [], '_random': [], '_centre': [], '_ceiling': []}
@@ -166,14 +171,18 @@ def spatial_hits(
     *,
     tau: float = 0.0,
 ) -> np.ndarray:
-    """The spatial pointing game clip by clip, as intervals need it: float [n], NaN for a clip that does not count."""
+    """Returns the hits of the spatial pointing game, float [n], NaN for a clip that does not count.
+
+    Bootstrap intervals need them clip by clip.
+    """
     clips = _annotated_clips(maps_nthw, boxes, affines, segment_seconds, tau)
     return np.array([np.mean([expected_hit(*frame) for frame in frames]) if frames else np.nan for frames in clips])
 
 
 def boxes_by_segment(boxes_k5: np.ndarray, segments: int, segment_seconds: float) -> dict[int, np.ndarray]:
-    """The boxes [k 4] of every segment that has some, from rows of time, x0, y0, x1, y1; those beyond the clip are
-    left out.
+    """Returns the boxes [k 4] of every segment that has some, from rows of time, x0, y0, x1, y1.
+
+    Boxes outside the clip are left out.
     """
     boxes_k5 = np.asarray(boxes_k5, float).reshape(-1, 5)
     segment_k = segments_of(boxes_k5[:, 0], segment_seconds)
@@ -181,7 +190,7 @@ def boxes_by_segment(boxes_k5: np.ndarray, segments: int, segment_seconds: float
 
 
 def _annotated_clips(maps_nthw, boxes, affines, segment_seconds, tau):
-    """Of each clip, the (map, target) of every segment that has a box and a cell to choose."""
+    """Returns for each clip the (map, target) of every segment that has a box and a cell to choose."""
     return [
         [
             (map_thw[t], cells_in_boxes(map_thw.shape[1:], boxes_k4, affine, tau))
@@ -193,7 +202,7 @@ def _annotated_clips(maps_nthw, boxes, affines, segment_seconds, tau):
 
 
 def centre_cells(grid: tuple[int, int], affine: Sequence[float]) -> np.ndarray:
-    """bool [h w]: the cells nearest to the middle of the source frame."""
+    """Returns bool [h w]: the cells nearest to the middle of the source frame."""
     x, y = cell_centres(grid, affine)
     distance = np.hypot(x[None] - 0.5, y[:, None] - 0.5)
     return distance <= distance.min() + 1e-9
@@ -205,12 +214,12 @@ def centre_cells(grid: tuple[int, int], affine: Sequence[float]) -> np.ndarray:
 
 
 def segments_of(times: np.ndarray, segment_seconds: float) -> np.ndarray:
-    """The segment of each time: floor(time / segment_seconds), mindful of decimal times (0.3 / 0.1 is segment 3)."""
+    """Returns the segment of each time, floor(time / segment_seconds), robust to rounding (0.3 / 0.1 is segment 3)."""
     return np.floor(np.asarray(times) / segment_seconds + 1e-6).astype(int)
 
 
 def segments_in_events(segments: int, events_e2: np.ndarray, segment_seconds: float) -> np.ndarray:
-    """bool [t]: the segments whose centre lies in any [onset, offset), in seconds from the clip's start."""
+    """Returns bool [t]: the segments whose centre lies in any [onset, offset), in seconds from the clip's start."""
     centre = (np.arange(segments) + 0.5) * segment_seconds
     onset, offset = np.asarray(events_e2, float).reshape(-1, 2).T[:, :, None]
     return ((onset <= centre) & (centre < offset)).any(axis=0)
@@ -224,15 +233,15 @@ def temporal_pointing(
     *,
     prefix: str = 'pointing/time',
 ) -> dict[str, float | int]:
-    """The temporal pointing game: is the best valid segment inside an event of the label? Mean over clips.
+    """Returns the rates of the temporal pointing game: is the best valid segment inside an event of the label?
 
-    `events[i]` is [e 2] (onset, offset) of the label in question. Clips without an event, or without a segment to
-    choose, are counted in `_skipped`. Events that fill a whole clip cannot be missed; `_partial` is the game on the
-    others, the number to read.
+    Rates are means over clips. `events[i]` is [e 2] (onset, offset) of the label in question. Clips without an event,
+    or without a segment to choose, are counted in `_skipped`. Events that fill a whole clip cannot be missed;
+    `_partial` is the game on the other clips and is the informative number.
 
-    Keys under `prefix` and under `prefix_partial`: the rate itself; `_random` a valid segment drawn blindly; `_fixed`
-    the single best segment number of these clips; `_chance` the better of the two; `_ceiling` a perfect map; `_n`. And
-    `_skipped`, once.
+    Keys under `prefix` and under `prefix_partial`: the rate itself; `_random` a valid segment sampled at random;
+    `_fixed` the single best segment number of these clips; `_chance` the better of the two; `_ceiling` a perfect map;
+    `_n`. `_skipped` appears once.
     """
     scores_nt, target_nt, scored_n = _time_targets(scores_nt, valid_nt, events, segment_seconds)
     partial_n = scored_n & (target_nt != valid_nt).any(axis=1)
@@ -246,14 +255,17 @@ def temporal_pointing(
 def temporal_hits(
     scores_nt: np.ndarray, valid_nt: np.ndarray, events: Sequence[np.ndarray], segment_seconds: float
 ) -> np.ndarray:
-    """The temporal pointing game clip by clip, as intervals need it: float [n], NaN for a clip that does not count."""
+    """Returns the hits of the temporal pointing game, float [n], NaN for a clip that does not count.
+
+    Bootstrap intervals need them clip by clip.
+    """
     scores_nt, target_nt, scored_n = _time_targets(scores_nt, valid_nt, events, segment_seconds)
     hits = [expected_hit(*row) if scored else np.nan for *row, scored in zip(scores_nt, target_nt, scored_n)]
     return np.array(hits)
 
 
 def _time_targets(scores_nt, valid_nt, events, segment_seconds):
-    """Scores, -inf where not valid; the segments in an event; the clips that count."""
+    """Returns the scores, -inf where not valid; the segments in an event; the clips that count."""
     target_nt = valid_nt & np.stack([segments_in_events(valid_nt.shape[1], e, segment_seconds) for e in events])
     scored_n = (valid_nt & (scores_nt > -np.inf)).any(axis=1) & np.array([len(e) > 0 for e in events])
     return np.where(valid_nt, scores_nt, -np.inf), target_nt, scored_n

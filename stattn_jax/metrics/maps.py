@@ -1,9 +1,8 @@
-"""What a map is like, how like another, and whether its values mean what they say: sparseness, stability, agreement
-with removal.
+"""Properties of attribution maps: sparseness, complexity, stability, similarity and agreement with removal.
 
-None of them is quality by itself: attention at temperature zero has the highest sparseness there is. All take arrays of
-any shape, on the map's own grid, since up-sampling changes the number of cells and so the numbers; all are NaN where
-they are not defined. Give only the units there are, as `map[valid]`. Read next: perturbation.py.
+None of them measures quality by itself: attention at temperature zero has the highest possible sparseness. All
+functions take arrays of any shape on the map's own grid, since up-sampling changes the number of cells and so the
+values; all return NaN where they are not defined. Pass only units that exist, as `map[valid]`.
 """
 
 from collections.abc import Sequence
@@ -12,10 +11,9 @@ import numpy as np
 
 
 def gini(map_: np.ndarray) -> float:
-    """Sparseness, the Gini index of |values|: 0 for a constant map, 1 - 1/n where one of n values is all; NaN for
-    zeros.
+    """Returns the sparseness, the Gini index of |values|: 0 for a constant map, 1 - 1/n if one of n values is all.
 
-    sum_i (2i - n - 1) |x|_(i) / (n sum |x|), |x|_(1) the smallest (Hurley and Rickard, arXiv 0811.4706).
+    sum_i (2i - n - 1) |x|_(i) / (n sum |x|), |x|_(1) the smallest (Hurley and Rickard, arXiv 0811.4706). NaN for zeros.
     """
     size = np.sort(np.abs(np.asarray(map_, float)), axis=None)
     n = size.size
@@ -23,8 +21,10 @@ def gini(map_: np.ndarray) -> float:
 
 
 def entropy(map_: np.ndarray) -> float:
-    """Complexity, -sum p ln p / ln n with p = |values| / their sum: 1 for a constant map, 0 for one value (Bhatt et
-    al., arXiv 2005.00631, there without the division). NaN for zeros and for a map of one unit.
+    """Returns the complexity, -sum p ln p / ln n with p = |values| / their sum.
+
+    It is 1 for a constant map and 0 for one value. Bhatt et al., arXiv 2005.00631, define it without the division. NaN
+    for zeros and for a map of one unit.
     """
     size = np.abs(np.asarray(map_, float)).ravel()
     if not size.any() or size.size < 2:
@@ -34,23 +34,22 @@ def entropy(map_: np.ndarray) -> float:
 
 
 def max_sensitivity(map_: np.ndarray, disturbed: Sequence[np.ndarray]) -> float:
-    """The largest distance from the map to those of disturbed inputs [k ...], over the map's own size (Frobenius
-    norms).
+    """Returns the largest distance from the map to those of disturbed inputs [k ...], divided by the map's norm.
 
-    Yeh et al., arXiv 1901.09392. It grows with the disturbance and with k: state both beside it. NaN for a map of
-    zeros.
+    The norms are Frobenius norms (Yeh et al., arXiv 1901.09392). The value grows with the disturbance and with k, so
+    report both with it. NaN for a map of zeros.
     """
     size = np.linalg.norm(map_)
     return float(max(np.linalg.norm(other - map_) for other in disturbed) / size) if size else float('nan')
 
 
 def infidelity(map_: np.ndarray, removed_k: np.ndarray, drop_k: np.ndarray, *, scaled: bool = False) -> float:
-    """Mean squared gap between what the map says that a removal costs and what it cost.
+    """Returns the mean squared gap between the drop that the map predicts for a removal and the measured drop.
 
-    Yeh et al., arXiv 1901.09392: mean_k (sum(removed_k * map) - drop_k)^2. For terms of a sum, `removed` is 1 for the
-    units taken away in trial k, [k *map.shape], and `drop` [k] the fall of the score; for a gradient, `removed` is what
-    was subtracted from the input. `scaled` first multiplies the map by the factor that suits these trials best, for
-    maps whose unit is not the score's.
+    Yeh et al., arXiv 1901.09392: mean_k (sum(removed_k * map) - drop_k)^2. For contributions, `removed` is 1 for the
+    units removed in trial k, [k *map.shape], and `drop` [k] is the fall of the score; for a gradient, `removed` is what
+    was subtracted from the input. `scaled` first multiplies the map by the factor that fits these trials best, for maps
+    whose unit is not the score's.
     """
     said_k = np.asarray(removed_k, float).reshape(len(drop_k), -1) @ np.asarray(map_, float).ravel()
     if scaled and said_k.any():
@@ -59,12 +58,11 @@ def infidelity(map_: np.ndarray, removed_k: np.ndarray, drop_k: np.ndarray, *, s
 
 
 def sign_agreement(map_: np.ndarray, drop: np.ndarray, least: float = 0.0) -> float:
-    """Share of units whose value has the sign of the score's fall when the unit alone is removed; NaN where none
-    counts.
+    """Returns the share of units whose value has the sign of the score's fall when that unit alone is removed.
 
-    A unit counts where its value is not 0 and its removal moves the score by more than `least`. One that does not agree
-    is a violation of faithfulness (Liu et al., arXiv 2201.12114): called support, its absence helps. Half is chance;
-    attention has no negative values and scores the share of positive falls.
+    A unit counts if its value is not 0 and its removal moves the score by more than `least`; NaN where none counts.
+    Disagreement violates faithfulness (Liu et al., arXiv 2201.12114): the map calls the unit support, but the score
+    rises without it. Chance level is 1/2; attention has no negative values and scores the share of positive falls.
     """
     map_, drop = np.asarray(map_), np.asarray(drop)
     counts = (map_ != 0) & (np.abs(drop) > least)
@@ -72,8 +70,10 @@ def sign_agreement(map_: np.ndarray, drop: np.ndarray, least: float = 0.0) -> fl
 
 
 def rank_correlation(map_: np.ndarray, other: np.ndarray, magnitude: bool = False) -> float:
-    """Spearman's correlation of two maps' values, or of their `magnitude`s: Pearson's of the ranks, tied values sharing
-    their mean rank. NaN where one is constant or holds a NaN.
+    """Returns Spearman's correlation of two maps' values, or of their absolute values (`magnitude`).
+
+    It is Pearson's correlation of the ranks, where tied values share their mean rank. NaN where one map is constant or
+    holds a NaN.
     """
     maps = [np.abs(x) if magnitude else np.asarray(x) for x in (map_, other)]
     if any(np.isnan(x).any() for x in maps):
@@ -89,15 +89,13 @@ def _ranks(values):
 
 
 def ssim(map_hw: np.ndarray, other_hw: np.ndarray, window: int = 5) -> np.ndarray:
-    """Structural similarity of frames [... h w], each by itself: [...], 1 for equal ones; NaN where both are one
-    constant.
+    """Returns the structural similarity of frames [... h w], one by one: [...], 1 for equal frames.
 
-    Wang et al. 2004 (IEEE Trans. Image Processing 13(4)), K = 0.01 and 0.03. Their Gaussian window of 11 x 11 pixels
-    does not
-    fit a map of 8 x 8 cells: here it is uniform, `window` cells wide or the frame where that is smaller, at every place
-    where it fits, with plain means as variances. The dynamic range is that of the two frames together, largest less
-    smallest value.
-    Give values of one sign: a pattern turned around at a level turned around counts as alike.
+    It is NaN where both are one constant. Wang et al. 2004 (IEEE Trans. Image Processing 13(4)), K = 0.01 and 0.03.
+    Their Gaussian window of 11 x 11 pixels does not fit a map of 8 x 8 cells: here the window is uniform, `window`
+    cells wide or the frame's size where that is smaller, at every place where it fits, and variances are plain means.
+    The dynamic range is the largest less the smallest value of the two frames together. Give values of one sign: if the
+    pattern and the mean level both change sign, the frames count as similar.
     """
     x, y = np.asarray(map_hw, float), np.asarray(other_hw, float)
     both = np.stack([x, y])

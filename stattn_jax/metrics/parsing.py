@@ -1,11 +1,10 @@
-"""Which events are heard and which are seen, and when (LLP): segment- and event-level F as the field's evaluator gives
-them.
+"""Audio-visual video parsing (LLP): segment- and event-level F of audible and visible events.
 
-Arrays are bool [n m t c], modality m 0 visual and 1 audio. Per clip, each class with a prediction or a true event has
-F = 2 TP / (2 TP + FP + FN); the clip's score is the mean over these classes, and 1 where there are none; the split's is
-the mean over clips (Tian, Li and Xu, arXiv 2007.10558, and the evaluator that came with it). Because of that 1,
-saying nothing at all scores 14.5 % for audio-visual events of LLP's test split; `summary` prints such rows beside the
-model's.
+The numbers are those of the published evaluator. Arrays are bool [n m t c], modality m 0 visual and 1 audio. Per clip,
+each class with a prediction or a true event has F = 2 TP / (2 TP + FP + FN); the clip's score is the mean over these
+classes, and 1 where there are none; the split's is the mean over clips (Tian, Li and Xu, arXiv 2007.10558, and the
+evaluator that came with it). Because of that 1, predicting no events at all scores 14.5 % for audio-visual events of
+LLP's test split; `summary` reports such trivial predictors beside the model.
 """
 
 import numpy as np
@@ -15,16 +14,16 @@ KINDS = ('audio', 'visual', 'av', 'type', 'event')
 
 
 def segment_counts(predicted_ntc: np.ndarray, truth_ntc: np.ndarray) -> np.ndarray:
-    """TP, FP, FN [3 n c] over the segments of each clip."""
+    """Returns TP, FP, FN [3 n c] over the segments of each clip."""
     parts = predicted_ntc & truth_ntc, predicted_ntc & ~truth_ntc, ~predicted_ntc & truth_ntc
     return np.stack([part.sum(axis=1) for part in parts])
 
 
 def event_counts(predicted_ntc: np.ndarray, truth_ntc: np.ndarray) -> np.ndarray:
-    """TP, FP, FN [3 n c] over the events of each clip: unbroken runs of segments.
+    """Returns TP, FP, FN [3 n c] over the events of each clip, which are unbroken runs of segments.
 
-    A predicted event is right when it and a true one of its class have a temporal intersection over union of at least
-    0.5. Runs of one class are a gap apart, so that no event can be right twice: matching needs no assignment.
+    A predicted event is right if its temporal intersection over union with a true one of its class is at least 0.5.
+    Runs of one class are separated by gaps, so that no event can be right twice and matching needs no assignment.
     """
     n, _, c = truth_ntc.shape
     place_p, start_p, end_p = _runs(predicted_ntc)
@@ -33,7 +32,7 @@ def event_counts(predicted_ntc: np.ndarray, truth_ntc: np.ndarray) -> np.ndarray
     first, last = np.searchsorted(place_g, place_p, 'left'), np.searchsorted(place_g, place_p, 'right')
     p = np.repeat(np.arange(len(place_p)), last - first)
     g = np.arange(len(p)) - np.repeat(np.cumsum(last - first) - last, last - first)
-    # Negative for events apart, which then fail whatever the union.
+    # The overlap is negative for disjoint events, which then fail for any union.
     both = np.minimum(end_p[p], end_g[g]) - np.maximum(start_p[p], start_g[g])
     union = (end_p - start_p)[p] + (end_g - start_g)[g] - both
     right = place_p[p[both >= TIOU * union]]
@@ -42,7 +41,10 @@ def event_counts(predicted_ntc: np.ndarray, truth_ntc: np.ndarray) -> np.ndarray
 
 
 def _runs(there_ntc):
-    """Runs of True along t, ordered by clip and class: clip * c + class, first segment, first segment after."""
+    """Returns the runs of True along t, ordered by clip and class.
+
+    Their columns are clip * c + class, the first segment, and the first segment after the run.
+    """
     n, t, c = there_ntc.shape
     edges = np.diff(there_ntc.transpose(0, 2, 1).reshape(n * c, t).astype(np.int8), axis=1, prepend=0, append=0)
     place, start = np.nonzero(edges == 1)
@@ -50,7 +52,7 @@ def _runs(there_ntc):
 
 
 def f_score(counts_3nc: np.ndarray) -> float:
-    """F of each class that occurs in a clip, mean over these classes (1 where there are none), then over clips."""
+    """Returns F per class that occurs in a clip, mean over these classes (1 where there are none), then over clips."""
     tp_nc, fp_nc, fn_nc = counts_3nc
     total_nc = 2 * tp_nc + fp_nc + fn_nc
     f_nc = 2 * tp_nc / np.maximum(total_nc, 1)
@@ -59,10 +61,10 @@ def f_score(counts_3nc: np.ndarray) -> float:
 
 
 def scores(predicted_nmtc: np.ndarray, truth_nmtc: np.ndarray) -> dict[str, float]:
-    """The ten numbers: `segment_` and `event_` before `audio`, `visual`, `av`, `type` (their mean) and `event`.
+    """Returns the ten numbers: `segment_` and `event_` before `audio`, `visual`, `av`, `type` and `event`.
 
-    Audio-visual is what is there in both modalities at the same segment. `event` (Event@AV) adds the counts of audio
-    and visual before F is taken.
+    `av` (audio-visual) requires both modalities at the same segment. `type` is the mean of `audio`, `visual` and `av`.
+    `event` (Event@AV) adds the counts of audio and visual before F is computed.
     """
     numbers = {}
     for level, count in (('segment', segment_counts), ('event', event_counts)):
@@ -75,15 +77,14 @@ def scores(predicted_nmtc: np.ndarray, truth_nmtc: np.ndarray) -> dict[str, floa
 
 
 def summary(predicted_nmtc: np.ndarray, truth_nmtc: np.ndarray, labels_nc: np.ndarray) -> dict[str, float | int]:
-    """The `parsing/` block of eval_SPLIT.json and those of predictors that do not look, each the ten numbers of
-    `scores`.
+    """Returns the `parsing/` block of eval_SPLIT.json and those of trivial predictors, each with the ten `scores`.
 
-    `parsing_nothing/` never says anything; `parsing_most_frequent/` hears, in every segment, the class that is heard in
-    the most clips; `parsing_labels/` knows the clip's labels [n c] and says them in every segment of both modalities;
-    `parsing_modality_labels/` knows which class is in which modality, and says it in every segment.
+    `parsing_nothing/` never predicts an event; `parsing_most_frequent/` predicts, in the audio of every segment, the
+    class that is audible in the most clips; `parsing_labels/` predicts the clip's true labels [n c] in every segment of
+    both modalities; `parsing_modality_labels/` predicts the true labels of each modality in every segment.
 
-    The published row of LLP's true video labels has the labels of its weak label file, not the union of its dense
-    ones, which differs in 53 of the 1,200 test clips. Raises ValueError where shapes differ or there is no clip.
+    The published row of LLP's true video labels has the labels of its weak label file, not the union of its dense ones,
+    which differs in 53 of the 1,200 test clips. Raises ValueError where shapes differ or there is no clip.
     """
     n, _, _, c = truth_nmtc.shape
     if predicted_nmtc.shape != truth_nmtc.shape or labels_nc.shape != (n, c) or not n:

@@ -1,11 +1,12 @@
-"""Is what a map calls strong what the score rests on: remove or insert units in the map's order and watch the score.
+"""Deletion and insertion: removes or inserts units in the order of a map and measures the score.
 
-The functions make masks of what is removed and take scores: what removal does to a clip, and which score (a logit, a
-probability, or both beside each other) is the caller's, so that one operator serves every method that is compared. A
-unit is a value of the map: a cell, a segment. Areas are over the true share of units removed, 0 and 1 included: the
-original code of Petsiuk et al., arXiv 1806.07421, counts a shorter last step like the others. Where values tie, the
-curve is the mean over `draws` random orders of the tied units, since row order would be a map of its own; a constant
-map is thus the random order. Areas of two models are not comparable (Edin et al., arXiv 2408.08137): read next aopc.py.
+A faithful map ranks high the units on which the score depends. The functions make masks of removed units and take
+scores: the caller chooses what removal does to a clip and which score is measured (a logit, a probability, or both side
+by side), so that one operator serves every compared method. A unit is a value of the map: a cell or a segment. Areas
+are over the true share of units removed, 0 and 1 included: the original code of Petsiuk et al., arXiv 1806.07421,
+counts a shorter last step like the others. Where values tie, the curve is the mean over `draws` random orders of the
+tied units, since row order would itself be a map; a constant map therefore has the random order. Areas of two models
+are not comparable (Edin et al., arXiv 2408.08137); aopc.py normalises them.
 """
 
 import dataclasses
@@ -17,10 +18,10 @@ FRACTIONS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1)
 
 
 def order(map_: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-    """int [u]: the map's units, numbered row by row, from its largest value to its smallest.
+    """Returns int [u]: the map's units, numbered row by row, from its largest value to its smallest.
 
-    Equal values stay in row order, or come in one drawn from `rng`. Raises ValueError where a value is not finite: what
-    is not there is no unit.
+    Equal values stay in row order, or come in a random order from `rng`. Raises ValueError where a value is not finite,
+    since a cell that does not exist is not a unit.
     """
     values = np.asarray(map_, float).ravel()
     bad = int((~np.isfinite(values)).sum())
@@ -33,10 +34,10 @@ def order(map_: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarra
 
 
 def counts(units: int, fractions: Sequence[float] = FRACTIONS) -> np.ndarray:
-    """int [k]: how many of `units` each fraction is, to the nearest; a count that comes twice makes a step without
-    width.
+    """Returns int [k]: the number of units for each fraction, rounded.
 
-    So the number of steps is the same for every clip. Raises ValueError where the fractions do not rise from 0 to 1.
+    A count that occurs twice makes a step without width, so that the number of steps is the same for every clip. Raises
+    ValueError where the fractions do not rise from 0 to 1.
     """
     steps = np.asarray(fractions, float)
     if steps[0] != 0 or steps[-1] != 1 or (np.diff(steps) < 0).any():
@@ -47,8 +48,9 @@ def counts(units: int, fractions: Sequence[float] = FRACTIONS) -> np.ndarray:
 def removals(
     map_: np.ndarray, fractions: Sequence[float] = FRACTIONS, *, draws: int = 10, seed: int | tuple[int, int] = 0
 ) -> np.ndarray:
-    """bool [d k ...]: True where a unit of the map is removed, strongest first; d is `draws` where values tie, and
-    else 1.
+    """Returns bool [d k ...]: True where a unit of the map is removed, strongest first.
+
+    d is `draws` where values tie, and else 1.
     """
     map_ = np.asarray(map_)
     ties = np.unique(map_).size < map_.size
@@ -59,19 +61,19 @@ def removals(
 
 
 def area(scores_k: np.ndarray, fraction_k: np.ndarray) -> np.ndarray:
-    """The trapezoid area under scores [k ...] over fractions [k]: the mean score along the way."""
+    """Returns the trapezoid area under scores [k ...] over fractions [k], which is the mean score of the curve."""
     return np.trapezoid(scores_k, fraction_k, axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """The score along the way.
+    """The score during deletion and insertion.
 
     Attributes:
-      fraction: float [k], the true share of units removed (deletion) or there (insertion).
+      fraction: float [k], the true share of units removed (deletion) or present (insertion).
       deletion: float [k ...], the strongest units removed first.
-      insertion: float [k ...], the strongest units put first into a clip of none. Backwards it is the removal of the
-        weakest first (LeRF).
+      insertion: float [k ...], the strongest units inserted first into an empty clip. In reverse it is the removal of
+        the weakest first (LeRF).
     """
 
     fraction: np.ndarray
@@ -79,11 +81,11 @@ class Curves:
     insertion: np.ndarray
 
     def summary(self) -> dict[str, np.ndarray]:
-        """Areas: `deletion` (small is good), `insertion` (large is good), `difference` = insertion - deletion; and mean
-        drops.
+        """Returns areas and mean drops.
 
-        `aopc_morf`, `aopc_lerf`: how far the score falls on average below that of the whole clip while the strongest or
-        the weakest go first (Samek et al., arXiv 1509.06321); `difference` is the second's area less the first's.
+        Areas: `deletion` (small is good), `insertion` (large is good), `difference` = insertion - deletion. Mean drops:
+        `aopc_morf` and `aopc_lerf` are how far the score falls on average below that of the whole clip while the
+        strongest or the weakest units are removed first (Samek et al., arXiv 1509.06321).
         """
         deletion, insertion = area(self.deletion, self.fraction), area(self.insertion, self.fraction)
         return {
@@ -95,7 +97,10 @@ class Curves:
         }
 
     def normalised(self, least: float = 1e-6) -> 'Curves':
-        """The curves with the empty clip at 0 and the whole one at 1; NaN where these differ by less than `least`."""
+        """Returns the curves scaled to 0 for the empty clip and 1 for the whole one.
+
+        They are NaN where these two scores differ by less than `least`.
+        """
         return Curves(
             self.fraction,
             _between(self.deletion, self.deletion[-1], self.deletion[0], least),
@@ -116,8 +121,9 @@ def curves(
     draws: int = 10,
     seed: int = 0,
 ) -> Curves:
-    """Deletion and insertion in the map's order; `score` takes what is removed, bool [n *map.shape], and returns [n
-    ...].
+    """Computes deletion and insertion in the map's order.
+
+    `score` takes the removed units, bool [n *map.shape], and returns [n ...].
     """
     removed = removals(map_, fractions, draws=draws, seed=seed)
     d, k, *shape = removed.shape
@@ -127,19 +133,19 @@ def curves(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Picture and sound
+# Visual and audio units
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class Surface:
-    """The score over (share of the picture removed, share of the sound removed), each modality in its own map's order.
+    """The score over (share of visual units removed, share of audio units removed), in the order of each map.
 
-    Two budgets, because the hundreds of cells of a picture and the ten segments of its sound cannot share one.
+    The shares are separate, because the hundreds of visual cells and the ten audio segments cannot share one.
 
     Attributes:
       visual_fraction, audio_fraction: float [i] and [j], the true shares.
-      scores: float [i j ...]. `scores[:, 0]` removes of the picture alone, `scores[0]` of the sound alone.
+      scores: float [i j ...]. `scores[:, 0]` removes visual units alone, `scores[0]` audio units alone.
     """
 
     visual_fraction: np.ndarray
@@ -147,7 +153,7 @@ class Surface:
     scores: np.ndarray
 
     def volume(self) -> np.ndarray:
-        """The mean score over the unit square, by trapezoids in both directions."""
+        """Returns the mean score over the unit square, by trapezoids in both directions."""
         return area(area(self.scores, self.visual_fraction), self.audio_fraction)
 
 
@@ -160,7 +166,10 @@ def surface(
     draws: int = 10,
     seed: int = 0,
 ) -> Surface:
-    """`score` takes what is removed, bool [n *visual.shape] and [n *audio.shape], and returns [n ...]."""
+    """Computes the score for every pair of visual and audio shares removed.
+
+    `score` takes the removed units, bool [n *visual.shape] and [n *audio.shape], and returns [n ...].
+    """
     visual_dk, audio_dk = (
         removals(map_, fractions, draws=draws, seed=(seed, i)) for i, map_ in enumerate((visual, audio))
     )
@@ -183,11 +192,10 @@ def surface(
 
 
 def shifted(map_: np.ndarray, draws: int = 20, seed: int = 0) -> np.ndarray:
-    """[d ...]: the map rolled around in all its axes, by `draws` different drawn shifts, or every one where there are
-    fewer.
+    """Returns [d ...]: the map rolled cyclically along all its axes, by `draws` different random shifts.
 
-    A rolled map keeps the map's blur, sparseness and clumps, and loses nothing but the place. Raises ValueError for a
-    map of one unit.
+    If there are fewer shifts than `draws`, all are used. A rolled map keeps the map's blur, sparseness and clusters,
+    and loses only the location. Raises ValueError for a map of one unit.
     """
     map_ = np.asarray(map_)
     if map_.size < 2:
@@ -200,5 +208,5 @@ def shifted(map_: np.ndarray, draws: int = 20, seed: int = 0) -> np.ndarray:
 def against_shifts(
     metric: Callable[[np.ndarray], float], map_: np.ndarray, draws: int = 20, seed: int = 0
 ) -> tuple[float, float]:
-    """A metric of the map, and its mean over the map's shifts: the first less the second is what the place is worth."""
+    """Returns a metric of the map, and its mean over the shifted maps; the difference is the value of the location."""
     return float(metric(map_)), float(np.mean([metric(rolled) for rolled in shifted(map_, draws, seed)]))

@@ -1,9 +1,9 @@
-"""Which classes are heard, seen or both somewhere in the clip (VGGSounder): hit rates, F1 and mAP by modality.
+"""VGGSounder: hit rates, F1 and mAP of the classes that are audible, visible or both in a clip.
 
 The benchmark (arXiv 2508.08237, and its package `vggsounder` 1.0) scores a prediction against the labels of one
-modality: `a` audible ones, `v` visible ones, both of which have the audible and visible, `av` those alone, `all` every
-label. A clip without a label of the modality does not enter there. Clips with background music are left out, as it
-does by default. Read next: segments.py (what happens when).
+modality: `a` the audible ones and `v` the visible ones (both include the audible and visible labels), `av` the audible
+and visible ones alone, `all` every label. A clip without a label of the modality does not count there. Clips with
+background music are left out, as the benchmark does by default. segments.py scores when things happen.
 """
 
 import numpy as np
@@ -14,14 +14,15 @@ from stattn_jax.metrics import classification
 def summary(
     scores_nc: np.ndarray, audible_nc: np.ndarray, visible_nc: np.ndarray, music_n: np.ndarray, threshold: float
 ) -> dict[str, float | int]:
-    """The `presence/` block of eval_SPLIT.json, and `presence_music/` with the clips that have background music.
+    """Returns the `presence/` block of eval_SPLIT.json, and `presence_music/`, which includes clips with music.
 
-    `audible` and `visible` are bool [n c]: an audible and visible label is in both. `music` is bool [n]. In each block,
-    for `a`, `v`, `av`, `all`: `_hit1`, `_hit5` (of more than five classes; a label is among the k best classes), `_f1`
-    of the classes whose score reaches `threshold`, all clips and classes pooled, `_map` and `_map_skipped` (classes
-    without a positive), `_n`. Beside them the predictor that says of every clip which classes are the most frequent:
-    `_hit1_majority`, `_hit5_majority`, `_f1_majority` (one class), `_map_chance`. Where no clip has a label, `_n` is 0
-    and the rest left out. Raises ValueError on an empty split or a score that is not finite.
+    `audible` and `visible` are bool [n c]: an audible and visible label is in both. `music` is bool [n] and marks
+    background music. In each block, for `a`, `v`, `av`, `all`: `_hit1`, `_hit5` (if more than five classes; a label is
+    among the k best classes), `_f1` of the classes whose score reaches `threshold`, all clips and classes pooled,
+    `_map` and `_map_skipped` (classes without a positive), `_n`. A constant predictor that ranks the classes by
+    frequency for every clip gives `_hit1_majority`, `_hit5_majority`, `_f1_majority` (one class), `_map_chance`. Where
+    no clip has a label, `_n` is 0 and the rest is left out. Raises ValueError on an empty split or a score that is not
+    finite.
     """
     classification.check_scores(scores_nc)
     truths = {

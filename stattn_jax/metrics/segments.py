@@ -1,9 +1,10 @@
-"""Which event in which second, one event a clip (AVE): segment accuracy with background as a class, and event F1.
+"""Event localization with one event per clip (AVE): segment accuracy with background as a class, and event F1.
 
-The field's number is the share of segments whose best of 28 events and background is the true one (Tian et al., arXiv
-1803.08842), the same for supervised and weakly supervised models. Two thirds of AVE's clips are one event
-from end to end, so that saying the right label everywhere, without any localization, reaches 82.2 % of the test split:
-read `_partial`, the clips that are neither all event nor all background, and the F1 of the two. Read next: parsing.py.
+The published number is the share of segments whose best of 28 events and background is the true one (Tian et al., arXiv
+1803.08842), the same for supervised and weakly supervised models. Two thirds of AVE's clips are one event from end to
+end, so that predicting the right label everywhere, without any localization, reaches 82.2 % of the test split. The
+informative numbers are therefore `_partial`, on the clips that are neither all event nor all background, and the two
+F1.
 """
 
 import numpy as np
@@ -14,14 +15,15 @@ NO_EVENT = -1
 
 
 def summary(predicted_nt: np.ndarray, truth_nt: np.ndarray, label_n: np.ndarray) -> dict[str, float | int]:
-    """The `segments/` block of eval_SPLIT.json, from class numbers [n t] and the clips' labels [n]; -1 is no event.
+    """Returns the `segments/` block of eval_SPLIT.json, from class numbers [n t] and the clips' labels [n].
 
-    `accuracy` counts a segment when the class, or no event, is the true one. `event_f1` pools the segments with an
-    event, a wrong class being both a false alarm and a miss; `background_f1` those without. `background` is the share
-    of true segments without an event. Trivial predictors, under the same names with a suffix:
-    `_true_label_everywhere` knows the clip's label and says it in every segment, `_background_everywhere` never says
-    anything. Each also over the clips with both event and background segments (`_partial`), left out where there are
-    none; `n`, `n_partial` count clips. Raises ValueError where the shapes differ or there is no clip.
+    Class number -1 is no event. `accuracy` counts a segment if the class, or no event, is the true one. `event_f1`
+    pools the segments with an event, where a wrong class is both a false alarm and a miss; `background_f1` pools those
+    without. `background` is the share of true segments without an event. Trivial predictors have the same names with a
+    suffix: `_true_label_everywhere` predicts the clip's true label in every segment, `_background_everywhere` never
+    predicts an event. Each number is also given for the clips with both event and background segments (`_partial`), and
+    left out where there are none; `n`, `n_partial` count clips. Raises ValueError where the shapes differ or there is
+    no clip.
     """
     if predicted_nt.shape != truth_nt.shape or label_n.shape != truth_nt.shape[:1] or not truth_nt.size:
         raise ValueError(

@@ -1,10 +1,10 @@
-"""The usual protocol of sounding-source maps (VGG-SS, Flickr-SoundNet): cIoU, its AUC, and the pixel pointing game.
+"""Standard protocol of sounding-source maps (VGG-SS, Flickr-SoundNet): cIoU, its AUC, and the pixel pointing game.
 
-Everything happens in the pixels of a 224 x 224 picture of the whole frame. Whatever the map, the half of the pixels
-with its largest values is the prediction, so that a perfect map reaches 50.5 % on VGG-SS and a blob in the middle of
-every frame 33.9 %, where published models have about 40: read the numbers between these two, which `summary` prints
-beside them. Sources: Senocak et al., arXiv 1803.03849 (cIoU), Chen et al., arXiv 2104.02691 (VGG-SS) and the evaluator
-that came with it. Read next: localization.py (the pointing game on the model's own cells).
+Everything is computed in pixels of the whole frame at 224 x 224. The half of the pixels with the largest values of the
+map is the prediction, whatever the map, so that a perfect map reaches 50.5 % on VGG-SS and a blob in the middle of
+every frame 33.9 %, while published models have about 40. Read the numbers between these two, which `summary` reports
+too. Sources: Senocak et al., arXiv 1803.03849 (cIoU), Chen et al., arXiv 2104.02691 (VGG-SS) and the evaluator that
+came with it. localization.py has the pointing game on the model's own cells.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,19 @@ import numpy as np
 from stattn_jax.metrics import localization
 
 SIDE = 224
-# The number of pixels that a map without ties predicts: those above the one in the middle of the sorted values.
+# The number of pixels that a map without ties predicts: those above the middle one of the sorted values.
 PREDICTED = SIDE * SIDE - SIDE * SIDE // 2 - 1
 TOLERANCE = 15
-# 0.05 * i as the evaluators have it, not the nearest float of 0.15.
+# The products 0.05 * i, as in the published evaluators, can differ from the decimals in the last bit (0.15).
 THRESHOLDS = 0.05 * np.arange(21)
 
 
 def box_distance(boxes_k4: np.ndarray) -> np.ndarray:
-    """Pixels from each pixel [224 224] to the nearest one of any box: 0 inside, inf everywhere where no box has a
-    pixel.
+    """Returns the distance in pixels from each pixel [224 224] to the nearest pixel of any box.
 
-    A box x0 y0 x1 y1 in 0..1 of the frame covers columns int(224 x0) to int(224 x1) - 1, and rows likewise; what lies
-    beyond the frame is cut off, and a box without a column or a row left covers nothing (the evaluator's rule, which
-    disposes of VGG-SS's 18 broken boxes).
+    It is 0 inside, and inf everywhere if no box has a pixel. A box x0 y0 x1 y1 in 0..1 of the frame covers columns
+    int(224 x0) to int(224 x1) - 1, and rows likewise. Parts outside the frame are cut off, and a box left without a
+    column or a row covers nothing (the evaluator's rule, which excludes VGG-SS's 18 broken boxes).
     """
     corners = np.clip(np.asarray(boxes_k4, float).reshape(-1, 4) * SIDE, 0, SIDE).astype(int)
     pixel = np.arange(SIDE)
@@ -40,11 +39,10 @@ def box_distance(boxes_k4: np.ndarray) -> np.ndarray:
 
 
 def draw(map_hw: np.ndarray, affine: Sequence[float]) -> np.ndarray:
-    """A map in the pixels of the source frame [224 224], bilinear between cell centres, level beyond the outermost
-    ones.
+    """Returns a map in pixels of the source frame [224 224], bilinear between cell centres, constant beyond them.
 
-    `affine` leads from the model's view to the source frame (localization.cell_centres); source pixels that the model
-    did not see have the map's minimum.
+    `affine` maps the model's view to the source frame (localization.cell_centres); source pixels that the model did not
+    see have the map's minimum.
     """
     x_scale, x_offset, y_scale, y_offset = affine
     pixel = (np.arange(SIDE) + 0.5) / SIDE
@@ -55,7 +53,7 @@ def draw(map_hw: np.ndarray, affine: Sequence[float]) -> np.ndarray:
 
 
 def _between_cells(values, place, axis):
-    """Linear interpolation along an axis; a + f (b - a) keeps a constant constant, ties and all."""
+    """Interpolates linearly along an axis; a + f (b - a) keeps constant maps exactly constant, and so their ties."""
     cells = values.shape[axis]
     position = np.clip(place * cells - 0.5, 0, cells - 1)
     low = position.astype(int)
@@ -65,34 +63,39 @@ def _between_cells(values, place, axis):
 
 
 def larger_half(drawn: np.ndarray) -> np.ndarray:
-    """bool, same shape: the pixels above the value with index size / 2 of the sorted ones (25,088 of 50,176).
+    """Returns bool, same shape: the pixels above the value with index size / 2 of the sorted values.
 
-    Without ties 25,087 pixels. Pixels that tie with that value are not predicted, as in VGG-SS's own evaluator, hence a
-    constant map predicts nothing; some later evaluators (EZ-VSL's) predict them, one pixel more where there are no
-    ties.
+    That index is 25,088 of 50,176, so that a map without ties has 25,087 such pixels. Pixels that tie with that value
+    are not predicted, as in VGG-SS's own evaluator, so that a constant map predicts nothing; some later evaluators
+    (EZ-VSL's) predict them, which is one pixel more where there are no ties.
     """
     return drawn > np.partition(drawn, drawn.size // 2, axis=None)[drawn.size // 2]
 
 
 def ciou(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """sum(p g) / (sum(g) + number of predicted pixels where g = 0), of a boolean p and g in 0..1; 0 where both are
-    empty.
+    """Returns sum(p g) / (sum(g) + number of predicted pixels where g = 0), of a boolean p and g in 0..1.
 
-    With the union of the boxes as g it is the plain IoU; a fractional g is the annotators' consensus of
-    Flickr-SoundNet.
+    It is 0 where both are empty. With the union of the boxes as g it is the plain IoU; a fractional g is the
+    annotators' consensus of Flickr-SoundNet.
     """
     union = float(truth.sum() + (predicted & (truth == 0)).sum())
     return float(truth[predicted].sum()) / union if union else 0.0
 
 
 def rates(ciou_n: np.ndarray) -> tuple[float, float]:
-    """Share of clips with cIoU >= 0.5, and the trapezoid area under that share over the thresholds 0, 0.05, ..., 1."""
+    """Returns the share of clips with cIoU >= 0.5, and the area under that share over thresholds 0, 0.05, ..., 1.
+
+    The area is computed by the trapezoid rule.
+    """
     reached = (ciou_n >= THRESHOLDS[:, None]).mean(axis=1)
     return float((ciou_n >= 0.5).mean()), float(np.trapezoid(reached, THRESHOLDS))
 
 
 def centre_prior() -> np.ndarray:
-    """Minus the squared distance from the frame's middle [224 224]; any blob in the middle has the same larger half."""
+    """Returns minus the squared distance from the frame's middle [224 224].
+
+    Every blob in the middle that falls off with the distance has the same larger half.
+    """
     pixel = np.arange(SIDE) - (SIDE - 1) / 2
     return -(pixel**2 + pixel[:, None] ** 2)
 
@@ -103,19 +106,19 @@ def summary(
     affines: Sequence[Sequence[float]],
     classes_n: Sequence[int],
 ) -> dict[str, float | int]:
-    """The `sounding/` block of eval_SPLIT.json, of the maps of the annotated frames.
+    """Returns the `sounding/` block of eval_SPLIT.json from the maps of the annotated frames.
 
     `boxes[i]` is [k 4] in 0..1 of the source frame. `ciou` and `auc` as in `rates`, and the same under `_centre` (a
     blob in the middle of the frame), `_all` (every pixel) and `_oracle` (the best that the larger half allows).
 
-    `point`: the pointing game at these pixels, is the map's highest one inside a box (expected hit over ties)?
-    `point_tolerant`: or nearer than 15 pixels to one. `point_small`, `point_small_tolerant`: of the `point_small_n`
-    clips whose boxes cover less than a quarter of the frame. Under each `_macro`, the mean over classes of the classes'
-    rates; `_centre`, pixel (112, 112); `_random`, a pixel drawn blindly.
+    `point`: the pointing game at these pixels, is the map's highest pixel inside a box (expected hit over ties)?
+    `point_tolerant`: or nearer than 15 pixels to one. `point_small`, `point_small_tolerant`: on the `point_small_n`
+    clips whose boxes cover less than a quarter of the frame. Each also has a suffix `_macro`, the mean over classes of
+    the classes' rates; `_centre`, pixel (112, 112); `_random`, a pixel sampled at random.
 
-    `n` counts clips. One whose boxes cover no pixel cannot be hit: it stays in with a cIoU of 0, as in the field's
-    evaluators (2 of VGG-SS's 5,158), and `unscorable` counts it. Clips outside the set are the caller's to leave out;
-    of no clip at all there is nothing but `n`. Raises ValueError where a map is not finite.
+    `n` counts clips. A clip whose boxes cover no pixel cannot be hit: it stays in with a cIoU of 0, as in the published
+    evaluators (2 of VGG-SS's 5,158), and `unscorable` counts it. The caller leaves out clips that do not belong to the
+    set; without any clip, the block holds only `n`. Raises ValueError where a map is not finite.
     """
     if not len(maps_nhw):
         return {'sounding/n': 0}
@@ -143,7 +146,7 @@ def summary(
     }
 
 
-# Distances are 0 or at least 1: below 1 is inside.
+# Distances are 0 or at least 1, so that below 1 means inside.
 _GAMES = {'': 1, '_tolerant': TOLERANCE}
 _POINTERS = {
     '': localization.expected_hit,

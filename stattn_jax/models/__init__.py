@@ -1,5 +1,6 @@
-"""Networks: frames and log-mel in, logits and everything behind them out. Read next: stan.py; baselines/ for what
-it is compared with.
+"""Builds the networks: STAN (stan.py) and the models that it is compared with (baselines/).
+
+All map frames and log-mel to logits, and also return the arrays that the logits were computed from.
 """
 
 from flax import nnx
@@ -9,7 +10,7 @@ from stattn_jax.models.baselines import mbt
 from stattn_jax.models.stan import Stan
 
 KINDS = ('stan', *baselines.KINDS)
-# Options of Stan that other kinds do not have, with the values that ask for nothing special.
+# Options that only Stan has, with the values that leave it unchanged.
 STAN_OPTIONS = {
     'heads': None,
     'detach_evidence': None,
@@ -22,7 +23,7 @@ STAN_OPTIONS = {
 
 
 def uses(kind: str) -> dict[str, bool]:
-    """Whether a kind of network looks at frames ('visual') and at sound ('audio')."""
+    """Returns whether a kind of network uses the frames ('visual') and the audio ('audio')."""
     network = Stan if kind == 'stan' else baselines.KINDS[kind]
     return {'visual': network.sees, 'audio': network.hears}
 
@@ -38,10 +39,10 @@ def build(
     rngs: nnx.Rngs,
     **options,
 ) -> Stan | baselines.Compared:
-    """The network of a kind for so many classes; `options` are those of models/stan.py, as cfg.model spells them.
+    """Builds the network of a kind for this number of classes.
 
-    `frame`: rows and columns of the frames, in pixels or feature cells, which 'avel_code' is tied to. Raises ValueError
-    as `check_options` does.
+    `options` are those of models/stan.py, with the names of cfg.model. `frame`: rows and columns of the frames, in
+    pixels or feature cells; 'avel_code' works for this size only. Raises ValueError as `check_options` does.
     """
     common = {'axis_name': axis_name, 'rngs': rngs}
     if kind == 'stan':
@@ -53,9 +54,7 @@ def build(
 
 
 def check_options(kind: str, options: dict) -> None:
-    """Raises ValueError for an ablation of Stan that is asked of another kind, and for a width that 'mbt' cannot
-    split.
-    """
+    """Raises ValueError if another kind is given an ablation of Stan, or 'mbt' a width that its heads do not divide."""
     if kind == 'mbt' and options['hidden'] % mbt.HEADS:
         raise ValueError(
             f"config.model.hidden is {options['hidden']}; expected a multiple of {mbt.HEADS} for kind 'mbt'"

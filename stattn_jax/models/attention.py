@@ -1,6 +1,7 @@
-"""Where and when: audio-guided attention over the cells and a null cell; attention over modality and segment per class.
+"""Audio-guided spatial attention over the cells and a null cell, and temporal attention per class.
 
-Both run in float32 whatever the trunks' dtype (bfloat16 logits lose 3 % in the weights). Read next: models/stan.py.
+The temporal attention weighs (modality, segment) units. Both run in float32 whatever the trunks' dtype is, because
+bfloat16 logits change the weights by 3 %.
 """
 
 import jax
@@ -12,11 +13,11 @@ from stattn_jax.models.pooling import softmax_among
 
 
 class SpatialAttention(nnx.Module):
-    """Softmax over the cells and one learned null cell of the sound's cosine match with each cell.
+    """Softmax, over the cells and one learned null cell, of the scaled cosine between the audio and each cell.
 
-    The null cell takes the weight when nothing visible makes this sound; its value is zero. Ablations: `uniform` weighs
-    all cells alike, without `guided` one learned query takes the place of the sound, without `null_cell` the cells
-    share all the weight.
+    The null cell takes the attention when nothing visible matches the sound; its value is zero.
+    Ablations: `uniform` gives all cells the same weight; without `guided` a learned query replaces the audio; without
+    `null_cell` the cells share all the weight.
     Source: arXiv 2105.01517 (audio-guided spatial attention); the null cell and the cosine are ours (docs/design.md).
     """
 
@@ -45,16 +46,16 @@ class SpatialAttention(nnx.Module):
         self.log_scale = nnx.Param(jnp.full((heads,), jnp.log(8.0)))
 
     def keys(self, v_btsd: jax.Array) -> jax.Array:
-        """The keys of cells, of length 1: [b t s n e]. One set serves the sounds of many clips."""
+        """Returns the keys of the cells, of length 1: [b t s n e]. They can be matched with the audio of many clips."""
         return _unit(self.key(v_btsd.astype(jnp.float32)).reshape(*v_btsd.shape[:3], *self.shape))
 
     def __call__(
         self, keys_btsne: jax.Array, a_btd: jax.Array, cell_mask_bts: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns alpha [b t n s] and null [b t n], which sum to 1; `cell_mask` is False for cells that training
-        removed.
+        """Returns the attention weights alpha [b t n s] and null [b t n], which together sum to 1.
 
-        Without a null cell null is 0, and alpha too where no cell is left.
+        `cell_mask_bts` is False for removed cells, whose weight is 0. Without a null cell null is 0, and alpha is 0
+        too where no cell is left.
         """
         b, t, s = keys_btsne.shape[:3]
         q = _unit(self._asked(a_btd.astype(jnp.float32)))
@@ -75,15 +76,15 @@ class SpatialAttention(nnx.Module):
 
 
 class TemporalAttention(nnx.Module):
-    """One softmax over (modality, segment) per class, scored by a small network of the segment's picture and sound and
-    by their match.
+    """One softmax over (modality, segment) per class, scored by a small network and by the audio-visual match.
 
-    The match, the log-odds that something visible makes the sound, has a learned weight for each modality: a small
-    network learns from few clips that a sound from outside the picture counts less, but not for clips that it has not
-    seen (docs/log.md, 2026-11-27).
-    Source: arXiv 2105.01517 (temporal attention pooling); one joint softmax so that the weights sum to 1, and the
-      match, are ours.
-    Ablations: `uniform` weighs all units alike, without `by_class` all classes share one softmax.
+    The small network reads the segment's pooled visual vector and its audio vector. The match is the log-odds that
+    something visible makes the sound, and has a learned weight for each modality. It is a separate term because the
+    network alone, trained on few clips, learns that audio from outside the frame counts less, but not for unseen clips
+    (docs/log.md, 2026-11-27).
+    Source: arXiv 2105.01517 (temporal attention pooling); the match, and one joint softmax so that the weights sum to
+      1, are ours.
+    Ablations: `uniform` gives all units the same weight; without `by_class` all classes share one softmax.
     """
 
     def __init__(
@@ -107,11 +108,11 @@ class TemporalAttention(nnx.Module):
     def __call__(
         self, v_btd: jax.Array, a_btd: jax.Array, match_bt: jax.Array, valid_bmt: jax.Array
     ) -> tuple[jax.Array, ...]:
-        """Returns beta [b m t c], which sums to 1 over (m, t) and is 0 where `valid` [b m t] is False; and share, alone
-        [b m t c].
+        """Returns the attention weights beta, share and alone, each [b m t c].
 
-        `share` is beta within one segment, how a clip of that segment alone would be weighed; `alone` is beta within
-        one modality, how a clip without the other would be. Both are 0 where nothing is valid.
+        beta sums to 1 over (m, t) and is 0 where `valid_bmt` is False. `share` is the softmax within one segment: the
+        weights in a clip of that segment alone. `alone` is the softmax within one modality: the weights in a clip
+        without the other modality. Both are 0 where nothing is valid.
         """
         x = self.norm(jnp.concatenate([v_btd, a_btd], axis=-1).astype(jnp.float32))
         logits = self.score(nnx.gelu(self.hidden(x)))

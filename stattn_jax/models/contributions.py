@@ -1,13 +1,15 @@
-"""The terms of the sum that makes a logit, from the model's `out` (docs/design.md): picture cells and sound segments.
+"""Computes the contributions of visual cells and audio segments to each logit, from the model's `out`.
+
+The arrays of `out` are described in docs/design.md. A logit is the sum
 
     logit_c = bias_c + sum_ts visual_c(t, s) + sum_t audio_c(t)
     visual_c(t, s) = sum_n beta(0, t, c) alpha(t, n, s) value(t, n, s) . visual_head(c, n)
     audio_c(t) = beta(1, t, c) audio(t) . audio_head(c)
 
-The null cell has value zero, so that it takes weight and contributes nothing. The zero point of these terms is
-arbitrary (a constant moved from every score to the bias changes no logit but every term), hence `centred`. A term is
-what this unit adds in this clip, not what the logit would lose without it (explain/questions.py asks that). Everything
-is float32, whatever the trunks' dtype.
+The null cell has value zero: it takes weight but contributes nothing. The zero point of the contributions is arbitrary
+(moving a constant from every score to the bias changes every contribution but no logit); `centred` fixes it. A
+contribution is what the unit adds in this clip, not the change of the logit if the unit were removed
+(explain/questions.py computes that). Everything is float32, whatever the trunks' dtype is.
 """
 
 import jax
@@ -18,7 +20,7 @@ Out = dict[str, jax.Array]
 
 
 def contributions(out: Out, classes_b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Terms of one class per clip: visual [b t s] and audio [b t], in units of the logit."""
+    """Returns the contributions to one class per clip: visual [b t s] and audio [b t], in units of the logit."""
     beta_bmt = jnp.take_along_axis(out['beta'], classes_b[:, None, None, None], axis=-1)[..., 0]
     score_bt = jnp.take_along_axis(out['segment_scores'][:, 1], classes_b[:, None, None], axis=-1)[..., 0]
     head_bne = out['visual_head'][classes_b]
@@ -28,7 +30,7 @@ def contributions(out: Out, classes_b: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 def centred_contributions(out: Out, classes_b: jax.Array, mean_scores_mc: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The terms of `centred` for one class per clip: visual [b t s] and audio [b t]."""
+    """Returns the contributions of `centred` for one class per clip: visual [b t s] and audio [b t]."""
     visual_bts, audio_bt = contributions(out, classes_b)
     beta_bmt = jnp.take_along_axis(out['beta'], classes_b[:, None, None, None], axis=-1)[..., 0]
     mean_mb = mean_scores_mc[:, classes_b]
@@ -37,7 +39,7 @@ def centred_contributions(out: Out, classes_b: jax.Array, mean_scores_mc: jax.Ar
 
 
 def all_contributions(out: Out) -> tuple[jax.Array, jax.Array]:
-    """Terms of every class: visual [b c t s] and audio [b c t]."""
+    """Returns the contributions to every class: visual [b c t s] and audio [b c t]."""
     beta_bmct = jnp.swapaxes(out['beta'], 2, 3)
     cells_bctns = jnp.einsum('btnse,cne->bctns', out['cell_values'], out['visual_head'], precision=Precision.HIGHEST)
     visual_bcts = beta_bmct[:, 0, :, :, None] * jnp.sum(out['alpha'][:, None] * cells_bctns, axis=3)
@@ -45,18 +47,19 @@ def all_contributions(out: Out) -> tuple[jax.Array, jax.Array]:
 
 
 def centred(out: Out, mean_scores_mc: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Terms against an average clip: reference [b c], visual [b c t s], audio [b c t]; they still sum to the logit.
+    """Returns contributions relative to an average clip: reference [b c], visual [b c t s] and audio [b c t].
 
-    With mu the training means of the scores (training/step.py, mean_scores) and n heads, every score is counted from
-    its mean:
+    They still sum to the logit. With mu the training means of the scores (training/step.py, mean_scores) and n heads,
+    the mean is subtracted from every score:
 
         visual_c(t, s) = beta(0, t, c) sum_n alpha(t, n, s) (value(t, n, s) . visual_head(c, n) - mu(0, c) / n)
         audio_c(t) = beta(1, t, c) (audio(t) . audio_head(c) - mu(1, c))
         reference_c = bias_c + mu(0, c) sum_t beta(0, t, c) sum_ns alpha(t, n, s) / n + mu(1, c) sum_t beta(1, t, c)
 
-    What the null cell takes is missing from both sums over s alike, so that it contributes zero here too. The reference
-    is the logit of average scores under this clip's attention. Without the means the share of picture against sound is
-    not defined: Javed et al., arXiv 2206.01794, give the additive form; the argument is that sum(beta) = 1.
+    The weight of the null cell is missing from both sums over s, so it contributes zero here too. The reference is the
+    logit that average scores would give under this clip's attention. Without the means, the shares of the visual and
+    the audio modality are not defined. Javed et al., arXiv 2206.01794, give the additive form; the argument is that
+    sum(beta) = 1.
     """
     visual_bcts, audio_bct = all_contributions(out)
     beta_bmct = jnp.swapaxes(out['beta'], 2, 3)
@@ -68,11 +71,10 @@ def centred(out: Out, mean_scores_mc: jax.Array) -> tuple[jax.Array, jax.Array, 
 
 
 def record(logits_bc: jax.Array, out: Out, mean_scores_mc: jax.Array, binary: bool) -> Out:
-    """The arrays of an Explanation for a batch of clips, cells not yet in rows and columns; bias and mean_scores have
-    no b.
+    """Returns the arrays of an Explanation for a batch of clips, with cells not yet arranged in rows and columns.
 
-    It is compiled with the forward pass. `binary`: each class is a yes or no of its own, so that probabilities are
-    sigmoids.
+    bias and mean_scores have no axis b. The function is compiled together with the forward pass. `binary`:
+    probabilities are an independent sigmoid per class instead of a softmax.
     """
     logits_bc = logits_bc.astype(jnp.float32)
     reference, visual, audio = centred(out, mean_scores_mc)
@@ -92,11 +94,10 @@ def record(logits_bc: jax.Array, out: Out, mean_scores_mc: jax.Array, binary: bo
 
 
 def segment_logits(out: Out) -> tuple[jax.Array, jax.Array]:
-    """What the network would say if a segment, or its picture or its sound alone, were all of the clip: [b t c] and [b
-    m t c].
+    """Returns the logits of a clip of one segment alone [b t c], and of one modality of one segment [b m t c].
 
-    Exact, since the weights over what is left of the softmax are its own renormalised: of one unit, 1. The bias alone
-    where a segment is not valid.
+    They are exact, because the softmax over the remaining units equals the original weights renormalised; a single unit
+    has weight 1. Where a segment is not valid, the logits [b t c] are the bias.
     """
     unit_bmtc = out['bias'] + out['segment_scores']
     return out['bias'] + jnp.sum(out['share'] * out['segment_scores'], axis=1), unit_bmtc

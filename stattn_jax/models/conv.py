@@ -1,9 +1,8 @@
-"""A convolution and a max pool that are nnx.Conv's and nnx.max_pool's in numbers, in forms that XLA is fast at on a
-CPU. Read next: resnet.py.
+"""Convolution and max pooling with the results of nnx.Conv and nnx.max_pool, in forms that are fast on a CPU.
 
-On a CPU XLA exchanges picture and kernel where the kernel is larger, and has no fast code for the result, nor for the
-gradients of strided 1x1 kernels and of a max pool; the times are in docs/log.md (2026-11-23, the CPU). On accelerators
-the forms have not been timed.
+On a CPU, XLA swaps image and kernel where the kernel is larger, and has no fast code for the swapped convolution. It
+also has no fast code for the gradients of strided 1x1 kernels and of max pooling. The times are in docs/log.md
+(2026-11-23, the CPU). On accelerators these forms have not been timed.
 """
 
 import jax
@@ -16,7 +15,7 @@ _NHWC = ('NHWC', 'HWIO', 'NHWC')
 class Conv(nnx.Conv):
     """nnx.Conv with a square kernel, one stride and, by default, no bias: [b h w i] -> [b h' w' o].
 
-    padding: zeros on all sides, or 'SAME'.
+    padding: the number of zeros on every side, or 'SAME'.
     """
 
     def __init__(
@@ -43,15 +42,16 @@ class Conv(nnx.Conv):
 
 
 def _kept(x, kernel):
-    """x, over a one that XLA cannot know to be one: it computes cheap things again where they are used, here in the
-    transposed order of the kernel's gradient, which takes ten times as long as reading them, but it never repeats a
-    division.
+    """Returns x divided by a one that XLA cannot simplify, so that x is stored and not computed again.
+
+    XLA repeats cheap computations where their results are used, here in the transposed order of the kernel's gradient,
+    which takes ten times as long as reading the stored results. It never repeats a division.
     """
     return x / (1 + 0 * jax.lax.stop_gradient(kernel[0, 0, 0, 0]).astype(x.dtype))
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int | str) -> jax.Array:
-    """x [b h w i] with a kernel [n n i o], `padding` zeros on every side or 'SAME': [b h' w' o]."""
+    """Convolves x [b h w i] with a kernel [n n i o], with `padding` zeros on every side or 'SAME': [b h' w' o]."""
     n = kernel.shape[0]
     pads = [(padding, padding)] * 2
     if padding == 'SAME':
@@ -65,7 +65,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int | str) -
 
 
 def _as_product(x, kernel, stride, pads, out):
-    """Every place of the kernel cut out, and one product: for pictures smaller than the kernel."""
+    """Convolves by one matrix product over the stacked positions of the kernel, for images smaller than the kernel."""
     n = kernel.shape[0]
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     taps = [_tap(x, row, column, stride, out) for row in range(n) for column in range(n)]
@@ -73,15 +73,16 @@ def _as_product(x, kernel, stride, pads, out):
 
 
 def _tap(x, row, column, stride, out):
-    """The cells [b h' w' i] that one entry of a kernel meets."""
+    """Returns the cells [b h' w' i] that one entry of a kernel is multiplied with."""
     rows, columns = ((first, first + stride * (count - 1) + 1) for first, count in zip((row, column), out))
     return x[:, slice(*rows, stride), slice(*columns, stride)]
 
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """The largest of 3x3 cells, stride 2, padding 1: [b h w c] -> [b h' w' c]; the gradient, in reverse mode alone,
-    goes to the first of equal ones.
+    """Takes the maximum over 3x3 cells with stride 2 and padding 1: [b h w c] -> [b h' w' c].
+
+    The gradient is defined in reverse mode only, and goes to the first of equal cells.
     """
     return jax.lax.platform_dependent(x, cpu=_by_axis, default=lambda x: _pool(x, (1, 2)))
 
@@ -103,8 +104,8 @@ def _forward(x):
 
 
 def _backward(x, grad):
-    # Which is largest is found anew, by row and column: where XLA computes x twice, comparing x to the result finds
-    # nothing.
+    # The largest cell is searched again, by row and column. Comparing x with the result would find no cell where XLA
+    # computes x twice and rounds differently.
     columns, which_column = _largest_of_three(x, 2)
     _, which_row = _largest_of_three(columns, 1)
     grad = _to_the_largest(grad, which_row, x.shape[1], 1)
@@ -115,9 +116,9 @@ max_pool.defvjp(_forward, _backward)
 
 
 def _largest_of_three(x, axis):
-    """The largest of every other three neighbours along an axis, and which is the first such, 0 to 2."""
+    """Returns the maximum of three neighbours at every other position along an axis, and its first index, 0 to 2."""
     x = _padded(x, axis, 0, x.shape[axis] % 2, -jnp.inf)
-    # Pairs instead of a stride of two, which XLA does not vectorise.
+    # The axis is split into pairs, because XLA does not vectorise a stride of two.
     pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
     middle, after = (jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))
     before = _padded(after, axis, 1, -1, -jnp.inf)
@@ -127,7 +128,7 @@ def _largest_of_three(x, axis):
 
 
 def _to_the_largest(grad, which, size, axis):
-    """The gradient of `_largest_of_three`'s input, `size` long."""
+    """Returns the gradient with respect to the input of `_largest_of_three`, which has length `size` along the axis."""
     before, middle, after = (jnp.where(which == i, grad, 0) for i in range(3))
     after += _padded(before, axis, -1, 1, 0)
     first = jnp.arange(2).reshape(2, *[1] * (grad.ndim - axis - 1)) == 0

@@ -1,8 +1,9 @@
-"""Sums over cells and a dense layer, in forms that XLA is fast at on a CPU. Read next: norm.py, attention.py.
+"""Sums over cells and a dense layer, in forms that XLA compiles to fast code on a CPU.
 
-There XLA cuts a sum over cells into windows that it walks channel by channel: 4.8 ms for the mean and variance of 16
-frames of 56x56x64, here 0.5 ms; and it writes the operands of a kernel's gradient out anew where they have several axes
-before the last: 3.1 ms for 8,192 rows of 64 and 128 numbers, here 0.5 ms (docs/log.md, 2026-11-23, sums on the CPU).
+For a plain sum over cells, XLA on a CPU uses windows that it processes channel by channel: the mean and variance of 16
+frames of 56x56x64 take 4.8 ms, and 0.5 ms here. For a plain dense layer, it copies the operands of the kernel's
+gradient if they have several axes before the last: 8,192 rows of 64 and 128 numbers take 3.1 ms, and 0.5 ms here
+(docs/log.md, 2026-11-23, sums on the CPU).
 """
 
 import functools
@@ -11,12 +12,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-# Stretches that are added number by number before the product: one pass over what they are computed from.
+# The rows are split into at most this many stretches, which are added elementwise before the product, so that one pass
+# over the input is enough.
 _STRETCHES = 8
 
 
 def sums(x: jax.Array) -> jax.Array:
-    """The sum of x [... d] over all axes but the last, in float32: [d]."""
+    """Returns the sum of x [... d] over all axes but the last, in float32: [d]."""
     x_nd = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
     return jax.lax.platform_dependent(x_nd, cpu=_sums_by_product, default=functools.partial(jnp.sum, axis=0))
 
@@ -29,7 +31,7 @@ def _sums_by_product(x_nd):
 
 
 class Linear(nnx.Linear):
-    """nnx.Linear: [... d] -> [... e]; its bias has no forward-mode derivative."""
+    """nnx.Linear, [... d] -> [... e], whose bias has no forward-mode derivative."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         bias = None if self.bias is None else self.bias[...]

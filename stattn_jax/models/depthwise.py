@@ -1,7 +1,7 @@
-"""A depthwise convolution with the numbers of lax.conv_general_dilated, in a form that XLA is fast at on a CPU.
+"""Depthwise convolution with the results of lax.conv_general_dilated, in a form that is fast on a CPU.
 
-There, XLA's own code for as many groups as channels takes ten to forty times as long as the sum over the kernel's
-places below, and longer for its gradients too. Read next: trunks/efficientnet_lite.py.
+On a CPU, XLA's own code for as many groups as channels takes ten to forty times as long as the sum over the kernel's
+positions used here, and its gradients take longer too.
 """
 
 import jax
@@ -10,7 +10,7 @@ from flax import nnx
 
 
 class DepthwiseConv(nnx.Conv):
-    """Each channel by a square kernel of its own, SAME padding, no bias: [b h w c] -> [b h/stride w/stride c]."""
+    """Convolves each channel with its own kernel, SAME padding, no bias: [b h w c] -> [b h/stride w/stride c]."""
 
     def __init__(self, channels: int, size: int, *, stride: int = 1, dtype, rngs: nnx.Rngs):
         super().__init__(
@@ -30,7 +30,7 @@ class DepthwiseConv(nnx.Conv):
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """x [b h w c] with a kernel [n n 1 c], SAME padding: [b h' w' c]."""
+    """Convolves each channel of x [b h w c] with its kernel of [n n 1 c], with SAME padding: [b h' w' c]."""
 
     def on_cpu(x, kernel):
         return as_sum(x, kernel, stride)
@@ -49,7 +49,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def as_sum(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """The same as a sum over the kernel's places, each of shifted cells by one number a channel."""
+    """Computes `convolve` as a sum over the kernel's positions of shifted cells times one number per channel."""
     n = kernel.shape[0]
     out = [-(-side // stride) for side in x.shape[1:3]]
     pads = jax.lax.padtype_to_pads(x.shape[1:3], (n, n), (stride, stride), 'SAME')

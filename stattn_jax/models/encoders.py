@@ -1,8 +1,8 @@
-"""What every network here begins with: a frame trunk, a log-mel trunk, and a layer to one width behind each.
+"""The first part of every network: a frame trunk and a log-mel trunk, each followed by a layer to a common width.
 
-A trunk may be frozen: then it has no gradients, its batch normalisation keeps its statistics, and a small trained layer
-(`Precomputed`) follows it. A frozen trunk may have run already (data_prep/extract.py): then its features take the place
-of its input.
+A trunk may be frozen: it then has no gradients, its batch normalisation keeps its statistics, and a small trained layer
+(`Precomputed`) follows it. The features of a frozen trunk may have been computed before (data_prep/extract.py); they
+then replace the trunk's input.
 """
 
 import jax
@@ -17,18 +17,20 @@ PRECOMPUTED = 'precomputed'
 
 
 class Frozen(nnx.Variable):
-    """A parameter of a frozen trunk: part of the state, but neither of the gradient nor of the optimiser's state."""
+    """A parameter of a frozen trunk. It is in the state, but neither in the gradient nor in the optimiser's state."""
 
 
 class Encoders(nnx.Module):
-    """Frames to cells and log-mel to segments, both of `width` numbers; a network that does not see or hear lacks that
-    half.
+    """Maps frames to cells and log-mel to segments; subclasses compute the logits from these in `decide`.
 
-    channels: numbers in a pixel (or feature cell) and in a cell (or feature frame) of the sound, as the data's spec has
-      them.
-    visual, audio: names of trunks/registry.py, or 'precomputed' for features of a network that is not here.
+    A network with `sees` or `hears` False has no visual or no audio trunk.
+
+    channels: numbers per pixel (or feature cell), and per log-mel value (or audio feature frame), as in the data's
+      spec.
+    visual, audio: names in trunks/registry.py, or 'precomputed' for features of a network outside this package.
     visual_frozen, audio_frozen: whether the trunk keeps its weights.
-    extracted: whether frames and log_mel are the output of the frozen trunk rather than its input.
+    extracted: for frames and for log_mel, whether they are the output of the frozen trunk instead of its input.
+    width: numbers per cell (after `value`) and per segment.
     """
 
     sees = hears = True
@@ -54,7 +56,7 @@ class Encoders(nnx.Module):
         self.stride, self.visual_scale = _input_of('visual', visual)
         _, self.audio_scale = _input_of('audio', audio)
         options = {'width': width, 'axis_name': axis_name, 'dtype': self.dtype, 'rngs': rngs}
-        # Nothing is assigned twice: NNX takes what was None for a constant.
+        # Every attribute is assigned once, because NNX treats an attribute that was None as a constant.
         seen = _visual(visual, channels[0], visual_frozen, **options) if self.sees else (None, None)
         heard = _audio(audio, channels[1], audio_frozen, **options) if self.hears else (None, None)
         self.visual, self.visual_layer = seen
@@ -64,7 +66,7 @@ class Encoders(nnx.Module):
         self.audio_out = Linear((heard[1] or heard[0]).width, width, rngs=rngs) if self.hears else None
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of cells that frames of this size, or extracted cells, give."""
+        """Returns the rows and columns of cells for frames, or extracted cells, of this height and width."""
         stride = 1 if self.extracted[0] else self.stride
         return -(-height // stride), -(-width // stride)
 
@@ -78,19 +80,16 @@ class Encoders(nnx.Module):
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """frames [b t H W 3] in 0..1, log_mel [b t f k], valid bool [b t] -> logits [b c], out; features take their
-        places.
+        """Maps frames [b t H W 3] in 0..1, log_mel [b t f k] and valid bool [b t] to logits [b c] and `out`.
 
-        `cell_mask` bool [b t s] and `unit_mask` bool [b m t] take cells and (modality, segment) units away, in training
-        (dropout) as in a what-if question.
+        Extracted features replace frames or log_mel. `cell_mask` bool [b t s] and `unit_mask` bool [b m t] are False
+        for cells and (modality, segment) units to remove, for dropout in training and for what-if questions.
         """
         seen, heard = self.read(frames, log_mel, train=train)
         return self.decide(seen, heard, valid, cell_mask=cell_mask, unit_mask=unit_mask)
 
     def read(self, frames: jax.Array, log_mel: jax.Array, *, train: bool) -> tuple[jax.Array | None, jax.Array | None]:
-        """What the trunks make of each segment, by itself: cells [b t s d'] and sound [b t d]; None for what is not
-        looked at.
-        """
+        """Encodes each segment independently: cells [b t s d'] and audio [b t d], None for an unused modality."""
         with jax.named_scope('visual'):
             seen = self.cells(frames, train=train) if self.sees else None
         with jax.named_scope('audio'):
@@ -105,13 +104,11 @@ class Encoders(nnx.Module):
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Logits [b c] and out from what `read` gave; everything that segments have to do with each other happens
-        here.
-        """
+        """Computes logits [b c] and `out` from the result of `read`; only here do segments affect each other."""
         raise NotImplementedError
 
     def cells(self, frames: jax.Array, *, train: bool) -> jax.Array:
-        """frames [b t H W 3] in 0..1 -> [b t s d'] of the trunk's own width and dtype; `value` makes them [b t s d]."""
+        """Maps frames [b t H W 3] in 0..1 to cells [b t s d'] of the trunk's width and dtype; `value` maps d' to d."""
         b, t = frames.shape[:2]
         x = frames.reshape(b * t, *frames.shape[2:])
         if not self.extracted[0]:
@@ -121,32 +118,34 @@ class Encoders(nnx.Module):
         return x.reshape(b, t, -1, x.shape[-1])
 
     def visual_features(self, frames: jax.Array, *, train: bool) -> jax.Array:
-        """What the frame trunk makes of frames [n H W 3] in 0..1: [n h w d]; of a frozen trunk, what
-        data_prep/extract.py stores.
+        """Returns the frame trunk's output [n h w d] for frames [n H W 3] in 0..1.
+
+        For a frozen trunk this is what data_prep/extract.py stores.
         """
         x = frames if self.visual_scale is None else _scaled(frames, *self.visual_scale)
         return self.visual(x.astype(jnp.float32 if self.frozen[0] else self.dtype), train=train and not self.frozen[0])
 
     def sound(self, log_mel: jax.Array, *, train: bool) -> jax.Array:
-        """log_mel [b t f k] -> [b t d] in float32; segments do not depend on each other."""
+        """Maps log_mel [b t f k] to [b t d] in float32, each segment independently."""
         b, t = log_mel.shape[:2]
         x = log_mel.reshape(b * t, *log_mel.shape[2:])
-        # The features of a segment come as one frame, [n 1 d].
+        # Extracted features have one frame per segment, [n 1 d].
         x = x[:, 0] if self.extracted[1] else self.audio_features(x, train=train)
         if self.audio_layer is not None:
             x = self.audio_layer(x.astype(self.dtype), train=train)
         return self.audio_out(x.astype(jnp.float32)).reshape(b, t, -1)
 
     def audio_features(self, log_mel: jax.Array, *, train: bool) -> jax.Array:
-        """What the log-mel trunk makes of segments [n f k]: [n d]; of a frozen trunk, what data_prep/extract.py
-        stores.
+        """Returns the log-mel trunk's output [n d] for segments [n f k].
+
+        For a frozen trunk this is what data_prep/extract.py stores.
         """
         x = log_mel if self.audio_scale is None else _scaled(log_mel, *self.audio_scale)
         return self.audio(x.astype(jnp.float32 if self.frozen[1] else self.dtype), train=train and not self.frozen[1])
 
 
 def _input_of(modality, name):
-    """Pixels of a cell's side, and the mean and deviation of a trunk's input (None for features)."""
+    """Returns the side of a cell in pixels, and the mean and deviation of the trunk's input (None for features)."""
     if name == PRECOMPUTED:
         return 1, None
     trunk = registry.find(modality, name)
@@ -166,11 +165,11 @@ def _audio(name, channels, frozen, **options):
 
 
 def _trunk(modality, name, frozen, *, width, **options):
-    """The trunk and, where it is frozen, the layer that is trained behind it."""
+    """Returns the trunk and, if it is frozen, the trained layer that follows it (else None)."""
     entry = registry.find(modality, name)
     if not frozen:
         return entry.build(**options), None
-    # As data_prep/extract.py runs it, so that features and pictures give the same numbers.
+    # float32 as in data_prep/extract.py, so that extracted features and frames give the same results.
     trunk = entry.build(**options | {'dtype': jnp.dtype('float32')})
     _freeze(trunk)
     return trunk, Precomputed(trunk.width, width, **options)
@@ -181,7 +180,7 @@ def _scaled(x, mean, std):
 
 
 def _freeze(trunk: nnx.Module) -> None:
-    """Turns a trunk's parameters to `Frozen`, which no optimiser sees."""
+    """Turns a trunk's parameters into `Frozen` variables, which optimisers ignore."""
     for _, module in nnx.iter_modules(trunk):
         for name, value in vars(module).items():
             if isinstance(value, nnx.Param):

@@ -1,4 +1,4 @@
-"""Batch normalisation with its gradient written out. Read next: dense.py (the sums), resnet.py."""
+"""Batch normalisation with an explicit gradient, which uses the fast sums of dense.py."""
 
 import functools
 
@@ -10,8 +10,9 @@ from stattn_jax.models.dense import sums
 
 
 class BatchNorm(nnx.BatchNorm):
-    """nnx.BatchNorm over all axes but the last, in float32 within; forward-mode derivatives while training are not
-    defined.
+    """nnx.BatchNorm over all axes but the last, computed in float32.
+
+    Forward-mode derivatives are not defined in training.
     """
 
     def __call__(self, x: jax.Array, use_running_average: bool) -> jax.Array:
@@ -26,15 +27,16 @@ class BatchNorm(nnx.BatchNorm):
 
 
 def make_norm(axis_name: str | None, dtype, epsilon: float = 1e-5):
-    """Batch normalisation over all devices of `axis_name`, as a function of the width."""
+    """Returns a constructor, called with the width, of batch normalisation over all devices of `axis_name`."""
     return functools.partial(BatchNorm, momentum=0.9, epsilon=epsilon, axis_name=axis_name, dtype=dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None):
-    """x [... d] by its own mean and variance [d], which come back too (float32, without gradient).
+    """Normalises x [... d] by its own mean and variance [d]; returns both too (float32, without gradient).
 
-    The variance by a second pass, since log-mel has mean >> deviation. Over all devices of `axis_name`, if given.
+    The variance is computed in a second pass, because log-mel has mean >> deviation. The statistics are those of all
+    devices of `axis_name`, if given.
     Source: Ioffe and Szegedy, arXiv 1502.03167, whose gradient needs two sums over all cells.
     """
     return _forward(x, scale, bias, epsilon, axis_name)[0]

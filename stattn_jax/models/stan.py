@@ -1,7 +1,7 @@
-"""The space-time attention network: every logit is a sum of contributions of picture cells and sound segments.
+"""The space-time attention network: every logit is a sum of contributions of visual cells and audio segments.
 
-Nothing non-linear stands after the attention, so that `logit_c = bias_c + sum_mt beta segment_scores` holds exactly;
-the contributions of models/contributions.py are its terms. Source: arXiv 2105.01517, read as docs/design.md says.
+There is no non-linearity after the attention, so `logit_c = bias_c + sum_mt beta segment_scores` holds exactly;
+models/contributions.py computes the terms. Source: arXiv 2105.01517, as interpreted in docs/design.md.
 """
 
 import jax
@@ -13,12 +13,12 @@ from stattn_jax.models.encoders import Encoders
 
 
 class Stan(Encoders):
-    """Frames and log-mel of a clip's segments to class logits with their attention (docs/design.md lists `out`).
+    """Maps the frames and log-mel of a clip's segments to class logits and `out` (listed in docs/design.md).
 
-    `detach_evidence` keeps the gradient of the sound-steered logits away from the visual evidence (trunk, values,
-    head), which then learns only from losses on `cell_values`: what a cell says must not depend on which cell the sound
-    picks. `uniform_space`, `uniform_time`, not `guided`, not `null_cell` and not `class_time` are ablations
-    (models/attention.py).
+    `detach_evidence` stops the gradient of the audio-guided logits from reaching the visual evidence (trunk, values,
+    head), which then learns only from losses on `cell_values`. This way the evidence of a cell does not depend on which
+    cell the audio selects. `uniform_space`, `uniform_time`, and `guided`, `null_cell` or `class_time` set to False are
+    ablations (models/attention.py).
     """
 
     additive = True
@@ -68,7 +68,7 @@ class Stan(Encoders):
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Logits [b c] and `out`; the masks take cells and units out of both softmaxes."""
+        """Returns logits [b c] and `out`; masked cells and units are left out of the softmaxes."""
         value = self.value(v_btsd.astype(jnp.float32))
         b, t, s, d = value.shape
         keys = self.space.keys(jax.lax.stop_gradient(v_btsd) if self.detach_evidence else v_btsd)
@@ -96,8 +96,9 @@ class Stan(Encoders):
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
-        """Where and when, from the keys of cells, their values and the sound of one clip or of two: alpha, null,
-        beta, share, alone, segment_scores.
+        """Returns alpha, null, beta, share, alone and segment_scores for the keys and values of cells and the audio.
+
+        The cells and the audio may be of different clips (mismatched audio).
         """
         head = self.visual_head[...]
         if self.detach_evidence:
@@ -109,7 +110,7 @@ class Stan(Encoders):
             pooled = jnp.einsum('btns,btsne->btne', alpha, value_btsne, precision='highest').reshape(b, t, d)
         with jax.named_scope('time'):
             valid_bmt = jnp.broadcast_to(valid[:, None], (b, 2, t))
-            # The match keeps its meaning: the logits do not train it.
+            # No gradient of the logits passes here, so that the match stays a measure of the audio's visible source.
             match_bt = jax.lax.stop_gradient(_log_odds(alpha, null))
             units_bmt = valid_bmt if unit_mask is None else valid_bmt & unit_mask
             beta, share, alone = self.time(pooled, a_btd, match_bt, units_bmt)
@@ -119,9 +120,7 @@ class Stan(Encoders):
         return {'alpha': alpha, 'null': null, 'beta': beta, 'share': share, 'alone': alone, 'segment_scores': scores}
 
     def maps(self, out: dict[str, jax.Array], classes_b: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What the network shows for a class of each clip: the terms of its logit, of cells [b t s] and of segments
-        [b t].
-        """
+        """Returns the contributions to one class per clip: cells [b t s], and segments of both modalities [b t]."""
         c = classes_b[:, None, None, None]
         beta_bmt, scores_bmt = (
             jnp.take_along_axis(out[name], c, axis=-1)[..., 0] for name in ('beta', 'segment_scores')
@@ -131,14 +130,14 @@ class Stan(Encoders):
         return beta_bmt[:, 0, :, None] * cells_bts, jnp.sum(beta_bmt * scores_bmt, axis=1)
 
     def match(self, keys: jax.Array, audio: jax.Array) -> jax.Array:
-        """Log-odds that something in the segment's picture, rather than nothing, makes its sound: [b t], head mean.
+        """Log-odds that something visible in the segment makes its sound, averaged over heads: [b t].
 
-        `keys` [b t s n e] and `audio` [b t d] as in `out`, of one clip or of two different ones.
+        `keys` [b t s n e] and `audio` [b t d] are as in `out`, of the same clip or of two different clips.
         """
         return _log_odds(*self.space(keys, audio, None))
 
 
 def _log_odds(alpha_btns: jax.Array, null_btn: jax.Array) -> jax.Array:
-    """Of the cells' weight against the null cell's, head mean: [b t]."""
+    """Log-odds of the cells' total weight against the null cell's weight, averaged over heads: [b t]."""
     cells_btn = jnp.clip(alpha_btns.sum(-1), 1e-6)
     return jnp.mean(jnp.log(cells_btn) - jnp.log(jnp.clip(null_btn, 1e-6)), axis=-1)

@@ -1,8 +1,8 @@
-"""Checkpoints through Orbax's v1 API, and the signal that asks a run to save and stop.
+"""Checkpoints through Orbax's v1 API, and the signal that makes a run save and stop.
 
-Every folder `directory/STEP` holds one complete checkpoint: the state's arrays, the metrics it was saved with and a
-JSON record (config, seed, versions). Read next: `parallel.py`, whose `abstract` and `to_global` give what is restored
-and saved.
+Every folder `directory/STEP` holds one complete checkpoint: the state's arrays, the metrics with which it was saved,
+and a JSON record (config, seed, versions). The strategies of parallel.py prepare states for restoring and saving with
+`abstract` and `to_global`.
 """
 
 import math
@@ -16,23 +16,23 @@ from orbax.checkpoint import v1
 
 STATE = 'state'
 META = 'meta'
-# Each array is written from one device. Orbax's default cuts replicated arrays among all devices, and compiles a slice
-# for every shape and
-# device at the first save: 160 programs for the tiny network on eight devices (orbax 0.12, 2026-11-23).
+# Each array is written from one device. By default, Orbax divides replicated arrays among all devices and compiles a
+# slice for every shape and device at the first save: 160 programs for the tiny network on eight devices (orbax 0.12,
+# 2026-11-23).
 _WHOLE = v1.options.ArrayOptions(saving=v1.options.ArrayOptions.Saving(use_replica_parallel=False))
 
 
 class CheckpointError(Exception):
-    """A checkpoint cannot be read or does not fit; one line that says which, why and what to do."""
+    """Raised for a checkpoint that is unreadable or does not fit; one line names it, the reason and the fix."""
 
 
 class Checkpointer:
     """Saves and restores a state; keeps the last `keep` checkpoints and the best one by the metric `best_metric`.
 
-    Saving is asynchronous and atomic: a folder gets its final name when whole, and what a killed run left half written
-    is removed here, unless `read_only`: a reader must not take a live run's save in progress for a killed one's. All
-    processes make the same calls. Close it in a `finally`: a process that ends while a save is under way loses that
-    save.
+    Saving is asynchronous and atomic: a folder gets its final name when it is complete. Incomplete folders of a killed
+    run are removed here, unless `read_only` is set, because a reader cannot distinguish them from the save in progress
+    of a running process. All processes must make the same calls. Close the checkpointer in a `finally`: a process that
+    ends while a save is in progress loses that save.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class Checkpointer:
                 )
             )
         self._orbax = v1.training.Checkpointer(
-            # Orbax refuses relative paths, but only once it writes; a bucket's URL stays as it is.
+            # Orbax rejects relative paths, but only when it writes. The URL of a bucket is left unchanged.
             directory if '://' in str(directory) else os.path.abspath(directory),
-            # The caller decides when; Orbax's own default saves as often as it can.
+            # The caller decides when to save; by default, Orbax saves as often as it can.
             save_decision_policy=v1.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=v1.training.preservation_policies.AnyPreservationPolicy(preserve),
             cleanup_tmp_directories=not read_only,
@@ -66,35 +66,40 @@ class Checkpointer:
         )
 
     def save(self, step: int, state: Any, meta: dict[str, Any], metrics: dict[str, float] | None = None) -> None:
-        """Starts to save; the state may be donated or changed as soon as this returns.
+        """Starts to save a state; the state may be donated or changed as soon as this returns.
 
-        `state`: a pytree of arrays over all processes (`strategy.to_global`), none of size zero. `meta`: JSON types.
-        Waits for the save before it. Raises FileExistsError if `step` is there already.
+        state: a pytree of arrays over all processes (`strategy.to_global`), none of size zero.
+        meta: JSON types.
+
+        Waits for the previous save. Raises FileExistsError if a checkpoint of `step` exists already.
         """
         self._orbax.save_checkpointables_async(step, {STATE: state}, metrics=metrics, custom_metadata={META: meta})
 
     def steps(self) -> list[int]:
-        """The steps of the complete checkpoints, ascending."""
+        """Returns the steps of the complete checkpoints, ascending."""
         return [checkpoint.step for checkpoint in self._orbax.checkpoints]
 
     def latest(self) -> int | None:
-        """The last step saved, None if there is none."""
+        """Returns the last step saved, None if there is none."""
         return max(self.steps(), default=None)
 
     def best(self) -> int | None:
-        """The step with the best `best_metric`, the later one of equals, None if none was saved with a finite one."""
+        """Returns the step with the best `best_metric`; of equal ones the later.
+
+        Returns None if no checkpoint was saved with a finite value of the metric.
+        """
         scores = {checkpoint.step: self._score(checkpoint.metrics) for checkpoint in self._orbax.checkpoints}
         best = max(scores, key=lambda step: (scores[step], step), default=None)
         return best if best is not None and scores[best] > -math.inf else None
 
     def load_meta(self, step: int) -> dict[str, Any]:
-        """The JSON record saved with a step; raises CheckpointError if it cannot be read."""
+        """Returns the JSON record saved with a step; raises CheckpointError if it cannot be read."""
         return self._read_metadata(step)[1]
 
     def restore(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
-        """The state and the JSON record of a step.
+        """Returns the state and the JSON record of a step.
 
-        `abstract_state`: the state as ShapeDtypeStructs with the shardings wanted, on any devices
+        `abstract_state` is the state as ShapeDtypeStructs with the shardings wanted, on any devices
         (`strategy.abstract`). Raises CheckpointError if the checkpoint is missing or damaged, or if its arrays are not
         those of `abstract_state`.
         """
@@ -106,15 +111,15 @@ class Checkpointer:
             raise self._damaged(step, _first_line(error)) from error
 
     def wait(self) -> None:
-        """Returns when the save under way is complete; raises what went wrong in it."""
+        """Waits until the save in progress is complete; raises the error of that save, if any."""
         self._orbax.wait()
 
     def close(self) -> None:
-        """Waits, then lets go of the directory."""
+        """Waits for the save in progress, then releases the directory."""
         self._orbax.close()
 
     def _score(self, metrics: dict[str, float] | None) -> float:
-        """The metric, larger being better; -inf where it is missing or not finite, so that NaN never ranks first."""
+        """Returns the metric, signed so that larger is better; -inf where it is missing or not finite, NaN included."""
         value = (metrics or {}).get(self._best_metric, math.nan)
         return self._sign * value if math.isfinite(value) else -math.inf
 
@@ -150,11 +155,11 @@ class Checkpointer:
 
 
 class StopSignal:
-    """Whether the run was asked to stop: a context manager around the training loop.
+    """Records whether the run has to stop; a context manager around the training loop.
 
-    One process: SIGTERM or SIGINT sets a flag; a second SIGINT interrupts at once. Several processes: no handler is
-    installed, because JAX's own hears SIGTERM and agrees with the others on the step after which all of them stop; a
-    Python handler would silence it.
+    With one process, SIGTERM or SIGINT sets a flag, and a second SIGINT interrupts at once. With several processes, no
+    handler is installed: JAX's own handler receives SIGTERM, and the processes agree on the step after which all of
+    them stop. A Python handler would replace it.
     """
 
     def __enter__(self) -> Self:
@@ -170,7 +175,7 @@ class StopSignal:
             signal.signal(number, handler)
 
     def should_stop(self, step: int) -> bool:
-        """True when the run must save and end after `step`; every process calls it at every step."""
+        """Returns True when the run must save and end after `step`; every process must call it at every step."""
         return self._asked if self._alone else multihost_utils.reached_preemption_sync_point(step)
 
     def _ask(self, number, frame):
@@ -180,7 +185,7 @@ class StopSignal:
 
 
 def _leaves(tree: Any) -> dict[str, str]:
-    """Path -> 'dtype[shape]' of every array, typed keys as the integers that are stored for them."""
+    """Returns path -> 'dtype[shape]' of every array; typed keys are given as the integers that are stored for them."""
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):

@@ -1,8 +1,7 @@
-"""Where the arrays live: a jit and a pmap strategy with the same methods, and the transfer of batches ahead of use.
+"""The placement of arrays: a jit and a pmap strategy with the same methods, and prefetching of batches.
 
-Nothing else in the project knows which strategy runs. Parameters and optimiser state are replicated, the batch is split
-along its first axis; a training step sees one device's rows and reduces over `axis` itself. Read next: checkpoint.py,
-perf.py.
+No other module depends on which strategy is used. Parameters and optimiser state are replicated, and the batch is split
+along its first axis; a training step receives one device's rows and itself reduces over `axis`.
 """
 
 import queue
@@ -22,7 +21,7 @@ KINDS = ('jit', 'pmap')
 
 
 def make_strategy(kind: str, devices: list[jax.Device] | None = None) -> 'JitStrategy | PmapStrategy':
-    """The strategy named `kind` ('jit' or 'pmap') over `devices` (default: all of all processes).
+    """Returns the strategy named `kind` ('jit' or 'pmap') over `devices` (default: all devices of all processes).
 
     Raises ValueError for another name.
     """
@@ -32,15 +31,16 @@ def make_strategy(kind: str, devices: list[jax.Device] | None = None) -> 'JitStr
 
 
 class _Strategy:
-    """What both strategies share: the mesh, the placing of arrays, the description."""
+    """The parts that both strategies share: the mesh, the shapes of a state, the description of the devices."""
 
     kind: str
     axis: str | None
 
     def __init__(self, devices: list[jax.Device]):
-        # Process order, not the topology order of jax.make_mesh: process p then holds rows [p*b/n, (p+1)*b/n) of the
-        # global batch, and the assembled batch is the same for any number of processes. AxisType.Auto because jit
-        # infers the rest; the Explicit default of jax.make_mesh (since 0.9) rejects the model's reshapes.
+        # The devices are in process order, not in the topology order of jax.make_mesh: process p then holds rows
+        # [p*b/n, (p+1)*b/n) of the global batch, and the assembled batch is the same for any number of processes.
+        # With AxisType.Auto, jit infers the other shardings; the default of jax.make_mesh since 0.9, Explicit, rejects
+        # the model's reshapes.
         self.devices = sorted(devices, key=lambda device: (device.process_index, device.id))
         self.local_devices = [device for device in self.devices if device.process_index == jax.process_index()]
         self._mesh = Mesh(np.array(self.devices), (AXIS,), axis_types=(AxisType.Auto,))
@@ -56,11 +56,11 @@ class _Strategy:
             )
 
     def abstract(self, state: Any) -> Any:
-        """The state's shapes, dtypes and replicated sharding over all processes: the target of a restore."""
+        """Returns the state's shapes, dtypes and replicated sharding over all processes: the target of a restore."""
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated), state)
 
     def describe(self) -> dict[str, Any]:
-        """What the run record says about the devices; JSON types only."""
+        """Returns the entry on devices for the run record, in JSON types only."""
         return {
             'strategy': self.kind,
             'devices': len(self.devices),
@@ -71,9 +71,11 @@ class _Strategy:
 
 
 class JitStrategy(_Strategy):
-    """`jax.jit` over a mesh: arrays are global; a training step on several devices is mapped over them, since of a step
-    on global arrays XLA reduces the gradients layer by layer, between the statistics of batch normalisation (25 times
-    instead of once, docs/log.md).
+    """`jax.jit` over a mesh, with global arrays.
+
+    On several devices, a training step is mapped over them with shard_map. In a step on global arrays, XLA would reduce
+    the gradients layer by layer, between the statistics of batch normalisation (25 reductions instead of one,
+    docs/log.md).
     """
 
     kind = 'jit'
@@ -83,46 +85,50 @@ class JitStrategy(_Strategy):
         return AXIS if len(self.devices) > 1 else None
 
     def place_state(self, state: Any) -> Any:
-        """A replicated copy of a pytree (NumPy, jax arrays, typed or raw keys) on all devices of all processes."""
+        """Returns a replicated copy of a pytree (NumPy, jax arrays, typed or raw keys) on all devices."""
         return _place_replicated(state, self._replicated)
 
     def to_global(self, state: Any) -> Any:
-        """The state as arrays over all processes, which a checkpoint can store."""
+        """Returns the state as arrays over all processes, which a checkpoint can store."""
         return state
 
     def place_batch(self, batch: Any) -> Any:
-        """This process's rows [local b ...] of the batch to the global batch [b ...]; raises ValueError if uneven."""
+        """Turns this process's rows [local b ...] of the batch into the global batch [b ...].
+
+        Raises ValueError if the rows do not split evenly over the devices.
+        """
         self.check_batch(_rows(batch) * jax.process_count())
         return jax.make_array_from_process_local_data(NamedSharding(self._mesh, PartitionSpec(AXIS)), batch)
 
     def compile(self, step: Callable, donate: bool = True) -> '_CompiledOnce':
-        """`step(state, batch) -> (state, metrics)` compiled on first use; metrics are replicated scalars."""
+        """Returns `step(state, batch) -> (state, metrics)`, compiled on first use; metrics are replicated scalars."""
         if self.axis:
-            # check_vma would reduce the gradients a second time (jax 0.10.2).
+            # With check_vma the gradients would be reduced a second time (jax 0.10.2).
             specs = {'in_specs': (PartitionSpec(), PartitionSpec(AXIS)), 'out_specs': PartitionSpec()}
             step = jax.shard_map(step, mesh=self._mesh, check_vma=False, **specs)
         jitted = jax.jit(
             step, donate_argnums=(0,) if donate else (), out_shardings=(self._replicated, self._replicated)
         )
-        # The lowered module of a mapped step holds one device's share.
+        # The lowered module of a mapped step holds the work of one device.
         return _CompiledOnce(jitted.lower, jitted, ahead=True, flops_factor=len(self.devices))
 
     def compile_forward(self, fn: Callable) -> '_CompiledOnce':
-        """`fn(state, batch) -> tree of [b ...]`, which stays on the devices."""
+        """Returns `fn(state, batch) -> tree of [b ...]`, compiled on first use; the result stays on the devices."""
         jitted = jax.jit(fn, out_shardings=NamedSharding(self._mesh, PartitionSpec(AXIS)))
         return _CompiledOnce(jitted.lower, jitted, ahead=True, flops_factor=1)
 
     def compile_eval(self, fn: Callable) -> Callable[[Any, Any], Any]:
-        """`fn(state, batch) -> tree of [b ...]` as a function that returns NumPy [local b ...], this process's rows."""
+        """Compiles `fn(state, batch) -> tree of [b ...]`; the result is NumPy [local b ...], this process's rows."""
         compiled = self.compile_forward(fn)
         return lambda state, batch: jax.tree.map(_local_rows, compiled(state, batch))
 
 
 class PmapStrategy(_Strategy):
-    """`jax.pmap` over the axis 'data': the step sees one device's rows and reduces over `axis` itself.
+    """`jax.pmap` over the axis 'data': the step receives one device's rows and itself reduces over `axis`.
 
-    State and metrics travel with `in_axes=None, out_axes=None`, so that their tree and shapes are those of jit. A value
-    that the step does not reduce silently comes back as device 0's value: every metric must be reduced over `axis`.
+    State and metrics are passed with `in_axes=None, out_axes=None`, so that their tree and shapes are those of jit. A
+    value that the step does not reduce is silently returned as device 0's value, so every metric must be reduced over
+    `axis`.
     """
 
     kind = 'pmap'
@@ -133,31 +139,44 @@ class PmapStrategy(_Strategy):
         self._local_mesh = Mesh(np.array(self.local_devices), (AXIS,), axis_types=(AxisType.Auto,))
 
     def place_state(self, state: Any) -> Any:
-        """A replicated copy of a pytree (NumPy, jax arrays, typed or raw keys) on the devices of this process."""
-        # Over local devices and committed: several processes otherwise end in 'Array has been deleted' (jax 0.10.2).
+        """Returns a replicated copy of a pytree (NumPy, jax arrays, typed or raw keys) on this process's devices."""
+        # The arrays are committed to local devices; otherwise several processes fail with 'Array has been deleted' (jax
+        # 0.10.2).
         return _place_replicated(state, NamedSharding(self._local_mesh, PartitionSpec()))
 
     def to_global(self, state: Any) -> Any:
-        """The state as arrays over all processes, which a checkpoint can store (Orbax refuses host-local ones)."""
+        """Returns the state as arrays over all processes, which a checkpoint can store.
+
+        Orbax rejects host-local arrays when there are several processes.
+        """
         return state if jax.process_count() == 1 else _place_replicated(state, self._replicated)
 
     def place_batch(self, batch: Any) -> Any:
-        """This process's rows [local b ...] to [local devices, per device ...]; raises ValueError if uneven."""
+        """Turns this process's rows [local b ...] into [local devices, per device ...].
+
+        Raises ValueError if the rows do not split evenly over the devices.
+        """
         self.check_batch(_rows(batch) * jax.process_count())
         count = len(self.local_devices)
         split = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
         return jax.make_array_from_process_local_data(NamedSharding(self._local_mesh, PartitionSpec(AXIS)), split)
 
     def compile(self, step: Callable, donate: bool = True) -> '_CompiledOnce':
-        """`step(state, batch) -> (state, metrics)` compiled on first use; the step reduces its metrics over `axis`."""
+        """Returns `step(state, batch) -> (state, metrics)`, compiled on first use.
+
+        The step must reduce its metrics over `axis`.
+        """
         return self._compile(step, None, donate)
 
     def compile_forward(self, fn: Callable) -> '_CompiledOnce':
-        """`fn(state, batch) -> tree of [b ...]`, which stays on the devices as [devices, per device ...]."""
+        """Returns `fn(state, batch) -> tree of [b ...]`, compiled on first use.
+
+        The result stays on the devices as [devices, per device ...].
+        """
         return self._compile(fn, 0, donate=False)
 
     def compile_eval(self, fn: Callable) -> Callable[[Any, Any], Any]:
-        """`fn(state, batch) -> tree of [b ...]` as a function that returns NumPy [local b ...], this process's rows."""
+        """Compiles `fn(state, batch) -> tree of [b ...]`; the result is NumPy [local b ...], this process's rows."""
         compiled = self.compile_forward(fn)
 
         def run(state, batch):
@@ -171,26 +190,29 @@ class PmapStrategy(_Strategy):
             return jax.pmap(fn, axis_name=AXIS, in_axes=(None, 0), out_axes=out_axes, devices=self.devices, **kwargs)
 
         run = mapped(donate_argnums=(0,) if donate else ())
-        # The object that pmap's lower().compile() gives does not convert host-local arrays, so several processes must
-        # call the function; and lowering with donation would delete the state there, hence a second one for its FLOPs.
+        # The object that pmap's lower().compile() returns does not convert host-local arrays, so several processes must
+        # call the function. Lowering with donation would delete the state there, so a second function without donation
+        # is lowered to count the FLOPs.
         single = jax.process_count() == 1
         lower = run.lower if single else mapped().lower
         return _CompiledOnce(lower, run, ahead=single, flops_factor=len(self.devices))
 
 
 class _CompiledOnce:
-    """A function of (state, batch) compiled ahead of time on its first call, for the shapes of that call.
+    """A function of (state, batch) that is compiled on its first call, for the shapes of that call.
 
-    `flops`: floating-point operations of one call over all devices, None before the first call. `program`: what XLA
-    made of it, with its memory_analysis, cost_analysis and text, None where several processes run pmap. Raises
-    ValueError when a later batch has other shapes.
+    flops: floating-point operations of one call over all devices, None before the first call.
+    program: the program compiled by XLA, with its memory_analysis, cost_analysis and text; None where several processes
+      run pmap.
+
+    Raises ValueError when a later batch has other shapes.
     """
 
     def __init__(self, lower: Callable, function: Callable, ahead: bool, flops_factor: int):
         self.flops: float | None = None
         self.program: Any = None
         self._lower, self._function, self._ahead = lower, function, ahead
-        # For a lowered module that holds one device's share.
+        # The number of devices where the lowered module holds the work of one device.
         self._flops_factor = flops_factor
         self._shapes = None
 
@@ -209,13 +231,14 @@ class _CompiledOnce:
         flops = perf.lowered_flops(lowered)
         self.flops = None if flops is None else flops * self._flops_factor
         if self._ahead:
-            # Measured: the jitted function traces and compiles again after lower().compile(); the object does not.
+            # After lower().compile(), calling the jitted function traces and compiles again; the object
+            # does not (measured).
             self.program = self._function = lowered.compile(compiler_options=perf.compile_options())
         self._shapes = _shapes(batch)
 
 
 class _Prefetch:
-    """An iterator over placed batches; see `prefetch`. `waited`: seconds the consumer has waited for them so far."""
+    """An iterator over placed batches, see `prefetch`; `waited` counts the seconds the consumer has waited."""
 
     def __init__(self, iterator: Iterator, place: Callable, depth: int):
         self.waited = 0.0
@@ -234,7 +257,7 @@ class _Prefetch:
                     return
                 self._ready.put((self._place(batch), None))
             self._ready.put((None, StopIteration()))
-        except Exception as error:  # noqa: BLE001  the consumer raises it, whatever it is
+        except Exception as error:  # noqa: BLE001  the consumer raises any exception
             self._ready.put((None, error))
 
     def __iter__(self):
@@ -253,7 +276,10 @@ class _Prefetch:
         return batch
 
     def close(self) -> None:
-        """Stops the thread, then closes the iterator below; waits for a batch that is being read. May be repeated."""
+        """Stops the thread, then closes the underlying iterator; waits for a batch that is being read.
+
+        May be called repeatedly.
+        """
         if self._closed:
             return
         self._closed = True
@@ -264,19 +290,19 @@ class _Prefetch:
 
 
 def prefetch(iterator: Iterator, place: Callable[[Any], Any], depth: int = 2) -> _Prefetch:
-    """Reads `iterator` and applies `place` in a thread, so that up to `depth` batches lie on the device ahead of use.
+    """Reads `iterator` and applies `place` in a thread, so that up to `depth` batches are on the device before use.
 
-    Order is kept; an exception of the iterator or of `place` is raised by the `next` that would have had that batch.
-    Close it (contextlib.closing); `waited` counts the seconds that the consumer spent waiting.
+    The order is kept. An exception of the iterator or of `place` is raised by the `next` that would have returned that
+    batch. Close the result (contextlib.closing); its `waited` counts the seconds that the consumer spent waiting.
     """
     return _Prefetch(iterator, place, depth)
 
 
 def _place_replicated(tree: Any, sharding: NamedSharding) -> Any:
-    """A copy of every leaf under `sharding`, by way of the host.
+    """Returns a copy of every leaf under `sharding`, made through host memory.
 
-    By way of the host because device_put may share the buffer of its source (may_alias=False is not honoured for
-    several devices nor for typed keys in jax 0.10.2), and a donated copy would then delete the original.
+    A direct device_put may share the buffer of its source (may_alias=False is honoured neither for several devices nor
+    for typed keys in jax 0.10.2), and donating the copy would then delete the original.
     """
 
     def place(x):
@@ -289,7 +315,7 @@ def _place_replicated(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def _local_rows(x: jax.Array) -> np.ndarray:
-    """The rows of a batch-sharded array that this process holds, in batch order."""
+    """Returns the rows of a batch-sharded array that this process holds, in batch order."""
     shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate(jax.device_get([shard.data for shard in shards]))
 

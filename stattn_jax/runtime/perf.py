@@ -1,6 +1,6 @@
-"""What a step costs: its FLOPs as XLA counts them, the peak of the device, and the cache of compiled programs.
+"""The cost of a step: its FLOPs as counted by XLA, the peak of the device, and the cache of compiled programs.
 
-Read next: `summaries.py`, where these numbers become the log line.
+summaries.py prints these numbers in the log line.
 """
 
 import os
@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import jaxlib.version
 
-# Peak dense bfloat16 FLOP/s and bytes/s from memory of one JAX device by `device_kind`; exact names, for a MIG slice is
-# not the whole card and an L40 no L4. NVIDIA data sheets (half of the figure with sparsity), Google Cloud TPU
-# documentation, per chip; TPU v2 and v3 show each of a chip's two cores as a device, hence half of 45 and 123 TFLOP/s.
-# V100 and T4 have no bfloat16
-# units and are left out: a share of what they cannot do says nothing.
+# Peak dense bfloat16 FLOP/s and bytes/s from memory of one JAX device by `device_kind`. The names must match exactly,
+# because a MIG slice is not the whole card and an L40 is not an L4. Sources: NVIDIA data sheets (half of the figure
+# with sparsity) and Google Cloud TPU documentation, per chip. On TPU v2 and v3 each of a chip's two cores is a device,
+# hence half of 45 and 123 TFLOP/s. V100 and T4 are left out: they have no bfloat16 units, so their
+# utilisation would be meaningless.
 PEAKS = {
     'NVIDIA B200': (2250e12, 8.0e12),
     'NVIDIA GH200 480GB': (989.5e12, 4.0e12),
@@ -32,7 +32,7 @@ PEAKS = {
     'TPU v6 lite': (918e12, 1.64e12),
     'TPU v6e': (918e12, 1.64e12),
     'TPU v5p': (459e12, 2.765e12),
-    'TPU v5': (459e12, 2.765e12),  # how v5p calls itself
+    'TPU v5': (459e12, 2.765e12),  # the `device_kind` that a v5p reports
     'TPU v5 lite': (197e12, 0.819e12),
     'TPU v5e': (197e12, 0.819e12),
     'TPU v4': (275e12, 1.2288e12),
@@ -40,19 +40,19 @@ PEAKS = {
     'TPU v2': (22.5e12, 0.35e12),
 }
 
-# For the environment of a process that computes on a CPU, before it starts: glibc asks for large pages for large
-# blocks. XLA takes all memory of a step anew at each step, and the system clears it page by page (docs/log.md,
+# Environment of a process that computes on a CPU, to be set before it starts: glibc then requests large pages for large
+# blocks. XLA allocates all memory of a step anew at each step, and the system clears it page by page (docs/log.md,
 # 2026-11-23, sums on the CPU).
 LARGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
 
 
 def compile_options() -> dict[str, str] | None:
-    """What XLA is asked for beyond its own choices by a run's programs and explanations, None for nothing: not YNNPACK
-    on a CPU.
+    """Returns the XLA options for a run's programs and explanations: YNNPACK is disabled on a CPU with jaxlib 0.10.
 
-    Its convolutions, which jaxlib 0.10 prefers, make a training step of the demo take 1.3 times as long on several
-    threads; on one they are level, in jaxlib 0.12 faster (docs/log.md, 2026-11-23, the CPU). So nothing is asked there,
-    nor where XLA_FLAGS name it.
+    Returns None where there is nothing to set. The convolutions of YNNPACK, which jaxlib 0.10 prefers, make a training
+    step of the demo take 1.3 times as long on several threads; on one thread both are equally fast, and with jaxlib
+    0.12 YNNPACK is faster (docs/log.md, 2026-11-23, the CPU). No option is set in those cases, nor where XLA_FLAGS
+    mention YNNPACK.
     """
     slow = jax.default_backend() == 'cpu' and jaxlib.version.__version__.startswith('0.10.')
     said = os.environ.get('XLA_FLAGS', '')
@@ -61,33 +61,34 @@ def compile_options() -> dict[str, str] | None:
 
 
 def lowered_flops(lowered: Any) -> float | None:
-    """FLOPs of a lowered (not yet compiled) function, None where the backend does not say.
+    """Returns the FLOPs of a lowered (not yet compiled) function, None where the backend does not report them.
 
-    For `jax.jit` of global arrays the count is of all devices together, for a function mapped over them (shard_map,
-    pmap) of one (measured, jax 0.10.2); a scan counts as one of its steps, and a recomputed (remat) block counts each
-    time.
+    For `jax.jit` of global arrays the count covers all devices together; for a function mapped over devices (shard_map,
+    pmap) it covers one device (measured, jax 0.10.2). A scan counts as one of its steps, and a recomputed (remat) block
+    counts each time.
     """
     flops = (lowered.cost_analysis() or {}).get('flops')
     return float(flops) if flops and flops > 0 else None
 
 
 def peak_flops(device: jax.Device) -> float | None:
-    """Peak dense bfloat16 FLOP/s of a device, None when its kind is not in the table."""
+    """Returns the peak dense bfloat16 FLOP/s of a device, None when its kind is not in the table."""
     return PEAKS.get(device.device_kind, (None, None))[0]
 
 
 def floor_seconds(moved_bytes: float | None, device: jax.Device) -> float | None:
-    """The least time in which a device can move the bytes that its program reads and writes; None where either is
-    unknown.
+    """Returns the least time in which a device can move the bytes that its program reads and writes.
+
+    Returns None where either the bytes or the device's bandwidth is unknown.
     """
     bandwidth = PEAKS.get(device.device_kind, (None, None))[1]
     return None if moved_bytes is None or bandwidth is None else moved_bytes / bandwidth
 
 
 def mfu(flops_per_step: float | None, seconds_per_step: float, devices: Sequence[jax.Device]) -> float | None:
-    """Model FLOPs utilisation (0..1): FLOPs of a step on all devices over what they could do in that time.
+    """Returns the model FLOPs utilisation (0..1): FLOPs of a step on all devices over their peak FLOPs in that time.
 
-    None when the FLOPs or the peak of the devices are unknown. Source: PaLM, arXiv 2204.02311, appendix B.
+    Returns None when the FLOPs or the peak of the devices are unknown. Source: PaLM, arXiv 2204.02311, appendix B.
     """
     peak = peak_flops(devices[0])
     if flops_per_step is None or peak is None:
@@ -96,11 +97,11 @@ def mfu(flops_per_step: float | None, seconds_per_step: float, devices: Sequence
 
 
 def enable_compile_cache(directory: str) -> None:
-    """Keeps every compiled program in `directory`, to be found by later runs; call it before the first compilation.
+    """Keeps every compiled program in `directory` for later runs; call it before the first compilation.
 
-    Never a folder that others can write to: who can write there can run code here (JAX documentation).
+    Never use a folder that others can write to: whoever can write there can run code here (JAX documentation).
     """
     jax.config.update('jax_compilation_cache_dir', str(directory))
-    # The defaults keep only what took a second to compile; the small programs of a start add up too.
+    # By default, only programs that took a second to compile are kept, but the many small ones of a start add up too.
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)

@@ -1,6 +1,6 @@
-"""What a run says about itself: metrics.jsonl (the record), TensorBoard events, and one console line.
+"""The logs of a run: metrics.jsonl (the record), TensorBoard events, and one line on the console.
 
-Read next: `perf.py`, which gives the FLOPs behind the utilisation.
+perf.py computes the FLOPs and the utilisation.
 """
 
 import json
@@ -16,14 +16,14 @@ import jax
 from stattn_jax.runtime import perf
 
 METRICS_FILE = 'metrics.jsonl'
-# tensorboardX writes from a thread, and its flush() does not wait for that thread's queue (2.6.5).
+# tensorboardX writes in a thread, and its flush() does not wait for that thread's queue (2.6.5).
 EVENTS_FLUSH_SECONDS = 2
 
 
 class Writer:
-    """Writes a run's scalars under `workdir`: metrics.jsonl, TensorBoard events in tensorboard/, lines on the console.
+    """Writes a run's scalars to metrics.jsonl and TensorBoard (tensorboard/) in `workdir`, and to the console.
 
-    Only process 0 writes; elsewhere every method does nothing, so that callers need not ask.
+    Only process 0 writes; in other processes every method does nothing, so that callers need no check.
     """
 
     def __init__(self, workdir: str, process_index: int = 0):
@@ -36,10 +36,11 @@ class Writer:
             self._workdir.mkdir(parents=True, exist_ok=True)
 
     def truncate(self, step: int) -> int:
-        """Drops what a killed run wrote after `step`, before the first write of a resumed one; returns how many lines.
+        """Drops the lines that a killed run wrote after `step`; returns how many there were.
 
-        A last line torn by the kill counts among them. In TensorBoard the same steps disappear. Raises ValueError, with
-        file and line number, for any other line that cannot be read.
+        Call it before the first write of a resumed run. A last line that the kill left incomplete is dropped and
+        counted too. TensorBoard hides the events of the same steps. Raises ValueError, with file and line number, for
+        any other line that cannot be read.
         """
         # TensorBoard hides every earlier event from purge_step on.
         self._purge_step = step + 1
@@ -55,9 +56,9 @@ class Writer:
     def write(self, step: int, scalars: Mapping[str, float | None], console: str | None = None) -> None:
         """Appends {'step': step, **scalars} to the record and to TensorBoard; prints `console` if given.
 
-        The record is flushed before this returns, the events by a thread within seconds. None means not known (null in
-        the record); values that are not finite become the strings 'nan', 'inf', '-inf', for JSON has no such numbers
-        and `float` reads them back. TensorBoard gets neither.
+        The record is flushed before this returns; a thread writes the events within seconds. None stands for an unknown
+        value (null in the record). Values that are not finite become the strings 'nan', 'inf', '-inf', because JSON has
+        no such numbers, and `float` converts them back. TensorBoard receives neither.
         """
         if not self._active:
             return
@@ -76,7 +77,7 @@ class Writer:
             print(console, flush=True)
 
     def close(self) -> None:
-        """Closes both files; may be repeated."""
+        """Closes both files; may be called repeatedly."""
         if self._file is not None:
             self._file.close()
             self._events.close()
@@ -95,23 +96,25 @@ class Writer:
 
 
 class Progress:
-    """Speed of the training loop between two log lines: clips/s, data-wait share, utilisation, time left."""
+    """Measures the training loop between two log lines: clips/s, share of data waiting, utilisation, time left."""
 
     def __init__(self, total_steps: int, global_batch: int, devices: Sequence[jax.Device]):
         self._total_steps, self._global_batch, self._devices = total_steps, global_batch, devices
 
     def start(self, step: int, waited: float = 0.0) -> None:
-        """Starts the clock after `step`; call it again after compiling, evaluating or saving, which are not training.
+        """Starts the clock after `step`.
 
-        `waited`: seconds spent waiting for data so far (`prefetch(...).waited`).
+        Call it again after compiling, evaluating or saving, which do not count as training time. `waited` is the number
+        of seconds spent waiting for data so far (`prefetch(...).waited`).
         """
         self._step, self._waited, self._time = step, waited, time.perf_counter()
 
     def measure(self, step: int, waited: float, flops: float | None) -> dict[str, float | None]:
-        """Scalars of the steps since `start` or the last call; call it once the results of `step` are on the host.
+        """Returns the scalars of the steps since `start` or the last call of this method.
 
-        `flops`: of one step over all devices (`compiled.flops`). Returns perf/clips_per_second, perf/step_ms,
-        perf/wait_percent, perf/mfu_percent (None if unknown) and perf/eta_seconds.
+        Call it when the results of `step` are on the host. `flops` counts one step over all devices (`compiled.flops`).
+        The scalars are perf/clips_per_second, perf/step_ms, perf/wait_percent, perf/mfu_percent (None if unknown) and
+        perf/eta_seconds.
         """
         seconds = time.perf_counter() - self._time
         per_step = seconds / (step - self._step)
@@ -127,7 +130,7 @@ class Progress:
         return scalars
 
     def line(self, step: int, scalars: Mapping[str, float | None]) -> str:
-        """The console line of a step, from what `measure` gave and 'train/loss' and 'train/lr'."""
+        """Formats the console line of a step from the scalars of `measure`, 'train/loss' and 'train/lr'."""
         width = len(str(self._total_steps))
         mfu = scalars['perf/mfu_percent']
         return '  '.join(
@@ -144,7 +147,7 @@ class Progress:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration in seconds as '0:07', '12:34', '3:25:09' or '2d 01:00:00'."""
+    """Formats a duration in seconds as '0:07', '12:34', '3:25:09' or '2d 01:00:00'."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
@@ -154,8 +157,9 @@ def format_seconds(seconds: float) -> str:
 
 
 def _summary_writer():
-    """tensorboardX's SummaryWriter, kept from importing torch where that is installed: seconds and a gigabyte for
-    nothing.
+    """Imports tensorboardX's SummaryWriter without importing torch.
+
+    tensorboardX imports torch where it is installed, which takes seconds and a gigabyte and is not needed here.
     """
     hidden = 'torch' not in sys.modules
     if hidden:

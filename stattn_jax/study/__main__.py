@@ -1,10 +1,8 @@
 """The study: `python -m stattn_jax.study --config=configs/study.py[:quick] --workdir=DIR [--workers=N]`.
 
-Trains what is missing, measures it, and writes DIR/report.html, results.md, study.json, tables/ and figures/. A stopped
-study (Ctrl-C,
-SIGTERM, a crash) goes on with the same command. Exit codes: 0 done, or stopped by SIGTERM; 1 a network failed; 2 wrong
-use; 130 Ctrl-C.
-Read next: plan.py.
+Trains the networks that are missing, measures them, and writes DIR/report.html, results.md, study.json, tables/ and
+figures/. A stopped study (Ctrl-C, SIGTERM, a crash) is resumed by the same command. Exit codes: 0 done, or stopped by
+SIGTERM; 1 a network failed; 2 wrong use; 130 Ctrl-C.
 """
 
 import os
@@ -23,7 +21,7 @@ from stattn_jax.study import jobs, measure, plan, summary
 
 
 def make_flags(argv: list[str]) -> flags.FlagValues:
-    """The command's flags, not yet parsed."""
+    """Returns the command's flags, not yet parsed."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         'config',
@@ -49,7 +47,7 @@ def make_flags(argv: list[str]) -> flags.FlagValues:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parses flags, works the study off, writes its results, and returns the exit code."""
+    """Parses the flags, trains and measures the networks, writes the results, and returns the exit code."""
     argv = sys.argv if argv is None else argv
     logging.set_verbosity('warning')
 
@@ -64,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _one(config, workdir: pathlib.Path, entries: list[plan.Entry], name: str) -> int:
-    """Trains and measures one network; a stop signal ends it after its training has saved."""
+    """Trains and measures one network; a stop signal ends it after its training has saved a checkpoint."""
     chosen = [entry for entry in entries if entry.name == name]
     if not chosen:
         raise run.RunError(f'--only={name} is no entry of this study; expected one such as {entries[0].name}')

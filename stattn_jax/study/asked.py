@@ -1,6 +1,6 @@
-"""What takes many passes through a network, of some clips: post-hoc explanations, removal, sanity. Arrays [n], by name.
+"""Measurements that need many forward passes per clip: post-hoc explanations, removal, sanity checks.
 
-Read next: posthoc.py, perturb.py, sanity.py.
+The functions take a network and some test clips, and return arrays [n] over these clips, by name.
 """
 
 import functools
@@ -24,7 +24,10 @@ KEY = 0
 
 
 def explain(net: Network, clips: TestClips, names: tuple[str, ...]) -> dict[str, Shown]:
-    """The clips' labels explained after the fact; what is absent is blurred and muted."""
+    """Computes post-hoc explanations of the clips' labels, by method name.
+
+    The baseline of the methods is the clip with blurred frames and muted sound (`BASELINE`).
+    """
     if not names:
         return {}
     mute = np.stack([absent[BASELINE[1]] for absent in clips.absent_sounds])
@@ -45,8 +48,11 @@ def explain(net: Network, clips: TestClips, names: tuple[str, ...]) -> dict[str,
 
 
 def removals(net: Network, clips: TestClips, shown: dict[str, Shown], *, shifts: int) -> dict[str, np.ndarray]:
-    """Areas and curves of each explanation in each setting, of a random map, and of the first one shifted; AOPC;
-    the surface.
+    """Computes deletion and insertion areas and curves, AOPC and the removal surface of some clips, as named arrays.
+
+    Areas and curves are given for each explanation and for a random map in each removal setting; for the first
+    explanation also after shifting its map, in the settings `SHIFTED`. AOPC is measured in these settings too. The
+    surface is that of the first explanation, averaged over clips.
     """
     scorer = perturb.Scorer(net.graphdef, net.state, binary=net.binary, mean_hw3=clips.mean_picture)
     rows = [
@@ -62,7 +68,7 @@ def removals(net: Network, clips: TestClips, shown: dict[str, Shown], *, shifts:
 
 
 def _removed(scorer, grid, clips, i, shown, shifts) -> dict[str, Any]:
-    """One clip's numbers."""
+    """Computes the measures of one clip, by name."""
     clip, label, absent = jax.tree.map(lambda x: x[i], clips.inputs), int(clips.labels[i]), clips.absent_sounds[i]
     rng = np.random.default_rng(int(clips.numbers[i]))
     first = networks.first(shown)
@@ -95,8 +101,9 @@ def _removed(scorer, grid, clips, i, shown, shifts) -> dict[str, Any]:
 
 
 def _areas(curve: perturbation.Curves) -> dict[str, np.ndarray]:
-    """Areas and curves of the probability; `logit` is the difference of areas of the logit with the empty clip at
-    0, the whole at 1.
+    """Computes areas and curves of the class probability, and the difference of areas of the normalised logit.
+
+    `logit_difference` uses the logit scaled so that the empty clip is at 0 and the whole clip at 1.
     """
     areas = {key: value[perturb.PROBABILITY] for key, value in curve.summary().items()}
     normalised = curve.normalised().summary()['difference'][perturb.LOGIT]
@@ -114,7 +121,7 @@ def _areas(curve: perturbation.Curves) -> dict[str, np.ndarray]:
 
 
 def _rolled(map_: Map, grid: tuple[int, int], shifts: int) -> list[Map]:
-    """The map rolled in time and place, by as many drawn shifts: it keeps its shape and loses its place."""
+    """Rolls the map in space and time by `shifts` random offsets, which keeps its shape and destroys its position."""
     t = len(map_.audio)
     visual = perturbation.shifted(np.asarray(map_.visual).reshape(t, *grid), shifts)
     audio = perturbation.shifted(np.asarray(map_.audio), shifts)
@@ -122,7 +129,10 @@ def _rolled(map_: Map, grid: tuple[int, int], shifts: int) -> list[Map]:
 
 
 def sanity_checks(net: Network, clips: TestClips, name: str, *, redraws: int) -> dict[str, np.ndarray]:
-    """Whether an explanation depends on the parameters, the sound, the class, place and time: rank correlations [n]."""
+    """Tests whether an explanation depends on the parameters, the sound, the class, place and time.
+
+    Returns rank correlations [n] (SSIM under `randomised_ssim`) by name; see sanity.py.
+    """
     explain_one = _explainer(net, clips, name)
     asked = (net.graphdef, net.state, explain_one, clips.inputs, clips.labels)
     cascade = sanity.randomisation(*asked, fresh=net.fresh, grid=net.grid, seeds=redraws)
@@ -137,7 +147,7 @@ def sanity_checks(net: Network, clips: TestClips, name: str, *, redraws: int) ->
 
 
 def _explainer(net, clips, name):
-    """The explanation called `name` as sanity.py wants it: a function of one clip."""
+    """Returns the explanation called `name` as a function of one clip, as sanity.py expects it."""
     if name in networks.OWN:
         return functools.partial(_own, name)
     return functools.partial(_late, posthoc.METHODS[name], np.asarray(clips.mean_picture), float(clips.silence))
@@ -159,15 +169,13 @@ def _late(method, mean_picture, silence, model, clip, class_) -> Map:
 
 
 def _absent(model, clip, absent_mel, mean_picture) -> Clip:
-    """The clip with everything removed."""
+    """Returns the clip with everything removed."""
     keep = jnp.zeros((len(clip.valid), *model.grid(*clip.frames.shape[1:3])), bool)
     return removal.without(clip, absent_mel, keep, keep[:, 0, 0], BASELINE[0], jnp.asarray(mean_picture))
 
 
 def inside(net: Network, clips: TestClips, *, redraws: int) -> dict[str, float]:
-    """Means over clips of what can be asked of a Stan alone (study/inside.py), as flat numbers; nothing of other
-    networks.
-    """
+    """Computes means over clips of the checks in study/inside.py, which apply to STAN only; {} for other networks."""
     if net.config.model.kind != 'stan':
         return {}
     asked = (net.graphdef, net.state, clips.inputs, clips.labels)

@@ -1,6 +1,6 @@
-"""A table of numbers with intervals, and its three shapes: CSV, Markdown, JSON. Read next: tables.py, which fills them.
+"""Tables of numbers with confidence intervals, written as CSV, Markdown or JSON. tables.py fills them.
 
-Tables hold the names that configs use; `said` turns them into words where people read.
+Tables hold the names that configs use; `said` turns these names into words for readers.
 """
 
 import csv
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 AHEAD, LEVEL, BEHIND = 'ahead', 'level', 'behind'
 MINUS = '\N{MINUS SIGN}'
-# Of a unit: factor, decimals, whether a sign is always shown, and what stands behind the value.
+# For each unit: factor, decimals, whether the sign is always shown, and the suffix of the value.
 UNITS = {
     'percent': (100, 1, False, '\N{NO-BREAK SPACE}%'),
     'points': (100, 1, True, ''),
@@ -48,19 +48,20 @@ WORDS = {
 
 
 def said(name: str) -> str:
-    """A name of a config or a measure in words."""
+    """Returns a config or measure name in words."""
     return WORDS.get(name, name.replace('_', ' '))
 
 
 def verdict(low: float, high: float) -> str:
-    """'ahead' where the interval of ours less theirs lies above 0, 'behind' below, 'level' where it holds 0."""
+    """Returns 'ahead' if the interval of ours minus theirs is above 0, 'behind' if below, 'level' if it holds 0."""
     return AHEAD if low > 0 else BEHIND if high < 0 else LEVEL
 
 
 class Cell(NamedTuple):
-    """A number, its 95 % interval, clips that count and that have no value, trainings; `verdict` of a difference.
+    """A number with its 95 % interval, counts of clips and trainings, and `verdict` if it is a difference.
 
-    NaN in place of an interval that cannot be: a single training's seconds, a number that is no estimate.
+    `n` clips have a value and `skipped` clips have none; `seeds` is the number of trainings. The interval is NaN where
+    none exists: the seconds of a single training, or a number that is not an estimate.
     """
 
     value: float
@@ -72,11 +73,11 @@ class Cell(NamedTuple):
     verdict: str = ''
 
     def text(self, unit: str) -> tuple[str, str]:
-        """The value and its interval, '' without one, as people read them."""
+        """Returns the formatted value and interval; the interval is '' if there is none."""
         factor, decimals, signed, after = UNITS[unit]
 
         def shown(value, sign=''):
-            # Rounded first: no number shows as minus zero.
+            # Rounding first, and adding 0.0, avoids showing minus zero.
             rounded = round(factor * value, decimals) + 0.0
             return f'{rounded:{sign},.{decimals}f}'.replace('-', MINUS)
 
@@ -85,8 +86,9 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """The head of a column; its unit is 'text', 'count' (a whole number) or one of UNITS. `measure`: of verdicts,
-    what is compared.
+    """The head of a column: its unit is 'text', 'count' (a whole number) or one of UNITS.
+
+    `measure` names what is compared, for a column of verdicts.
     """
 
     name: str
@@ -99,13 +101,13 @@ Row = tuple[str | int | Cell | None, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Numbers of one variant: rows of text, whole numbers and cells, None where nothing was measured.
+    """A table of one variant: rows of text, whole numbers and cells, with None where nothing was measured.
 
     Attributes:
-      name: of its file, with the variant before it.
-      topic: the heading under which sentences tell its verdicts.
-      only: the row that sentences speak of, where it is one of several networks compared with themselves.
-      aside: whether a report keeps it folded at first.
+      name: name of the table's file, prefixed with the variant.
+      topic: heading under which the report lists the table's verdicts as sentences.
+      only: the only row whose verdicts become sentences, if each network is compared with itself; '' for all rows.
+      aside: whether the report shows the table folded at first.
     """
 
     name: str
@@ -123,14 +125,15 @@ class Table:
         return f'{self.variant}-{self.name}'
 
     def without_empty(self) -> 'Table':
-        """The table without the columns of numbers in which nothing was measured."""
+        """Returns the table without the numeric columns in which nothing was measured."""
         kept = [c for c, column in enumerate(self.columns) if column.unit not in UNITS or self._cells(c)]
         rows = tuple(tuple(row[c] for c in kept) for row in self.rows)
         return dataclasses.replace(self, columns=tuple(self.columns[c] for c in kept), rows=rows)
 
     def csv(self) -> str:
-        """Plain numbers in full precision, shares in 0..1; each followed by its low, high, n, skipped, seeds and
-        verdict.
+        """Returns the table as CSV, with plain numbers in full precision and shares in 0..1.
+
+        Each number is followed by its low, high, n, skipped, seeds and, where the column has verdicts, its verdict.
         """
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator='\n')
@@ -150,29 +153,30 @@ class Table:
         return stream.getvalue()
 
     def markdown(self) -> str:
-        """The table in GitHub's Markdown, without its title."""
+        """Returns the table in GitHub's Markdown, without its title."""
         lines = [self.heads(), ['---' if column.unit == 'text' else '---:' for column in self.columns]]
         for row in self.rows:
             lines.append([' '.join(filter(None, parts)) for parts in self.texts(row)])
         return '\n'.join(f'| {" | ".join(cell.replace("|", "/") for cell in line)} |' for line in lines)
 
     def to_json(self) -> dict[str, Any]:
-        """The table for study.json: cells as objects, null for what is not there."""
+        """Returns the table for study.json, with cells as objects and null for missing values."""
         found = dataclasses.asdict(self)
         found['columns'] = [column._asdict() for column in self.columns]
         found['rows'] = [[_json_cell(cell) for cell in row] for row in self.rows]
         return found
 
     def heads(self) -> list[str]:
-        """The columns' heads, with the number of clips and trainings where all of a column's cells share it."""
+        """Returns the column heads, with the number of clips (or trainings) where all cells of a column share it."""
         return [
             ', '.join([column.name, *([f'n\N{NO-BREAK SPACE}{self._shared(c)}'] if self._shared(c) else [])])
             for c, column in enumerate(self.columns)
         ]
 
     def texts(self, row: Row) -> list[tuple[str, ...]]:
-        """Of each cell of a row: value, interval, number of clips where the head does not say it, trainings where
-        not the row's, verdict.
+        """Returns the parts of each cell of a row: value, interval, number of clips, trainings, verdict.
+
+        The number of clips is '' if the column head already gives it, and the trainings are '' if they equal the row's.
         """
         seeds = max((cell.seeds for cell in row if isinstance(cell, Cell)), default=0)
         return [self._text(c, cell, seeds) for c, cell in enumerate(row)]

@@ -1,6 +1,4 @@
-"""What the study hands around: clips as the network reads them, and explanations as two maps. Read next:
-posthoc.py, removal.py.
-"""
+"""The data types that the study's modules share: clips as the network reads them, and explanations as two maps."""
 
 from typing import NamedTuple
 
@@ -8,8 +6,9 @@ import jax
 
 
 class Clip(NamedTuple):
-    """One clip, or with b before everything: frames float32 [t H W 3] in 0..1, log_mel float32 [t f k], valid bool
-    [t].
+    """One clip, or a batch with a leading axis b.
+
+    frames float32 [t H W 3] in 0..1, log_mel float32 [t f k], valid bool [t].
     """
 
     frames: jax.Array
@@ -18,7 +17,7 @@ class Clip(NamedTuple):
 
 
 class Map(NamedTuple):
-    """An explanation of one class of a clip: visual [t s] and audio [t]; larger speaks more for the class."""
+    """An explanation of one class of a clip: visual [t s] and audio [t]; larger values support the class more."""
 
     visual: jax.Array
     audio: jax.Array

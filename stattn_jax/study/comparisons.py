@@ -1,8 +1,7 @@
-"""The tables that compare networks: recognition, pointing, ablations. Functions of the measured runs alone.
+"""The tables that compare networks: recognition, pointing, ablations. They are functions of the measured runs alone.
 
-Plausibility (pointing) and faithfulness (removal) stand in tables of their own and are never averaged: a map may be on
-the object without
-being what the network used. Read next: faithfulness.py, and explanations.py for the tables about explanations as such.
+Plausibility (pointing) and faithfulness (removal) have separate tables and are never averaged: a map may lie on the
+object without being what the network used.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,9 @@ ROW, EXPLAINER, TRAININGS = Column('row'), Column('explanation'), Column('traini
 
 
 class Game(NamedTuple):
-    """A pointing game: its name, its values in measures.npz, the clips it is played on, and its chance among a
-    run's numbers.
+    """A pointing game: its name, its values in measures.npz, its stratum of clips, and its chance level.
+
+    `chance` is the name of the chance level among a run's numbers.
     """
 
     name: str
@@ -42,7 +42,7 @@ GAMES = (
 
 
 def recognition(runs: Sequence[Run], variant: str) -> Table:
-    """Accuracy and mean average precision of each compared network, and Stan's accuracy less theirs."""
+    """Accuracy and mean average precision of each compared network, and STAN's accuracy minus theirs."""
     of_ours = results.ours(runs, variant)
     accuracy = results.values(of_ours, 'correct')
     rows = []
@@ -77,7 +77,7 @@ def recognition(runs: Sequence[Run], variant: str) -> Table:
 
 
 def name_of(of_row: Sequence[Run]) -> str:
-    """The row of these runs, '' of none."""
+    """Returns the row name of these runs, or '' if there are none."""
     return of_row[0].row if of_row else ''
 
 
@@ -87,7 +87,7 @@ def name_of(of_row: Sequence[Run]) -> str:
 
 
 def pointing(runs: Sequence[Run], variant: str) -> tuple[Table, Table, Table]:
-    """Nine pointing games: hits beside chance, chance-corrected hits, and Stan's hits less those of the others."""
+    """Tables of nine pointing games: hits with chance levels, chance-corrected hits, STAN's hits minus the others'."""
     of_ours = results.ours(runs, variant)
     best = {game: chance(runs, variant, game) for game in GAMES}
     hits, corrected, less = [], [], []
@@ -139,8 +139,9 @@ LESS = (
 
 
 def explained(runs: Sequence[Run], variant: str) -> Iterator[tuple[str, str, list[Run]]]:
-    """(row, explainer, runs) of the explanation that stands for each compared row, and of Stan's attention beside
-    its terms.
+    """Yields (row, explainer, runs) for the explanation that represents each compared row.
+
+    STAN's attention weights follow its terms as a second entry.
     """
     for row, of_row in results.rows(runs, variant, *COMPARED).items():
         explainer = results.first_explainer(of_row)
@@ -157,10 +158,10 @@ def _less(of_ours, theirs, games):
 
 
 def chance(runs: Sequence[Run], variant: str, game: Game) -> tuple[Cell | None, Cell | None]:
-    """What a blind guess hits, and the best of blind, centre and prior where a run's numbers know it, or else the blind
-    guess.
+    """Returns the hit rate of a blind guess, and the best chance level of a game.
 
-    Both are facts of the clips and not of a network: those of the first run that has them, Stan's before others'.
+    The latter is the best of blind, centre and prior if a run's numbers contain it, and the blind guess otherwise. Both
+    depend on the clips and not on the network, so they are taken from the first run that has them, STAN's first.
     """
     of_variant = [run for run in runs if run.variant == variant]
     blind = next(
@@ -199,7 +200,7 @@ PARTS = (
 
 
 def ablations(runs: Sequence[Run], variant: str) -> Table:
-    """Stan without one of its parts each, beside Stan."""
+    """STAN with one part removed or changed per row, compared with the complete STAN."""
     of_ours = results.ours(runs, variant)
     rows = []
     for row, of_row in results.rows(runs, variant, 'ours', 'ablation').items():

@@ -1,6 +1,6 @@
-"""The figures that show arrays: removal curves with their controls, and the surface over picture and sound removed.
+"""Figures of arrays: removal curves with their controls, and the surface over shares of picture and sound removed.
 
-None where nothing of it was measured. Read next: figures.py.
+Each function returns None if the data of its figure was not measured.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,9 @@ LEAST = 1e-6
 
 
 def removal(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
-    """Deletion and insertion of Stan, of the two others with the largest difference, of the rest in grey, and of a
-    random map.
+    """Plots deletion and insertion curves, with a random map as a control.
+
+    STAN and the two compared models with the largest difference are drawn in colour, the rest in grey.
     """
     rows = results.rows(runs, runs[0].variant, *COMPARED)
     of_rows = {row: of for row, of in rows.items() if results.first_explainer(of)}
@@ -64,7 +65,7 @@ def _area(of_row, setting):
 
 
 def _chosen(of_rows, setting):
-    """The first row, which is Stan's where it is there, and the two of the others with the largest area."""
+    """Returns the first row (STAN's, if present) and the two other rows with the largest area."""
     areas = {row: cell.value for row, of in of_rows.items() if (cell := _area(of, setting))}
     first, *others = areas or of_rows
     return [first, *sorted(others, key=lambda row: -areas.get(row, 0.0))[:2]]
@@ -97,7 +98,7 @@ def _curve(axes, of_row, explainer, setting, way, band=False, **style):
 
 
 def _areas(axes, of_rows, setting):
-    """Of each row the area of its map, of that map shifted, and of a random one."""
+    """Plots, for each row, the area of its map, of the same map shifted, and of a random map."""
     for place, (of_row, (colour, _, marker)) in enumerate(zip(of_rows.values(), LINES)):
         at = f'{results.first_explainer(of_row)}/{setting}'
         controls = (
@@ -117,15 +118,16 @@ def _areas(axes, of_rows, setting):
 
 
 def surface(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
-    """Mean probability over shares of picture and sound removed, of Stan and the first two others that use both
-    modalities.
+    """Plots the mean probability over shares of picture and sound removed, for up to three networks.
+
+    These are STAN and the first two others that use both modalities.
     """
     found = {}
     for row, of_row in results.rows(runs, runs[0].variant, *COMPARED).items():
         explainer = results.first_explainer(of_row)
         maps = [run.arrays[f'{explainer}/surface'] for run in of_row if f'{explainer}/surface' in run.arrays]
         scores = np.mean(maps, axis=0) if maps else np.zeros((1, 1))
-        # A network that only sees or only hears has nothing to show in the other direction.
+        # The surface of a network of one modality is constant along the other axis, so it is left out.
         if np.ptp(scores[0]) > LEAST and np.ptp(scores[:, 0]) > LEAST:
             fraction = next(run.arrays['surface_fraction'] for run in of_row if 'surface_fraction' in run.arrays)
             found[f'{said(row)}, {said(explainer)}'] = fraction, scores
@@ -136,7 +138,7 @@ def surface(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
     axes = sheet.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     top = max(scores.max() for _, (_, scores) in panels)
     for panel, (name, (fraction, scores)) in zip(axes, panels):
-        # Linear between the measured shares, as the volume's trapezoids are.
+        # Linear between the measured shares, as in the trapezoidal rule that gives the volume.
         mesh = panel.pcolormesh(fraction, fraction, scores, shading='gouraud', cmap='cividis', vmin=0, vmax=top)
         levels = [level for level in np.arange(0.1, 1, 0.2) if scores.min() < level < scores.max()]
         if levels:

@@ -1,8 +1,7 @@
-"""Pictures of what the networks show of the same clips, ours and theirs: a row for each explanation, a column for each
-segment.
+"""Example figures: the explanations of several networks for the same clips, one row each, one column per segment.
 
-Colours as in explain/figure.py: heat in magma over the whole clip's scale, the true box dashed; the bars are the
-verdict on time, with the event's seconds shaded. Read next: report.py.
+Colours are those of explain/figure.py: the heat map is in magma with one scale for the whole clip, and the true box is
+dashed. The bars show the explanation over time, with the segments of the event shaded.
 """
 
 import json
@@ -24,7 +23,7 @@ DPI = 80
 def draw(
     path: pathlib.Path, frames_thwc: np.ndarray, targets: Targets, rows: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    """Writes a PNG of one clip: `rows` name -> (visual [t s], when [t]); `targets` of this clip alone."""
+    """Writes a PNG of one clip: `rows` maps a name to (visual [t s], when [t]); `targets` hold this clip only."""
     t = len(frames_thwc)
     sheet = Figure(figsize=(1.9 + 1.05 * t, 0.35 + 1.65 * len(rows)), dpi=DPI, facecolor='white', layout='constrained')
     grid = sheet.subplots(2 * len(rows), t + 1, height_ratios=[1, 0.45] * len(rows), width_ratios=[1.5] + [1] * t)
@@ -53,8 +52,9 @@ def draw(
 
 
 def write(folder: pathlib.Path, variant: str, clips: list[dict]) -> None:
-    """Draws each of `clips`, a dict of draw's arguments and its caption, into folder/variant, with examples.json
-    for the report.
+    """Draws each of `clips` into folder/variant and writes examples.json for the report.
+
+    Each clip is a dict with `draw`'s arguments and a caption.
     """
     place = folder / variant
     place.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
-"""The tables about explanations as such: post-hoc ones on the same networks, sanity checks, leaks, agreement of removal
-settings.
+"""The tables about explanations: post-hoc methods on the same networks, sanity checks, leaks, agreement of settings.
 
-Functions of the measured runs alone. Read next: tables.py, which writes all of them.
+They are functions of the measured runs alone; tables.py writes them.
 """
 
 import itertools
@@ -15,7 +14,7 @@ from stattn_jax.study.cells import Cell, Column, Table, said
 from stattn_jax.study.comparisons import COMPARED, EXPLAINER, ROW, TRAININGS
 from stattn_jax.study.results import Run
 
-# Name, array behind the explainer's name, stratum, unit. A larger value is better in all of them.
+# Name, array (after the explainer's name), stratum, unit. A larger value is better in all of them.
 MEASURES = (
     ('space', 'space', '', 'percent'),
     ('space, small objects', 'space', 'small', 'percent'),
@@ -29,7 +28,7 @@ MEASURES = (
 
 
 def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
-    """Every explanation of a network side by side, blind maps among them; and the first of them less the others."""
+    """Tables of all explanations of each network, the random map included, and of the first one minus the others."""
     shown, less = [], []
     for row, of_row in results.rows(runs, variant, *COMPARED).items():
         first, there = results.first_explainer(of_row), results.explainers(of_row)
@@ -71,7 +70,7 @@ def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
 # Sanity
 # ---------------------------------------------------------------------------------------------------------------------
 
-# Of each cascade, as measures.npz names it: how maps are compared.
+# For each cascade, by its name in measures.npz: the similarity of maps.
 CASCADES = {
     'randomised': 'rank correlation',
     'randomised_magnitude': 'rank correlation of magnitudes',
@@ -80,8 +79,9 @@ CASCADES = {
 
 
 def cascades(runs: Sequence[Run], variant: str) -> list[Table]:
-    """How like the trained network's maps those of networks are whose parameters are drawn anew, heads first, by
-    each comparison.
+    """Similarity to the trained network's maps while parameters are re-initialised from the heads down.
+
+    Returns one table for each similarity in `CASCADES`.
     """
     asked = _asked(runs, variant)
     note = (
@@ -101,8 +101,9 @@ def cascades(runs: Sequence[Run], variant: str) -> list[Table]:
 
 
 def sanity(runs: Sequence[Run], variant: str) -> Table:
-    """Rank correlations with the explanation of the untouched clip: other sounds, another class, mirrored frames,
-    rolled seconds.
+    """Rank correlation with the explanation of the unchanged clip, after a change of its input or of the class.
+
+    The changes are other sounds, another class, mirrored frames, and rolled segments.
     """
     asked = _asked(runs, variant)
     every = dict.fromkeys(check for _, _, of in asked for checks in of.values() for check in checks)
@@ -120,7 +121,7 @@ def _asked(runs, variant):
 
 
 def _checks(of_row) -> dict[str, list[str]]:
-    """Of each explanation of a row, the names of its checks in the order of their measuring."""
+    """Returns the names of the checks of each explanation of a row, in the order in which they were measured."""
     found: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for run in of_row for name in run.arrays if name.startswith('sanity/')):
         _, explainer, check = name.split('/', 2)
@@ -129,8 +130,9 @@ def _checks(of_row) -> dict[str, list[str]]:
 
 
 def cascade_groups(checks: Sequence[Sequence[str]], prefix: str) -> list[str]:
-    """The checks that begin so, from heads to trunks of all networks, by their mean depth in the cascades they
-    occur in.
+    """Returns the checks that start with `prefix`, from the heads to the trunks of all networks.
+
+    They are sorted by their mean relative depth in the cascades in which they occur.
     """
     depth: dict[str, list[float]] = {}
     for of_one in checks:
@@ -152,7 +154,7 @@ def _similarities(name, variant, title, note, asked, checks, aside=False):
 
 
 def inside(runs: Sequence[Run], variant: str) -> Table:
-    """What can be asked of Stan alone, as means over clips and trainings (study/inside.py)."""
+    """The checks that need STAN's attention (study/inside.py), as means over clips and trainings."""
     of_ours = results.ours(runs, variant)
     names = dict.fromkeys(name for run in of_ours for name in run.numbers if name.startswith('inside/'))
     rows = tuple(
@@ -189,7 +191,7 @@ LEAKS = (
 
 
 def leaks(runs: Sequence[Run], variant: str) -> Table:
-    """What the sound alone names, and whether the picture's part repeats what a foreign sound said."""
+    """What the network recognises from audio alone, and whether its visual terms follow mismatched audio."""
     rows = []
     for row, of_row in results.rows(runs, variant).items():
         cells = [results.rate(of_row, name, 'leak/n') for _, name in LEAKS]
@@ -219,8 +221,9 @@ def leaks(runs: Sequence[Run], variant: str) -> Table:
 
 
 def rankings(runs: Sequence[Run], variant: str) -> Table:
-    """Spearman's rank correlation between removal settings of the explanations' insertion less deletion, blind maps
-    left out.
+    """Spearman's rank correlation between removal settings, of the explanations' insertion minus deletion.
+
+    The random map is left out.
     """
     pairs = list(itertools.combinations(results.SETTINGS, 2))
     rows = []

@@ -1,7 +1,6 @@
-"""The tables of faithfulness: is what an explanation calls important what the network's answer rests on? Read next:
-explanations.py.
+"""The tables of faithfulness: whether the network's answer depends on what an explanation marks as important.
 
-Functions of the measured runs alone; the numbers are those of metrics/aopc.py and metrics/perturbation.py.
+They are functions of the measured runs alone; the numbers are those of metrics/aopc.py and metrics/perturbation.py.
 """
 
 from collections.abc import Sequence
@@ -53,7 +52,7 @@ def order(runs: Sequence[Run], variant: str) -> Table:
     )
 
 
-# In measures.npz, and as a table calls them.
+# Names in measures.npz, and the column heads of the table.
 AREAS = {
     'deletion': 'deletion',
     'insertion': 'insertion',
@@ -65,8 +64,9 @@ AREAS = {
 
 
 def removal(runs: Sequence[Run], variant: str) -> Table:
-    """Deletion and insertion by setting, less the shifted and the random control, and Stan's difference less the
-    others'.
+    """Deletion and insertion by setting, minus the controls, and STAN's difference minus the others'.
+
+    The controls are the shifted map and the random map.
     """
     of_ours = results.ours(runs, variant)
     mine = results.first_explainer(of_ours)

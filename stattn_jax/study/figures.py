@@ -1,9 +1,8 @@
-"""The study's pictures, one PNG each: pointing, removal curves, accuracy against faithfulness, the surface, the
-randomisation cascade.
+"""The study's figures, one PNG each: pointing, removal curves, accuracy against faithfulness, surface, cascade.
 
-Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/) for groups and cividis for the surface, which stay
-apart for colour-blind eyes; markers, dashes and names say the same without colour. Matplotlib's object interface only.
-Read next: panels.py and curves.py, which draw, report.py, which shows.
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/) for groups and cividis for the surface, which
+colour-blind readers can distinguish; markers, dashes and names carry the same information without colour. Only
+Matplotlib's object interface is used. panels.py and curves.py draw the figures; report.py shows them.
 """
 
 import pathlib
@@ -20,7 +19,7 @@ from stattn_jax.study.results import Run
 
 
 class Picture(NamedTuple):
-    """A written figure: its file, the variant, what it shows in a line, and how to read it."""
+    """A written figure: its file, its variant, its title in one line, and a note on how to read it."""
 
     path: pathlib.Path
     variant: str
@@ -29,7 +28,10 @@ class Picture(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A figure of a variant: what draws it from its runs and tables by name, None where nothing of it was measured."""
+    """A kind of figure: `draw` makes it from a variant's runs and its tables by name, or returns None.
+
+    None means that the data of the figure was not measured.
+    """
 
     name: str
     title: str
@@ -78,7 +80,7 @@ KINDS = (
 
 
 def write(runs: Sequence[Run], tables: Sequence[Table], folder: pathlib.Path) -> list[Picture]:
-    """Draws every figure that the runs allow, as VARIANT-NAME.png in `folder`."""
+    """Draws every figure for which the runs have data, as VARIANT-NAME.png in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for variant in results.variants(runs):

@@ -1,8 +1,4 @@
-"""The test clips of a variant as the study needs them: inputs, labels, what is known of them, and what removed sound is
-like.
-
-Read next: measure.py.
-"""
+"""The test clips of a variant as the study needs them: inputs, labels, ground truth, and replacements of the sound."""
 
 import dataclasses
 import functools
@@ -21,14 +17,15 @@ from stattn_jax.training import augment
 
 SPLIT = 'test'
 SOUNDS = 'sounds-test.npy'
-# Training clips whose mean stands for the mean picture and the mean patch.
+# Number of training clips that the mean picture and the mean patch are computed from.
 AVERAGED = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class TestClips:
-    """Clips with a label, in order: inputs [n ...], int labels [n], targets, waveforms int16 [n samples]; means of
-    training clips.
+    """Labelled test clips in order, and means over training clips.
+
+    inputs [n ...], labels int [n], targets, sounds: waveforms int16 [n samples].
     """
 
     inputs: Clip
@@ -44,7 +41,7 @@ class TestClips:
         return len(self.labels)
 
     def subset(self, chosen: np.ndarray) -> 'TestClips':
-        """Some of the clips, by number."""
+        """Returns the clips with the given numbers."""
         inputs = jax.tree.map(lambda x: x[chosen], self.inputs)
         return dataclasses.replace(
             self,
@@ -57,12 +54,12 @@ class TestClips:
 
     @property
     def silence(self) -> float:
-        """The log-mel of nothing."""
+        """The log-mel value of silence."""
         return self.facts.spec.silence
 
     @functools.cached_property
     def absent_sounds(self) -> list[dict[str, np.ndarray]]:
-        """What takes the place of each clip's log-mel, by operator: float32 [t f k]."""
+        """The replacement of each clip's log-mel, by operator: float32 [t f k]."""
         spec = self.facts.spec
         options = (mel.MEL_PRESETS[spec.mel], spec.segments, spec.segment_seconds, self.mean_patch)
         return [
@@ -72,8 +69,9 @@ class TestClips:
 
 
 def load(config: ml_collections.ConfigDict, facts: run.DataFacts) -> TestClips:
-    """Reads the test split and the waveforms beside it; raises RunError without these, or where a clip has not just
-    one label.
+    """Reads the test split and the waveforms stored beside it.
+
+    Raises RunError if the waveforms are missing, or if a clip does not have exactly one label.
     """
     data = source.RecordSource(config.data.dir, SPLIT)
     truth = score.read_truth(data)

@@ -1,7 +1,6 @@
-"""What can be asked of a Stan alone, whose attention lies open: which of its modules feed which part, and whether it
-could be any.
+"""Checks that need STAN's attention: which modules each part depends on, and whether shuffled attention matters.
 
-`state`, `batch` and what comes back are as in sanity.py, which see.
+`state`, the batches and the results have the form described in sanity.py.
 """
 
 import functools
@@ -30,11 +29,10 @@ def modular(
     seeds: int = 5,
     batch: int = 16,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Of a Stan with one of `MODULES` re-drawn: rank correlation of alpha, beta and the terms, visual and audio, with
-    the trained.
+    """Rank correlation with the trained network's alpha, beta and terms after re-initialising one of `MODULES`.
 
-    Exactly 1 where a part does not depend on the module: alpha with another `time` or other `heads`, beta with other
-    `heads`.
+    Terms are visual and audio. The correlation is exactly 1 where a part does not depend on the module: alpha with
+    another `time` or other `heads`, beta with other `heads`.
     """
     trained = _parts(_inside(graphdef, state, clips, classes_n, batch))
     found = {name: [] for name in MODULES}
@@ -47,7 +45,7 @@ def modular(
 
 
 def _parts(inside):
-    """What is compared, each [n t ...]."""
+    """Returns the arrays that are compared, each [n t ...]."""
     visual = inside['beta'][:, 0, :, None] * (inside['alpha'] * inside['said']).sum(axis=2)
     audio = inside['beta'][:, 1] * inside['scores'][:, 1]
     return {'alpha': inside['alpha'], 'beta': inside['beta'].swapaxes(1, 2), 'visual': visual, 'audio': audio}
@@ -63,14 +61,14 @@ def permuted(
     seed: int = 0,
     batch: int = 16,
 ) -> dict[str, np.ndarray]:
-    """How far a Stan's logit moves when its attention is shuffled and all else kept: attention that could be any says
-    nothing.
+    """Computes how far STAN's logit moves when its attention is shuffled and everything else is kept.
 
-    `space`: alpha shuffled over the cells of each frame and head; `time`: beta over the valid units of both modalities;
-    the mean magnitude of the change over `draws` shuffles, in units of the logit. `space_share`, `time_share`: the same
-    over the distance between the largest and the smallest logit that any division of the same weight gives; NaN where
-    these are less than 1e-6 apart. The objection is that of Jain and Wallace 2019 (Attention is not Explanation); here
-    the change has a closed form.
+    If the logit does not move, the attention explains nothing. `space`: alpha is shuffled over the cells of each frame
+    and head; `time`: beta is shuffled over the valid units of both modalities. Both are the mean magnitude of the
+    change over `draws` shuffles, in units of the logit. `space_share`, `time_share`: the same divided by the distance
+    between the largest and the smallest logit that any distribution of the same weight gives; NaN where these are less
+    than 1e-6 apart. The objection is that of Jain and Wallace 2019 (Attention is not Explanation); here the change has
+    a closed form.
     """
     inside = _inside(graphdef, state, clips, classes_n, batch)
     rows = []
@@ -99,5 +97,5 @@ def _attended(graphdef, state, clips, classes_b):
 
 
 def _inside(graphdef, state, clips, classes_n, batch) -> dict[str, np.ndarray]:
-    """Of each clip's class: alpha and what each cell says [n t heads s], beta and segment scores [n m t]."""
+    """Returns, for each clip's class, alpha and the cells' evidence [n t heads s], beta and segment scores [n m t]."""
     return sanity.in_batches(functools.partial(_attended, graphdef), state, clips, classes_n, batch)

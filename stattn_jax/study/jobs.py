@@ -1,7 +1,7 @@
-"""Works a study off: processes side by side, one per network, each resumable; and the line that says how far it is.
+"""Runs the networks of a study in parallel, each in its own resumable process, and prints a progress line for each.
 
-A network is trained and measured in a process of its own, on one thread: two of them on two cores get through half as
-many again as one on both, and what one leaves behind in memory ends with it. Read next: measure.py.
+Each network is trained and measured in its own process on one thread: two such processes on two cores finish about 1.5
+times as many networks as one process on both cores, and the memory of a process is freed when it ends.
 """
 
 import collections
@@ -24,13 +24,13 @@ ONE_THREAD = '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
 
 
 def is_done(entry: plan.Entry, measure: ml_collections.ConfigDict) -> bool:
-    """Whether an entry was measured with this very config."""
+    """Whether the entry was measured with exactly this config."""
     path = entry.folder / plan.NUMBERS
     return path.exists() and json.loads(path.read_text())['key'] == entry.key(measure)
 
 
 def make_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    """Makes, or finishes, the data of each variant that does not name its own; raises RunError where that fails."""
+    """Makes, or completes, the data of each variant that does not name its own; raises RunError if that fails."""
     for variant, what in config.variants.items():
         folder = plan.data_folder(variant, workdir)
         if what.run.data.dir or (folder / 'stattn.json').exists():
@@ -43,8 +43,9 @@ def make_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 class WallTime:
-    """Wall time of a study over all its starts, in seconds, kept in a file; a killed start counts up to the last
-    network that it ended.
+    """Wall time of a study over all its starts, in seconds, kept in a file.
+
+    A killed start counts up to the last network that finished in it.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -52,18 +53,19 @@ class WallTime:
         self._before = json.loads(path.read_text())['seconds'] if path.exists() else 0.0
 
     def keep(self) -> float:
-        """Writes what there is so far, and returns it."""
+        """Writes the time so far, and returns it."""
         seconds = self._before + time.perf_counter() - self._began
         run.write_json(self._path, {'seconds': seconds})
         return seconds
 
 
 class Jobs:
-    """The processes of a study: `work` starts them, waits, reports; a stop signal ends them after they saved."""
+    """The processes of a study: `work` starts them, waits, and reports; a stop signal ends them after saving."""
 
     def __init__(self, arguments: list[str], workers: int, threads: bool):
-        """`arguments` of the command, which each process gets with --only=ENTRY; `threads`: several for each
-        process.
+        """Stores the command's `arguments`, which each process gets together with --only=ENTRY.
+
+        `threads`: whether each process may use several threads.
         """
         self._arguments, self._workers = arguments, workers
         flags = os.environ.get('XLA_FLAGS', '')
@@ -73,7 +75,7 @@ class Jobs:
         self._stopped: int | None = None
 
     def work(self, waiting: list[plan.Entry], total: int, wall: WallTime) -> tuple[list[plan.Entry], int | None]:
-        """Works off the entries; returns those that failed, and the signal that stopped it, None where none did."""
+        """Runs the entries; returns those that failed, and the signal that stopped the work or None."""
         previous = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         queue, failed, done = collections.deque(waiting), [], total - len(waiting)
         clock = Clock()
@@ -103,7 +105,7 @@ class Jobs:
         entry.folder.mkdir(parents=True, exist_ok=True)
         with open(entry.folder / LOG, 'a') as log:
             command = [sys.executable, '-m', 'stattn_jax.study', *self._arguments, f'--only={entry.name}']
-            # A session of its own: Ctrl-C reaches it through us alone, as the signal that it saves at.
+            # In a separate session, Ctrl-C reaches the process only through `_stop`, as the SIGTERM at which it saves.
             process = subprocess.Popen(
                 command, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
@@ -116,7 +118,7 @@ class Jobs:
 
 
 class Clock:
-    """How long the entries of a study take, and what is left of them."""
+    """Records how long the entries of a study take, and estimates the time left."""
 
     def __init__(self):
         self._seconds = collections.defaultdict(list)
@@ -125,8 +127,10 @@ class Clock:
         self._seconds[entry.variant].append(seconds)
 
     def left(self, entries: list[plan.Entry], workers: int) -> str:
-        """Time left on so many workers, by the mean of the variant, or of all where none of it is done; '?' before
-        the first.
+        """Returns the estimated time left with this many workers, or '?' before the first entry has finished.
+
+        An entry is expected to take the mean time of its variant, or of all entries if none of the variant has
+        finished.
         """
         everything = [seconds for of_variant in self._seconds.values() for seconds in of_variant]
         if not everything:
@@ -136,7 +140,7 @@ class Clock:
 
 
 def _said(entry: plan.Entry, code: int) -> str:
-    """An entry in a few words: its numbers, or the last line of its log."""
+    """Returns one line about an entry: its main numbers, or the last line of its log if it failed."""
     if code:
         lines = (entry.folder / LOG).read_text().strip().splitlines() or ['']
         return f'{entry.name}: FAILED with exit code {code}: {lines[-1]} (all of it: {entry.folder / LOG})'

@@ -1,12 +1,10 @@
-"""Trains and measures one network of the study: per clip what it said, where and when it points, what removal does,
-whether it can be trusted.
+"""Trains and measures one network of the study, per clip: answers, pointing, removal, sanity checks.
 
 An entry's folder then holds measures.npz, arrays [n] over the test clips in order, NaN where a clip has no value or was
-not asked, and
-measures.json. Names: `correct`, `logits`; `chance/GAME`; `E/GAME`, `E/SETTING/AREA`, `E/aopc` of explanation E;
-`sanity/E/CHECK`; `example/E/visual` of the clips `example/clips`. The class in question is the clip's label, for all
-networks and explanations alike, rightly classified or not; `E/GAME_said` is of the class that the network says. Read
-next: pointing.py, perturb.py, sanity.py, tables.py.
+not measured, and measures.json. Names: `correct`, `logits`; `chance/GAME`; `E/GAME`, `E/SETTING/AREA`, `E/aopc` of
+explanation E; `sanity/E/CHECK`; `example/E/visual` of the clips `example/clips`. The explained class is the clip's
+label, for all networks and explanations alike, whether or not the clip is classified correctly; `E/GAME_said` is of the
+class that the network predicts.
 """
 
 import dataclasses
@@ -26,7 +24,7 @@ EXAMPLES = 3
 
 
 def work(entry: plan.Entry, options: ml_collections.ConfigDict) -> None:
-    """Trains what is left to train, measures, and writes the two files; returns early, without them, when stopped."""
+    """Trains what is left to train, measures, and writes the two files; returns without them if training stopped."""
     if not train.train(entry.config, str(entry.workdir)):
         return
     began = time.perf_counter()
@@ -51,7 +49,7 @@ def work(entry: plan.Entry, options: ml_collections.ConfigDict) -> None:
 
 
 def _train_seconds(entry: plan.Entry) -> float:
-    """Steps times the middle of the measured times of a step, since a run may have been stopped in between."""
+    """Returns steps times the median measured time of a step, since a run may have been stopped in between."""
     rows = [json.loads(line) for line in (entry.workdir / summaries.METRICS_FILE).read_text().splitlines()]
     return (
         entry.config.train.steps
@@ -61,7 +59,7 @@ def _train_seconds(entry: plan.Entry) -> float:
 
 
 def measure(net: networks.Network, row: str, options: ml_collections.ConfigDict) -> tuple[dict, dict]:
-    """The arrays of a network's measures, and flat numbers of what can be asked of a Stan alone."""
+    """Returns the arrays of a network's measures, and the scalar results of the checks that apply to STAN only."""
     clips = heldout.load(net.config, net.facts)
     arrays, own = _recognition(net, clips)
     for name, shown in own.items():
@@ -92,7 +90,7 @@ def measure(net: networks.Network, row: str, options: ml_collections.ConfigDict)
 
 
 def _recognition(net, clips) -> tuple[dict[str, np.ndarray], dict[str, Shown]]:
-    """What is known of the clips and said of them; and what the network itself shows of the labels."""
+    """Returns labels, logits, strata and chance hits as arrays, and the network's own explanations of the labels."""
     logits, own = networks.shown_of(net, clips.inputs, clips.labels)
     arrays = {
         'labels': clips.labels,
@@ -105,10 +103,10 @@ def _recognition(net, clips) -> tuple[dict[str, np.ndarray], dict[str, Shown]]:
 
 
 def _of_the_answer(shown: dict[str, Shown], targets: pointing.Targets) -> dict[str, np.ndarray]:
-    """Whether the maps of the class that the network says point at the label's object: names end in `_said`.
+    """Scores whether maps of the predicted class point at the label's object; names end in `_said`.
 
-    A map of the label may find what the label means without knowing which object sounds; to say it, a network has to
-    know.
+    A map of the label may find the object because the label names it, without knowing which object sounds; to predict
+    the class, the network has to recognise the sounding object.
     """
     found = {}
     for name, one in shown.items():
@@ -126,7 +124,7 @@ def _named(prefix: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _everyone(values: np.ndarray, chosen: np.ndarray, n: int) -> np.ndarray:
-    """Values of some clips among all, NaN for the others."""
+    """Places the values of the chosen clips among all clips, with NaN for the others."""
     whole = np.full((n, *values.shape[1:]), np.nan)
     whole[chosen] = values
     return whole

@@ -1,4 +1,4 @@
-"""A trained network as pure functions of clips, and what it shows of itself. Read next: pointing.py, perturb.py."""
+"""A trained network as pure functions of clips, and the explanations that it gives of itself."""
 
 import copy
 import dataclasses
@@ -17,20 +17,21 @@ from stattn_jax.models import contributions
 from stattn_jax.study.clips import Clip, Map
 from stattn_jax.training import step
 
-# What a network can show of itself (see `own`).
+# Explanations that a network can give of itself (see `own`).
 OWN = ('terms', 'own', 'attention')
 
 
 def first(names: Iterable[str]) -> str | None:
-    """The explanation that stands for a network: what it shows itself, or else the usual choice, or else any; None
-    without one.
+    """Returns the explanation that represents a network, or None if there is none.
+
+    This is the network's own explanation if it has one, otherwise Grad-CAM, otherwise any.
     """
     return next((name for name in (*OWN, 'grad_cam') if name in names), next(iter(names), None))
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A trained network: its static part, its arrays, the run's config and the facts of its data."""
+    """A trained network: its graph definition, its arrays, the run's config and the facts of its data."""
 
     graphdef: nnx.GraphDef
     state: step.State
@@ -39,29 +40,30 @@ class Network:
 
     @property
     def binary(self) -> bool:
-        """Whether each class is a yes or no of its own."""
+        """Whether the classes have an independent sigmoid each."""
         return run.is_binary(self.config, self.facts)
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of its cells."""
+        """The rows and columns of its cells."""
         side = self.config.model.frame_size
         return nnx.merge(self.graphdef, self.state['params'], self.state['rest']).grid(side, side)
 
     @functools.cached_property
     def own(self) -> Callable:
-        """`own` below, compiled once: of clips and classes."""
+        """The function `own` below, compiled once, as a function of clips and classes."""
         return self.compile(own)
 
     def compile(self, function: Callable) -> Callable:
-        """`function(model, *arrays)` as a compiled function of the arrays; the parameters are arguments, not
-        constants.
+        """Compiles `function(model, *arrays)` into a function of the arrays.
+
+        The parameters are arguments of the compiled program, not constants.
         """
         compiled = jax.jit(lambda params, rest, *arrays: function(nnx.merge(self.graphdef, params, rest), *arrays))
         return lambda *arrays: compiled(self.state['params'], self.state['rest'], *arrays)
 
     def fresh(self, seed: int) -> step.State:
-        """Parameters and statistics of this network before any training, drawn from another seed."""
+        """Returns parameters and statistics of this network before training, initialised with another seed."""
         return self._draw(jax.random.key(seed))
 
     @functools.cached_property
@@ -76,8 +78,9 @@ class Network:
 
 
 def load(workdir: pathlib.Path) -> Network:
-    """The network of a finished run, open to gradients: what training kept from the evidence (detach_evidence),
-    explaining must not.
+    """Loads the network of a finished run so that all gradients flow.
+
+    detach_evidence is turned off: training may stop gradients at the evidence, explanations must not.
     """
     trained = run.load(str(workdir), devices=jax.devices()[:1])
     config = copy.deepcopy(trained.config)
@@ -87,8 +90,9 @@ def load(workdir: pathlib.Path) -> Network:
 
 
 def in_batches(compiled: Callable, clips: Clip, classes_n: np.ndarray, chunk: int = 20) -> list:
-    """What `compiled(clips, classes)` gives for so many clips at a time, as NumPy arrays; the last batch may be
-    smaller.
+    """Runs `compiled(clips, classes)` on `chunk` clips at a time; returns a list of NumPy results.
+
+    The last batch may be smaller.
     """
     return [
         jax.device_get(compiled(jax.tree.map(lambda x, i=i: x[i : i + chunk], clips), classes_n[i : i + chunk]))
@@ -97,28 +101,28 @@ def in_batches(compiled: Callable, clips: Clip, classes_n: np.ndarray, chunk: in
 
 
 def shown_of(net: Network, clips: Clip, classes_n: np.ndarray) -> tuple[np.ndarray, dict[str, 'Shown']]:
-    """`own` of any number of clips: logits [n c], and what the network shows, as NumPy arrays."""
+    """Runs `own` on any number of clips: logits [n c], and the network's own explanations, as NumPy arrays."""
     return jax.tree.map(lambda *x: np.concatenate(x), *in_batches(net.own, clips, classes_n))
 
 
 class Shown(NamedTuple):
-    """An explanation and its verdict on time: map, and when [t], which segment speaks most."""
+    """An explanation: its map, and `when` [t], the importance of each segment."""
 
     map: Map
     when: jax.Array
 
 
 def shown(map_: Map) -> Shown:
-    """A map whose verdict on time is the sum of its segments."""
+    """Returns a map as an explanation whose `when` is the sum over each segment."""
     return Shown(map_, map_.visual.sum(-1) + map_.audio)
 
 
 def own(model, clips: Clip, classes_b: jax.Array) -> tuple[jax.Array, dict[str, Shown]]:
-    """Logits [b c], and what a network shows of itself, by name; nothing where it shows nothing.
+    """Returns the logits [b c], and the network's own explanations by name; {} if the network has none.
 
-    Of Stan `terms`, the sum that makes the logit, and `attention`, the weights of that sum. Of others `own`: one that
-    shows only *when* has the same for every cell of a segment; one whose *where* compares within a frame alone has it
-    times the softmax of its *when*.
+    STAN has `terms`, the sum that makes the logit, and `attention`, the weights of that sum. Others have `own`. A
+    network with values for segments only gets the same value for every cell of a segment; if its spatial map is
+    comparable only within a frame, the map is multiplied by the softmax of its values over time.
     """
     logits, out = model(*clips, train=False)
     if model.additive:

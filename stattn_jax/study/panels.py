@@ -1,7 +1,7 @@
-"""The figures that show tables: pointing, accuracy against faithfulness, the randomisation cascade; None where nothing
-was measured.
+"""Figures of tables: pointing, accuracy against faithfulness, and the randomisation cascade.
 
-Read next: curves.py for those that show arrays, figures.py for what each says.
+Each function returns None if the data of its figure was not measured. curves.py draws the figures of arrays, and
+figures.py has their notes.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from stattn_jax.study.comparisons import COMPARED
 from stattn_jax.study.results import Run
 
 DPI = 110
-# Okabe and Ito: vermilion, blue, bluish green, grey; each with a marker of its own.
+# Okabe and Ito: vermilion, blue, bluish green, grey, each with its own marker.
 GROUPS = {
     'ours': ('#d55e00', 'D'),
     'representation': ('#0072b2', 'o'),
@@ -25,7 +25,7 @@ GROUPS = {
     'ablation': ('#606060', '^'),
 }
 LEGEND = {'ours': 'Stan', 'representation': 'joint representations', 'intrinsic': 'explain themselves'}
-# Lines of one panel, told apart by colour, dash and marker alike.
+# The lines of one panel differ in colour, in dash and in marker.
 LINES = (
     ('#d55e00', '-', 'D'),
     ('#0072b2', '--', 'o'),
@@ -38,12 +38,12 @@ GRID = {'color': '0.88', 'lw': 0.8}
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty sheet, in inches."""
+    """Returns an empty figure; sizes in inches."""
     return Figure(figsize=(width, height), dpi=DPI, facecolor='white', layout='constrained')
 
 
 def group_of(runs: Sequence[Run]) -> dict[str, str]:
-    """The group of each row."""
+    """Returns the group of each row."""
     return {run.row: run.group for run in runs}
 
 
@@ -53,7 +53,7 @@ def group_of(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def pointing(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
-    """Space and time for each row, as dots with intervals beside the chance lines."""
+    """Plots hits in space and in time for each row, as dots with intervals, and the chance levels as lines."""
     table = tables.get('pointing')
     games = [name for name in ('space', 'time, partial events') if table and name in _names(table)]
     if not games:
@@ -114,9 +114,7 @@ def _group_legend(sheet, groups, more=()):
 
 
 def tradeoff(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
-    """A point for each row; names stand in a column at the right, each joined to its point, so that none hides
-    another.
-    """
+    """Plots a point for each row; names stand in a column at the right, joined to their points, without overlap."""
     if not {'recognition', 'faithfulness'} <= tables.keys() or 'AOPC at the features' not in _names(
         tables['faithfulness']
     ):
@@ -146,7 +144,7 @@ def tradeoff(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
 
 
 def _label(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """Names to the right of the axes at the heights of their points, pushed apart as far as lines of text need."""
+    """Writes names to the right of the axes at the heights of their points, moved apart to avoid overlap."""
     names = sorted(points, key=lambda name: points[name][1])
     low, high = axes.get_ylim()
     heights = spread([(points[name][1] - low) / (high - low) for name in names], least=0.058)
@@ -159,9 +157,10 @@ def _label(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
 
 
 def spread(wanted: Sequence[float], least: float) -> list[float]:
-    """Rising places in 0..1 at least `least` apart, as near to the rising `wanted` ones as runs of equal gaps come.
+    """Returns increasing positions in 0..1, at least `least` apart, close to the increasing `wanted` ones.
 
-    Neighbours that are too near become one block around the mean of what they want, as in isotonic regression.
+    Neighbours that are too close become one block, centred on the mean of their wanted positions, as in isotonic
+    regression.
     """
     blocks: list[list[float]] = []
     for i, place in enumerate(wanted):
@@ -180,8 +179,9 @@ def spread(wanted: Sequence[float], least: float) -> list[float]:
 
 
 def cascade(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
-    """Correlation with the trained network's map while ever more groups of parameters are drawn anew: Stan's
-    network, the others.
+    """Plots the correlation with the trained network's map while more and more parameters are re-initialised.
+
+    One panel shows STAN's network, the other the compared models.
     """
     table = tables.get('sanity-cascade')
     if table is None:
@@ -222,6 +222,6 @@ def cascade(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
 
 
 def _first_explained(runs):
-    """(row, explanation) of the compared networks, each with the explanation that stands for it."""
+    """Returns the (row, explanation) pairs of the compared networks, with the explanation that represents each."""
     of_rows = results.rows(runs, runs[0].variant, *COMPARED)
     return {(row, results.first_explainer(of_row)) for row, of_row in of_rows.items()}

@@ -1,10 +1,9 @@
-"""What the order of a map does to a network's score: curves, surfaces, and the order of segments among all orders.
+"""Scores a network while units are removed in the order of a map: curves, surfaces, and the order among all orders.
 
-The masks and the areas are those of metrics/perturbation.py and metrics/aopc.py; here they meet a network and a
-removal. A score is asked for one clip and many removals. The trunks read segments one by one, so each picture that
-occurs among all those removals is read once, whichever of them it occurs in, and the rest of the network joins what was
-read: the numbers are those of running
-the whole network anew for each. Read next: removal.py.
+metrics/perturbation.py and metrics/aopc.py define the masks and the areas; this module applies them to a network and a
+removal. A score is a function of one clip and many removals. The trunks process segments one by one, so each distinct
+picture among all these removals is encoded once, and the rest of the network runs on the encoded features: the numbers
+are those of running the whole network on each removal.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,15 +22,15 @@ FRACTIONS = (0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1)
 SURFACE_FRACTIONS = (0, 0.1, 0.3, 0.6, 1)
 PROBABILITY, LOGIT = 0, 1
 
-# Takes what is left, cells bool [n t s] and sounds bool [n t]; gives probability and logit of the class, float64 [n 2].
+# Maps what is kept, cells bool [n t s] and sounds bool [n t], to probability and logit of the class, float64 [n 2].
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Scorer:
     """The scores of one network, compiled once for all its clips, removals and settings.
 
-    `state` holds 'params' and 'rest'; `binary`: a class's probability is a sigmoid's, not a softmax's; `mean_hw3`: the
-    training set's mean picture; `chunk`: how many pictures, and how many removals, go through the network at a time.
+    `state` holds 'params' and 'rest'; `binary`: a class's probability is a sigmoid instead of a softmax; `mean_hw3`:
+    the training set's mean picture; `chunk`: how many pictures, or removals, go through the network at a time.
     """
 
     def __init__(
@@ -63,13 +62,12 @@ class Scorer:
         setting: str | tuple[str, str] = 'feature',
         absent_log_mel: np.ndarray | None = None,
     ) -> Score:
-        """The score of a class of one clip in a setting of removal.SETTINGS; what does not depend on the removal is
-        read here.
+        """Returns the score function of one class of one clip in a setting of removal.SETTINGS.
 
-        `absent_log_mel` [t f k]: what `removal.sound_absent` gives for the second of an input-level pair. The score of
-        'feature' lets the network's masks take away cells, and a picture with its last cell; where nothing at all is
-        left there is nothing
-        to weigh: the sound is then zero and no cell is there, which for a sum of terms gives the bias.
+        Everything that does not depend on the removal is computed here. `absent_log_mel` [t f k]: the output of
+        `removal.sound_absent` for the second operator of an input-level pair. The score of 'feature' removes cells with
+        the network's masks, and a picture together with its last cell. Where nothing at all is kept, the sound is zero
+        and there is no cell, for which a sum of terms gives the bias.
         """
         clip = Clip(*map(np.asarray, clip))
         heard = self._hear(self._params, clip.log_mel) if self._hears else None
@@ -92,16 +90,14 @@ class Scorer:
         return ask
 
     def _distinct(self, operator, keep_nthw):
-        """The different pictures [u h w] among those that cells are kept in, as removal.sources says, and which is
-        which, [n t].
-        """
+        """Returns the distinct pictures [u h w] that removal.sources gives for the kept cells, and indices [n t]."""
         parts = [self._sources(operator, keep) for (keep,) in self._chunks(keep_nthw)]
         source = np.concatenate(parts)[: len(keep_nthw)]
         shown, index = np.unique(source.reshape(-1, source[0, 0].size), axis=0, return_inverse=True)
         return shown.reshape(-1, *self._grid), index.reshape(source.shape[:2])
 
     def _read(self, pictures, source_uhw):
-        """Cells [u s d'] of the pictures that `source_uhw` puts together."""
+        """Returns the cells [u s d'] of the pictures that are assembled from `source_uhw`."""
         parts = [np.asarray(self._see(self._params, pictures, source)) for (source,) in self._chunks(source_uhw)]
         return np.concatenate(parts)[: len(source_uhw)]
 
@@ -117,7 +113,7 @@ class Scorer:
         return np.concatenate(parts)[: len(index_nt)].astype(float)
 
     def _chunks(self, *arrays):
-        """The rows of all arrays, so many at a time; the last row stands in for those that the last chunk lacks."""
+        """Yields `chunk` rows of all arrays at a time; the last chunk is padded with its last row."""
         for start in range(0, len(arrays[0]), self._chunk):
             rows = [x[start : start + self._chunk] for x in arrays]
             yield [np.concatenate([x, np.repeat(x[-1:], self._chunk - len(x), axis=0)]) for x in rows]
@@ -136,7 +132,7 @@ def _see(model, pictures, source_nhw):
 
 
 def _masked(model, seen, heard, valid, class_, keep_nts, keep_nt, *, binary):
-    """One clip behind the trunks, [t s d'] and [t d], with masks."""
+    """Scores one clip from the trunks' outputs, [t s d'] and [t d], with masks."""
 
     def ask(keep_ts, keep_t):
         units = jnp.stack([keep_ts.any(axis=-1), keep_t]) & valid
@@ -154,7 +150,7 @@ def _masked(model, seen, heard, valid, class_, keep_nts, keep_nt, *, binary):
 
 
 def _joined(model, seen, heard, valid, class_, *, binary):
-    """Clips that differ in what the trunks read, [n t s d'] and [n t d]."""
+    """Scores clips with different outputs of the trunks, [n t s d'] and [n t d]."""
     n = len(heard if seen is None else seen)
     logits, _ = model.decide(seen, heard, jnp.broadcast_to(valid, (n, *valid.shape)))
     return _said(logits, class_, binary)
@@ -179,11 +175,11 @@ def curves(
     draws: int = 4,
     seed: int = 0,
 ) -> list[perturbation.Curves]:
-    """Deletion and insertion of the same fraction of cells and of sounds together, each in its own order; scores [k 2],
-    of each map.
+    """Computes deletion and insertion curves of each map, with scores [k 2].
 
-    Cells of all `valid` segments [t] have one order; segments that are not valid hold no units. `Curves.fraction` is
-    the mean of the true shares of cells and of sounds. Maps asked together share the pictures that are the same.
+    The same fraction of cells and of sounds is removed together, each in its own order. The cells of all `valid`
+    segments [t] have one order; segments that are not valid hold no units. `Curves.fraction` is the mean of the true
+    shares of cells and of sounds. Maps scored in one call share the pictures that are the same.
     """
     removed = [_diagonal(map_, valid, fractions, draws, seed) for map_ in maps]
     masks = [(np.stack([cells, ~cells]), np.stack([sounds, ~sounds])) for cells, sounds in removed]
@@ -198,7 +194,7 @@ def curves(
 
 
 def _diagonal(map_, valid, fractions, draws, seed):
-    """What is removed of cells, bool [d k v s], and of sounds, [d k v], of the v valid segments."""
+    """Returns the removed cells, bool [d k v s], and the removed sounds, [d k v], of the v valid segments."""
     parts = [
         perturbation.removals(np.asarray(values)[valid], fractions, draws=draws, seed=(seed, i))
         for i, values in enumerate(map_)
@@ -213,7 +209,7 @@ def _shares(map_, valid, fractions):
 
 
 def _kept(removed_nvs, removed_nv, valid):
-    """What is left, [n t s] and [n t], of what is removed of the valid segments."""
+    """Returns what is kept, [n t s] and [n t], given what is removed of the valid segments."""
     kept = []
     for removed in (removed_nvs, removed_nv):
         whole = np.ones((len(removed), len(valid), *removed.shape[2:]), bool)
@@ -231,7 +227,7 @@ def surface(
     draws: int = 4,
     seed: int = 0,
 ) -> perturbation.Surface:
-    """The scores [i j 2] over (share of the cells removed, share of the sounds removed)."""
+    """Computes the scores [i j 2] over (share of the cells removed, share of the sounds removed)."""
     visual, audio = (np.asarray(values)[valid] for values in map_)
     return perturbation.surface(
         visual, audio, lambda *removed: score(*_kept(*removed, valid)), fractions, draws=draws, seed=seed
@@ -239,8 +235,9 @@ def surface(
 
 
 def segment_scores(score: Score, valid: np.ndarray, cells: int) -> np.ndarray:
-    """The class's logit with every subset of the valid segments left, pictures of so many cells and sounds
-    together: float64 [2^v].
+    """Computes the class's logit with every subset of the valid segments kept: float64 [2^v].
+
+    A segment's picture, of `cells` cells, and its sound are kept or removed together.
     """
     kept_nv = aopc.subsets(int(valid.sum()))
     kept_nt = np.zeros((len(kept_nv), len(valid)), bool)
@@ -249,9 +246,9 @@ def segment_scores(score: Score, valid: np.ndarray, cells: int) -> np.ndarray:
 
 
 def segment_aopc(scores: np.ndarray, valid: np.ndarray, maps_kt: np.ndarray) -> tuple[np.ndarray, float]:
-    """Where the order of each map lies from the worst (0) to the best (1), [k], and where a blind order does, from
-    `segment_scores`.
+    """Returns the normalised AOPC of each map, [k], and of a blind order, from `segment_scores`.
 
-    NaN where the order makes no difference.
+    The order of a map lies between the worst (0) and the best (1) of all orders. NaN where the order makes no
+    difference.
     """
     return aopc.normalised(scores, np.asarray(maps_kt)[:, valid]), aopc.chance(scores)

@@ -1,8 +1,4 @@
-"""What the study consists of: from its config to one entry per trained network, with the config of its run and its
-folder.
-
-Read next: jobs.py, which works the entries off; measure.py, which measures one.
-"""
+"""Turns the study's config into one entry per trained network, with its run config and its folder."""
 
 import copy
 import dataclasses
@@ -15,7 +11,7 @@ import ml_collections
 
 from stattn_jax import run
 
-# Of what measure.py writes; another number measures everything anew.
+# Version of the files that measure.py writes; changing it makes all networks be measured again.
 MEASURES = 2
 NUMBERS, ARRAYS = 'measures.json', 'measures.npz'
 GROUPS = ('ours', 'representation', 'intrinsic', 'ablation')
@@ -38,17 +34,17 @@ class Entry:
 
     @property
     def workdir(self) -> pathlib.Path:
-        """Where its training lives."""
+        """The run directory of its training."""
         return self.folder / 'training'
 
     def key(self, measure: ml_collections.ConfigDict) -> str:
-        """A short hash of all that its numbers depend on: results under another key are made anew."""
+        """Returns a short hash of all that its numbers depend on; results with another key are computed again."""
         fields = {'run': self.config.to_dict(), 'measure': measure.to_dict(), 'row': self.row, 'measures': MEASURES}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def entries(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Entry]:
-    """Every entry, seed by seed, so that a study that is stopped early has whole tables of fewer seeds.
+    """Returns every entry, ordered by seed, so that a study stopped early has complete tables of fewer seeds.
 
     Raises RunError for a row with an unknown group, variant or field, and for fields that no run can have.
     """
@@ -67,8 +63,9 @@ def entries(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[En
 
 
 def run_config(config, variant: str, row: str, seed: int, workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """The config of one run: the variant's, with the row's fields, the seed, and the variant's data where none are
-    named.
+    """Returns the config of one run: the variant's config with the row's fields and the seed.
+
+    The data are the variant's own if the config names no directory.
     """
     made = copy.deepcopy(config.variants[variant].run).lock()
     try:
@@ -83,7 +80,7 @@ def run_config(config, variant: str, row: str, seed: int, workdir: pathlib.Path)
 
 
 def data_folder(variant: str, workdir: pathlib.Path) -> pathlib.Path:
-    """Where the study makes a variant's data."""
+    """Returns the folder in which the study makes a variant's data."""
     return workdir / 'data' / variant
 
 

@@ -1,4 +1,4 @@
-"""The pointing games of a map clip by clip, as intervals need them. Read next: perturb.py."""
+"""Pointing games per clip, which is the unit of the confidence intervals."""
 
 import dataclasses
 
@@ -13,8 +13,9 @@ from stattn_jax.study.networks import Shown
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """What is known of the clips' labels: boxes [k 5] and events [e 2] of each, affine maps, valid [n t], length of
-    a segment (s).
+    """Ground truth of the clips' labels.
+
+    boxes [k 5] and events [e 2] of each clip, affine maps, valid [n t], and the length of a segment (s).
     """
 
     boxes: list[np.ndarray]
@@ -25,7 +26,7 @@ class Targets:
 
     @classmethod
     def of(cls, truth: list[score.Truth], fit: str, seconds: float) -> 'Targets':
-        """Of each clip's first label."""
+        """Returns the targets of each clip's first label."""
         return cls(
             [score.box_rows(b for b in r.boxes if b.label == r.labels[0]) for r in truth],
             [score.event_rows(e for e in r.events if e.label == r.labels[0]) for r in truth],
@@ -35,21 +36,22 @@ class Targets:
         )
 
     def subset(self, chosen: np.ndarray) -> 'Targets':
-        """Of some clips, by number."""
+        """Returns the targets of the clips with the given numbers."""
         lists = ([items[i] for i in chosen] for items in (self.boxes, self.events, self.affines))
         return Targets(*lists, self.valid[chosen], self.seconds)
 
     @property
     def strata(self) -> dict[str, np.ndarray]:
-        """Which clips have a small object, and which an event that does not fill the clip: bool [n]."""
+        """Which clips have a small object, and which have an event that does not fill the clip: bool [n]."""
         segments = self.valid.shape[1]
         inside = np.array([localization.segments_in_events(segments, e, self.seconds) for e in self.events])
         return {'small': localization.small_clips(self.boxes), 'partial': (inside != self.valid).any(axis=1)}
 
 
 def games(shown: Shown, targets: Targets) -> dict[str, np.ndarray]:
-    """Expected hits [n] in space (also with TorchRay's tolerance), time, both at once; energy inside the boxes;
-    sparseness.
+    """Computes expected hits [n] in space, in time and in both at once, energy inside the boxes, and sparseness.
+
+    Hits in space are also given with TorchRay's tolerance.
     """
     where_nthw = _grids(shown.map.visual, targets.valid)
     spatial = {'boxes': targets.boxes, 'affines': targets.affines, 'segment_seconds': targets.seconds}
@@ -68,14 +70,14 @@ def games(shown: Shown, targets: Targets) -> dict[str, np.ndarray]:
 
 
 def chance(targets: Targets, cells: int) -> dict[str, np.ndarray]:
-    """What a blind guess scores in each game, [n]: a constant map, whose ties are all hit alike."""
+    """Computes the score [n] of a blind guess in each game: a constant map, all of whose cells tie."""
     n, t = targets.valid.shape
     blind = games(Shown(Map(np.ones((n, t, cells)), np.zeros((n, t))), np.zeros((n, t))), targets)
     return {name: blind[name] for name in ('space', 'space_scaled', 'time', 'joint', 'energy')}
 
 
 def _grids(visual_nts, valid_nt) -> np.ndarray:
-    """[n t h w], -inf where not valid."""
+    """Returns the maps as [n t h w], with -inf where a segment is not valid."""
     n, t, s = visual_nts.shape
     side = int(np.sqrt(s))
     return np.where(valid_nt[..., None], np.asarray(visual_nts, float), -np.inf).reshape(n, t, side, side)

@@ -1,19 +1,18 @@
-"""Explanations of any network here after the fact, by its gradients or by what it says to changed clips, one clip a
-call.
+"""Post-hoc explanations of a network, from its gradients or from its outputs for changed clips, one clip per call.
 
 All of `METHODS` have one signature, so that a caller can go through the table and `jax.vmap` over clips inside one jit:
 
     method(model, clip, absent, class_, key) -> Map
 
-What is explained is the logit of `class_`, an integer scalar. `absent` is the clip with everything removed (blurred,
-muted): the baseline of the gradients, and what occlusion and RISE put in. `key` is a random key, which RISE alone uses.
-A modality that the network does not have, and segments that are not valid, get 0. All raise ValueError, when traced,
-for frames that do not divide evenly into the model's cells. The values of picture and sound are in one unit in the
-first two methods and in occlusion; in Grad-CAM and RISE they compare within a modality alone.
+They explain the logit of `class_`, an integer scalar. `absent` is the clip with everything removed (blurred, muted): it
+is the baseline of the gradients and the replacement in occlusion and RISE. `key` is a random key, which only RISE uses.
+A modality that the network does not use, and segments that are not valid, get 0. All raise ValueError, when traced, for
+frames that do not divide evenly into the model's cells. The visual and audio values have the same unit in the first two
+methods and in occlusion; in Grad-CAM and RISE they are comparable only within a modality.
 
-A Stan must be built with `detach_evidence=False` here: its stop_gradient changes no logit, but hides what the picture's
-cells say from every gradient. For each clip of the caller's vmap integrated gradients hold `STEPS` clips at once,
-occlusion the frames with each cell hidden of one segment, RISE `CHUNK` clips. Read next: clips.py.
+STAN must be built with `detach_evidence=False` here: its stop_gradient changes no logit, but hides the visual cells'
+evidence from every gradient. For each clip of the caller's vmap, integrated gradients hold `STEPS` clips at once,
+occlusion holds one frame per hidden cell of one segment, and RISE holds `CHUNK` clips.
 """
 
 from collections.abc import Callable
@@ -25,18 +24,19 @@ import numpy as np
 from stattn_jax.models.encoders import Encoders
 from stattn_jax.study.clips import Clip, Map
 
-# Pieces of the path of integrated gradients.
+# Number of pieces of the path of integrated gradients.
 STEPS = 16
-# RISE: masks, the chance that a value of a mask is 1, and rows and columns of what is drawn for each frame.
+# RISE: number of masks, probability that a value of a mask is 1, rows and columns of each frame's coarse mask.
 MASKS, KEPT, COARSE = 200, 0.5, 4
-# Masks that go through the network at once, for each clip of the caller's vmap; it divides MASKS, or XLA compiles a
-# rest too.
+# Masks that go through the network at once, for each clip of the caller's vmap. It should divide MASKS, otherwise XLA
+# compiles a second program for the remainder.
 CHUNK = 10
 
 
 def gradient_input(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
-    """(clip - absent) * gradient at the clip, summed within cells and segments: the fall that the tangent there
-    foretells.
+    """(clip - absent) * gradient at the clip, summed within cells and segments.
+
+    This is the drop of the logit that a linear approximation at the clip predicts.
     """
     del key
     _patch(model, clip)
@@ -46,7 +46,7 @@ def gradient_input(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array,
 def integrated_gradients(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
     """(clip - absent) * mean gradient at the midpoints of `STEPS` pieces of the straight path between them.
 
-    All values together are about logit(clip) - logit(absent). Source: Sundararajan et al., arXiv 1703.01365.
+    All values together sum to about logit(clip) - logit(absent). Source: Sundararajan et al., arXiv 1703.01365.
     """
     del key
     _patch(model, clip)
@@ -55,19 +55,18 @@ def integrated_gradients(model: Encoders, clip: Clip, absent: Clip, class_: jax.
         between = jax.tree.map(lambda there, none: none + share * (there - none), clip[:2], absent[:2])
         return _gradient(model, Clip(*between, clip.valid), class_)
 
-    # Not lax.scan: within a loop XLA computes gradients of convolutions three times slower (jax 0.10.2 on CPU,
-    # 2026-11-23).
+    # vmap instead of lax.scan: within a loop XLA computes gradients of convolutions three times slower (jax 0.10.2 on
+    # CPU, 2026-11-23).
     gradients = jax.vmap(gradient)((jnp.arange(STEPS) + 0.5) / STEPS)
     return _along(model, clip, absent, jax.tree.map(lambda x: x.mean(axis=0), gradients))
 
 
 def grad_cam(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
-    """relu(sum_d w_d cell_d), w the mean gradient over a frame's cells as its trunk gives them; relu(gradient . vector)
-    of the sound.
+    """relu(sum_d w_d cell_d) for the cells, and relu(gradient . vector) for each segment's sound.
 
-    Each frame has its own w. A segment's sound is one vector, so that its gradient needs no mean. `absent` plays no
-    part.
-    Source: Selvaraju et al., arXiv 1610.02391.
+    w is the mean gradient over a frame's cells, taken at the output of the trunk; each frame has its own w. A segment's
+    sound is one vector, so its gradient needs no mean. `absent` is not used. Source: Selvaraju et al., arXiv
+    1610.02391.
     """
     del absent, key
     _patch(model, clip)
@@ -83,8 +82,7 @@ def grad_cam(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: 
 
 
 def occlusion(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
-    """The fall of the logit when `absent` takes the place of 3 x 3 cells around a cell, in its segment, or of a
-    segment's sound.
+    """The drop of the logit when `absent` replaces 3 x 3 cells around a cell, in its segment, or a segment's sound.
 
     At the border the window is cut off. Source: Zeiler and Fergus, arXiv 1311.2901.
     """
@@ -102,7 +100,7 @@ def occlusion(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key:
             changed = model.cells(frames[None], train=False)[0]
             return whole - jax.vmap(lambda x: _decide(model, (seen.at[t].set(x), heard), clip.valid, class_))(changed)
 
-        # One segment at a time: a clip with each of its cells hidden would be as many frames as a batch in training.
+        # One segment at a time: hiding each cell of a whole clip would take as many frames as a training batch.
         visual = jax.lax.map(falls, segments)
     if model.hears:
         silence = model.sound(absent.log_mel[None], train=False)[0]
@@ -112,12 +110,12 @@ def occlusion(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key:
 
 
 def rise(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.Array) -> Map:
-    """sum_i (logit_i - mean logit) mask_i / (n p) over n = `MASKS` clips mixed of `clip` and `absent` by random masks,
-    p = `KEPT`.
+    """sum_i (logit_i - mean logit) mask_i / (n p), over n = `MASKS` random masks of `clip` and `absent`, p = `KEPT`.
 
-    The estimator of Petsiuk et al., arXiv 1806.07421, less the mean logit, whose noise would swamp the map. Picture: a
-    frame's mask is drawn 4 x 4, enlarged bilinearly to a fourth more than the frame and cut to it at a random place, as
-    there; a cell's is its pixels' mean. Sound: a segment is there or not.
+    This is the estimator of Petsiuk et al., arXiv 1806.07421, minus the mean logit, whose noise would otherwise
+    dominate the map. Picture: as in the paper, a frame's mask is sampled on a 4 x 4 grid, enlarged bilinearly to a
+    fourth more than the frame, and cropped to it at a random place; a cell's value is the mean over its pixels. Sound:
+    each segment is kept or replaced as a whole.
     """
     _patch(model, clip)
     k_grid, k_shift, k_sound = jax.random.split(key, 3)
@@ -158,7 +156,7 @@ METHODS: dict[str, Callable[[Encoders, Clip, Clip, jax.Array, jax.Array], Map]] 
 
 
 def _read(model, clip):
-    """Cells [t s d'] and sound [t d], None for what the model does not look at."""
+    """Returns the cells [t s d'] and the sound [t d], None for a modality that the model does not use."""
     return jax.tree.map(lambda x: x[0], model.read(clip.frames[None], clip.log_mel[None], train=False))
 
 
@@ -168,18 +166,18 @@ def _decide(model, units, valid, class_):
 
 
 def _gradient(model, clip, class_):
-    """Of the logit, to frames and log-mel; zeros for what the model does not look at."""
+    """Returns the gradient of the logit to frames and log-mel; zeros for a modality that the model does not use."""
     return jax.grad(lambda shown: _decide(model, _read(model, Clip(*shown, clip.valid)), clip.valid, class_))(clip[:2])
 
 
 def _along(model, clip, absent, gradient):
-    """The map of a gradient times what is there."""
+    """Returns the map of a gradient times (clip - absent)."""
     frames, log_mel = jax.tree.map(lambda slope, there, none: slope * (there - none), gradient, clip[:2], absent[:2])
     return _map(model, clip, _by_cell(model, clip, frames).sum(axis=-1), log_mel.sum(axis=(1, 2)))
 
 
 def _map(model, clip, visual, audio):
-    """The map, with 0 for None and for segments that are not valid."""
+    """Returns the map, with 0 for None and for segments that are not valid."""
     h, w = model.grid(*clip.frames.shape[1:3])
     visual = jnp.zeros((len(clip.valid), h * w)) if visual is None else visual
     audio = jnp.zeros(len(clip.valid)) if audio is None else audio
@@ -192,7 +190,10 @@ def _map(model, clip, visual, audio):
 
 
 def _patch(model, clip):
-    """Rows and columns of pixels of a cell; every method asks first, before it fails on some shape."""
+    """Returns rows and columns of pixels per cell.
+
+    Every method calls this first, so that frames of a wrong size raise this error before any other.
+    """
     size = clip.frames.shape[1:3]
     grid = model.grid(*size)
     if size[0] % grid[0] or size[1] % grid[1]:
@@ -203,7 +204,7 @@ def _patch(model, clip):
 
 
 def _by_cell(model, clip, x_thwk):
-    """[t H W k] of the clip's pixels to [t s p], all numbers of a cell behind each other."""
+    """Reshapes [t H W k] of the clip's pixels to [t s p], with all values of a cell in the last axis."""
     rows, columns = _patch(model, clip)
     t, height, width, k = x_thwk.shape
     x = x_thwk.reshape(t, height // rows, rows, width // columns, columns, k).transpose(0, 1, 3, 2, 4, 5)
@@ -211,7 +212,7 @@ def _by_cell(model, clip, x_thwk):
 
 
 def _windows(model, clip):
-    """bool [s H W 1]: the pixels of the 3 x 3 cells around each."""
+    """Returns bool [s H W 1]: the pixels of the 3 x 3 cells around each cell."""
     sides = zip(model.grid(*clip.frames.shape[1:3]), _patch(model, clip))
     near_rows, near_columns = (
         np.repeat(abs(np.subtract.outer(np.arange(n), np.arange(n))) <= 1, pixels, axis=1) for n, pixels in sides
@@ -221,12 +222,14 @@ def _windows(model, clip):
 
 
 def _enlarge(grid_ij, shift, size):
-    """What is drawn [i j], enlarged bilinearly by (COARSE + 1) / COARSE times the frame's size and cut off at
-    `shift`: [H W].
+    """Enlarges a coarse mask [i j] bilinearly and crops it at `shift`: [H W].
+
+    The enlarged size is (COARSE + 1) / COARSE times the frame's size.
     """
 
     def weights(side, start):
-        # A tent for each drawn value; beyond the outermost centres they hold, as `jax.image.resize` has it.
+        # Linear interpolation between the sampled values, constant beyond the outermost centres, as in
+        # `jax.image.resize`.
         enlarged = (COARSE + 1) * -(-side // COARSE)
         places = jnp.clip((jnp.arange(side) + start + 0.5) * COARSE / enlarged - 0.5, 0, COARSE - 1)
         return jax.nn.relu(1 - abs(places[:, None] - jnp.arange(COARSE)))

@@ -1,10 +1,9 @@
-"""What a clip is like without some of its cells and some of its seconds of sound: removal at the input.
+"""Removal at the input: clips without some of their cells and without some of their segments' sound.
 
-Each removal puts something else in the place of what goes, and what that is decides what a network makes of it; so a
-study asks with several (PAIRS) and says which. Sound goes before the log-mel front-end, since a zero in a log-mel is a
-loud sound, and is made on the host; pictures in JAX, vmappable over clips and over what is kept. Segments are apart:
-what becomes of one segment's sound changes no other's patch, so that one patch a segment is all there is to know. Read
-next: perturb.py.
+Each removal replaces the removed part, and the result depends on the replacement; a study therefore uses several
+(PAIRS) and names each. Sound is removed before the log-mel front-end, since a zero in a log-mel is a loud sound, and on
+the host. Pictures are changed in JAX, vmappable over clips and over masks. Segments are independent: removing one
+segment's sound changes no other segment's patch, so one replacement patch per segment is enough.
 """
 
 from typing import Literal
@@ -18,8 +17,7 @@ from stattn_jax.study.clips import Clip
 
 Picture = Literal['blur', 'mean', 'freeze']
 PAIRS = (('blur', 'mute'), ('mean', 'noise'), ('freeze', 'mean'))
-# In the setting 'feature' nothing is put in the place of what goes: the network's own masks take it away behind the
-# trunks.
+# In the setting 'feature' nothing is replaced: the network's own masks remove the features after the trunks.
 SETTINGS = ('feature', *PAIRS)
 
 FADE_SECONDS = 0.015
@@ -39,14 +37,14 @@ def sound_absent(
     mean_fk: np.ndarray,
     seed: int | tuple[int, ...] = 0,
 ) -> dict[str, np.ndarray]:
-    """What takes the place of each segment's log-mel when its sound is removed: {operator: float32 [t f k]}.
+    """Returns the replacement of each segment's log-mel when its sound is removed: {operator: float32 [t f k]}.
 
     'mute': the segment is silent, after a raised-cosine fade of 15 ms at its beginning and before one at its end.
     'noise': stationary Gaussian noise with the mean spectrum of the quietest tenth of the clip's windows. 'mean':
     `mean_fk`, the training set's mean patch.
 
     Args:
-      waveform: float [n], mono, at `mel.rate`, full scale 1; what is missing at its end is silence.
+      waveform: float [n], mono, at `mel.rate`, full scale 1; a short waveform is padded with silence at its end.
       seed: of the noise; give each clip its own.
     """
     edges = np.rint(np.arange(segments + 1) * (segment_seconds * mel.rate)).astype(int)
@@ -59,7 +57,7 @@ def sound_absent(
 
 
 def quiet_spectrum(waveform: np.ndarray, mel: MelSpec) -> np.ndarray:
-    """The power per sample and frequency, float64 [fft/2+1], mean over the quietest tenth of the front-end's windows.
+    """Power per sample and frequency, float64 [fft/2+1], of the quietest tenth of the front-end's windows (mean).
 
     White noise of variance 1 has 1 everywhere.
     """
@@ -71,13 +69,13 @@ def quiet_spectrum(waveform: np.ndarray, mel: MelSpec) -> np.ndarray:
 
 
 def _noise(spectrum, samples, mel, rng):
-    """Gaussian noise of that spectrum, [samples]."""
+    """Returns Gaussian noise of this spectrum, [samples]."""
     shaped = np.interp(np.fft.rfftfreq(samples), np.fft.rfftfreq(mel.fft), np.sqrt(spectrum))
     return np.fft.irfft(np.fft.rfft(rng.standard_normal(samples)) * shaped, samples)
 
 
 def _fades(edges, samples):
-    """The loudness of segments that are all muted, each within itself."""
+    """Returns the gain of segments that are all muted, each with its own fades."""
     loudness = np.zeros(edges[-1])
     fall = 0.5 + 0.5 * np.cos(np.pi * (np.arange(samples) + 0.5) / samples)
     for first, end in zip(edges, edges[1:]):
@@ -98,36 +96,38 @@ def without(
     operator: Picture,
     mean_hw3: jax.Array,
 ) -> Clip:
-    """One clip of which the cells `keep_thw` and the sounds `keep_t` (bool) are left; `absent_log_mel` [t f k] of
-    `sound_absent`.
+    """Returns one clip that keeps the cells `keep_thw` and the sounds `keep_t` (bool).
+
+    `absent_log_mel` [t f k] comes from `sound_absent`.
     """
     frames = picture_without(operator, clip.frames, keep_thw & clip.valid[:, None, None], mean_hw3)
     return Clip(frames, jnp.where(keep_t[:, None, None], clip.log_mel, absent_log_mel), clip.valid)
 
 
 def picture_without(operator: Picture, frames: jax.Array, keep_thw: jax.Array, mean_hw3: jax.Array) -> jax.Array:
-    """Frames [t H W 3] of one clip of which the cells `keep_thw` (bool) are left; H and W are multiples of h and w.
+    """Returns frames [t H W 3] of one clip that keep the cells `keep_thw` (bool).
 
-    'blur': the place of a removed cell shows the frame blurred by a Gaussian, whose deviation is an eighth of the side.
-    'mean': the training set's mean picture `mean_hw3`, [H W 3]. 'freeze': the same place at the nearest segment that
-    keeps it, the earlier of two; a cell kept nowhere shows the mean picture.
+    H and W are multiples of h and w. 'blur': a removed cell shows the frame blurred by a Gaussian whose standard
+    deviation is an eighth of the side. 'mean': it shows the training set's mean picture `mean_hw3`, [H W 3]. 'freeze':
+    it shows the same place at the nearest segment that keeps it, the earlier of two; a cell that no segment keeps shows
+    the mean picture.
     """
     return assemble(bank(frames, mean_hw3), sources(operator, keep_thw))
 
 
 def bank(frames: jax.Array, mean_hw3: jax.Array) -> jax.Array:
-    """All that a cell can show, [2t+1 H W 3]: the frames, the frames blurred, the mean picture."""
+    """Returns all pictures that a cell can show, [2t+1 H W 3]: the frames, the blurred frames, the mean picture."""
     rows, columns = (_gaussian(side) for side in frames.shape[1:3])
     blurred = jnp.einsum('ij,tjkc,lk->tilc', rows, frames, columns, precision='highest')
     return jnp.concatenate([frames, blurred, mean_hw3[None]])
 
 
 def sources(operator: Picture, keep_thw: jax.Array) -> jax.Array:
-    """Which picture of the `bank` each cell shows, int32 [t h w]."""
+    """Returns the index in the `bank` of the picture that each cell shows, int32 [t h w]."""
     t = keep_thw.shape[0]
     own = jnp.arange(t, dtype=jnp.int32)[:, None, None]
     if operator == 'freeze':
-        # Twice the distance, and one more to a later segment: no two segments are equally far.
+        # Twice the distance, plus one for a later segment, so that there are no ties.
         steps = jnp.arange(t)[None, :] - jnp.arange(t)[:, None]
         far = 2 * jnp.abs(steps) + (steps > 0)
         far = jnp.where(keep_thw[None], far[..., None, None], 4 * t)
@@ -136,7 +136,7 @@ def sources(operator: Picture, keep_thw: jax.Array) -> jax.Array:
 
 
 def assemble(pictures: jax.Array, source_nhw: jax.Array) -> jax.Array:
-    """Frames [n H W 3] whose cell (h, w) is that of picture `source_nhw` of `pictures` [. H W 3]."""
+    """Returns frames [n H W 3] whose cell (h, w) comes from picture `source_nhw` of `pictures` [. H W 3]."""
     height, width, channels = pictures.shape[1:]
     n, h, w = source_nhw.shape
     patches = pictures.reshape(-1, h, height // h, w, width // w, channels).swapaxes(2, 3)
@@ -145,7 +145,10 @@ def assemble(pictures: jax.Array, source_nhw: jax.Array) -> jax.Array:
 
 
 def _gaussian(side: int) -> np.ndarray:
-    """A blur along one axis as a matrix, float32 [side side]; at the border the weights that lie inside sum to 1."""
+    """Returns a Gaussian blur along one axis as a matrix, float32 [side side].
+
+    At the border the weights inside the picture are normalised to sum to 1.
+    """
     place = np.arange(side)
     weights = np.exp(-0.5 * ((place[:, None] - place) / (side / 8)) ** 2)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -1,8 +1,7 @@
-"""The study as a page and as a document: the same words, figures and tables in report.html and results.md.
+"""The study's report, with the same sentences, figures and tables in report.html and results.md.
 
-The page is one file that needs no network and no script: pictures are data URIs, folded tables are <details>.
-Everything that comes from
-data is escaped. Its style is report.css. Read next: words.py for the sentences.
+The page is one file that needs no network and no script: pictures are data URIs, folded tables are <details>. All text
+from data is escaped. Its style is report.css.
 """
 
 import base64
@@ -24,8 +23,10 @@ TITLE = 'Stan and the others: does it recognise more, and are its explanations t
 
 
 class Story(NamedTuple):
-    """The study in words: which runs are there, what came out by variant, where Stan is not ahead, what the numbers
-    hang on.
+    """The sentences of the report.
+
+    They cover which runs are present, the outcome of each variant, where STAN is not ahead, and the facts that the
+    numbers depend on.
     """
 
     coverage: str
@@ -35,7 +36,7 @@ class Story(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A drawn clip: its file, the variant, and what it shows."""
+    """An example figure of a clip: its file, its variant, and its caption."""
 
     path: pathlib.Path
     variant: str
@@ -43,7 +44,7 @@ class Example(NamedTuple):
 
 
 def examples(folder: pathlib.Path) -> list[Example]:
-    """What VARIANT/examples.json under `folder` name, in their order; none where the folder is not there."""
+    """Returns the examples of each VARIANT/examples.json under `folder`, in order; [] if the folder is missing."""
     found = []
     for path in sorted(folder.glob('*/examples.json')):
         told = json.loads(path.read_text(encoding='utf-8'))
@@ -57,7 +58,7 @@ def examples(folder: pathlib.Path) -> list[Example]:
 
 
 def markdown(story: Story, tables: Sequence[Table], pictures: Sequence[Picture]) -> str:
-    """The document; figures are named as figures/FILE beside it."""
+    """Returns results.md as text; figures are linked as figures/FILE beside it."""
     parts = ['# Results of the study', ASKED, f'{story.coverage} {READING}']
     parts.append('\n'.join(f'- {name}: {value}' for name, value in story.facts))
     for variant, sentences in story.outcome.items():
@@ -80,7 +81,7 @@ def markdown(story: Story, tables: Sequence[Table], pictures: Sequence[Picture])
 
 
 def html(story: Story, tables: Sequence[Table], pictures: Sequence[Picture], shown: Sequence[Example] = ()) -> str:
-    """The page."""
+    """Returns report.html as text."""
     style = (importlib.resources.files('stattn_jax.study') / 'report.css').read_text(encoding='utf-8')
     body = [_head(story), _shortfalls(story.shortfalls)]
     for variant in story.outcome:

@@ -1,7 +1,8 @@
-"""The measured runs of a study, and numbers over them with their intervals. Read next: cells.py, then tables.py.
+"""The measured runs of a study, and statistics over them with confidence intervals.
 
-A number is a mean over test clips and over trainings of one row. Two networks are compared on the same clips, with
-their trainings drawn apart; two explanations of one network are compared training by training, since they share it.
+A number is a mean over test clips and over the trainings of one row. Two networks are compared on the same clips, with
+their trainings resampled independently; two explanations of one network are compared training by training, since they
+share it.
 """
 
 import dataclasses
@@ -24,10 +25,9 @@ VARIANTS = ('events', 'lopsided', 'binding')
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One trained and measured network: what measures.json says, and the arrays of measures.npz, most of them [n] over
-    test clips.
+    """One trained and measured network: the content of measures.json and the arrays of measures.npz.
 
-    NaN where a clip has no value or was not measured.
+    Most arrays are [n] over test clips, NaN where a clip has no value or was not measured.
     """
 
     variant: str
@@ -51,9 +51,9 @@ class Run:
 
 
 def load(folder: pathlib.Path) -> list[Run]:
-    """Every run under `folder`/runs that has both its files, in the order of the tables.
+    """Loads every run under `folder`/runs that has both files, in the order of the tables.
 
-    Raises ValueError where runs of a variant were measured on different test clips.
+    Raises ValueError if runs of a variant were measured on different test clips.
     """
     paths = pathlib.Path(folder, 'runs').glob(f'*/*/{plan.NUMBERS}')
     runs = sorted((_read(path) for path in paths if path.with_name(plan.ARRAYS).exists()), key=_place)
@@ -81,12 +81,12 @@ def _place(run):
 
 
 def variants(runs: Sequence[Run]) -> list[str]:
-    """The variants there are, in order."""
+    """Returns the variants of the runs, in order."""
     return list(dict.fromkeys(run.variant for run in runs))
 
 
 def rows(runs: Sequence[Run], variant: str, *groups: str) -> dict[str, list[Run]]:
-    """The runs of each row of a variant, of these groups (without any: of all)."""
+    """Returns the runs of each row of a variant, of the given groups (of all groups if none is given)."""
     found: dict[str, list[Run]] = {}
     for run in runs:
         if run.variant == variant and run.group in (groups or plan.GROUPS):
@@ -95,18 +95,18 @@ def rows(runs: Sequence[Run], variant: str, *groups: str) -> dict[str, list[Run]
 
 
 def ours(runs: Sequence[Run], variant: str) -> list[Run]:
-    """The runs of Stan as it is; empty where none is there."""
+    """Returns the runs of the complete STAN, or [] if there are none."""
     return next(iter(rows(runs, variant, 'ours').values()), [])
 
 
 def explainers(runs: Sequence[Run]) -> list[str]:
-    """What was asked to explain these runs, blind ones included."""
+    """Returns the names of the explanations of these runs, the random map included."""
     there = {name.split('/')[0] for run in runs for name in run.arrays}
     return [name for name in EXPLAINERS if name in there]
 
 
 def first_explainer(runs: Sequence[Run]) -> str | None:
-    """The explanation that stands for a row in comparisons of rows; None for a row without one."""
+    """Returns the explanation that represents a row in comparisons of rows, or None if it has none."""
     return networks.first([name for name in explainers(runs) if name not in BLIND])
 
 
@@ -116,14 +116,15 @@ def first_explainer(runs: Sequence[Run]) -> str | None:
 
 
 def values(runs: Sequence[Run], name: str, stratum: str = '') -> np.ndarray | None:
-    """float [s n] of the runs that have a value under `name`, of the clips of a stratum ('small', 'partial'; '' for
-    all).
+    """Returns float [s n] of the runs that have a value under `name`, or None if there are none.
+
+    `stratum` selects clips: 'small', 'partial', or '' for all.
     """
     return _stacked(runs, lambda run: _array(run, name), stratum)
 
 
 def gaps(runs: Sequence[Run], name: str, other: str, stratum: str = '') -> np.ndarray | None:
-    """float [s n]: `name` less `other` of the same networks; None where no run has both."""
+    """Returns float [s n]: `name` minus `other` of the same networks; None if no run has both."""
     return _stacked(runs, lambda run: _array(run, name) - _array(run, other), stratum)
 
 
@@ -147,12 +148,15 @@ def _stacked(runs, of, stratum):
 
 
 def mean(values_sn: np.ndarray | None, judged: bool = False) -> Cell | None:
-    """The mean over clips and trainings; `judged`: of gaps, with the verdict that they lie above, around or below 0."""
+    """Returns the mean over clips and trainings.
+
+    `judged`: the values are differences, and the cell gets the verdict whether they are above, around or below 0.
+    """
     return None if values_sn is None else _cell(bootstrap.mean(values_sn), len(values_sn), judged)
 
 
 def difference(ours_sn: np.ndarray | None, theirs_sn: np.ndarray | None) -> Cell | None:
-    """The mean of ours less the mean of theirs on the same clips, with its verdict."""
+    """Returns the mean of ours minus the mean of theirs on the same clips, with its verdict."""
     if ours_sn is None or theirs_sn is None:
         return None
     return _cell(bootstrap.difference(ours_sn, theirs_sn), min(len(ours_sn), len(theirs_sn)), judged=True)
@@ -165,17 +169,17 @@ def _cell(found: bootstrap.Interval, seeds: int, judged: bool) -> Cell | None:
 
 
 def over_seeds(values_s: Sequence[float]) -> Cell:
-    """The mean of one number of each training; no interval for a single training."""
+    """Returns the mean of one number per training; there is no interval for a single training."""
     found = bootstrap.mean(np.array(values_s, float))
     low, high = (found.low, found.high) if len(values_s) > 1 else (np.nan, np.nan)
     return Cell(found.value, low, high, len(values_s), seeds=len(values_s))
 
 
 def rate(runs: Sequence[Run], name: str, count: str) -> Cell | None:
-    """A rate among a run's numbers, whose clips are known by their `count` alone: the interval that so many hits among
-    them have.
+    """Returns a rate among the runs' numbers with the interval that so many hits among its `count` clips have.
 
-    Trainings count as if the same clips were hard for all of them, which makes the interval the widest there is.
+    The clips themselves are not known. Trainings are treated as if the same clips were hard for all of them, which
+    makes the interval as wide as possible.
     """
     told = [run.numbers for run in runs if name in run.numbers and run.numbers.get(count)]
     if not told:
@@ -187,8 +191,9 @@ def rate(runs: Sequence[Run], name: str, count: str) -> Cell | None:
 
 
 def mean_average_precision(runs: Sequence[Run]) -> Cell:
-    """Mean average precision over classes, mean over trainings; the interval draws clips, the trainings staying as
-    they are.
+    """Returns mean average precision over classes, averaged over trainings.
+
+    The interval resamples clips and keeps the trainings fixed.
     """
     labels_n = runs[0].arrays['labels']
     functions = [ap_of_draws(run.arrays['logits'], labels_n) for run in runs]
@@ -197,15 +202,16 @@ def mean_average_precision(runs: Sequence[Run]) -> Cell:
 
 
 def ap_of_draws(logits_nc: np.ndarray, labels_n: np.ndarray) -> Callable[[np.ndarray], float]:
-    """Mean average precision of drawn clips, as metrics.classification defines it for the clips repeated.
+    """Returns a function that computes mean average precision of resampled clips.
 
-    A clip drawn k times weighs k: sorting once is enough for all draws.
+    It equals metrics.classification on the repeated clips. A clip sampled k times has weight k, so sorting once is
+    enough for all resamples.
     """
     scores_cn = events.log_probabilities(logits_nc, binary=False).T
     order_cn = np.argsort(-scores_cn, axis=1, kind='stable')
     sorted_cn = np.take_along_axis(scores_cn, order_cn, axis=1)
     positive_cn = labels_n[order_cn] == np.arange(len(scores_cn))[:, None]
-    # Clips of equal score enter together: each counts at the last of its equals.
+    # Clips of equal score enter together: the precision of each is that at the last clip of the tie.
     last_cn = np.stack([np.searchsorted(-row, -row, side='right') - 1 for row in sorted_cn])
 
     def of(clips):

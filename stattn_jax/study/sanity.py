@@ -1,11 +1,10 @@
-"""Does an explanation depend on what it claims to explain: the trained parameters, the sound, the class, where and when
-things are?
+"""Sanity checks: whether an explanation depends on the trained parameters, the sound, the class, place and time.
 
-An explanation function is `explain(model, clip, class_) -> Map` of one clip, pure JAX; pass the same object again and
-it is compiled once. `state` holds 'params' and 'rest', and whatever else, as a training state does. What comes back are
-NumPy arrays [n], one number per clip, whatever the `batch`. Maps are compared by their ranks (metrics/maps.py), over
-valid segments alone; NaN where a map is constant, such as one of zeros for a modality that a method says nothing of.
-Read next: inside.py, for what can be asked of a Stan alone.
+An explanation function is `explain(model, clip, class_) -> Map` of one clip, in pure JAX; it is compiled once if the
+same object is passed again. `state` holds 'params' and 'rest', and may hold more, as a training state does. The results
+are NumPy arrays [n], one number per clip, independent of `batch`. Maps are compared by their ranks (metrics/maps.py),
+over valid segments alone; NaN where a map is constant, such as one of zeros for a modality that a method does not
+explain. Checks that apply to STAN only are in inside.py.
 """
 
 import functools
@@ -23,11 +22,11 @@ from stattn_jax.study.clips import Clip, Map
 
 State = dict[str, Any]
 Explain = Callable[[nnx.Module, Clip, jax.Array], Map]
-# A run is seeded with small numbers; a re-drawn network must not start where the trained one did.
+# Runs have small seeds; a re-initialised network must not have the initial parameters of the trained one.
 FIRST_SEED = 10_000
 HEADS, PROJECTIONS, TRUNKS = ('head', 'visual_head', 'audio_head', 'bias'), ('value', 'audio_out'), ('visual', 'audio')
-# What stands between heads and projections in the kinds of models/, from the logits to the pixels; side by side in one
-# line.
+# Names between heads and projections in the kinds of models/, from the logits to the pixels; a line holds names of
+# equal depth.
 BETWEEN = (
     ('joint', 'ranks', 'shift', 'norm', 'prototypes'),
     ('lstms', 'layers', 'unit'),
@@ -44,9 +43,9 @@ BETWEEN = (
 
 
 def groups(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The top-level names of a network's parameters by group, from the logits to the pixels.
+    """Returns the top-level names of a network's parameters by group, from the logits to the pixels.
 
-    The groups are heads, what stands between, called after its parts, projections and trunks. Raises ValueError for a
+    The groups are heads, the levels between (named after their parts), projections and trunks. Raises ValueError for a
     name of no known depth.
     """
     names = set(names)
@@ -61,8 +60,9 @@ def groups(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def redrawn(state: State, new: State, names: Collection[str]) -> State:
-    """The state with the parameters and statistics of these top-level names from `new`, a state of the same
-    structure.
+    """Returns the state with the parameters and statistics of the given top-level names taken from `new`.
+
+    `new` is a state of the same structure.
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, old, drawn: drawn if path[1].key in names else old, _only_model(state), _only_model(new)
@@ -81,12 +81,11 @@ def randomisation(
     seeds: int = 5,
     batch: int = 16,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """How like the trained network's maps those of networks are whose groups are re-drawn one after another, heads
-    first.
+    """Compares the trained network's maps with maps after re-initialising its groups one after another, heads first.
 
-    `fresh(seed)`: the state of a newly built network. Returns, of each group (the networks re-drawn down to it), what
-    `similarity` names, [n], mean over seeds; the trained network itself is in no mean. The cascade of Adebayo et al.,
-    arXiv 1810.03292.
+    `fresh(seed)` returns the state of a newly built network. Returns, for each group (all groups down to it are
+    re-initialised), the entries of `similarity`, [n], averaged over seeds; the trained network itself is in no mean.
+    This is the cascade of Adebayo et al., arXiv 1810.03292.
     """
     ask = functools.partial(_maps, graphdef, explain=explain, clips=clips, classes_n=classes_n, batch=batch)
     trained = ask(state)
@@ -100,12 +99,11 @@ def randomisation(
 
 
 def similarity(map_: Map, other: Map, valid: np.ndarray, grid: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Of n clips' maps: rank correlation of values and magnitudes, and `visual_ssim`, the mean over frames; each [n].
+    """Computes, for n pairs of maps, rank correlations of values and of magnitudes, and `visual_ssim`; each [n].
 
-    For SSIM each map is first divided by its largest magnitude, since parameters that are re-drawn have another scale,
-    and moved
-    into 0..1 with its zero at 1/2: a signed map turned around differs in level and in pattern, and SSIM, their product,
-    would call the two alike.
+    SSIM is averaged over frames. For SSIM each map is first divided by its largest magnitude, since re-initialised
+    parameters have another scale, and shifted into 0..1 with its zero at 1/2: a signed map with its sign flipped
+    differs in level and in pattern, and SSIM, the product of both, would rate the two as similar.
     """
     rows = []
     for there, seen, heard, other_seen, other_heard in zip(valid, *map_, *other, strict=True):
@@ -132,12 +130,12 @@ def heard(
     silence: float = float(np.log(0.01)),
     batch: int = 16,
 ) -> dict[str, np.ndarray]:
-    """Whether the visual map is guided by the sound: `other`, `silent`, `moved` are its rank correlations with that of
-    the true sound; `other_same`, ... whether the predicted class stays, bool [n].
+    """Tests whether the visual map depends on the sound, by rank correlation with the map of the true sound.
 
-    The other sound is that of the next clip of another class; the moved one is the clip's own, half its valid segments
-    later. A map that hardly changes is visual saliency. `silence`: the log-mel of nothing (data/media.py,
-    ClipSpec.silence). Raises ValueError where all classes are one.
+    `other`, `silent`, `moved` are the rank correlations; `other_same`, ... whether the predicted class stays, bool [n].
+    The other sound is that of the next clip of another class (mismatched audio); the moved one is the clip's own, half
+    its valid segments later. A map that hardly changes is visual saliency. `silence`: the log-mel of silence
+    (data/media.py, ClipSpec.silence). Raises ValueError if all clips have the same class.
     """
     orders = np.array([questions.moved(valid)[0] for valid in clips.valid])
     sounds = {
@@ -176,8 +174,10 @@ def other_class(
     seed: int = 0,
     batch: int = 16,
 ) -> dict[str, np.ndarray]:
-    """Rank correlation, `visual` and `audio`, of the maps of each clip's class and of another one, drawn among the rest
-    of the network's `classes`."""
+    """Computes rank correlations, `visual` and `audio`, of the maps of each clip's class and of another class.
+
+    The other class is sampled at random among the remaining ones of the network's `classes`.
+    """
     drawn = (classes_n + np.random.default_rng(seed).integers(1, classes, len(classes_n))) % classes
     own, other = (_maps(graphdef, state, explain, clips, asked, batch) for asked in (classes_n, drawn))
     return _both(own, other, clips.valid)
@@ -194,7 +194,7 @@ def equivariance(
     by: int = 3,
     batch: int = 16,
 ) -> dict[str, np.ndarray]:
-    """Whether the maps follow the clip: rank correlation after undoing what was done to it, 1 for maps that follow.
+    """Tests whether the maps follow the clip: rank correlation after undoing a change, 1 for maps that follow.
 
     `mirror_visual`, `mirror_audio`: the frames are mirrored left to right. `roll_visual`, `roll_audio`: the valid
     segments, with picture and sound, come `by` segments later, the last ones first.
@@ -240,12 +240,12 @@ def _maps(graphdef, state, explain, clips, classes_n, batch) -> Map:
 
 
 def in_batches(ask: Callable, state: State, clips: Clip, classes_n: np.ndarray, batch: int):
-    """What ask(state, clips, classes) says, a tree of [b ...], of n clips: NumPy arrays [n ...]."""
+    """Runs ask(state, clips, classes), which returns a tree of [b ...], on n clips: NumPy arrays [n ...]."""
     n = len(classes_n)
     state = jax.tree.map(jnp.asarray, jax.device_get(_only_model(state)))
     parts = []
     for start in range(0, n, batch):
-        # The last clip again, so that one program serves every batch.
+        # A batch beyond the last clip repeats it, so that one compiled program serves every batch.
         rows = np.minimum(np.arange(start, start + min(batch, n)), n - 1)
         clips_b = Clip(*(np.asarray(x)[rows] for x in clips))
         parts.append(jax.device_get(ask(state, clips_b, np.asarray(classes_n)[rows])))
@@ -261,17 +261,17 @@ def _both(map_, other, valid):
 
 
 def correlations(x_nt: np.ndarray, other_nt: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Rank correlation of n pairs of maps [n t ...], over their valid segments [n t]: [n]."""
+    """Computes the rank correlation of n pairs of maps [n t ...] over their valid segments [n t]: [n]."""
     return np.array([maps.rank_correlation(x[there], other[there]) for x, other, there in zip(x_nt, other_nt, valid)])
 
 
 def over_seeds(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Of each number [n] its mean over the rows; what is NaN is left out, NaN where all are."""
+    """Returns the mean of each number [n] over the rows, ignoring NaN; NaN where all rows are NaN."""
     return {name: _mean_defined(np.stack([row[name] for row in rows])) for name in rows[0]}
 
 
 def _mean_defined(x):
-    """The mean over the first axis of what is not NaN; NaN where nothing is."""
+    """Returns the mean over the first axis, ignoring NaN; NaN where all values are NaN."""
     defined = ~np.isnan(x)
     count = defined.sum(axis=0)
     return np.where(count > 0, np.nansum(x, axis=0) / np.maximum(count, 1), np.nan)

@@ -1,6 +1,4 @@
-"""From the measured networks to what people read: examples, tables, figures, report. Read next: tables.py,
-report.py.
-"""
+"""Writes the results of a study from its measured networks: examples, tables, figures and the report."""
 
 import os
 import pathlib
@@ -12,12 +10,12 @@ from stattn_jax.data import pipeline, source
 from stattn_jax.study import examples, heldout, plan, tables
 from stattn_jax.study.pointing import Targets
 
-# Which explanation of a row an example shows: the first of these that it has.
+# An example shows the first of these explanations that the row has.
 PREFERRED = ('terms', 'own', 'grad_cam', 'gradient_input')
 
 
 def write(config, workdir: pathlib.Path, entries: list[plan.Entry], wall_seconds: float) -> None:
-    """Writes all results of a study from what was measured; entries that are not are named in them."""
+    """Writes all results of a study from what was measured; they name the entries that were not."""
     measured = [entry for entry in entries if (entry.folder / plan.NUMBERS).exists()]
     for variant in config.variants:
         of_variant = [
@@ -38,7 +36,7 @@ def write(config, workdir: pathlib.Path, entries: list[plan.Entry], wall_seconds
 
 
 def _examples(entries: list[plan.Entry]) -> list[dict]:
-    """The clips that every entry kept maps of, with the maps."""
+    """Returns the clips for which every entry kept maps, together with the maps."""
     config = entries[0].config
     data = source.RecordSource(config.data.dir, heldout.SPLIT)
     arrays = {entry.row: np.load(entry.folder / plan.ARRAYS) for entry in entries}

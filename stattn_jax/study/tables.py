@@ -1,7 +1,7 @@
-"""From measured runs to all that people read of a study: study.json, tables, figures, results.md and the report.
+"""Writes a study's outputs from its measured runs: study.json, tables, figures, results.md and the report.
 
-`write(load(workdir), workdir, facts)`. Read next: comparisons.py, faithfulness.py and explanations.py for what the
-tables hold, report.py for the page.
+Usage: `write(load(workdir), workdir, facts)`. The tables are made in comparisons.py, faithfulness.py and
+explanations.py, the page in report.py.
 """
 
 import json
@@ -20,11 +20,11 @@ FORMAT = 'stattn_jax.study/1'
 
 
 def write(runs: Sequence[Run], folder: pathlib.Path, facts: dict[str, Any]) -> None:
-    """Writes study.json, tables/*.csv, figures/*.png, results.md and report.html into `folder`, from what is there.
+    """Writes study.json, tables/*.csv, figures/*.png, results.md and report.html into `folder`, from the given runs.
 
-    `facts`: what the numbers hang on, printed as it is (commit, versions, hardware, wall_seconds, ...); `expected`, the
-    names VARIANT/ROW-SEED of all runs of the study, is counted against the runs that are there. Files are replaced
-    whole.
+    `facts`: what the numbers depend on, printed as it is (commit, versions, hardware, wall_seconds, ...); `expected`,
+    the names VARIANT/ROW-SEED of all runs of the study, is compared with the runs that are present. Each file is
+    replaced atomically.
     """
     folder, facts = pathlib.Path(folder), dict(facts)
     coverage, made = words.coverage(runs, facts.pop('expected')), make(runs)
@@ -57,7 +57,7 @@ def _replace(path, text):
 
 
 def make(runs: Sequence[Run]) -> list[Table]:
-    """Every table of every variant, those without a row left out."""
+    """Returns every table of every variant, except those without a row."""
     found = []
     for variant in results.variants(runs):
         found += [

@@ -1,6 +1,4 @@
-"""What the tables say, in sentences: what came out, and every comparison in which Stan is not ahead. Read next:
-report.py.
-"""
+"""The results as sentences: the outcome, and every comparison in which STAN is not ahead."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,7 +24,7 @@ READING = (
 
 
 def coverage(runs: Sequence, expected: Sequence[str]) -> str:
-    """How many of the expected runs are there, and the names of the others."""
+    """Returns how many of the expected runs are present, and the names of the others."""
     there = {run.name for run in runs}
     absent = [name for name in expected if name not in there]
     told = f'{len(expected) - len(absent)} of {len(expected)} runs are there'
@@ -34,7 +32,7 @@ def coverage(runs: Sequence, expected: Sequence[str]) -> str:
 
 
 def outcome(tables: Sequence[Table], variant: str) -> list[str]:
-    """What came out on a variant: recognition, pointing, faithfulness; a sentence each, as far as it was measured."""
+    """Returns the outcome of a variant: one sentence each on recognition, pointing and faithfulness, if measured."""
     of = {table.name: table for table in tables if table.variant == variant}
     return [*_recognised(of), *_pointed(of), *_faithful(of)]
 
@@ -73,7 +71,7 @@ def _faithful(of):
 
 
 def _ours(of: dict[str, Table], name: str, column: str) -> Cell | None:
-    """The number of Stan, whose row is the first."""
+    """Returns STAN's number, from the first row of the table."""
     table = of.get(name)
     c = _column(table, column) if table else None
     found = table.rows[0][c] if c is not None and table.rows[0][0] == 'stan' else None
@@ -93,7 +91,7 @@ def _trainings(cell):
 
 
 def _against(table, column):
-    """How many of the others Stan is ahead of, level with and behind."""
+    """Returns how many of the others STAN is ahead of, level with and behind, as a clause."""
     c = _column(table, column)
     found = [] if c is None else [row[c].verdict for row in table.rows if isinstance(row[c], Cell) and row[c].verdict]
     if not found:
@@ -104,7 +102,7 @@ def _against(table, column):
 
 
 def shortfalls(tables: Sequence[Table]) -> dict[str, list[str]]:
-    """Every comparison in which Stan is not ahead: by topic, a sentence for each variant and measure."""
+    """Returns every comparison in which STAN is not ahead: by topic, a sentence for each variant and measure."""
     found: dict[str, list[str]] = {
         table.topic: [] for table in tables if any(column.measure for column in table.columns)
     }
@@ -116,7 +114,7 @@ def shortfalls(tables: Sequence[Table]) -> dict[str, list[str]]:
 
 
 def _sentences(table: Table, c: int) -> Iterator[str]:
-    """The sentence of a column, or one for each thing removed; none where Stan is ahead of everyone."""
+    """Yields the sentence of a column, or one for each removal setting; none if STAN is ahead of every other row."""
     column, parts = table.columns[c], {}
     by_setting = table.columns[0].name == 'removed'
     for row in table.rows:
@@ -140,7 +138,7 @@ def _sentences(table: Table, c: int) -> Iterator[str]:
 
 
 def facts(known: dict[str, Any]) -> list[tuple[str, str]]:
-    """What the numbers hang on, as pairs of words."""
+    """Returns the facts that the numbers depend on, as pairs of strings."""
     return [_fact(name, value) for name, value in known.items() if value is not None]
 
 

@@ -1,9 +1,7 @@
-"""Augmentation on the device: one random crop, flip and colour shift a clip for its frames, SpecAugment for its
-log-mel.
+"""Augmentation on the device: crop, flip and colour shift of a clip's frames, and SpecAugment of its log-mel.
 
-Everything is drawn from the key given, so that a step stays a pure function of (state, batch); `axis` names the devices
-that share the
-batch, whose clips are augmented as on one. Read next: draws.py, step.py.
+All random numbers come from the given key, so that a step stays a pure function of (state, batch). `axis` names the
+devices that share the batch; the clips are augmented as they would be on one device.
 """
 
 import dataclasses
@@ -16,16 +14,17 @@ from stattn_jax.training.draws import Rows
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """How strongly to augment; the zero of each field (1 for `crop`) switches it off.
+    """The strength of each augmentation; the value 0 (1 for `crop`) switches it off.
 
-    crop: smallest side of the random crop as a share of the frame's. flip: probability of mirroring. colour: largest
-    relative change of brightness, and a third of it as shift of each channel. mel_bands, mel_frames: largest width of
-    the band and
-    frame masks of SpecAugment (arXiv 1904.08779). mel_shift: largest cyclic shift of a segment's log-mel, in frames.
-    mel_gain: largest change of loudness, a natural logarithm of the bands' ratio. mel_background: largest share of
-    another clip's
-    sound that is added. feature_dropout: probability that a channel of a frame's extracted features is zero. mixup:
-    alpha of the beta law (arXiv 1710.09412).
+    crop: smallest side of the random crop as a fraction of the frame's side.
+    flip: probability of mirroring.
+    colour: largest relative change of brightness; a third of it is the largest shift of each channel.
+    mel_bands, mel_frames: largest width of the band and frame masks of SpecAugment (arXiv 1904.08779).
+    mel_shift: largest cyclic shift of a segment's log-mel, in frames.
+    mel_gain: largest change of loudness, as the natural logarithm of the ratio of band energies.
+    mel_background: largest fraction of another clip's audio that is added.
+    feature_dropout: probability that a channel of a frame's extracted features is set to zero.
+    mixup: alpha of the beta distribution (arXiv 1710.09412).
     """
 
     crop: float = 1.0
@@ -41,7 +40,10 @@ class Augment:
 
 
 def augment_frames(key: jax.Array, frames: jax.Array, size: int, aug: Augment, axis: str | None = None) -> jax.Array:
-    """frames [b t H W 3] in 0..1 -> [b t size size 3]; all segments of a clip share one crop, flip and colour."""
+    """Crops, flips, resizes and recolours frames [b t H W 3] in 0..1; returns [b t size size 3].
+
+    All segments of a clip share one crop, one flip and one colour shift.
+    """
     b, _, height, width, _ = frames.shape
     clips = Rows(b, axis)
     if aug.crop < 1 or aug.flip or size != height:
@@ -63,7 +65,7 @@ def augment_frames(key: jax.Array, frames: jax.Array, size: int, aug: Augment, a
 
 
 def resize_frames(frames: jax.Array, size: int) -> jax.Array:
-    """The whole frame at `size` without augmentation: [b t H W 3] -> [b t size size 3]."""
+    """Resizes the whole frame without augmentation: [b t H W 3] to [b t size size 3]."""
     if frames.shape[2] == size:
         return frames
     rows = _resample(jnp.zeros(1), jnp.ones(1), frames.shape[2], size)[0]
@@ -79,11 +81,12 @@ def augment_mel(
     mel_log: tuple[float, float],
     axis: str | None = None,
 ) -> jax.Array:
-    """Shifts, loudness and background, then SpecAugment without time warping (one band mask and one frame mask a
-    segment): [b t f k].
+    """Applies shift, loudness, background and SpecAugment's masks to log-mel [b t f k].
 
-    others: the log-mel of other clips [b t f k], which serves as background. mel_log: the front end's scale and offset,
-    log-mel = scale * ln(energy + offset). Masks are filled with the clip's mean.
+    SpecAugment is used without time warping: one band mask and one frame mask per segment, filled with the clip's mean.
+
+    others: the log-mel of other clips [b t f k], which serves as background.
+    mel_log: the front end's scale and offset, log-mel = scale * ln(energy + offset).
     """
     b, t, f, k = log_mel.shape
     clips = Rows(b, axis)
@@ -112,11 +115,10 @@ def _energy(log_mel, scale, offset):
 
 
 def augment_features(key: jax.Array, cells: jax.Array, aug: Augment, axis: str | None = None) -> jax.Array:
-    """Zeroes channels of each frame's extracted features [b t h w d], all cells of a frame alike, and scales up the
-    others.
+    """Sets channels of each frame's features [b t h w d] to zero, the same in all cells, and scales up the others.
 
-    A frozen trunk's features tell training frames from each other; without this the per-cell classifier learns them by
-    heart (docs/log.md, 2026-11-27).
+    The features of a frozen trunk distinguish the training frames from each other; without this dropout, the per-cell
+    classifier memorises them (docs/log.md, 2026-11-27).
     """
     if not aug.feature_dropout:
         return cells
@@ -128,7 +130,7 @@ def augment_features(key: jax.Array, cells: jax.Array, aug: Augment, axis: str |
 def mix(
     key: jax.Array, arrays: dict[str, jax.Array], others: dict[str, jax.Array], alpha: float, axis: str | None = None
 ) -> dict[str, jax.Array]:
-    """Mixup: every array [b ...] with the same array of other clips by one share a clip."""
+    """Mixup: blends every array [b ...] with the same array of other clips, in one random proportion per clip."""
     b = next(iter(arrays.values())).shape[0]
     share = Rows(b, axis).draw(jax.random.beta, key, alpha, alpha)
 
@@ -140,7 +142,7 @@ def mix(
 
 
 def _stripe(key, clips, t, size, widest):
-    """False on a stripe of random width 0..widest at a random place, for each segment: [b t size]."""
+    """Returns bool [b t size]: False on one random stripe of width 0..widest in each segment."""
     k_width, k_first = jax.random.split(key)
     width = clips.draw(jax.random.randint, k_width, shape=(t,), minval=0, maxval=widest + 1)
     first = jnp.floor(clips.draw(jax.random.uniform, k_first, shape=(t,)) * (size - width + 1)).astype(int)
@@ -149,7 +151,10 @@ def _stripe(key, clips, t, size, widest):
 
 
 def _resample(low, scale, source, target):
-    """Anti-aliased linear resampling of source pixels in low..low+scale (0..1) as a matrix [b target source]."""
+    """Returns the matrix [b target source] of an anti-aliased linear resampling.
+
+    The target pixels cover the range low..low+scale of the source, whose whole extent is 0..1.
+    """
     centre = (low[:, None] + (jnp.arange(target) + 0.5) / target * scale[:, None]) * source - 0.5
     reach = jnp.maximum(1.0, scale * source / target)[:, None, None]
     weights = jnp.maximum(0, 1 - jnp.abs(centre[..., None] - jnp.arange(source)) / reach)

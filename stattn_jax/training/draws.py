@@ -1,4 +1,4 @@
-"""Random numbers of clips that do not depend on how many devices share the batch. Read next: augment.py, step.py."""
+"""Random numbers for the clips of a batch that do not depend on how many devices share the batch."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,15 +8,16 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """The `count` rows of the global batch that a device of `axis` holds; all of it where `axis` is None."""
+    """The `count` rows of the global batch that a device of `axis` holds; all rows where `axis` is None."""
 
     count: int
     axis: str | None = None
 
     def draw(self, sampler: Callable, key: jax.Array, *args, shape: tuple[int, ...] = (), **options) -> jax.Array:
-        """What `sampler` of jax.random, called as sampler(key, *args, shape=...), draws for these rows: [count *shape].
+        """Samples random numbers for these rows with a `sampler` of jax.random: [count *shape].
 
-        Each device draws for the whole batch, which is little beside what a clip costs, and keeps its own.
+        The sampler is called as sampler(key, *args, shape=...). Each device samples for the whole batch, which is cheap
+        compared with processing a clip, and keeps its own rows.
         """
         if self.axis is None:
             return sampler(key, *args, shape=(self.count, *shape), **options)

@@ -1,16 +1,19 @@
 """Losses on the network's logits and on its parts, all in float32; the weights come from cfg.loss.
 
-What each part is for (docs/log.md has the numbers): `audio` and `picture` train each path alone, so that neither can
-hide behind the other; `cells` trains what a cell says without letting the sound choose the cell; `match` trains the
-null cell; `swap` and `foreign` say what the picture's terms should be when the sound is another clip's; `attention`
-trains the attention on the cells' own evidence. Read next: training/step.py.
+The purpose of each part (docs/log.md has the numbers):
+
+`audio` and `picture` train each path alone, so that neither path relies on the other.
+`cells` trains the evidence of each cell without letting the audio choose the cell.
+`match` trains the null cell.
+`swap` and `foreign` give targets for the visual terms under mismatched audio (audio of another clip).
+`attention` trains the attention weights on the cells' own evidence.
 """
 
 import jax
 import jax.numpy as jnp
 import optax
 
-# Probabilities are raised to this power, so that many improbable seconds do not outweigh the few in which a class is
+# Probabilities are raised to this power, so that many improbable segments do not outweigh the few in which a class is
 # heard.
 HEARD_POWER = 4
 
@@ -18,7 +21,11 @@ HEARD_POWER = 4
 def classification(
     logits_bc: jax.Array, labels_bc: jax.Array, *, multi_label: bool, smoothing: float = 0.0
 ) -> jax.Array:
-    """Cross-entropy against labels summing to 1, or the sum of binary cross-entropies against multi-hot labels: [b]."""
+    """Computes the classification loss of each clip: [b].
+
+    With `multi_label` it is the sum of binary cross-entropies against multi-hot labels; otherwise it is the
+    cross-entropy against labels that sum to 1.
+    """
     classes = labels_bc.shape[-1]
     if multi_label:
         targets = labels_bc * (1 - smoothing) + 0.5 * smoothing
@@ -28,37 +35,42 @@ def classification(
 
 
 def path(out: dict[str, jax.Array], modality: int) -> jax.Array:
-    """What one modality contributes to each logit, the sum of its terms: [b c]."""
+    """Returns one modality's contribution to each logit, the sum of its terms: [b c]."""
     return jnp.sum(out['beta'][:, modality] * out['segment_scores'][:, modality], axis=1)
 
 
 def alone(out: dict[str, jax.Array], modality: int) -> jax.Array:
-    """The logits of the same clip without the other modality, exactly: [b c]."""
+    """Returns the exact logits of the same clip without the other modality: [b c]."""
     return out['bias'] + jnp.sum(out['alone'][:, modality] * out['segment_scores'][:, modality], axis=1)
 
 
 def undecided(logits_bc: jax.Array) -> jax.Array:
-    """How far the classes are from equal, KL(uniform || softmax): [b]. For what a picture says to another clip's
-    sound.
+    """Computes KL(uniform || softmax), which is 0 where all classes are equally likely: [b].
+
+    It is applied to the visual contribution under mismatched audio.
     """
     return -jax.nn.log_softmax(logits_bc).mean(-1) - jnp.log(logits_bc.shape[-1])
 
 
 def cell_evidence(out: dict[str, jax.Array]) -> jax.Array:
-    """What each cell says for each class, whatever the sound: sum over heads of values . head, [b t s c]."""
+    """Returns each cell's evidence for each class, which does not depend on the audio: [b t s c].
+
+    It is the sum over heads of values . head.
+    """
     return jnp.einsum('btnse,cne->btsc', out['cell_values'], out['visual_head'], precision='highest')
 
 
 def heard(out: dict[str, jax.Array], valid_bt: jax.Array, *, multi_label: bool) -> jax.Array:
-    """When each class is heard, by the sound of each segment alone: [b t c], sums to 1 over valid segments, no
-    gradient.
+    """Returns weights over segments for when each class is heard: [b t c], sum 1 over valid segments, no gradient.
 
-    The class's probability from that second's sound to the power HEARD_POWER, normalised over segments.
+    The weight is the class's probability from the audio of that segment alone, to the power HEARD_POWER, normalised
+    over segments.
 
-    It says at which seconds a label's object should be in the picture, so that a loss on the picture asks few frames
-    and not the whole clip. All the seconds in which the label is heard count alike: a softmax of scores over time would
-    end on one of them, the same in every epoch, and few frames are soon learned by heart. The weights of a label serve
-    all classes alike: which seconds are chosen cannot tell the class.
+    The weights select the segments in which a label's object should be visible, so that a loss on the frames trains on
+    a few of them instead of the whole clip. All segments in which the label is heard get similar weights. A softmax of
+    scores over time would concentrate on one segment, the same in every epoch, and the network would soon memorise
+    those few frames. The weights of a label are used for all classes alike, so that the selection of segments does not
+    reveal the class.
     """
     logits_btc = out['bias'] + out['segment_scores'][:, 1]
     probability = jax.nn.sigmoid(logits_btc) if multi_label else jax.nn.softmax(logits_btc)
@@ -67,7 +79,7 @@ def heard(out: dict[str, jax.Array], valid_bt: jax.Array, *, multi_label: bool) 
 
 
 def frame_logits(evidence_btsc: jax.Array, sharpness: float) -> jax.Array:
-    """The log-mean-exp over cells at `sharpness` r, (1/r) log mean exp(r x): [b t c]."""
+    """Computes the log-mean-exp over cells at `sharpness` r, (1/r) log mean exp(r x): [b t c]."""
     return (jax.nn.logsumexp(evidence_btsc * sharpness, axis=2) - jnp.log(evidence_btsc.shape[2])) / sharpness
 
 
@@ -80,11 +92,10 @@ def cells(
     multi_label: bool,
     sharpness: float,
 ) -> jax.Array:
-    """Classification of single frames by their cells' evidence, whatever the sound, at the seconds when the label is
-    heard: [b].
+    """Classifies single frames by the evidence of their cells, in the segments where the label is heard: [b].
 
-    A frame's logit is `frame_logits`. A frame with several labels, or none, is classified per class, the absent ones at
-    all valid seconds.
+    The evidence does not depend on the audio. A frame's logit is `frame_logits`. With `multi_label`, each class has its
+    own binary loss; the classes that are absent from the clip are weighted equally over all valid segments.
     """
     frame_btc = frame_logits(evidence_btsc, sharpness)
     shares_bc = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
@@ -104,12 +115,12 @@ def attention(
     sharpness: float,
     cell_mask_bts: jax.Array | None = None,
 ) -> jax.Array:
-    """Cross-entropy of the attention, among cells, against the cells' responsibility for the label where it is heard:
-    [b].
+    """Cross-entropy of the attention weights over cells against the cells' responsibility for the label: [b].
 
-    The responsibility of a cell is its share in the log-mean-exp of `cells`, softmax(sharpness * evidence) over cells,
-    without gradient: the sound learns to find the cells that the picture's classifier, which no sound steers, takes for
-    the label. All heads learn the same. `cell_mask_bts` is False for cells that training removed.
+    It is averaged over the segments where the label is heard. The responsibility of a cell is its share in the
+    log-mean-exp of `cells`, softmax(sharpness * evidence) over cells, without gradient. The audio therefore learns to
+    attend to the cells that the visual classifier, which does not depend on the audio, assigns to the label. All heads
+    have the same target. `cell_mask_bts` is False for cells that training removed.
     """
     logits_btsc = sharpness * evidence_btsc
     if cell_mask_bts is not None:
@@ -121,8 +132,9 @@ def attention(
 
 
 def seen(evidence_btsc: jax.Array, heard_bt: jax.Array, *, multi_label: bool, sharpness: float) -> jax.Array:
-    """The probability of each class from the frames alone, by their cells' classifier, over the seconds `heard`: [b
-    c], no gradient.
+    """Returns the probability of each class from the frames alone, averaged over segments: [b c], no gradient.
+
+    It is computed with the classifier of single frames (`frame_logits`); `heard_bt` weights the segments.
     """
     logits_btc = frame_logits(evidence_btsc, sharpness)
     probability = jax.nn.sigmoid(logits_btc) if multi_label else jax.nn.softmax(logits_btc)
@@ -130,15 +142,17 @@ def seen(evidence_btsc: jax.Array, heard_bt: jax.Array, *, multi_label: bool, sh
 
 
 def match(odds_bt: jax.Array, heard_bt: jax.Array, matched: bool) -> jax.Array:
-    """-log P(the sound has, or has not, a visible source) from the match's log-odds, over the seconds when the
-    label is heard: [b].
+    """Returns -log P(the audio has, or has not, a visible source), from the match's log-odds: [b].
+
+    The loss is averaged over the segments in which the label is heard.
     """
     return jnp.sum(jax.nn.softplus(-odds_bt if matched else odds_bt) * heard_bt, axis=1)
 
 
 def other_clips(arrays, shift: int, axis: str | None):
-    """Row i becomes row i - shift of the global batch, cyclically; the rows of other devices of `axis` come from
-    neighbours.
+    """Replaces row i of the global batch by row i - shift, cyclically.
+
+    Rows that other devices of `axis` hold are received from those devices.
     """
 
     def roll(x):
@@ -152,6 +166,6 @@ def other_clips(arrays, shift: int, axis: str | None):
 
 
 def _from_behind(x, hops, axis):
-    """What the device `hops` before this one holds, cyclically."""
+    """Returns the array of the device that is `hops` places before this one, cyclically."""
     n = jax.lax.axis_size(axis)
     return jax.lax.ppermute(x, axis, [(i, (i + hops) % n) for i in range(n)]) if hops % n else x

@@ -1,17 +1,15 @@
-"""The optimiser and its schedule: gradient clipping, AdamW or SGD, linear warm-up and cosine decay. Read next:
-training/step.py.
-"""
+"""The optimiser and its schedule: gradient clipping, AdamW or SGD, linear warm-up and cosine decay."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
-# Numbers of a leaf from which on its sum of squares is worth being cut.
+# Smallest number of elements of a leaf for which computing the sum of squares in eight parts pays off.
 _LARGE = 2**16
 
 
 def make_schedule(*, lr: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
-    """Linear from 0 to `lr` over `warmup_steps`, then cosine to 0 at `total_steps`."""
+    """Returns a linear warm-up from 0 to `lr` over `warmup_steps`, then a cosine decay to 0 at `total_steps`."""
     return optax.warmup_cosine_decay_schedule(0.0, lr, warmup_steps, max(total_steps, warmup_steps + 1))
 
 
@@ -26,10 +24,12 @@ def make_optimiser(
     audio_lr: float = 1.0,
     layer_decay: float = 1.0,
 ) -> optax.GradientTransformation:
-    """'adamw' or 'sgd' behind clipping by the global norm; only matrices and kernels decay, not biases and norms.
+    """Returns 'adamw' or 'sgd' after clipping by the global norm; weight decay applies only to matrices and kernels.
 
-    visual_lr, audio_lr: factors of the learning rate for all parameters of a trunk. layer_decay: a factor from layer to
-    layer of a transformer trunk, from its last block backwards (layer-wise decay of Clark et al., arXiv 2003.10555).
+    visual_lr, audio_lr: factors of the learning rate for all parameters of a trunk.
+    layer_decay: a factor from layer to layer of a transformer trunk, from its last block backwards (layer-wise decay of
+      Clark et al., arXiv 2003.10555).
+
     Raises ValueError for another name.
     """
     if name == 'adamw':
@@ -48,8 +48,9 @@ def make_optimiser(
 
 
 def _scale_trunks(factors: dict[str, float], layer_decay: float) -> optax.GradientTransformation:
-    """Multiplies the updates of each trunk's parameters, which include the decay of weights, by
-    `learning_rate_factor`.
+    """Multiplies the updates of each trunk's parameters by `learning_rate_factor`.
+
+    The updates include the weight decay, which is thus scaled too.
     """
 
     def scale(updates, _):
@@ -62,15 +63,17 @@ def _scale_trunks(factors: dict[str, float], layer_decay: float) -> optax.Gradie
 
 
 def _depth(trunk) -> int:
-    """Blocks of a transformer; 0 of another trunk."""
+    """Returns the number of blocks of a transformer trunk; 0 for any other trunk."""
     return len(trunk['blocks']) if 'cls_token' in trunk else 0
 
 
 def learning_rate_factor(path: list, factors: dict[str, float], layer_decay: float, depths: dict[str, int]) -> float:
-    """The factor of the learning rate for the parameter at `path`, a list of keys from the model on.
+    """Returns the factor of the learning rate for the parameter at `path`, a list of keys that starts at the model.
 
-    factors: of each trunk. depths: blocks of each trunk, 0 where it is no transformer. Embeddings count as the layer
-      before block 0.
+    factors: the factor of each trunk.
+    depths: the number of blocks of each trunk, 0 where it is not a transformer.
+
+    Embeddings count as the layer before block 0.
     """
     trunk = path[0]
     if trunk not in factors:
@@ -83,7 +86,10 @@ def learning_rate_factor(path: list, factors: dict[str, float], layer_decay: flo
 
 
 def _clip(most: float) -> optax.GradientTransformation:
-    """optax.clip_by_global_norm, by `norm`; the step's own norm of the gradients is then the same one."""
+    """Clips gradients as optax.clip_by_global_norm does, but computes the norm with `norm`.
+
+    training/step.py reports the norm of the gradients with the same function.
+    """
 
     def clip(grads, _):
         length = norm(grads)
@@ -93,8 +99,9 @@ def _clip(most: float) -> optax.GradientTransformation:
 
 
 def norm(tree) -> jax.Array:
-    """The Euclidean norm of all leaves together; optax.tree.norm in a form that XLA is fast at on a CPU
-    (docs/log.md, sums on the CPU).
+    """Computes the Euclidean norm of all leaves together.
+
+    It equals optax.tree.norm, in a form that XLA computes fast on a CPU (docs/log.md, sums on the CPU).
     """
     return jnp.sqrt(sum(_sum_of_squares(x) for x in jax.tree.leaves(tree)))
 
@@ -102,11 +109,11 @@ def norm(tree) -> jax.Array:
 def _sum_of_squares(x):
     if x.size < _LARGE or x.size % 8:
         return jnp.sum(jnp.square(x))
-    # Eight stretches number by number first: the sum itself XLA computes at a quarter of the speed.
+    # Eight parts are added element by element first, because XLA reduces an array at a quarter of that speed.
     stretches = x.reshape(8, -1)
     return jnp.sum(sum(jnp.square(stretches[i]) for i in range(8)))
 
 
 def decay_mask(params):
-    """True for the parameters of two or more axes."""
+    """Returns True for the parameters of two or more axes."""
     return jax.tree.map(lambda x: x.ndim > 1, params)

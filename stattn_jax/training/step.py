@@ -1,10 +1,10 @@
 """One pure training step and one pure evaluation step; the strategy in runtime/parallel.py compiles them.
 
-The state is a dict of arrays {params, rest, opt_state, score_mean, seed, step}; score_mean only for a model that is a
-sum of terms (`model.additive`), as are the parts of the loss beside the main one. Everything random comes from
-fold_in(key(seed), step); the seed is in the state, not in the program, so that runs of another seed find it compiled.
-`axis` names the devices that share the batch, None on one; on any number a step is the same, its random numbers too.
-Read next: training/losses.py.
+The state is a dict of arrays {params, rest, opt_state, score_mean, seed, step}. Only a model whose logit is a sum of
+terms (`model.additive`) has score_mean, and parts of the loss beside the main one. All random numbers come from
+fold_in(key(seed), step); the seed is in the state and not in the program, so that runs with another seed reuse the
+compiled program. `axis` names the devices that share the batch, None on one device; a step and its random numbers are
+the same on any number of devices.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from stattn_jax.training.augment import Augment, augment_features, augment_frame
 from stattn_jax.training.draws import Rows
 from stattn_jax.training.optim import norm
 
-# Of the negatives, how many clips' sounds the whole attention is computed for (swap, foreign); match needs less.
+# The number of negatives for which the whole attention is computed (swap, foreign); match needs less computation.
 ATTENDED_NEGATIVES = 2
 
 State = dict[str, Any]
@@ -30,16 +30,17 @@ Batch = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """Weights of the parts of the loss, beside the main one of weight 1; what each is for stands in training/losses.py.
+    """Weights of the parts of the loss, beside the main part of weight 1; training/losses.py explains their purpose.
 
-    binary: each class is a yes or no of its own, as with several labels or none. smoothing: of the labels. audio,
-      picture: each path alone. cells: class evidence of single frames, pooled over cells at `cells_sharpness`.
-    match: sound against its own picture and against `negatives` other clips' pictures. swap: with another clip's sound,
-      the picture's
-    contribution must not decide. attention: the attention must find the cells that the picture's own classifier takes
-    for the label.
-    foreign: with another clip's sound, the picture's contribution must be what that classifier sees, as far as it can
-      tell.
+    binary: each class has an independent sigmoid, as for clips with several labels or none.
+    smoothing: label smoothing.
+    audio, picture: classification by the audio path alone and by the visual path alone.
+    cells: classification of single frames by class evidence pooled over cells at `cells_sharpness`.
+    match: audio against its own frames and against the frames of `negatives` other clips.
+    swap: under mismatched audio, the visual contribution must not favour any class.
+    attention: the attention weights must find the cells that the visual classifier assigns to the label.
+    foreign: under mismatched audio, the visual contribution must predict the class probabilities that this classifier
+      gives.
     """
 
     binary: bool = False
@@ -65,7 +66,7 @@ class Drop:
 
 
 def init_state(model: nnx.Module, optimiser: optax.GradientTransformation, classes: int, seed: jax.Array) -> State:
-    """The state at step 0; `seed` int32."""
+    """Returns the state at step 0; `seed` is an int32."""
     _, params, rest = nnx.split(model, nnx.Param, ...)
     params, rest = nnx.as_pure(params), nnx.as_pure(rest)
     state = {'params': params, 'rest': rest, 'opt_state': optimiser.init(params), 'seed': seed}
@@ -86,7 +87,10 @@ def train_step(
     mel_log: tuple[float, float] = (1.0, 0.01),
     axis: str | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
-    """One update; returns the new state and replicated scalars `train/...`. `mel_log`: see augment.augment_mel."""
+    """Performs one update; returns the new state and replicated scalars `train/...`.
+
+    `mel_log` is described in augment.augment_mel.
+    """
     key = jax.random.fold_in(jax.random.key(state['seed']), state['step'])
     k_frames, k_mel, k_mix, k_drop = jax.random.split(key, 4)
     inputs = read_inputs(batch) | {'labels': batch['labels']}
@@ -116,7 +120,7 @@ def train_step(
         grads, parts = _mean_over(axis, (grads, parts))
     updates, opt_state = optimiser.update(grads, state['opt_state'], state['params'])
     params = optax.apply_updates(state['params'], updates)
-    # An average over the last few hundred steps; from the first step on it is a mean of what was seen.
+    # A running average over the last few hundred steps; during the first 100 steps it is the plain mean.
     rate = jnp.maximum(0.01, 1.0 / (state['step'] + 1))
     new_state = {
         'params': params,
@@ -135,26 +139,29 @@ def train_step(
 
 
 def _mean_over(axis: str, tree):
-    """The tree's means over devices by one reduction of one vector, whatever the compiler makes of many."""
-    # Each device's share is divided before it is joined: behind the reduction XLA divides all of the vector for each
-    # leaf anew.
+    """Averages a tree over devices by one reduction of one vector.
+
+    A single vector ensures that there is only one reduction, however the compiler would combine many.
+    """
+    # Each device divides its own leaves before the reduction: after it, XLA would divide the whole vector once for each
+    # leaf.
     shares = jax.tree.map(lambda x: x / jax.lax.axis_size(axis), tree)
     vector, unravel = jax.flatten_util.ravel_pytree(shares)
     return unravel(jax.lax.psum(vector, axis))
 
 
 def has_pixels(batch: Batch) -> bool:
-    """Whether the frames of a batch are pictures, which can be augmented and resized, and not features of a network."""
+    """Returns whether the frames of a batch are pixels, which can be augmented and resized, and not features."""
     return batch['frames'].dtype == jnp.uint8
 
 
 def has_log_mel(batch: Batch) -> bool:
-    """Whether the sound of a batch is log-mel [b t f k] and not features, which come as one frame a segment."""
+    """Returns whether the audio of a batch is log-mel [b t f k] and not features, which have one frame a segment."""
     return batch['log_mel'].shape[2] > 1
 
 
 def read_inputs(batch: Batch) -> dict[str, jax.Array]:
-    """The network's frames and log_mel in float32, pixels in 0..1."""
+    """Returns the network's inputs frames and log_mel in float32, with pixels in 0..1."""
     frames, log_mel = (batch[name].astype(jnp.float32) for name in ('frames', 'log_mel'))
     return {'frames': frames / 255 if has_pixels(batch) else frames, 'log_mel': log_mel}
 
@@ -162,15 +169,16 @@ def read_inputs(batch: Batch) -> dict[str, jax.Array]:
 def loss_parts(
     model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | None, cell_mask_bts: jax.Array | None = None
 ) -> dict[str, jax.Array]:
-    """Each part of the loss that has a weight, averaged over the clips at hand; of a model without terms the main
-    part alone.
+    """Returns each part of the loss that has a weight, averaged over the clips in `labels_bc`.
+
+    A model whose logit is not a sum of terms has only the main part.
     """
 
     def classify(logits_bc):
         targets = labels_bc if loss.binary else labels_bc / labels_bc.sum(-1, keepdims=True)
         return losses.classification(logits_bc, targets, multi_label=loss.binary, smoothing=loss.smoothing).mean()
 
-    # A yes or no needs an absolute level; classes that compete do not (docs/log.md, 2026-11-23).
+    # Independent sigmoids need an absolute level (the bias); a softmax over classes does not (docs/log.md, 2026-11-23).
     said = losses.alone if loss.binary else losses.path
     parts = {'main': classify(logits)}
     if not model.additive:
@@ -202,7 +210,7 @@ def loss_parts(
     shares = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
     heard_bt = jnp.einsum('btc,bc->bt', heard_btc, shares)
     if loss.match:
-        # The match also teaches the frame trunk; one set of keys for all sounds costs one gradient of the key layer.
+        # The match also trains the visual trunk. All audio shares these keys, for one gradient of the key layer.
         keys = model.space.keys(out['cells'])
         parts['match'] = losses.match(model.match(keys, out['audio']), heard_bt, True).mean()
     attended_clips = min(loss.negatives, ATTENDED_NEGATIVES)
@@ -227,12 +235,15 @@ def loss_parts(
 
 
 def total_loss(parts: dict[str, jax.Array], loss: Loss) -> jax.Array:
-    """The parts by their weights."""
+    """Returns the weighted sum of the parts of the loss."""
     return parts['main'] + sum(getattr(loss, name) * parts[name] for name in parts if name != 'main')
 
 
 def mean_scores(out: dict[str, jax.Array], valid_bt: jax.Array, axis: str | None) -> jax.Array:
-    """The batch's mean score of a cell (under attention, null left out) and of a sound segment, per class: [m c]."""
+    """Returns the batch's mean score of a cell and of an audio segment, per class: [m c].
+
+    Scores of cells are weighted by their attention weights; the null cell is left out.
+    """
     valid = valid_bt.astype(jnp.float32)
     sums = jnp.einsum('bmtc,bt->mc', out['segment_scores'], valid)
     counts = jnp.stack([jnp.sum(valid * out['alpha'].sum(-1).mean(-1)), valid.sum()])
@@ -244,7 +255,10 @@ def mean_scores(out: dict[str, jax.Array], valid_bt: jax.Array, axis: str | None
 def drop_masks(
     key: jax.Array, valid_bt: jax.Array, grid: tuple[int, int], drop: Drop, axis: str | None = None
 ) -> dict[str, jax.Array]:
-    """What stays: cell_mask [b t s], unit_mask [b m t]; a clip that would lose every unit keeps all of them."""
+    """Samples the masks of what training keeps: cell_mask [b t s] and unit_mask [b m t].
+
+    A clip that would lose every unit keeps all of them.
+    """
     masks = {}
     b, t = valid_bt.shape
     clips = Rows(b, axis)
@@ -265,8 +279,9 @@ def drop_masks(
 def forward(
     graphdef: nnx.GraphDef, state: State, batch: Batch, *, frame_size: int
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The model as it is used, without augmentation or dropout: batch -> (logits [b c], out); rows do not depend on
-    each other.
+    """Runs the model without augmentation or dropout: batch -> (logits [b c], out).
+
+    The rows of a batch do not depend on each other.
     """
     model = nnx.merge(graphdef, state['params'], state['rest'])
     inputs = read_inputs(batch)

@@ -1,5 +1,5 @@
-"""Published weights for the trunks: read without PyTorch, matched by name, with hash and licence.
+"""Published weights for the trunks: read without PyTorch, matched by name, and recorded with hash and licence.
 
-Read next: reading.py (files to tensors), match.py (tensors into a trunk), find.py (which file), __main__.py (the
-command).
+reading.py reads files to tensors, match.py fills a trunk with tensors, find.py finds the file, and __main__.py is the
+command.
 """

@@ -1,11 +1,11 @@
-"""Published weights: `python -m stattn_jax.weights COMMAND`, one of
+"""Lists, inspects, verifies and converts published weights: `python -m stattn_jax.weights COMMAND`, one of
 
   list                                  the trunks, what they read, and where weights for them come from
   inspect FILE                          the tensors of a file: names, shapes, types
   verify FILE --trunk=NAME              whether a file fits a trunk, and which tensors do not
   convert FILE --out=NAME.safetensors   the same tensors as safetensors, bfloat16 as float32
 
-FILE is .safetensors, .pth or .pt of PyTorch, which need not be installed, or .npz. Nothing in a file is run.
+FILE is .safetensors, .pth or .pt of PyTorch (which need not be installed), or .npz. No code in a file is run.
 Exit codes: 0 done; 2 wrong use, or a file that cannot be used or does not fit.
 """
 
@@ -25,7 +25,7 @@ MODALITIES = ('visual', 'audio')
 
 
 def make_flags() -> flags.FlagValues:
-    """The command's flags, not yet parsed."""
+    """Defines the command's flags and returns them unparsed."""
     values = flags.FlagValues()
     flags.DEFINE_string(
         'trunk',
@@ -38,7 +38,7 @@ def make_flags() -> flags.FlagValues:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Does what the command says and returns the exit code."""
+    """Runs the command and returns the exit code."""
     argv = sys.argv if argv is None else argv
     values = make_flags()
     try:
@@ -53,13 +53,14 @@ def main(argv: list[str] | None = None) -> int:
     except flags.Error as error:
         return command.fail(f'{error}; --help lists the flags', 2)
     except BrokenPipeError:
-        # Whoever read the lines, such as head, has enough. Python would print what is left once more at its end.
+        # The reader of the output, such as head, has closed the pipe. Without this, Python would write the rest of the
+        # output again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 def _parse(argv, values) -> list[str]:
-    """The command and its file; raises RunError or flags.Error where they are not as the command wants them."""
+    """Returns the command and its file; raises RunError or flags.Error for wrong commands, files or flags."""
     name, *files = values(argv)[1:] or ['']
     if name not in _COMMANDS:
         raise command.RunError(
@@ -82,14 +83,14 @@ def _list(values) -> None:
     rows = [('modality', 'name', 'width', 'stride or mel', 'licence', 'weights')]
     rows += [(*key, '', *_read_and_given(key[0], trunk)) for key, trunk in trunks.items()]
     columns = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    # The widths of the modules take a while to find out, so that each row is printed by itself.
+    # Computing the widths of the modules takes a while, so each row is printed as soon as it is known.
     for row, trunk in zip(rows, [None, *trunks.values()], strict=True):
         *cells, last = row if trunk is None else (*row[:2], str(match.width(trunk)), *row[3:])
         print('  '.join([*(cell.ljust(column) for cell, column in zip(cells, columns)), last]), flush=True)
 
 
 def _read_and_given(modality: str, trunk: registry.Trunk) -> tuple[str, str, str]:
-    """The stride or the front end of a trunk, and the licence and the source of its weights."""
+    """Returns the stride or the front end of a trunk, and the licence and the source of its weights."""
     reads = str(trunk.stride) if modality == 'visual' else trunk.mel or 'any'
     if trunk.published is None:
         return reads, '-', 'none: trained from scratch'
@@ -122,7 +123,7 @@ def _verify(values, file: str) -> None:
 
 
 def _trunk(given: str) -> tuple[str, str]:
-    """The modality and name of --trunk; raises RunError where there is none, or one of each modality with weights."""
+    """Returns modality and name of --trunk; raises RunError if unknown, or if both modalities have weights for it."""
     modality, _, name = given.rpartition('/')
     found = [m for m in MODALITIES if given in registry.trunks(m) or (m == modality and name in registry.trunks(m))]
     with_weights = [m for m in found if registry.find(m, name).published is not None]
@@ -144,7 +145,7 @@ def _convert(values, file: str) -> None:
     print(f'{out}: {len(tensors)} tensors, sha256 {find.sha256_of(out)}')
 
 
-# What does it, how many files it takes, and the flag it needs.
+# For each command: its function, the number of files it takes, and the flag it needs.
 _COMMANDS = {
     'list': (_list, 0, None),
     'inspect': (_inspect, 1, None),
@@ -154,8 +155,9 @@ _COMMANDS = {
 
 
 def console() -> int:
-    """`main` on the CPU: shapes are all that it needs of JAX, and an accelerator may be in use by another process,
-    or absent.
+    """Runs `main` on the CPU.
+
+    The command needs only shapes from JAX, and an accelerator may be absent or in use by another process.
     """
     jax.config.update('jax_platforms', 'cpu')
     return main()

@@ -1,4 +1,4 @@
-"""What a pickle of PyTorch may name (storages, tensors, containers), and what stands for it. Read next: pickles.py."""
+"""The names that a pickle of PyTorch may use (storages, tensors, containers), and the objects that replace them."""
 
 import dataclasses
 import re
@@ -7,11 +7,11 @@ from typing import Any
 
 
 class RefusedError(Exception):
-    """The pickle would call something that makes no tensor; the message is its name."""
+    """Raised for a pickle that would call an unknown function; the message is the name of the function."""
 
 
 class PickleError(Exception):
-    """The pickle breaks off, contradicts itself, or has an instruction that PyTorch does not write."""
+    """Raised for a pickle that is cut off, is inconsistent, or has an instruction that PyTorch does not write."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,14 +23,14 @@ class Global:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Opaque:
-    """Stands for an object that is not made: of a class, or what a known harmless call would give."""
+    """A placeholder for an object that is not built: an instance of a class, or the result of a harmless call."""
 
     name: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Storage:
-    """A run of numbers of one type. view: the first number and the count of a part of it (in the older format only)."""
+    """A flat array of one type. view: first index and length of a part of it (in the older format only)."""
 
     kind: str  # 'FloatStorage'
     key: str
@@ -40,7 +40,7 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tensor:
-    """A strided view of a storage, counted in numbers; dtype ('torch.uint16') where the storage is of plain bytes."""
+    """A strided view of a storage, in elements; dtype (such as 'torch.uint16') is set if the storage is plain bytes."""
 
     storage: Storage
     offset: int
@@ -49,14 +49,14 @@ class Tensor:
     dtype: str | None = None
 
 
-# The longest name of a class or a function, the largest dimension of NumPy, and what no number of a tensor reaches.
+# The longest name of a class or function, NumPy's largest number of dimensions, and a bound on sizes and offsets.
 LONGEST_NAME, _MOST_DIMENSIONS, _TOO_LARGE = 255, 64, 2**63
-# Keys of any other type are left out with their values: hashing nested tuples from a file can take for ever.
+# Keys of any other type are left out with their values, because hashing nested tuples from a file can take forever.
 _KEYS = (str, int, float, bytes, type(None))
 
 
 def filled(target, items):
-    """A dict with keys and values in turn; an object that is not made takes them in silence."""
+    """Adds alternating keys and values to a dict and returns it; an `Opaque` ignores them."""
     if not isinstance(target, (dict, Opaque)):
         raise PickleError('it adds items to an object that is no dict')
     if len(items) % 2:
@@ -67,23 +67,23 @@ def filled(target, items):
 
 
 def named(text: Any) -> Global:
-    """What a pickle refers to by this name; raises PickleError for what is none."""
+    """Returns the `Global` of this name; raises PickleError if the name is not valid."""
     if not isinstance(text, str) or len(text) > LONGEST_NAME or not re.fullmatch(r'[\w.<>]+', text):
         raise PickleError('a GLOBAL has no valid module and name')
     return Global(text)
 
 
 def instance(kind):
-    """What stands for an object made without a call of its class's constructor."""
+    """Returns the replacement for an object that is made without calling its class's constructor."""
     if not isinstance(kind, Global):
         raise PickleError('it makes an object of what is no class')
     return {} if kind.name in _MAPPINGS else Opaque(kind.name)
 
 
 def called(function, arguments, count: Callable[[int], None]):
-    """The result of the few calls that are known; raises RefusedError for all others.
+    """Returns the result of a known call; raises RefusedError for all other calls.
 
-    count(items) is told how many items a call looks at, since many calls may be given the same list.
+    count(items) is called with the number of items that the call reads, because many calls may be given the same list.
     """
     if not isinstance(function, Global) or not isinstance(arguments, tuple):
         raise PickleError('it calls what is no function')
@@ -97,7 +97,7 @@ def called(function, arguments, count: Callable[[int], None]):
 
 
 def storage(reference) -> Storage:
-    """('storage', type, key, device, numel[, view]), as PyTorch refers to a storage in both formats."""
+    """Returns the storage for PyTorch's reference ('storage', type, key, device, numel[, view]) in both formats."""
     if len(reference) not in (5, 6):
         raise PickleError('it refers to something outside that is no storage')
     tag, kind, key, _, numel, *rest = reference
@@ -158,8 +158,8 @@ _CALLS = {
     'torch._utils._rebuild_parameter': _parameter,
     'torch._utils._rebuild_parameter_with_state': _parameter,
 }
-# Numbers, paths and the like that training scripts store beside the tensors. They are not called either, but do not
-# make a file unusable.
+# Numbers, paths and similar objects that training scripts store with the tensors. These are not called either, but a
+# file with them is accepted.
 _HARMLESS = frozenset(
     '_codecs.encode copyreg._reconstructor copy_reg._reconstructor '
     'builtins.set builtins.frozenset builtins.bytearray __builtin__.set collections.Counter collections.deque '

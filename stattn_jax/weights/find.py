@@ -1,6 +1,6 @@
-"""Which file a config's weights are (a path, or a name for what an installed package holds), and how it fills a trunk.
+"""Finds the file of weights that a config names, and fills a trunk with it.
 
-Read next: match.py, reading.py.
+The config gives a path, or a name for a file in an installed package.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ from stattn_jax.weights.errors import WeightsError
 
 @dataclasses.dataclass(frozen=True)
 class Located:
-    """A file of weights: where it lies, the hash of its content, its licence, and where such weights come from.
+    """A file of weights: its path, the hash of its content, its licence, and the source of such weights.
 
-    licence: of a file given by its path it is not known, since nobody checked that it is the published one.
+    licence: not known for a file given by its path, because nothing checks that it is the published file.
     """
 
     path: pathlib.Path
@@ -30,7 +30,7 @@ class Located:
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Which weights a trunk began with, for the record of a run.
+    """The weights that a trunk was initialised with, for the record of a run.
 
     weights: the name of a package's weights, or else the name of the file.
     """
@@ -47,9 +47,9 @@ class Provenance:
 
 
 def locate(modality: str, trunk_name: str, weights: str) -> Located:
-    """The file that `weights` means to a trunk: a path, or a name of its `Published.packages`.
+    """Returns the file for `weights`, which is a path or a name in the trunk's `Published.packages`.
 
-    Raises WeightsError where there is none, the package is not installed, or its file is not the one that was checked.
+    Raises WeightsError if there is no such file, the package is not installed, or its file has an unexpected hash.
     """
     published = published_of(modality, trunk_name)
     package = published.packages.get(str(weights))
@@ -70,7 +70,7 @@ def locate(modality: str, trunk_name: str, weights: str) -> Located:
 
 
 def load(modality: str, trunk_name: str, weights: str, module_state: Any) -> tuple[Any, Provenance]:
-    """The state of a trunk filled from `weights`, and where its numbers are from; see `locate` and match.fill."""
+    """Returns the state of a trunk filled from `weights`, and its provenance; see `locate` and match.fill."""
     found = locate(modality, trunk_name, weights)
     published, tensors = published_of(modality, trunk_name), reading.read(found.path)
     state, report = match.fill(module_state, published, tensors, described(found.path, modality, trunk_name))
@@ -79,12 +79,12 @@ def load(modality: str, trunk_name: str, weights: str, module_state: Any) -> tup
 
 
 def described(path: str | pathlib.Path, modality: str, trunk_name: str) -> str:
-    """What an error about these weights begins with."""
+    """Returns the text that begins an error about these weights."""
     return f'{path} for the {modality} trunk {trunk_name}'
 
 
 def published_of(modality: str, trunk_name: str) -> Published:
-    """How a trunk's published weights are named; raises WeightsError where none were published."""
+    """Returns the trunk's description of published weights; raises WeightsError if none were published."""
     published = registry.find(modality, trunk_name).published
     if published is None:
         known = [name for name, trunk in registry.trunks(modality).items() if trunk.published is not None]
@@ -97,7 +97,7 @@ def published_of(modality: str, trunk_name: str) -> Published:
 
 
 def _file_of(package: Package) -> pathlib.Path:
-    """The file in the installed package, which is not imported: only its outermost folder is looked up."""
+    """Returns the path of the file in the installed package, which is not imported: only its top folder is located."""
     outer, *inner = package.module.split('.')
     spec = importlib.util.find_spec(outer)
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
@@ -114,7 +114,7 @@ def _file_of(package: Package) -> pathlib.Path:
 
 
 def sha256_of(path: pathlib.Path) -> str:
-    """The hash of a file's content."""
+    """Returns the SHA-256 hash of a file's content; raises WeightsError if it cannot be read."""
     try:
         with open(path, 'rb') as file:
             return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,9 +1,8 @@
-"""Published tensors into a trunk's state by name, and back.
+"""Fills a trunk's state with published tensors by name, and exports a state to published tensors.
 
-The trunk's entry in models/trunks/registry.py says how each parameter and statistic is named in published files. Every
-tensor of a file is used, or dropped by a rule of that entry, or an error. Published kernels are [o i h w] and [o i];
-ours [h w i o] and [i o].
-Read next: find.py.
+The trunk's entry in models/trunks/registry.py maps each parameter and statistic to its name in published files. Every
+tensor of a file is either used or dropped by a rule of that entry; any other tensor is an error. Published kernels are
+[o i h w] and [o i]; ours are [h w i o] and [i o].
 """
 
 import dataclasses
@@ -19,16 +18,16 @@ from stattn_jax.models.trunks import registry
 from stattn_jax.models.trunks.registry import Published
 from stattn_jax.weights.errors import WeightsError, listed
 
-# PyTorch's count of training steps, which every batch normalisation holds and nothing reads.
+# PyTorch's count of training steps, which every batch normalisation stores and which is not used here.
 COUNTERS = r'(.*\.)?num_batches_tracked'
-# What share of a trunk's and a file's names must be the same for the file to look like that trunk's, and for this to be
-# beyond doubt.
+# The share of the names of a trunk and a file that must be equal for the file to look like that trunk's, and for this
+# to be certain.
 _ALIKE, _CERTAIN = 0.5, 0.9
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """How a file's tensors were used: how many, which ones a rule dropped, and what stood before all names."""
+    """How a file's tensors were used: the number used, the names dropped by a rule, and the prefix of all names."""
 
     used: int
     dropped: tuple[str, ...]
@@ -36,11 +35,11 @@ class Report:
 
 
 def fill(module_state: Any, published: Published, tensors: Mapping[str, np.ndarray], where: str) -> tuple[Any, Report]:
-    """The state of a trunk with the published numbers in its own shapes and types, and what became of the tensors.
+    """Returns the state of a trunk with the published numbers, in its own shapes and types, and a report.
 
-    module_state: a pure nested dict (`nnx.as_pure`) of parameters and statistics; leaves need a shape and a dtype only.
-    where: what an error begins with: the file and the trunk.
-    Raises WeightsError that names missing, unexpected and mis-shaped tensors.
+    module_state: a pure nested dict (`nnx.as_pure`) of parameters and statistics; leaves need only a shape and a dtype.
+    where: the text that begins an error: the file and the trunk.
+    Raises WeightsError, which names the missing, unexpected and mis-shaped tensors.
     """
     shapes = _named(module_state, published)
     prefix, tensors = _without_prefix(tensors, published, shapes)
@@ -55,7 +54,7 @@ def fill(module_state: Any, published: Published, tensors: Mapping[str, np.ndarr
 
 
 def export(module_state: Any, published: Published) -> dict[str, np.ndarray]:
-    """The inverse of `fill`: a state's numbers under their published names, in published shapes."""
+    """Returns a state's numbers under their published names, in published shapes; this is the inverse of `fill`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(module_state)
     return {
         published.name(_joined(path)): np.asarray(_turned_back(path, np.asarray(leaf)), order='C')
@@ -64,7 +63,7 @@ def export(module_state: Any, published: Published) -> dict[str, np.ndarray]:
 
 
 def resembles(tensors: Mapping[str, np.ndarray], least: float = _ALIKE) -> str | None:
-    """The trunk of the registry whose names and shapes a file shares most of; None where no share is above `least`."""
+    """Returns the trunk that shares most names and shapes with a file, or None if no share is above `least`."""
     shares = {}
     for modality in ('visual', 'audio'):
         for name, trunk in registry.trunks(modality).items():
@@ -76,12 +75,12 @@ def resembles(tensors: Mapping[str, np.ndarray], least: float = _ALIKE) -> str |
 
 
 def abstract_state(trunk: registry.Trunk) -> Any:
-    """The shapes of a trunk's parameters and statistics; nothing is computed."""
+    """Returns the shapes and dtypes of a trunk's parameters and statistics without computing them."""
     return nnx.as_pure(nnx.state(_abstract(trunk)))
 
 
 def width(trunk: registry.Trunk) -> int:
-    """How many numbers a trunk gives for a cell or a segment."""
+    """Returns the number of features that a trunk gives for a cell or a segment."""
     return _abstract(trunk).width
 
 
@@ -90,7 +89,7 @@ def _abstract(trunk) -> nnx.Module:
 
 
 def _named(module_state, published) -> dict[str, tuple[int, ...]]:
-    """The published shape of each tensor that a trunk has, by its published name."""
+    """Returns the published shape of each tensor of a trunk, by its published name."""
     leaves = jax.tree_util.tree_leaves_with_path(module_state)
     names = [published.name(_joined(path)) for path, _ in leaves]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -100,7 +99,7 @@ def _named(module_state, published) -> dict[str, tuple[int, ...]]:
 
 
 def _share(published, tensors, shapes) -> float:
-    """What share of the names of a file or a trunk are in both, in one shape."""
+    """Returns the share of the names in a file or a trunk that are in both, with the same shape."""
     _, tensors = _without_prefix(tensors, published, shapes)
     held = {name: value.shape for name, value in tensors.items() if not _is_dropped(published, name)}
     return len(held.items() & shapes.items()) / max(len(held.keys() | shapes.keys()), 1)
@@ -116,7 +115,7 @@ def _adapted(tensors, published, shapes, where):
 
 
 def _check(published, tensors, shapes, dropped, where) -> None:
-    """Raises WeightsError unless the tensors that are not dropped are those that the trunk has."""
+    """Raises WeightsError unless the tensors that are not dropped have exactly the trunk's names and shapes."""
     missing = [name for name in shapes if name not in tensors]
     unexpected = sorted(set(tensors) - set(shapes) - set(dropped))
     odd = [name for name in shapes if name in tensors and tensors[name].shape != shapes[name]]
@@ -139,7 +138,7 @@ def _check(published, tensors, shapes, dropped, where) -> None:
 
 
 def _without_prefix(tensors, published, expected: Iterable[str]) -> tuple[str, dict[str, np.ndarray]]:
-    """The tensors without what stands before all names that no rule drops, unless the trunk's own names begin so."""
+    """Removes the prefixes shared by all names that no rule drops, unless the trunk's own names have them too."""
     found, tensors = '', dict(tensors)
     own = [prefix for prefix in published.prefixes if not all(name.startswith(prefix) for name in expected)]
     while prefix := next((prefix for prefix in own if _has_prefix(tensors, published, prefix)), None):
@@ -158,7 +157,7 @@ def _is_dropped(published, name: str) -> bool:
 
 
 def _joined(path) -> str:
-    """A path of the state's tree as 'layers/0/1/convs/0/kernel'."""
+    """Returns a path of the state's tree in the form 'layers/0/1/convs/0/kernel'."""
     return '/'.join(str(key.key) for key in path)
 
 
@@ -167,7 +166,7 @@ def _is_kernel(path, axes: int) -> bool:
 
 
 def _turned(path, value: np.ndarray) -> np.ndarray:
-    """A published tensor in the order of our axes."""
+    """Returns a published tensor with its axes in our order."""
     if not _is_kernel(path, value.ndim):
         return value
     return value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0)

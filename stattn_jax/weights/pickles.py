@@ -1,10 +1,9 @@
 """Reads the pickles inside PyTorch files without running them.
 
-A pickle is a program for a stack machine whose calls may be to anything. The machine here knows containers, numbers and
-strings, and a few calls by name: what makes a tensor becomes a `Tensor`, a description; objects of other classes (such
-as the argparse.Namespace of a training script) become an `Opaque` that holds nothing; any other call is refused.
+A pickle is a program for a stack machine, and may call anything. The machine here supports containers, numbers, strings
+and a few calls by name (calls.py). A call that makes a tensor gives a `Tensor`, which only describes it. Objects of
+other classes (such as the argparse.Namespace of a training script) become an empty `Opaque`. Any other call is refused.
 Nothing that a file names is ever imported.
-Read next: calls.py, pytorch.py.
 """
 
 import io
@@ -18,14 +17,14 @@ from stattn_jax.weights.errors import Allowance
 
 
 def load(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
-    """The value of the pickle that begins here, and every storage it mentions by key.
+    """Returns the value of the pickle that begins at the stream's position, and its storages by key.
 
-    The stream then stands behind the pickle. Raises RefusedError, PickleError.
+    The stream is left at the end of the pickle. Raises RefusedError and PickleError.
     """
     machine = _Machine(stream.getbuffer().nbytes)
     try:
         with warnings.catch_warnings():
-            # Of escapes in a text that mean nothing.
+            # Invalid escape sequences in a string give a warning, which becomes an error.
             warnings.simplefilter('error')
             for opcode, argument, _ in pickletools.genops(stream):
                 machine.run(opcode.name, argument)
@@ -46,9 +45,10 @@ _GETS = frozenset(('GET', 'BINGET', 'LONG_BINGET'))
 
 
 class _Machine:
-    """The stack, the marks on it and the memo; one method for each instruction that is more than a value.
+    """The stack, its marks and the memo, with a method for each instruction that does not just push a value.
 
-    length: of the stream, in bytes. Every item of it takes one, so that all calls together look at no more items.
+    length: of the stream in bytes. Every item takes at least one byte, so all calls together may read at most this many
+      items.
     """
 
     def __init__(self, length: int):
@@ -155,7 +155,7 @@ class _Machine:
 
     def do_stack_global(self, _) -> None:
         name, module = self.pop(), self.pop()
-        # Two long texts that it keeps may be named together again and again.
+        # The length is checked before joining, because a pickle may join two long strings from its memo many times.
         if not all(isinstance(text, str) and len(text) <= calls.LONGEST_NAME for text in (module, name)):
             raise PickleError('a GLOBAL has no valid module and name')
         self.stack.append(calls.named(f'{module}.{name}'))
@@ -181,7 +181,7 @@ class _Machine:
         self.do_newobj(_)
 
     def do_build(self, _) -> None:
-        # Attributes of an object, such as the versions of a state dict.
+        # The attributes of an object, such as the versions of a state dict, are dropped.
         self.pop()
         if not isinstance(self.stack[-1], (dict, Opaque, Tensor)):
             raise PickleError('it gives attributes to what has none')

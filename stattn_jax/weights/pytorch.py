@@ -1,6 +1,6 @@
-"""PyTorch's files (.pth, .pt): the zip archive of version 1.6 and later, and the row of pickles and storages before.
+"""Reads PyTorch's files (.pth, .pt): the zip archive of version 1.6 and later, and the older format.
 
-Read next: reading.py.
+The older format is a sequence of pickles and storages.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import numpy as np
 from stattn_jax.weights import calls, pickles
 from stattn_jax.weights.errors import ZIP_ERRORS, Allowance, WeightsError, damaged
 
-# The first pickle of a file in the old format is this number, the second this version.
+# In the old format, the first pickle of a file is this number, and the second is this version.
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 _KINDS = {
     'FloatStorage': np.dtype('<f4'),
@@ -42,7 +42,7 @@ Raw = Callable[[calls.Storage], memoryview]
 
 @contextlib.contextmanager
 def opened(path: pathlib.Path) -> Iterator[tuple[Any, Callable[[str, calls.Tensor], np.ndarray]]]:
-    """The object that a file holds, with a `Tensor` for each tensor, and array(name, tensor) to get its numbers."""
+    """Yields the object in a file, with `Tensor` for tensors, and array(name, tensor), which reads their numbers."""
     with open(path, 'rb') as file:
         head = file.read(4)
     known = head[:4] == b'PK\x03\x04', head[:1] == b'\x80'
@@ -58,7 +58,7 @@ def opened(path: pathlib.Path) -> Iterator[tuple[Any, Callable[[str, calls.Tenso
 
 @contextlib.contextmanager
 def _zip(path) -> Iterator[tuple[Any, Raw]]:
-    """data.pkl is the object, data/KEY are the storages, all in one folder and none compressed."""
+    """Reads the zip format: data.pkl is the object, data/KEY are the storages, all uncompressed in one folder."""
     try:
         archive = zipfile.ZipFile(path)
     except ZIP_ERRORS as error:
@@ -85,7 +85,7 @@ def _zip(path) -> Iterator[tuple[Any, Raw]]:
 
 
 def _entry(path, archive, name, read: Allowance) -> bytes:
-    """The content of a file of the archive, which says its length before it is read. read: of the archive's bytes."""
+    """Returns the content of an archive entry, whose length is checked first against the budget of bytes `read`."""
     try:
         entry = archive.getinfo(name)
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
@@ -100,9 +100,9 @@ def _entry(path, archive, name, read: Allowance) -> bytes:
 
 
 def _legacy(path, data: bytes) -> tuple[Any, Raw]:
-    """Pickles of a magic number, a version, facts of the machine, the object and the keys; then the storages.
+    """Reads the old format: pickles of a magic number, a version, system facts, the object and the storage keys.
 
-    Each storage stands behind its length.
+    The storages follow the pickles, each after its length.
     """
     stream = io.BytesIO(data)
     if _load(path, stream)[0] != MAGIC:
@@ -162,9 +162,10 @@ def _kind(path, storage) -> np.dtype:
 
 
 def _array(path, name: str, tensor: calls.Tensor, raw: Raw, copies: Allowance) -> np.ndarray:
-    """The numbers of a strided view, checked against the storage; bfloat16 becomes float32.
+    """Returns the numbers of a strided view, checked against the storage; bfloat16 becomes float32.
 
-    copies: how many numbers all tensors together may copy, whose storages are shared or stand in another order.
+    copies: the budget of numbers that all tensors together may copy. A copy is made for bfloat16, and for a view that
+      is not contiguous, such as a transposed or an expanded one.
     """
     dtype = _kind(path, tensor.storage)
     size = tensor.storage.numel * dtype.itemsize

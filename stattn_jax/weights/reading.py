@@ -1,10 +1,9 @@
-"""Files of weights to NumPy arrays by name, without PyTorch: .safetensors, .pth and .pt (both formats), .npz.
+"""Reads files of weights to NumPy arrays by name, without PyTorch: .safetensors, .pth and .pt (both formats), .npz.
 
-A checkpoint of a training script holds more than one network's tensors. The mapping of names to tensors is found so:
-under the first of WRAPPERS that leads to tensors, if there is one; or else here, if there are tensors; or else under
-the only other name that leads to tensors. The same rule is then used on what was found. Values that are no tensors are
-passed over.
-Read next: pytorch.py, safetensors.py, match.py.
+A checkpoint of a training script may contain more than the tensors of one network. The mapping of names to tensors is
+found by this rule: it is under the first of WRAPPERS that leads to tensors, if there is one; else it is the current
+mapping, if that has tensors; else it is under the only other name that leads to tensors. The rule is applied again to a
+mapping found under a name. Values that are not tensors are ignored.
 """
 
 import io
@@ -23,16 +22,16 @@ from stattn_jax.weights.safetensors import read_safetensors, write_safetensors
 __all__ = ['ENDINGS', 'WRAPPERS', 'WeightsError', 'read', 'write_safetensors']
 
 WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'teacher', 'network')
-# How many times as long as its file the content of an .npz may be, and how its parts are packed.
+# The largest allowed ratio of the unpacked size of an .npz to its file size, and the allowed compression types.
 _UNPACKED, _PACKED = 16, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# How deep in a checkpoint a state dict may lie.
+# The largest depth at which a state dict is searched in a checkpoint.
 _DEPTH = 4
 
 
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """Every tensor of a file by name; bfloat16 becomes float32, other types stay. Arrays may be read-only.
+    """Returns every tensor of a file by name; bfloat16 becomes float32, other types are kept.
 
-    Raises WeightsError.
+    The arrays may be read-only. Raises WeightsError if the file cannot be used.
     """
     path = pathlib.Path(path)
     if path.suffix not in ENDINGS:
@@ -50,14 +49,14 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _check_head(path: pathlib.Path) -> None:
-    """Raises WeightsError for what downloads often leave under the name of a file."""
+    """Raises WeightsError for common results of failed downloads: a git-lfs pointer, an HTML page, an empty file."""
     with open(path, 'rb') as file:
         head = file.read(256).lstrip()
     if head.startswith(b'version https://git-lfs'):
         raise WeightsError(
             f'{path} is a git-lfs pointer, not the weights; run git lfs pull, or download the file itself'
         )
-    # The length that safetensors begin with may be the bytes of '<' too, but has zeros behind them.
+    # A safetensors file begins with a length, whose first byte may also be '<', but zero bytes follow.
     if re.match(rb'<[!?a-zA-Z]', head) and b'\0' not in head:
         raise WeightsError(f'{path} is an HTML page, not weights; download the file itself, not the page about it')
     if not head:
@@ -80,7 +79,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _check_unpacked(path, entries: list[zipfile.ZipInfo]) -> None:
-    """Raises WeightsError for an archive that becomes much longer than it is, or may become so unseen."""
+    """Raises WeightsError for an archive whose unpacked size is too large, or whose compression is not NumPy's."""
     size, unpacked = path.stat().st_size, sum(entry.file_size for entry in entries)
     if unpacked > _UNPACKED * size:
         raise WeightsError(
@@ -95,13 +94,13 @@ def _check_unpacked(path, entries: list[zipfile.ZipInfo]) -> None:
 
 
 def _content(archive, entry) -> bytes:
-    """What the entry holds, and no more than it says; archive.read would first unpack what is beyond its length."""
+    """Reads an entry up to its stated length; archive.read would first unpack all data, even beyond that length."""
     with archive.open(entry) as file:
         return file.read(entry.file_size)
 
 
 def _npy(path, name: str, content: bytes) -> np.ndarray:
-    """One array, its length checked before it is made; arrays of Python objects are refused."""
+    """Returns one array, whose length is checked before it is made; arrays of Python objects are refused."""
     stream = io.BytesIO(content)
     try:
         version = np.lib.format.read_magic(stream)
@@ -122,7 +121,7 @@ def _npy(path, name: str, content: bytes) -> np.ndarray:
 
 
 def _state_dict(path, tree: Any) -> dict:
-    """The one mapping of names to tensors, by the rule above; raises WeightsError where there is none, or several."""
+    """Returns the mapping of names to tensors by the module's rule; raises WeightsError if there is none or several."""
     for _ in range(_DEPTH):
         if not isinstance(tree, dict):
             break
@@ -152,9 +151,9 @@ def _tensors(tree: dict) -> dict[str, calls.Tensor]:
 
 
 def _leads_to_tensors(tree: Any) -> bool:
-    """Whether a mapping of names has tensors, or holds mappings that do.
+    """Returns whether a mapping has tensors, or contains mappings that do, down to `_DEPTH` levels.
 
-    Each is looked at once, since they may hold themselves.
+    Each mapping is visited once, because mappings may contain themselves.
     """
     level, seen = [tree], set()
     for _ in range(_DEPTH):

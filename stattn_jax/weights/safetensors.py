@@ -1,6 +1,6 @@
-"""The safetensors format: a length, a JSON header, and the tensors' bytes one behind the other.
+"""Reads and writes the safetensors format: a length, a JSON header, and the bytes of all tensors in sequence.
 
-Source: github.com/huggingface/safetensors, README.md. Read next: reading.py.
+Source: github.com/huggingface/safetensors, README.md.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 
 from stattn_jax.weights.errors import WeightsError, damaged, listed
 
-# What the format itself allows.
+# The largest header in bytes that the format allows.
 MAX_HEADER = 100_000_000
 _DTYPES = {
     'F64': np.dtype('<f8'),
@@ -36,7 +36,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The tensors of a file by name, bfloat16 as float32; raises WeightsError where header and file do not agree."""
+    """Returns a file's tensors by name, bfloat16 as float32; raises WeightsError if header and file do not agree."""
     content = path.read_bytes()
     header, begin = _header(path, content)
     data = memoryview(content)[begin:]
@@ -57,9 +57,9 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 def write_safetensors(
     path: str | pathlib.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes tensors and facts about them (text to text) under `path`, the whole file or none."""
+    """Writes tensors and metadata (text to text) to `path` atomically: `path` is the whole file or not changed."""
     path = pathlib.Path(path)
-    # Wide types first, so that every tensor begins at a multiple of its own width.
+    # Wide types come first, so that every tensor begins at a multiple of its item size.
     arrays = {name: _little(path, name, tensors[name]) for name in sorted(tensors)}
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))
     header: dict[str, Any] = {'__metadata__': dict(metadata)} if metadata else {}
@@ -83,7 +83,7 @@ def write_safetensors(
 
 
 def _little(path, name: str, tensor) -> np.ndarray:
-    """The array in the format's byte order."""
+    """Returns the array in the format's byte order; raises WeightsError for types that the format lacks."""
     array = np.asarray(tensor)
     array = array.astype(array.dtype.newbyteorder('<'), copy=False)
     if array.dtype not in _NAMES or name == '__metadata__':
@@ -92,7 +92,7 @@ def _little(path, name: str, tensor) -> np.ndarray:
 
 
 def _header(path, content: bytes) -> tuple[dict[str, Any], int]:
-    """The header, and where the tensors' bytes begin."""
+    """Returns the header, and the position where the tensors' bytes begin."""
     length = int.from_bytes(content[:8], 'little')
     if len(content) < 8 or length > min(MAX_HEADER, len(content) - 8):
         raise damaged(path, f'its header has {length} bytes, the file {len(content)}')
@@ -106,7 +106,7 @@ def _header(path, content: bytes) -> tuple[dict[str, Any], int]:
 
 
 def _place(path, name: str, entry: Any, size: int) -> tuple[np.dtype, tuple[int, ...], int, int]:
-    """Type, shape, and first and last byte of a tensor."""
+    """Returns the type, shape, first byte and end (exclusive) of a tensor, after checking its header entry."""
     if not isinstance(entry, dict) or not {'dtype', 'shape', 'data_offsets'} <= set(entry):
         raise damaged(path, f'its header says of {name} no dtype, shape and data_offsets')
     if entry['dtype'] not in (known := list(_DTYPES)):
@@ -127,7 +127,7 @@ def _naturals(values: Any) -> bool:
 
 
 def _check_order(path, places, size: int) -> None:
-    """Raises WeightsError where tensors overlap, or bytes belong to none."""
+    """Raises WeightsError if tensors overlap, or if some bytes belong to no tensor."""
     end, before = 0, 'its header'
     for first, last, name in sorted((first, last, name) for name, (_, _, first, last) in places.items()):
         if first != end:

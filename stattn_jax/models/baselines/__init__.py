@@ -1,7 +1,6 @@
-"""The models that Stan is compared with: same trunks, same inputs, same step; only what comes behind the trunks
-differs.
+"""The compared models (baselines): they differ from STAN only in the layers after the trunks.
 
-`KINDS` names them as cfg.model.kind does. Read next: compared.py.
+Trunks, inputs and training step are the same. `KINDS` lists the models by their name in cfg.model.kind.
 """
 
 from stattn_jax.models.baselines import avel, fusion, han, intrinsic, mbt

@@ -1,16 +1,15 @@
-"""AVEL (Tian et al., arXiv 1803.08842): audio-guided attention on the cells, a BiLSTM for each modality, the best
-segment.
+"""AVEL (Tian et al., arXiv 1803.08842): audio-guided attention, a BiLSTM per modality, the maximum over segments.
 
-Two forms, for the released code (github.com/YapengTian/AVE-ECCV18, models_weakly.py) computes another attention than
-the paper:
+There are two forms, because the released code (github.com/YapengTian/AVE-ECCV18, models_weakly.py) computes a different
+attention from the paper:
 
     paper   score of cell i = w . tanh(P u_i + Q a),        Q a one number for each hidden unit, the same for all cells
     code    score of cell i = w . tanh(P u_i + (Q a)_i 1),  Q a one number for each cell, the same for all hidden units
 
-In the code's form the sound is a preference for places: it runs only because hidden units and cells are 49 alike, it
-does not move with the object, and even equal cells get unequal weights. Here the cells are those of the frame size it
-was built for. It is trained weakly, by the maximum of the segments' scores, without the code's softmax inside the
-network. Read next: han.py.
+In the code's form the audio selects positions: the code runs only because there are 49 hidden units and 49 cells, the
+attention does not follow a moving object, and even equal cells get unequal weights. Here the number of cells is that of
+the frame size for which the model was built. Training is weakly supervised, by the maximum of the segments' scores, and
+without the softmax that the code has inside the network.
 """
 
 import jax
@@ -25,7 +24,7 @@ XAVIER = nnx.initializers.xavier_uniform()
 
 
 class BiLstm(nnx.Module):
-    """Both ways over the segments that are there, x [b t d], there bool [b t] -> [b t 2e]; 0 where a segment is not."""
+    """A bidirectional LSTM over the present segments: x [b t d], there bool [b t] -> [b t 2e], 0 for absent ones."""
 
     def __init__(self, inputs: int, hidden: int, *, rngs: nnx.Rngs):
         self.ways = nnx.List([nnx.OptimizedLSTMCell(inputs, hidden, rngs=rngs) for _ in range(2)])
@@ -38,7 +37,7 @@ class BiLstm(nnx.Module):
             def step(carry, inputs, cell=cell):
                 x, there = inputs
                 new, said = cell(carry, x)
-                # The memory walks past what is not there.
+                # Absent segments leave the state unchanged.
                 return jax.tree.map(lambda a, b: jnp.where(there, a, b), new, carry), said * there
 
             rest = jnp.zeros((len(x_btd), cell.hidden_features))
@@ -47,7 +46,7 @@ class BiLstm(nnx.Module):
 
 
 class AvelPaper(Compared):
-    """The attention of the paper, whose sound asks for content."""
+    """AVEL with the attention of the paper, where the audio selects the content of cells."""
 
     by_cell = False
     where_by_frame = True
@@ -78,11 +77,11 @@ class AvelPaper(Compared):
         return logits, {'weights': weights, 'segments': jnp.where(there, segments, 0.0)}
 
     def maps(self, out: Out, classes_b: jax.Array) -> Maps:
-        """The attention, one for all classes, within each frame; the segments' scores of the class."""
+        """Returns the attention within each frame (the same for all classes), and the segments' scores of the class."""
         return out['weights'], of_class(out['segments'], classes_b)
 
 
 class AvelCode(AvelPaper):
-    """The attention of the released code, whose sound prefers places."""
+    """AVEL with the attention of the released code, where the audio selects positions."""
 
     by_cell = True

@@ -1,8 +1,6 @@
-"""What compared models share: the trunks of Stan before them, one way to take units away, one way to show what they
-show.
+"""The base class of the compared models, with masking and an interface for the maps that they provide.
 
-They get what Stan gets (same trunks, inputs, masks) and give (logits, out). Read next: fusion.py, intrinsic.py,
-avel.py, han.py.
+The models have the trunks, inputs and masks of STAN and return (logits, out).
 """
 
 import dataclasses
@@ -20,7 +18,7 @@ Maps = tuple[jax.Array | None, jax.Array | None]
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Numbers of classes, of the trunks' outputs, of hidden layers, and of cells in a frame."""
+    """The number of classes, the widths of trunk outputs and hidden layers, and the height and width of a frame."""
 
     classes: int
     width: int
@@ -30,8 +28,10 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What a clip offers: values [b t s d] and audio [b t d] in float32, zero where taken away; cells bool [b t s] and
-    units bool [b m t] that are left, a cell only where its picture is.
+    """The input of `classify` after masking, in float32.
+
+    values [b t s d] and audio [b t d] are zero where they are masked out. cells bool [b t s] and units bool [b m t] are
+    True where something remains; a cell remains only if the visual unit of its segment does.
     """
 
     values: jax.Array | None
@@ -41,20 +41,20 @@ class Evidence:
 
     @property
     def picture(self) -> jax.Array:
-        """The mean of the cells that are left, [b t d]; 0 where none is."""
+        """The mean of the remaining cells, [b t d]; 0 where none remains."""
         return mean_among(self.values, self.cells, axis=2)
 
     @property
     def segments(self) -> jax.Array:
-        """Segments of which something is left, bool [b t]."""
+        """Whether at least one modality of the segment remains, bool [b t]."""
         return self.units.any(axis=1)
 
 
 class Compared(Encoders):
-    """A network that says its logits without being a sum of terms; subclasses say how in `classify`."""
+    """A network whose logits are not a sum of contributions; subclasses compute them in `classify`."""
 
     additive = False
-    # Whether what `maps` says of places compares within a frame alone.
+    # Whether the spatial map of `maps` can only be compared within a frame.
     where_by_frame = False
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
@@ -69,7 +69,7 @@ class Compared(Encoders):
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> tuple[jax.Array, Out]:
-        """Logits [b c], and what `maps` needs; the masks take away as in models/stan.py."""
+        """Returns logits [b c] and the arrays for `maps`; the masks work as in models/stan.py."""
         b, t = valid.shape
         units = jnp.broadcast_to(valid[:, None], (b, 2, t))
         units = units if unit_mask is None else units & unit_mask
@@ -84,19 +84,19 @@ class Compared(Encoders):
         return self.classify(Evidence(values, audio, cells, units))
 
     def classify(self, evidence: Evidence) -> tuple[jax.Array, Out]:
-        """Logits [b c], and what `maps` needs, each with b first."""
+        """Returns logits [b c] and the arrays for `maps`, each with b as its first axis."""
         raise NotImplementedError
 
     def maps(self, out: Out, classes_b: jax.Array) -> Maps:
-        """What this model itself shows for a class of each clip: where [b t s] and when [b t]; None for what it does
-        not show.
+        """Returns the model's own maps for one class per clip: where [b t s] and when [b t], or None if it has none.
 
-        Larger is more; the numbers compare within a clip alone, and mean nothing at segments that are not valid.
+        Larger numbers mean more evidence. They can be compared within a clip only, and have no meaning at segments that
+        are not valid.
         """
         del out, classes_b
         return None, None
 
 
 def of_class(x: jax.Array, classes_b: jax.Array) -> jax.Array:
-    """The class of each clip from x [b ... c]: [b ...]."""
+    """Selects one class per clip from x [b ... c]: [b ...]."""
     return jnp.take_along_axis(x, classes_b.reshape(-1, *(1,) * (x.ndim - 1)), axis=-1)[..., 0]

@@ -1,10 +1,8 @@
-"""Representation learners: one vector a segment from its picture and its sound, the mean over segments, one linear
-layer.
+"""Fusion models: one vector per segment from its visual and audio features, the mean over segments, a linear layer.
 
-The picture is the mean of its cells. Fusing each segment before the mean gives them what a clip's mean would lose:
-which picture goes with which sound. They show nothing of themselves. Formulas: FiLM arXiv 1709.07871, GMU 1702.01992,
+The visual feature is the mean of the cells. Fusing each segment before the mean keeps the pairing of frames and sounds,
+which the mean over a clip would lose. These models provide no maps. Formulas: FiLM arXiv 1709.07871, GMU 1702.01992,
 LMF 1806.00064.
-Read next: mbt.py.
 """
 
 import jax
@@ -19,7 +17,7 @@ RANK = 4
 
 
 class Fusion(Compared):
-    """Mean over segments of `fuse`, then a linear layer."""
+    """Averages `fuse` over segments, then applies a linear layer."""
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)
@@ -29,16 +27,16 @@ class Fusion(Compared):
         return self.head(mean_among(self.fuse(evidence), self.pooled(evidence), axis=1)), {}
 
     def fuse(self, evidence: Evidence) -> jax.Array:
-        """Each segment's vector, [b t d]."""
+        """Returns one vector per segment, [b t d]."""
         raise NotImplementedError
 
     def pooled(self, evidence: Evidence) -> jax.Array:
-        """The segments that the mean counts, bool [b t]."""
+        """Returns which segments enter the mean, bool [b t]."""
         return evidence.segments
 
 
 class AudioOnly(Fusion):
-    """Hears and does not see."""
+    """Uses only the audio."""
 
     sees = False
 
@@ -50,7 +48,7 @@ class AudioOnly(Fusion):
 
 
 class VisualOnly(Fusion):
-    """Sees and does not hear."""
+    """Uses only the frames."""
 
     hears = False
 
@@ -62,7 +60,7 @@ class VisualOnly(Fusion):
 
 
 class LateSum(Compared):
-    """Late fusion: the logits of the picture and the logits of the sound, added."""
+    """Late fusion: the sum of visual logits and audio logits."""
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)
@@ -76,7 +74,7 @@ class LateSum(Compared):
 
 
 class Concat(Fusion):
-    """relu(W [picture; sound]): without the layer behind it, concatenation is `LateSum`."""
+    """relu(W [picture; sound]). Without this layer, concatenation would be the same as `LateSum`."""
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)

@@ -1,14 +1,14 @@
 """HAN with attentive MMIL pooling (Tian et al., arXiv 2007.10558): video parsing from labels of whole clips.
 
-One hybrid layer, the same weights for both modalities with their roles swapped, as released
-(github.com/YapengTian/AVVP-ECCV20,
-nets/net_audiovisual.py): x <- norm(x + self(x) + cross(x, y)), then a feed-forward layer. Then per class
+One hybrid layer is applied to both modalities, with the same weights and their roles swapped, as in the released code
+(github.com/YapengTian/AVVP-ECCV20, nets/net_audiovisual.py): x <- norm(x + self(x) + cross(x, y)), then a feed-forward
+layer. Then, per class,
 
     p = sum_tm W_time W_modality sigmoid(score),   W_time a softmax over time, W_modality a softmax over the modalities
 
-Both softmaxes are published so, though their product does not sum to 1 and p is clamped to (0, 1). Logits are log(p /
-(1 - p)), so that a sigmoid gives p back. Without the paper's dropout and its losses on either modality's own p: one
-step trains all models here.
+Both softmaxes are as published, although their product does not sum to 1 and p is clamped to (0, 1). The logits are
+log(p / (1 - p)), so that a sigmoid gives p. The paper's dropout and its losses on the p of each modality are left out,
+because all models here share one training step.
 """
 
 import jax
@@ -19,13 +19,13 @@ from stattn_jax.models.baselines.compared import Compared, Evidence, Maps, Out, 
 from stattn_jax.models.dense import Linear
 from stattn_jax.models.pooling import softmax_among
 
-# The code clamps to [1e-7, 1 - 1e-7]; float32 knows nothing between 1 - 6e-8 and 1, and the gradient of log(1 - p)
-# needs room.
+# The released code clamps to [1e-7, 1 - 1e-7]. In float32 there is no number between 1 - 6e-8 and 1, and the gradient
+# of log(1 - p) needs a larger distance from 1.
 CLAMP = 1e-6
 
 
 class Hybrid(nnx.Module):
-    """x [b t d] with keys of its own and of the other modality; there, other_there bool [b t]."""
+    """Self- and cross-attention of x [b t d] on x and y [b t d]; the masks there and other_there are bool [b t]."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         self.own = nnx.MultiHeadAttention(1, width, decode=False, keep_rngs=False, rngs=rngs)
@@ -42,13 +42,13 @@ class Hybrid(nnx.Module):
 
 
 class Han(Compared):
-    """Probabilities of each segment and modality, pooled by the product of two attentions."""
+    """Pools the probabilities of each segment and modality by the product of two attention weights."""
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(sizes, rngs=rngs, **trunks)
         self.hybrid = Hybrid(sizes.width, rngs=rngs)
         self.score = Linear(sizes.width, sizes.classes, rngs=rngs)
-        # No bias: it is alike over time and over both modalities, and a softmax does not see it.
+        # There is no bias: it would be the same for all segments and both modalities, and so not change the softmax.
         self.time = Linear(sizes.width, sizes.classes, use_bias=False, rngs=rngs)
         self.modality = Linear(sizes.width, sizes.classes, use_bias=False, rngs=rngs)
 
@@ -64,7 +64,5 @@ class Han(Compared):
         return jnp.log(p) - jnp.log1p(-p), {'said': said}
 
     def maps(self, out: Out, classes_b: jax.Array) -> Maps:
-        """What each segment adds to p, by its picture and its sound; the picture was one vector, so nothing says
-        where.
-        """
+        """Returns what each segment (both modalities) adds to p; no spatial map, because a frame is one vector."""
         return None, of_class(out['said'].sum(axis=1), classes_b)

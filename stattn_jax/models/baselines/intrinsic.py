@@ -1,6 +1,4 @@
-"""Networks that show what they see by how they are built: CAM, gated attention MIL and a prototype head. Read next:
-avel.py.
-"""
+"""Intrinsically interpretable networks: class activation maps (CAM), gated attention MIL and a prototype head."""
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +13,10 @@ EPSILON = 1e-4
 
 
 class Cam(Compared):
-    """Class activation maps (arXiv 1512.04150): each cell joined with its segment's sound, the global average, a linear
-    layer.
+    """Class activation maps (arXiv 1512.04150): each cell joined with the segment's audio, mean, linear layer.
 
-    Averaging is linear, so that the map of a class is an exact share of its logit. A segment whose picture is taken
-    away is one of empty cells.
+    Averaging is linear, so the map of a class plus the bias sums exactly to its logit. A segment whose visual unit is
+    masked out has empty cells.
     """
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
@@ -37,13 +34,13 @@ class Cam(Compared):
         return logits, {'said': said / jnp.maximum(pooled.sum((1, 2)), 1)[:, None, None, None]}
 
     def maps(self, out: Out, classes_b: jax.Array) -> Maps:
-        """What each cell adds to the logit, and each segment: with the bias they sum to it."""
+        """Returns what each cell, and each segment, adds to the logit; each map plus the bias sums to the logit."""
         where = of_class(out['said'], classes_b)
         return where, where.sum(axis=-1)
 
 
 class Mil(Compared):
-    """Gated attention MIL (Ilse et al., arXiv 1802.04712): a clip is a bag of its cells and its seconds of sound.
+    """Gated attention MIL (Ilse et al., arXiv 1802.04712): a clip is a bag of its cells and its audio segments.
 
     a_k = softmax of w . (tanh(V h_k) * sigmoid(U h_k)) over the bag, logits = W sum_k a_k h_k.
     """
@@ -52,7 +49,7 @@ class Mil(Compared):
         super().__init__(sizes, rngs=rngs, **trunks)
         self.content = Linear(sizes.width, sizes.hidden, rngs=rngs)
         self.gate = Linear(sizes.width, sizes.hidden, rngs=rngs)
-        # No bias: a softmax does not see a constant.
+        # There is no bias, because a constant does not change a softmax.
         self.score = Linear(sizes.hidden, 1, use_bias=False, rngs=rngs)
         self.head = Linear(sizes.width, sizes.classes, rngs=rngs)
 
@@ -66,16 +63,16 @@ class Mil(Compared):
         return logits, {'cells': weights[:, : t * s].reshape(b, t, s), 'sound': weights[:, t * s :]}
 
     def maps(self, out: Out, classes_b: jax.Array) -> Maps:
-        """The attention, one for all classes: of each cell, and of each segment with its sound."""
+        """Returns the attention, the same for all classes: of each cell, and of each segment (cells and audio)."""
         return out['cells'], out['cells'].sum(axis=-1) + out['sound']
 
 
 class Proto(Compared):
-    """Prototypes (ProtoPNet, arXiv 1806.10574): ten a class and modality, the best match in the clip, a linear layer.
+    """Prototypes (ProtoPNet, arXiv 1806.10574): ten per class and modality, best match in the clip, linear layer.
 
-    The match of a cell or a second of sound at squared distance d is log((d + 1) / (d + 1e-4)), the best one that of
-    the closest. It is
-    trained by its classification alone: no cluster and separation losses, and no projection onto training patches.
+    The match of a cell or an audio segment at squared distance d is log((d + 1) / (d + 1e-4)), and the best match is
+    that of the closest one. Training uses the classification loss alone, without cluster and separation losses, and
+    without projection onto training patches.
     """
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
@@ -86,11 +83,11 @@ class Proto(Compared):
         shape = (2, sizes.classes * PROTOTYPES, sizes.hidden)
         self.prototypes = nnx.Param(jax.random.uniform(rngs.params(), shape))
         own = jnp.repeat(jnp.eye(sizes.classes), PROTOTYPES, axis=0)
-        self.head = nnx.Param(jnp.stack([1.5 * own - 0.5] * 2))  # 1 for the own class, -0.5 for others
+        self.head = nnx.Param(jnp.stack([1.5 * own - 0.5] * 2))  # 1 for the prototype's own class, -0.5 for others
 
     def classify(self, evidence: Evidence) -> tuple[jax.Array, Out]:
         b, t, s, _ = evidence.values.shape
-        # A match is above 0, so that 0 loses against anything that is there.
+        # A match is above 0, so a masked cell or segment, with 0, is the maximum only if nothing remains.
         seen = self._match(evidence.values, 0) * evidence.cells[..., None]
         heard = self._match(evidence.audio, 1) * evidence.units[:, 1, :, None]
         best = jnp.stack([largest(seen.reshape(b, t * s, -1), 1), largest(heard, 1)], axis=1)
@@ -105,8 +102,9 @@ class Proto(Compared):
         return logits, out
 
     def maps(self, out: Out, classes_b: jax.Array) -> Maps:
-        """The matches with the class's own prototypes, weighted as its logit weighs them: of each cell; of a segment's
-        best cell and its sound.
+        """Returns the matches with the class's own prototypes, weighted as in its logit.
+
+        They are those of each cell, and for each segment the sum of those of its best cell and of its audio.
         """
         return of_class(out['cells'], classes_b), of_class(out['picture'] + out['sound'], classes_b)
 

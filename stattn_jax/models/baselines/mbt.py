@@ -1,11 +1,12 @@
-"""The bottleneck transformer (MBT, arXiv 2107.00135), small: one layer a modality, then two that meet in four tokens.
+"""A small bottleneck transformer (MBT, arXiv 2107.00135): one layer per modality, then two with bottleneck tokens.
 
-Smaller than the published one (12 layers on raw patches of 8 frames): tokens are the trunk's cells and the segment's
-sound, and every segment is read on its own, like one of its views, whose logits are averaged. Frames of more than 49
-cells give a token for every 2 x 2 of them, which makes its part of a training step on a CPU four times cheaper. No
-position embedding: no model here tells where a cell lies. Each modality updates its copy of the bottleneck, the copies
-are averaged, and so are the logits of the class tokens of both modalities, by one shared layer, as in
-google-research/scenic (projects/av_mae/mbt.py). Read next: intrinsic.py.
+It is smaller than the published model (12 layers on raw patches of 8 frames). The tokens are the trunk's cells and the
+segment's audio. Each segment is processed alone, like a view in the published model, and the logits of segments are
+averaged. In frames of more than 49 cells with even rows and columns, each 2 x 2 cells make one token, so that this
+model's part of a training step on a CPU takes a quarter of the time. There is no position embedding, because no model
+here encodes the position of a cell. Each modality updates its own copy of the four bottleneck tokens, and the copies
+are averaged. One shared layer maps the class tokens of both modalities to logits, which are also averaged. Both are as
+in google-research/scenic (projects/av_mae/mbt.py).
 """
 
 import jax
@@ -35,8 +36,9 @@ class Layer(nnx.Module):
 
 
 class Mbt(Compared):
-    """Class tokens of picture and sound that exchange what they know through `BOTTLENECK` tokens; width `hidden`, a
-    multiple of 4.
+    """A transformer per modality; the modalities exchange information only through `BOTTLENECK` tokens.
+
+    The width is `hidden`, a multiple of 4.
     """
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
@@ -48,7 +50,7 @@ class Mbt(Compared):
         self.class_tokens = nnx.Param(init(rngs.params(), (2, 1, d)))
         self.bottleneck = nnx.Param(init(rngs.params(), (BOTTLENECK, d)))
         self.layers = nnx.List(
-            [nnx.List([Layer(d, rngs=rngs) for _ in range(2)]) for _ in range(1 + FUSED)]  # a pair each: picture, sound
+            [nnx.List([Layer(d, rngs=rngs) for _ in range(2)]) for _ in range(1 + FUSED)]  # pairs: visual, audio
         )
         self.norm = nnx.LayerNorm(d, rngs=rngs)
         self.head = Linear(d, sizes.classes, rngs=rngs)
@@ -58,7 +60,7 @@ class Mbt(Compared):
         values, cells = self._patches(evidence)
         tokens = [values.reshape(b * t, -1, values.shape[-1]), evidence.audio.reshape(b * t, 1, -1)]
         kept = [cells.reshape(b * t, -1), evidence.units[:, 1].reshape(b * t, 1)]
-        # Class and bottleneck tokens are never taken away.
+        # Class and bottleneck tokens are never masked.
         own = [jnp.pad(k, ((0, 0), (1, 0)), constant_values=True) for k in kept]
         met = [jnp.pad(k, ((0, 0), (0, BOTTLENECK)), constant_values=True) for k in own]
         xs = [
@@ -75,9 +77,7 @@ class Mbt(Compared):
         return mean_among(logits, evidence.units, axis=(1, 2)), {}
 
     def _patches(self, evidence: Evidence) -> tuple[jax.Array, jax.Array]:
-        """The picture's tokens [b t p d] and whether something of them is left [b t p]: cells, or means of 2 x 2 of
-        them.
-        """
+        """Returns the visual tokens [b t p d], which are cells or means of 2 x 2 cells, and their mask bool [b t p]."""
         rows, columns = self.rows_columns
         if rows * columns <= MOST_CELLS or rows % 2 or columns % 2:
             return evidence.values, evidence.cells

@@ -1,4 +1,4 @@
-"""The Audio Spectrogram Transformer for the sound: 'ast', base384 with patches of 16 x 16 every 10 bands and frames.
+"""The Audio Spectrogram Transformer, trunk 'ast': base384 with patches of 16 x 16 every 10 bands and frames.
 
 Source: Gong et al., "AST: Audio Spectrogram Transformer", arXiv 2104.01778. Its layers are those of vit.py.
 """
@@ -15,17 +15,17 @@ from stattn_jax.models.trunks.registry import Published, Trunk
 
 WIDTH, HEADS = 768, 12
 PATCH, STRIDE, BANDS = 16, 10, 128
-# Patches across 128 bands and 1024 frames.
+# Numbers of patches along 128 bands and along 1024 frames.
 GRID = (12, 101)
 
 
 class AST(nnx.Module):
-    """Log-mel [b f k] of 10 ms frames and 128 bands to [b 768], the mean of the class and the distillation token.
+    """Maps log-mel [b f k] of 10 ms frames and 128 bands to [b 768], the mean of class and distillation tokens.
 
-    The position embeddings are those of 1024 frames, 101 patches in time. A shorter segment takes those of the middle
-    of the time axis, as the original repository does it; one second (98 to 100 frames) has 9 patches in time. The norms
-    have the epsilon that the weights were trained with, 1e-6 (transformers: 1e-12). `depth` is 12 but in tests.
-    Nothing differs in training.
+    The position embeddings are for 1024 frames, that is 101 patches in time. A shorter segment uses those at the middle
+    of the time axis, as in the original repository; one second (98 to 100 frames) has 9 patches in time. The norms use
+    the epsilon that the weights were trained with, 1e-6 (transformers: 1e-12). `depth` is 12 except in tests. The
+    trunk computes the same in training and evaluation.
     """
 
     width = WIDTH
@@ -48,7 +48,7 @@ class AST(nnx.Module):
         return self.norm(x[:, :2]).mean(1)
 
     def tokens(self, x: jax.Array) -> jax.Array:
-        """Patches with their positions, row of bands by row, behind the class and the distillation token: [b s d]."""
+        """Returns [b s d]: class and distillation tokens, then the patches with positions, row of bands by row."""
         x = self.patch_embed(x)
         position = self.pos_embed[0]
         first = jnp.concatenate([self.cls_token[0], self.dist_token[0]]) + position[:2]
@@ -60,7 +60,7 @@ class AST(nnx.Module):
 
 
 class SpectrogramPatches(nnx.Module):
-    """One linear map of overlapping patches, kept as a convolution over bands and frames: [b f k] -> [b 12 t d]."""
+    """A linear map of overlapping patches, with a convolution's parameters (`proj`): [b f k] -> [b 12 t d]."""
 
     def __init__(self, *, dtype, rngs: nnx.Rngs):
         self.proj = nnx.Conv(1, WIDTH, (PATCH, PATCH), strides=STRIDE, padding='VALID', dtype=dtype, rngs=rngs)
@@ -79,12 +79,12 @@ class SpectrogramPatches(nnx.Module):
 
 
 def _places(length: int) -> np.ndarray:
-    """Where the numbers of each patch lie along an axis: [patches 16]."""
+    """Returns the indices of each patch along an axis: [patches 16]."""
     return STRIDE * np.arange((length - PATCH) // STRIDE + 1)[:, None] + np.arange(PATCH)
 
 
 def adapt(tensors: dict[str, np.ndarray], shapes: dict[str, tuple]) -> dict[str, np.ndarray]:
-    """Also takes files of the package transformers, as MIT/ast-finetuned-audioset-10-10-0.4593 is."""
+    """Renames the tensors of files of the package transformers, such as MIT/ast-finetuned-audioset-10-10-0.4593."""
     del shapes
     adapted = vit_names.from_transformers(tensors)
     ours = re.compile(r'(cls_token|dist_token|pos_embed|patch_embed\.|blocks\.|norm\.)')

@@ -1,7 +1,7 @@
-"""Cnn14 of PANNs (Kong et al., arXiv 1912.10211), for 16 and 32 kHz: a segment's log-mel to an embedding.
+"""Cnn14 of PANNs (Kong et al., arXiv 1912.10211) for 16 and 32 kHz, which maps a segment's log-mel to an embedding.
 
-The embedding is what the published classifier reads. Dropout and SpecAugment of the published training are no part
-of it.
+The embedding is the input of the published classifier. The dropout and SpecAugment of the published training are left
+out.
 """
 
 import jax
@@ -15,7 +15,7 @@ from stattn_jax.models.trunks.registry import Published, Trunk
 
 BANDS = 64
 BLOCKS = 6
-# Five poolings halve the frames, and one at least must be left.
+# Five poolings halve the number of frames, and at least one frame must be left.
 LEAST_FRAMES = 2 ** (BLOCKS - 1)
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
 
@@ -23,7 +23,7 @@ _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'runni
 class Block(nnx.Module):
     """Two convolutions with batch normalisation and ReLU: [b h w i] -> [b h w o].
 
-    halves: whether the mean of 2x2 cells follows, [b h/2 w/2 o].
+    halves: whether 2x2 mean pooling follows, which gives [b h/2 w/2 o].
     """
 
     def __init__(self, inputs: int, outputs: int, *, halves: bool, axis_name: str | None, dtype, rngs: nnx.Rngs):
@@ -41,7 +41,7 @@ class Block(nnx.Module):
 class Cnn14(nnx.Module):
     """Six blocks, the mean over bands, mean plus maximum over frames, and a dense layer: [b f 64] -> [b width].
 
-    channels: outputs of the first block; each later block has twice as many as the one before.
+    channels: output channels of the first block; each later block has twice as many as the one before.
     """
 
     def __init__(self, *, channels: int = 64, axis_name: str | None, dtype, rngs: nnx.Rngs):
@@ -68,14 +68,14 @@ class Cnn14(nnx.Module):
 
 
 def _halved(x: jax.Array) -> jax.Array:
-    """The mean of 2x2 cells; an odd last row or column is left out."""
+    """Returns the mean of each 2x2 cells; an odd last row or column is left out."""
     b, h, w, c = x.shape
     x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
     return x.mean((2, 4))
 
 
 def published_name(path: str) -> str:
-    """'blocks/0/convs/1/kernel' to 'conv_block1.conv2.weight', 'bn0/mean' to 'bn0.running_mean'."""
+    """Maps 'blocks/0/convs/1/kernel' to 'conv_block1.conv2.weight', 'bn0/mean' to 'bn0.running_mean'."""
     *layer, leaf = path.split('/')
     if layer[0] == 'blocks':
         _, block, part, number = layer

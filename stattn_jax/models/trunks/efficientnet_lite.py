@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 without its pooling and classifier, as a frame trunk.
 
-The network is that of Tan and Le, arXiv 1905.11946, without squeeze-and-excitation and with ReLU6. Layers have the
-order and shapes of the published weights: blocks/3/depthwise is their _blocks.3._depthwise_conv (`published_name`).
+The network is that of Tan and Le, arXiv 1905.11946, without squeeze-and-excitation and with ReLU6. The layers have the
+order and shapes of the published weights: blocks/3/depthwise is _blocks.3._depthwise_conv there (`published_name`).
 """
 
 import functools
@@ -15,7 +15,7 @@ from stattn_jax.models.depthwise import DepthwiseConv
 from stattn_jax.models.norm import make_norm
 from stattn_jax.models.trunks.registry import Package, Published, Trunk
 
-# The stages: (blocks, kernel, stride of the first block, expansion, outputs). The stem before them has stride 2.
+# Each stage is (blocks, kernel, stride of the first block, expansion, outputs). The stem before them has stride 2.
 STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -27,7 +27,7 @@ STAGES = (
 )
 STEM, HEAD = 32, 1280
 EPSILON = 1e-3
-# Pixels of a cell's side after each stage, and after the head.
+# The side of a cell in pixels after each stage, and after the head.
 STRIDES = (2, 4, 8, 16, 16, 32, 32, 32)
 WIDTHS = (*(stage[-1] for stage in STAGES), HEAD)
 
@@ -35,7 +35,8 @@ WIDTHS = (*(stage[-1] for stage in STAGES), HEAD)
 class Block(nnx.Module):
     """An inverted residual block: [b h w i] -> [b h/stride w/stride o].
 
-    A 1x1 convolution to `expansion` times the channels (unless that is 1), a depthwise one, and a 1x1 to the outputs.
+    It is a 1x1 convolution to `expansion` times the channels (left out if that is 1), a depthwise convolution, and a
+    1x1 convolution to the outputs.
     """
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int, expansion: int, norm, dtype, rngs):
@@ -59,12 +60,12 @@ class Block(nnx.Module):
 
 
 class EfficientNetLite(nnx.Module):
-    """Outputs of some of the stages of EfficientNet-Lite0 on one grid: [b H W 3] -> [b H/stride W/stride width].
+    """Puts the outputs of chosen stages of EfficientNet-Lite0 on one grid: [b H W 3] -> [b H/stride W/stride width].
 
-    outputs: numbers of stages, from 0 to 6, or 7 for the head (a 1x1 convolution of the last stage); later stages are
-      not built.
-    stride: pixels of a cell's side. Cells of finer stages are put side by side (space to depth), those of coarser ones
-      are repeated.
+    outputs: the chosen stages, from 0 to 6, or 7 for the head (a 1x1 convolution of the last stage); stages after the
+      last chosen one are not built.
+    stride: the side of a cell in pixels. Cells of finer stages are concatenated (space to depth), those of coarser
+      stages are repeated.
     """
 
     def __init__(self, outputs: tuple[int, ...], stride: int, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
@@ -84,7 +85,7 @@ class EfficientNetLite(nnx.Module):
         self.head_bn = norm(HEAD, rngs=rngs) if has_head else None
 
     def stages(self, x: jax.Array, *, train: bool) -> list[jax.Array]:
-        """The output of each stage that is built, of the strides STRIDES and the widths WIDTHS; last the head."""
+        """Returns the output of each built stage, and last of the head; see STRIDES and WIDTHS for their sizes."""
         x = nnx.relu6(self.stem_bn(self.stem(x), use_running_average=not train))
         last, found = set(_ends()), []
         for i, block in enumerate(self.blocks):
@@ -102,9 +103,9 @@ class EfficientNetLite(nnx.Module):
 
 
 def to_stride(x: jax.Array, stride: int, wanted: int) -> jax.Array:
-    """Cells [b h w d] of `stride` pixels on a grid of `wanted` pixels.
+    """Converts cells [b h w d] of `stride` pixels to a grid with cells of `wanted` pixels.
 
-    Finer ones come side by side into one cell, row by row; coarser ones are repeated.
+    Finer cells are concatenated into one cell, row by row; coarser cells are repeated.
     """
     b, h, w, d = x.shape
     if stride < wanted:
@@ -116,7 +117,7 @@ def to_stride(x: jax.Array, stride: int, wanted: int) -> jax.Array:
 
 
 def published_name(path: str) -> str:
-    """'blocks/3/depthwise_bn/mean' to '_blocks.3._bn1.running_mean', as in the PyTorch port of the network."""
+    """Maps 'blocks/3/depthwise_bn/mean' to '_blocks.3._bn1.running_mean', as in the network's PyTorch port."""
     *layer, leaf = path.split('/')
     leaf = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}.get(leaf, leaf)
     if layer[0] == 'blocks':
@@ -150,7 +151,7 @@ def _blocks(stage, **options):
 
 
 def _ends():
-    """The number of each stage's last block."""
+    """Returns the index of each stage's last block."""
     depths = [stage[0] for stage in STAGES]
     return [sum(depths[: i + 1]) - 1 for i in range(len(depths))]
 
@@ -176,7 +177,7 @@ PACKAGES = {
 
 
 def published(outputs: tuple[int, ...]) -> Published:
-    """How the published weights map onto a trunk of these stages; later stages and the classifier are dropped."""
+    """Describes how the published weights map onto a trunk of these stages; the rest of the network is dropped."""
     built = min(max(outputs) + 1, len(STAGES))
     later = range(_ends()[built - 1] + 1, _ends()[-1] + 1)
     dropped = [r'_fc\..*']
@@ -210,8 +211,8 @@ def _trunk(outputs, stride, multiple):
 TRUNKS = {
     'visual': {
         'efficientnet_lite0': _trunk((4,), 16, 1),
-        # The last stage of stride 16 sees most of a frame of 128 pixels; the earlier ones tell better which cell it is
-        # (docs/log.md).
+        # The receptive field of the last stage of stride 16 covers most of a frame of 128 pixels; the earlier stages
+        # localise better (docs/log.md).
         'efficientnet_lite0_multi': _trunk((2, 3, 4), 16, 16),
     },
     'audio': {},

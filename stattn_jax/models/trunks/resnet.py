@@ -1,7 +1,7 @@
 """ResNet-18, -34 and -50 (He et al., arXiv 1512.03385) without pooling and classifier, as frame or log-mel trunks.
 
-Layers have the order and shapes of the standard ImageNet layout, so that published weights map onto them by rule:
-layers/0/1/convs/0 is its layer1.1.conv1 (`published_name`).
+The layers have the order and shapes of the standard ImageNet layout, so that published weights map onto them by rule:
+layers/0/1/convs/0 is layer1.1.conv1 there (`published_name`).
 """
 
 import functools
@@ -13,7 +13,7 @@ from stattn_jax.models.conv import Conv, max_pool
 from stattn_jax.models.norm import make_norm
 from stattn_jax.models.trunks.registry import MEL_MEAN, MEL_STD, Published, Trunk
 
-# Blocks of each stage, and how many times wider a block's output is than its 3x3 convolution.
+# The number of blocks of each stage, and the ratio of a block's output channels to those of its 3x3 convolution.
 STAGES = {'resnet18': ((2, 2, 2, 2), 1), 'resnet34': ((3, 4, 6, 3), 1), 'resnet50': ((3, 4, 6, 3), 4)}
 FILES = {
     'resnet18': 'resnet18-f37072fd.pth',
@@ -51,7 +51,8 @@ class Block(nnx.Module):
 class ResNet(nnx.Module):
     """The convolutional part of a ResNet: [b h w i] -> [b h/32 w/32 width], width 512, or 2048 for resnet50.
 
-    last_stride: of the last stage. With 1 cells are 16 pixels wide, by the same weights; nothing is dilated.
+    last_stride: stride of the last stage. With 1, cells are 16 pixels wide; the weights are the same, and no
+      convolution is dilated.
     """
 
     def __init__(self, name: str, *, inputs: int, last_stride: int = 2, axis_name: str | None, dtype, rngs: nnx.Rngs):
@@ -72,7 +73,7 @@ class ResNet(nnx.Module):
         self.layers = nnx.List(stages)
 
     def stages(self, x: jax.Array, *, train: bool) -> list[jax.Array]:
-        """The output of the pooled first convolution, and of each stage."""
+        """Returns the output of the pooled first convolution, and of each stage."""
         x = nnx.relu(self.bn1(self.conv1(x), use_running_average=not train))
         found = [max_pool(x)]
         for blocks in self.layers:
@@ -87,7 +88,7 @@ class ResNet(nnx.Module):
 
 
 class ResNetAudio(nnx.Module):
-    """A ResNet on the log-mel patch as a one-channel picture, averaged over the patch: [b f k] -> [b width]."""
+    """A ResNet that reads log-mel as a one-channel image and averages over all cells: [b f k] -> [b width]."""
 
     def __init__(self, name: str, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
         self.net = ResNet(name, inputs=1, axis_name=axis_name, dtype=dtype, rngs=rngs)
@@ -98,7 +99,7 @@ class ResNetAudio(nnx.Module):
 
 
 def published_name(path: str) -> str:
-    """'layers/0/1/bns/0/mean' to 'layer1.1.bn1.running_mean', as in torchvision."""
+    """Maps 'layers/0/1/bns/0/mean' to 'layer1.1.bn1.running_mean', as in torchvision."""
     *layer, leaf = path.split('/')
     leaf = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}.get(leaf, leaf)
     if layer[0] != 'layers':
@@ -109,7 +110,7 @@ def published_name(path: str) -> str:
 
 
 def published(name: str) -> Published:
-    """How the weights of torchvision map onto the frame trunk."""
+    """Describes how the weights of torchvision map onto the frame trunk."""
     return Published(
         name=published_name,
         dropped=(r'fc\..*',),

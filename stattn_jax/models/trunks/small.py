@@ -11,9 +11,9 @@ from stattn_jax.models.norm import make_norm
 from stattn_jax.models.pooling import largest
 from stattn_jax.models.trunks.registry import MEL_MEAN, MEL_STD, Trunk
 
-# (inputs, outputs, kernel, stride) of each convolution; the strides make 8 in all. The first stride of `tiny` halves
-# the time of a training step on a CPU; where objects are small and cluttered, `small` points better (docs/log.md,
-# 2026-11-22).
+# (inputs, outputs, kernel, stride) of each convolution; the product of the strides is 8. The first stride of `tiny`
+# halves the time of a training step on a CPU; where objects are small and cluttered, `small` localises better
+# (docs/log.md, 2026-11-22).
 SIZES = {
     'tiny': ((3, 32, 7, 4), (32, 64, 3, 2), (64, 64, 3, 1)),
     'small': ((3, 16, 5, 2), (16, 32, 3, 2), (32, 64, 3, 2), (64, 96, 3, 1)),
@@ -23,7 +23,7 @@ SIZES = {
 class Convolutions(nnx.Module):
     """A few convolutions for small frames: [b H W 3] -> [b H/8 W/8 width].
 
-    The receptive field is 31 pixels (`tiny`) or 43 (`small`), so that a cell's evidence stays near the cell.
+    The receptive field is 31 pixels (`tiny`) or 43 (`small`), so that the evidence of a cell comes from pixels near it.
     """
 
     def __init__(self, name: str, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
@@ -39,7 +39,7 @@ class Convolutions(nnx.Module):
 
 
 class TinyAudio(nnx.Module):
-    """Three strided convolutions, then the mean and the maximum over the patch: [b f k] -> [b 192]."""
+    """Three strided convolutions, then the mean and the maximum over all cells: [b f k] -> [b 192]."""
 
     width = 192
 

@@ -1,6 +1,7 @@
-"""VGGish (Hershey et al., arXiv 1609.09430): a segment's log-mel to the released network's embedding of 128 numbers.
+"""VGGish (Hershey et al., arXiv 1609.09430), which maps a segment's log-mel to an embedding of 128 numbers.
 
-The embedding is that of its last layer with ReLU; the released post-processing (PCA and 8 bits) is no part of it.
+The embedding is the output of the released network's last layer, with ReLU; the released post-processing (PCA and
+quantisation to 8 bits) is left out.
 """
 
 import jax
@@ -13,15 +14,15 @@ from stattn_jax.models.trunks.registry import Published, Trunk
 
 MEL = 'vggish_published'
 FRAMES, BANDS = 96, 64
-# Convolutions before each of the four poolings.
+# The number of convolutions before each of the four poolings.
 DEPTHS = (1, 1, 2, 2)
-# Places of the layers with weights in the published nn.Sequential parts, where ReLU and poolings count too.
+# Indices of the convolutions in the published nn.Sequential, which also counts ReLU and pooling layers.
 _FEATURES = {(0, 0): 0, (1, 0): 3, (2, 0): 6, (2, 1): 8, (3, 0): 11, (3, 1): 13}
 _LEAVES = {'kernel': 'weight', 'bias': 'bias'}
 
 
 class VGGish(nnx.Module):
-    """Convolutions and max pooling, then three dense layers on what is left of the patch: [b 96 64] -> [b 128].
+    """Convolutions and max pooling, then three dense layers on the flattened cells: [b 96 64] -> [b 128].
 
     widths: channels before each pooling. hidden: width of the dense layers before the last.
     """
@@ -37,7 +38,7 @@ class VGGish(nnx.Module):
         dtype,
         rngs: nnx.Rngs,
     ):
-        del axis_name  # No layer needs to know of other devices.
+        del axis_name  # There is no batch normalisation.
         inputs, stages = 1, []
         for depth, width in zip(DEPTHS, widths, strict=True):
             sizes = [(inputs, width)] + [(width, width)] * (depth - 1)
@@ -58,7 +59,7 @@ class VGGish(nnx.Module):
         x = x[..., None]
         for convs in self.stages:
             x = pooled(convs, x)
-        # Frames, bands, channels: the order in which the published dense layers count.
+        # The published dense layers expect the order frames, bands, channels.
         x = x.reshape(len(x), -1)
         for layer in self.dense:
             x = nnx.relu(layer(x))
@@ -66,18 +67,18 @@ class VGGish(nnx.Module):
 
 
 def pooled(convs: nnx.List, x: jax.Array) -> jax.Array:
-    """Convolutions with ReLU, then the largest of 2x2 cells: [b h w i] -> [b h/2 w/2 o]."""
+    """Applies convolutions with ReLU, then max pooling of 2x2 cells: [b h w i] -> [b h/2 w/2 o]."""
     for conv in convs:
         x = nnx.relu(conv(x))
     b, h, w, c = x.shape
     x = x.reshape(b, h // 2, 2, w // 2, 2, c)
-    # Not x.max, whose gradient looks for the maximum by equality (models/pooling.py, `largest`).
+    # x.max is not used, because its gradient finds the maximum by equality (models/pooling.py, `largest`).
     x = jnp.maximum(x[:, :, 0], x[:, :, 1])
     return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
 
 
 def published_name(path: str) -> str:
-    """'stages/2/1/kernel' to 'features.8.weight', 'dense/1/bias' to 'embeddings.2.bias'."""
+    """Maps 'stages/2/1/kernel' to 'features.8.weight', 'dense/1/bias' to 'embeddings.2.bias'."""
     part, *numbers, leaf = path.split('/')
     numbers = tuple(map(int, numbers))
     layer = f'features.{_FEATURES[numbers]}' if part == 'stages' else f'embeddings.{2 * numbers[0]}'

@@ -1,9 +1,8 @@
 """Vision transformers for frames: 'vit_s16', 'vit_b16' (DINO, timm), 'dinov2_s14', 'dinov2_s14_registers' (DINOv2).
 
-A cell is a patch's token behind the last layer norm; class and register tokens take part in the attention and are then
-dropped. Modules and parameters are called as in the published files. Sources: Dosovitskiy et al., arXiv 2010.11929;
-Caron et al., arXiv 2104.14294; Oquab et al., arXiv 2304.07193; Darcet et al., arXiv 2309.16588.
-Read next: vit_names.py.
+A cell is the token of a patch after the last layer norm. Class and register tokens take part in the attention and are
+then dropped. Modules and parameters have the names of the published files. Sources: Dosovitskiy et al., arXiv
+2010.11929; Caron et al., arXiv 2104.14294; Oquab et al., arXiv 2304.07193; Darcet et al., arXiv 2309.16588.
 """
 
 import dataclasses
@@ -21,12 +20,12 @@ from stattn_jax.models.trunks.registry import Published, Trunk
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """A vision transformer of published weights.
+    """The sizes of a vision transformer with published weights.
 
     patch: side of a patch in pixels.
-    grid: patches on a side of the frames of training, whose position embeddings are kept.
+    grid: patches per side of the training frames, for which the position embeddings are stored.
     scaled: whether the output of attention and of the MLP is multiplied by a learned vector (LayerScale).
-    registers: how many tokens there are beside the class token and the patches.
+    registers: number of register tokens, which are added to the class token and the patches.
     antialias, offset: how position embeddings are resized, see `resize_matrix`.
     """
 
@@ -50,7 +49,7 @@ SIZES = {
 
 
 class Attention(nnx.Module):
-    """Self-attention of tokens [b s d] among each other, with a softmax in float32."""
+    """Multi-head self-attention of tokens [b s d], with the softmax in float32."""
 
     def __init__(self, width: int, heads: int, *, dtype, rngs: nnx.Rngs):
         self.heads = heads
@@ -59,7 +58,7 @@ class Attention(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         b, s, d = x.shape
-        # [b s 3 n e], as the published kernel has it, to three of [b n s e].
+        # The published kernel gives [b s 3 n e]; this makes three arrays [b n s e].
         q, k, v = self.qkv(x).reshape(b, s, 3, self.heads, d // self.heads).transpose(2, 0, 3, 1, 4)
         q = q * (d // self.heads) ** -0.5
         logits = jnp.einsum('bnqe,bnke->bnqk', q, k, preferred_element_type=jnp.float32)
@@ -68,7 +67,7 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """Two layers with an exact (erf) GELU between them: [... d] -> [... d]."""
+    """Two dense layers with an exact (erf) GELU between them: [... d] -> [... d]."""
 
     def __init__(self, width: int, *, dtype, rngs: nnx.Rngs):
         self.fc1 = Linear(width, 4 * width, dtype=dtype, rngs=rngs)
@@ -79,7 +78,7 @@ class Mlp(nnx.Module):
 
 
 class Scale(nnx.Module):
-    """LayerScale: multiplies each number of a token by a learned one. Source: Touvron et al., arXiv 2103.17239."""
+    """LayerScale multiplies each channel of a token by a learned number. Source: Touvron et al., arXiv 2103.17239."""
 
     def __init__(self, width: int):
         self.gamma = nnx.Param(jnp.ones(width))
@@ -89,7 +88,7 @@ class Scale(nnx.Module):
 
 
 class Block(nnx.Module):
-    """A layer of a transformer with its normalisations in front (pre-norm): tokens [b s d] -> [b s d]."""
+    """A pre-norm transformer layer: tokens [b s d] -> [b s d]."""
 
     def __init__(self, width: int, heads: int, *, scaled: bool = False, dtype, rngs: nnx.Rngs):
         self.norm1 = layer_norm(width, dtype=dtype, rngs=rngs)
@@ -107,7 +106,7 @@ class Block(nnx.Module):
 
 
 class PatchEmbed(nnx.Module):
-    """One linear map of each patch, kept as a convolution's kernel [p p i d] (`proj`): [b H W i] -> [b H/p W/p d]."""
+    """A linear map of each patch, with a convolution's kernel [p p i d] (`proj`): [b H W i] -> [b H/p W/p d]."""
 
     def __init__(self, inputs: int, width: int, patch: int, *, dtype, rngs: nnx.Rngs):
         self.proj = nnx.Conv(inputs, width, (patch, patch), strides=patch, padding='VALID', dtype=dtype, rngs=rngs)
@@ -122,12 +121,12 @@ class PatchEmbed(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """Frames [b H W 3] to cells [b H/p W/p width], row by row; H and W may be any multiples of the patch's side p.
+    """Maps frames [b H W 3] to cells [b H/p W/p width]; H and W may be any multiples of the patch's side p.
 
-    Position embeddings are kept for the grid of the published weights and resized to that of the frame: 'vit_*' as timm
-    does it (DINO's own code has no antialias and an offset of 0.1), 'dinov2_*' as the original repository does it. Of
-    the package transformers, Dinov2Model leaves the offset out, Dinov2WithRegistersModel does the same as this.
-    A `depth` other than 12 is for tests. Nothing differs in training.
+    Position embeddings are stored for the grid of the published weights and resized to the grid of the frame: 'vit_*'
+    as in timm (DINO's own code has no antialias and an offset of 0.1), 'dinov2_*' as in the original repository. In the
+    package transformers, Dinov2Model leaves out the offset, and Dinov2WithRegistersModel does the same as this.
+    A `depth` other than 12 is for tests. The trunk computes the same in training and evaluation.
     """
 
     def __init__(self, name: str, *, depth: int = DEPTH, axis_name: str | None = None, dtype, rngs: nnx.Rngs):
@@ -154,7 +153,7 @@ class ViT(nnx.Module):
         return self.norm(x[:, -rows * columns :]).reshape(b, rows, columns, self.width)
 
     def tokens(self, x: jax.Array) -> jax.Array:
-        """Patches with their positions, behind the class token and the registers: [b s d]."""
+        """Returns [b s d]: the class token, the register tokens, and the patches with their positions, row by row."""
         b, rows, columns = len(x), *self.grid_of(*x.shape[1:3])
         position = self.pos_embed[...]
         first = self.cls_token[...] + position[:, :1]
@@ -165,7 +164,7 @@ class ViT(nnx.Module):
         return jnp.concatenate([first, x.reshape(b, rows * columns, -1)], axis=1)
 
     def positions(self, stored: jax.Array, rows: int, columns: int) -> jax.Array:
-        """The stored embeddings [grid*grid d] resized to [rows columns d]; unchanged if that is their grid already."""
+        """Resizes the stored embeddings [grid*grid d] to [rows columns d], if that is not already their grid."""
         grid, options = self.size.grid, (self.size.antialias, self.size.offset)
         stored = stored.reshape(grid, grid, -1)
         if (rows, columns) == (grid, grid):
@@ -174,7 +173,7 @@ class ViT(nnx.Module):
         return jnp.einsum('hy,wx,yxd->hwd', down, across, stored, precision='highest')
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches; raises ValueError for frames that patches do not fill."""
+        """Returns the rows and columns of patches; raises ValueError if patches do not fill the frame."""
         patch = self.size.patch
         if height % patch or width % patch or not height * width:
             raise ValueError(
@@ -185,23 +184,23 @@ class ViT(nnx.Module):
 
 
 def layer_norm(width: int, *, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer normalisation with the epsilon of all these networks; its variance is that of differences to the mean."""
+    """Layer normalisation with the epsilon of all these networks; the variance uses differences from the mean."""
     return nnx.LayerNorm(width, epsilon=1e-6, use_fast_variance=False, dtype=dtype, rngs=rngs)
 
 
 def small_normal(rngs: nnx.Rngs, *shape: int) -> nnx.Param:
-    """A learned array that starts normally distributed with deviation 0.02."""
+    """Returns a parameter that is initialised from a normal distribution with deviation 0.02."""
     return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
 
 
 @functools.cache
 def resize_matrix(old: int, new: int, antialias: bool, offset: float = 0.0) -> np.ndarray:
-    """Bicubic resizing of `old` numbers to `new`, as a matrix float32 [new old] with rows that sum to 1.
+    """Returns the matrix of bicubic resizing from `old` numbers to `new`: float32 [new old] with rows that sum to 1.
 
-    It gives the numbers of torch.nn.functional.interpolate(mode='bicubic', align_corners=False): without `antialias`
-    the cubic of A = -0.75 through four neighbours, edges repeated; with it the cubic of A = -0.5, made wider where
-    there are fewer new numbers than old, without what lies outside. The step between these is old / (new + offset);
-    DINOv2 has an offset of 0.1.
+    It gives the results of torch.nn.functional.interpolate(mode='bicubic', align_corners=False). Without `antialias` it
+    uses the cubic kernel of A = -0.75 on four neighbours, with edges repeated. With `antialias` it uses the kernel of
+    A = -0.5, widened where there are fewer new numbers than old ones, without values outside the edges. The distance
+    between new numbers is old / (new + offset); DINOv2 has an offset of 0.1.
     """
     step = old / (new + offset)
     centre = (np.arange(new) + 0.5) * step
@@ -218,7 +217,7 @@ def resize_matrix(old: int, new: int, antialias: bool, offset: float = 0.0) -> n
 
 
 def _cubic(x, a):
-    """Keys' cubic kernel, zero beyond 2."""
+    """Keys' cubic kernel, which is zero beyond 2."""
     x = np.abs(x)
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((x - 5) * x + 8) * x * a - 4 * a
@@ -226,7 +225,7 @@ def _cubic(x, a):
 
 
 def _trunk(name: str, source: str, **pixels) -> Trunk:
-    """A trunk of SIZES; `pixels`: mean and std where they are not ImageNet's."""
+    """Returns the entry of a trunk of SIZES; `pixels` are mean and std where they are not ImageNet's."""
     size = SIZES[name]
     published = Published(
         vit_names.published_name,
@@ -253,7 +252,7 @@ _DINO = (
 _AUGREG = "timm's {} (and its other augreg files), whose pixels are expected as (x - 0.5) / 0.5"
 _DINOV2 = 'DINOv2, {} (github.com/facebookresearch/dinov2; also as files of timm or transformers)'
 
-# The ViTs of timm's augreg files are those of DINO, but for the range of their pixels.
+# The ViTs of timm's augreg files differ from those of DINO only in the range of their pixels.
 _HALF = {'mean': (0.5, 0.5, 0.5), 'std': (0.5, 0.5, 0.5)}
 TRUNKS = {
     'visual': {

@@ -1,10 +1,10 @@
-"""How published files name the tensors of vision transformers, and of the AST. Read next: ast.py."""
+"""Maps the names of published tensors of vision transformers and of the AST to those of our modules."""
 
 import re
 
 import numpy as np
 
-# Names of the package transformers (ViT, Dinov2, AST) and those of the original repositories.
+# Pairs of a name in the package transformers (ViT, Dinov2, AST) and the name in the original repositories.
 _RENAMED = (
     (r'(?:\w+\.)?embeddings\.(cls_token|mask_token|register_tokens)', r'\1'),
     (r'(?:\w+\.)?embeddings\.distillation_token', 'dist_token'),
@@ -23,9 +23,9 @@ _RENAMED = (
 
 
 def from_transformers(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors under the names of the original repositories, from those of the package transformers.
+    """Renames tensors from the names of the package transformers to those of the original repositories.
 
-    Query, key and value become one tensor, where all three are there. Other names stay as they are.
+    Query, key and value are concatenated to one tensor if all three are present. Other names stay as they are.
     """
     renamed = {_renamed(name): value for name, value in tensors.items()}
     for name in [name for name in renamed if '.attn.query.' in name]:
@@ -42,14 +42,15 @@ def _renamed(name):
 
 
 def published_name(path: str) -> str:
-    """'blocks/0/attn/qkv/kernel' to 'blocks.0.attn.qkv.weight'."""
+    """Maps 'blocks/0/attn/qkv/kernel' to 'blocks.0.attn.qkv.weight'."""
     return re.sub(r'\.(kernel|scale)$', '.weight', path.replace('/', '.'))
 
 
 def adapt(tensors: dict[str, np.ndarray], shapes: dict[str, tuple]) -> dict[str, np.ndarray]:
-    """Also takes files of the package transformers, and timm's of DINOv2 with registers.
+    """Adapts the tensors of files of the package transformers, and of timm's files of DINOv2 with registers.
 
-    There the class token has its position added to it and no position of its own.
+    In timm's files the position of the class token is already added to the token, so that a zero position is inserted
+    for it.
     """
     del shapes
     tensors = from_transformers(tensors)
