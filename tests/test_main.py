@@ -1,4 +1,4 @@
-"""The command's exit codes, and the one line that says what was wrong, what was expected and how to mend it."""
+"""Tests of the main command: its exit codes, and its one-line error messages that name the fault and the remedy."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ CONFIG = f'--config={runs.ROOT}/configs/synthetic.py'
 
 
 def refused(capsys, *flags, code=2):
-    """Runs the command, which must refuse; its line."""
+    """Runs the command, asserts that it exits with `code` and one line on stderr, and returns that line."""
     capsys.readouterr()
     assert runs.run_main(*flags) == code
     output, errors = capsys.readouterr()

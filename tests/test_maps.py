@@ -1,4 +1,7 @@
-"""Sparseness, complexity, sensitivity, infidelity, sign agreement, likeness: closed forms, loops and scipy."""
+"""Sparseness, complexity, sensitivity, infidelity, sign agreement and similarity of maps are tested.
+
+References are closed forms, loops and scipy.
+"""
 
 import math
 
@@ -10,7 +13,7 @@ from stattn_jax.metrics import maps
 
 
 def loop_gini(values):
-    """Half the mean absolute difference of all pairs, over the mean."""
+    """Gini index of the absolute values: half the mean absolute difference of all pairs, divided by the mean."""
     n = len(values)
     return sum(abs(abs(a) - abs(b)) for a in values for b in values) / (2 * n * n) / (sum(map(abs, values)) / n)
 
@@ -20,7 +23,7 @@ def test_gini_closed_forms_and_a_loop():
     one = np.zeros((112, 112))
     one[5, 7] = 3
     assert maps.gini(one) == pytest.approx(1 - 1 / 12544, abs=1e-12)
-    # Half of the cells share everything.
+    # Half of the cells have equal shares of everything.
     assert maps.gini([0, 1, 0, 1]) == pytest.approx(0.5, abs=1e-12)
     values = np.random.default_rng(0).normal(size=30)
     values.flags.writeable = False
@@ -32,7 +35,7 @@ def test_gini_closed_forms_and_a_loop():
 def test_entropy_closed_forms():
     assert maps.entropy(np.full((2, 5), -0.3)) == pytest.approx(1, abs=1e-12)
     assert maps.entropy(np.eye(4)[1]) == 0
-    # k equal values among n: ln k / ln n.
+    # For k equal values among n, the entropy is ln k / ln n.
     assert maps.entropy(np.array([1, -1, 0, 1, 0, 0, 0, 0])) == pytest.approx(math.log(3) / math.log(8), abs=1e-12)
     assert maps.entropy(np.array([3.0, 1.0])) == pytest.approx(
         -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25)), abs=1e-12
@@ -58,7 +61,7 @@ def test_infidelity_of_a_sum_is_zero_and_of_another_map_that_of_a_loop():
     assert maps.infidelity(terms, removed, drop) == pytest.approx(0, abs=1e-12)
     want = np.mean([(wrong[row].sum() - fall) ** 2 for row, fall in zip(removed, drop)])
     assert maps.infidelity(wrong, removed, drop) == pytest.approx(want, abs=1e-12)
-    # The best factor, found by trying; terms in another unit are as good as the terms.
+    # The best factor is found by search. Scaled terms score as well as the terms themselves.
     tried = min(maps.infidelity(factor * wrong, removed, drop) for factor in np.linspace(-2, 2, 4001))
     assert maps.infidelity(wrong, removed, drop, scaled=True) == pytest.approx(tried, abs=1e-5)
     assert maps.infidelity(1000 * terms, removed, drop, scaled=True) == pytest.approx(0, abs=1e-9)
@@ -68,11 +71,11 @@ def test_infidelity_of_a_sum_is_zero_and_of_another_map_that_of_a_loop():
 def test_sign_agreement_counts_units_that_say_and_do_something():
     map_ = np.array([2.0, -1.0, 3.0, 0.0, -4.0, 1.0])
     drop = np.array([0.5, -0.2, -0.1, 9.0, 0.3, 0.0])
-    # Two of four: the fourth unit says nothing, the last does nothing.
+    # Two of four agree: the fourth unit has no value in the map, and removing the last one has no effect.
     assert maps.sign_agreement(map_, drop) == 0.5
     assert maps.sign_agreement(map_, drop, least=0.15) == pytest.approx(2 / 3)
     assert maps.sign_agreement(drop.reshape(2, 3), drop.reshape(2, 3)) == 1
-    # Weights say "for" everywhere.
+    # Attention weights are never negative, so they count as positive evidence everywhere.
     assert maps.sign_agreement(np.full(6, 0.2), drop) == 3 / 5
     assert math.isnan(maps.sign_agreement(map_, np.zeros(6)))
 
@@ -92,7 +95,7 @@ def test_rank_correlation_is_scipys_with_and_without_ties():
 
 
 def loop_ssim(x, y, window):
-    """The formula of Wang et al. 2004, place by place, with plain weights."""
+    """SSIM by the formula of Wang et al. 2004, place by place, with uniform weights."""
     span = max(x.max(), y.max()) - min(x.min(), y.min())
     c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
     rows, columns = min(window, x.shape[0]), min(window, x.shape[1])
@@ -111,7 +114,7 @@ def test_ssim_is_that_of_a_loop(shape, window):
     x, y = np.random.default_rng(3).normal(0.5, 1, (2, 4, *shape))
     found = maps.ssim(x, y, window)
     np.testing.assert_allclose(found, [loop_ssim(a, b, window) for a, b in zip(x, y)], atol=1e-12)
-    # Neither the unit nor the order of the two matters, and other frames of the clip do not.
+    # Neither the scale, the order of the two maps, nor the other frames of the clip change the result.
     np.testing.assert_allclose(maps.ssim(7 * y, 7 * x, window), found, atol=1e-12)
     np.testing.assert_array_equal(maps.ssim(x[1], y[1], window), found[1])
     assert (maps.ssim(x, x, window) == 1).all() and (found < 0.9).all()

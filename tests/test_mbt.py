@@ -1,4 +1,4 @@
-"""The bottleneck transformer against a loop over segments in which only the tokens that are left exist."""
+"""The bottleneck transformer is compared with a loop over segments that contain only the unmasked tokens."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +47,7 @@ def test_logits_are_the_mean_of_the_class_tokens_of_units_that_are_left():
 
 
 def test_frames_of_many_cells_give_a_token_for_every_four():
-    """The same weights on 16 cells, which are the means of those of the 64 that are left."""
+    """64 cells give the same logits as 16 cells that hold the means of the unmasked ones, with the same weights."""
     rng = np.random.default_rng(2)
     fine, coarse = (
         tiny.filled(lambda size=size: mbt.Mbt(Sizes(3, toys.D, toys.HIDDEN, (size, size)), rngs=nnx.Rngs(0)))

@@ -1,6 +1,4 @@
-"""One network trained and measured at toy size: what is in its files, and that measuring again gives the same
-numbers.
-"""
+"""A study network is trained and measured at toy size; its files and the repeatability of measuring are checked."""
 
 import json
 
@@ -18,7 +16,7 @@ from stattn_jax.study.clips import Map
 
 @pytest.fixture(scope='module')
 def entries(tmp_path_factory):
-    """A measured Stan, a network with maps of its own, and one that shows nothing of itself, by row."""
+    """Measured entries by row: STAN, a network with its own maps (cam), and one without (late_sum)."""
     workdir = tmp_path_factory.mktemp('study')
     config = studies.config('stan', 'cam', 'late_sum')
     studies.make_data(plan.data_folder('events', workdir))
@@ -44,8 +42,9 @@ def test_numbers_and_arrays_are_there_and_finite(entries):
 
 
 def test_pointing_is_that_of_the_evaluation(entries):
-    """The same games, one network: as means of the evaluation and clip by clip here, where terms are counted from
-    zero.
+    """The pointing games per clip average to those of the evaluation.
+
+    Contributions are taken without subtracting the running mean of the scores, as in the study.
     """
     kept, trained = arrays(entries['stan']), run.load(entries['stan'].workdir, devices=jax.devices()[:1])
     state = trained.state | {'score_mean': 0 * trained.state['score_mean']}
@@ -66,7 +65,7 @@ def test_maps_of_the_answer_are_those_of_the_label_where_the_answer_is_right(ent
         right = asked & (kept['correct'] == 1)
         assert asked.sum() == (2 if row == 'late_sum' else 8)
         np.testing.assert_array_equal(kept[f'{name}/space_said'][right], kept[f'{name}/space'][right])
-    # Where it is wrong, another class is asked for.
+    # Where the answer is wrong, the map is that of another class.
     kept = arrays(entries['stan'])
     wrong = kept['correct'] == 0
     assert wrong.any() and (kept['terms/joint_said'][wrong] != kept['terms/joint'][wrong]).any()
@@ -86,7 +85,7 @@ def test_what_takes_many_passes_is_asked_of_the_chosen_clips_alone(entries):
 
 
 def test_aopc_of_stan_is_the_closed_form(entries):
-    """Segments removed by masks, subset by subset, against the softmax of what is left."""
+    """Segments are removed by masks, subset by subset; the scores equal the softmax over the remaining ones."""
     entry = entries['stan']
     net = networks.load(entry.workdir)
     clips = heldout.load(net.config, net.facts)
@@ -96,7 +95,7 @@ def test_aopc_of_stan_is_the_closed_form(entries):
         beta, scores = (np.asarray(out[name][i, :, :, clips.labels[i]], float) for name in ('beta', 'segment_scores'))
         bias = float(out['bias'][clips.labels[i]])
         exact = aopc.pooled_scores(beta.sum(0), (beta * scores).sum(0), bias)
-        # Of one chosen clip: the terms' own order, and a blind one.
+        # For one clip of the chosen: the order of the contributions, and a random order.
         order = (beta * scores).sum(0)
         assert aopc.normalised(exact, order[None])[0] == pytest.approx(kept['terms/aopc'][i], abs=1e-3)
         assert aopc.chance(exact) == pytest.approx(kept['chance/aopc'][i], abs=1e-3)
@@ -124,7 +123,7 @@ def test_measuring_again_gives_the_same(entries):
 
 
 def test_a_blind_map_scores_the_blind_rate(entries):
-    """Ties are hit alike: a constant map gives the chance of each game, whatever its level."""
+    """Ties are hit at random: a constant map scores the chance level of each game, whatever its value."""
     net = networks.load(entries['stan'].workdir)
     clips = heldout.load(net.config, net.facts)
     n, t = clips.inputs.valid.shape

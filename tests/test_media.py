@@ -1,6 +1,6 @@
-"""Video files to clips: frames and sound of each segment, masks and notes, arrays, writing.
+"""Tests that video files become clips: frames and audio of each segment, masks, notes, arrays, and writing.
 
-How streams are decoded, and the reasons for what cannot be read, are tested in tests/test_decode.py.
+tests/test_decode.py tests how streams are decoded and why some cannot be read.
 """
 
 import pathlib
@@ -79,21 +79,21 @@ def test_short_clips_are_masked_black_and_silent(tmp_path):
     ],
 )
 def test_intervals(twenty, start, end, valid, notes):
-    """A segment is valid with half of itself in the interval; half a segment or more left over is noted."""
+    """A segment is valid if at least half of it is in the interval; remainders of >= half a segment are noted."""
     clip = media.read_clip(twenty, SPEC, start, end)
     assert clip.valid.tolist() == [bool(v) for v in valid] and clip.notes == notes
     assert clip.duration == pytest.approx(min(end, start + 4, 20) - start, abs=0.05)
 
 
 def test_sound_after_the_end_of_the_interval_is_not_heard(twenty):
-    """The click at 3.25 s lies in the last, half valid segment but after the end."""
+    """The click at 3.25 s lies in the last, half-valid segment but after the end of the interval."""
     loud = media.read_clip(twenty, SPEC, 0.7, 3.5).log_mel[2]
     still = media.read_clip(twenty, SPEC, 0.7, 3.21).log_mel[2]
     assert loud.max() > 0 > still.max()
 
 
 def test_arrays_take_the_path_of_files(tmp_path):
-    """The same frames and sound, once encoded and once not, give nearly the same clip."""
+    """The same frames and audio give nearly the same clip whether or not they were encoded."""
     frames, sound = grey(np.repeat([30, 90, 150, 210], 10)), noise(4)
     media.write_video(tmp_path / 'a.mp4', frames, 10, sound, RATE)
     coded, plain = media.read_clip(tmp_path / 'a.mp4', SPEC), media.clip_from_arrays(frames[5::10], sound, SPEC)

@@ -1,4 +1,7 @@
-"""The log-mel front-ends against direct DFTs with own triangles, librosa, published values; the cached bank."""
+"""The log-mel front ends are tested against direct DFTs with separate triangles, librosa and published values.
+
+The cache of the filter bank is tested too.
+"""
 
 import json
 import os
@@ -13,7 +16,7 @@ import pytest
 from stattn_jax.data import mel
 
 VGGISH = mel.MEL_PRESETS['vggish']
-# What torchvggish, torchlibrosa and torchaudio give of `mixture`; tests/test_parity_audio.py writes it.
+# Values of torchvggish, torchlibrosa and torchaudio for `mixture`; tests/test_parity_audio.py writes the file.
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'mel.json'
 
 
@@ -25,14 +28,14 @@ def sweep(seconds=10):
 
 
 def mixture(rate):
-    """Four seconds of noise, a tone and a constant, each louder than the second before, float32."""
+    """Four seconds of noise, a tone and a constant, each second louder than the one before, float32."""
     t = np.arange(4 * rate) / rate
     sound = 0.1 * np.random.default_rng(0).standard_normal(len(t)) + 0.3 * np.sin(2 * np.pi * 440 * t) + 0.05
     return (sound * (1 + np.floor(t)) / 4).astype(np.float32)
 
 
 def own_triangles():
-    """HTK mel triangles from their definition: mel = 2595 log10(1 + f / 700), straight in Hz, peak 1."""
+    """HTK mel triangles from their definition: mel = 2595 log10(1 + f / 700), sides straight in Hz, peak 1."""
     low, high = (2595 * np.log10(1 + f / 700) for f in (125, 7500))
     corners = 700 * (10 ** (np.linspace(low, high, 66) / 2595) - 1)
     triangles = np.zeros((64, 257))
@@ -45,7 +48,7 @@ def own_triangles():
 
 
 def own_frame(waveform, start):
-    """One log-mel frame by a direct DFT in float64."""
+    """Computes one log-mel frame with a direct DFT in float64."""
     n = np.arange(400)
     windowed = waveform[start : start + 400].astype(np.float64) * (0.5 - 0.5 * np.cos(2 * np.pi * n / 400))
     dft = np.exp(-2j * np.pi * np.outer(np.arange(257), n) / 512)
@@ -53,7 +56,7 @@ def own_frame(waveform, start):
 
 
 def test_golden_values():
-    """VGGish's front-end, printed once; a change of these digits changes every prepared data set."""
+    """The values of VGGish's front end stay the same; if they change, every prepared data set changes."""
     patches = mel.log_mel(sweep(), VGGISH, 10, 1.0)
     assert patches.shape == (10, 96, 64) and patches.dtype == np.float32
     golden = {
@@ -81,7 +84,7 @@ def test_against_a_direct_dft(t, f):
 
 
 def test_segments_do_not_drift():
-    """A click in each segment at the same place gives the same patch, to the last bit of the tenth."""
+    """A click at the same place of each segment gives the same patch bit for bit, up to the tenth segment."""
     waveform = np.zeros(160000, np.float32)
     waveform[np.arange(10) * 16000 + 5000] = 1
     patches = mel.log_mel(waveform, VGGISH, 10, 1.0)
@@ -92,7 +95,7 @@ def test_segments_do_not_drift():
 
 @pytest.mark.parametrize('seconds,frames', [(1.0, 96), (2.0, 192), (0.5, 48), (0.1, 8), (1 / 3, 31)])
 def test_no_window_reaches_into_the_next_segment(seconds, frames):
-    """Sound in the second segment alone leaves the first one silent."""
+    """Audio in the second segment alone leaves the first one silent."""
     assert VGGISH.frames_in(seconds) == frames
     waveform = np.random.default_rng(0).standard_normal(round(2 * seconds * 16000)).astype(np.float32)
     waveform[: round(seconds * 16000)] = 0
@@ -166,7 +169,7 @@ def test_panns_is_librosas_mel_spectrogram_of_each_segment(name):
 
 
 def triangles_straight_in_mel(spec):
-    """Sides that are straight over 1127 ln(1 + f / 700), by a loop."""
+    """Triangles whose sides are straight over 1127 ln(1 + f / 700), computed with a loop."""
     low, high = (1127 * np.log(1 + f / 700) for f in (spec.fmin, spec.fmax))
     step = (high - low) / (spec.bands + 1)
     bank = np.zeros((spec.bands, spec.fft // 2 + 1))
@@ -203,7 +206,7 @@ def test_silence_is_what_a_front_end_gives_for_zeros_and_fits_into_16_bits(name)
     np.testing.assert_allclose(patches, spec.silence, rtol=1e-6)
     loudest = mel.log_mel(np.sign(mixture(spec.rate)), spec, 4, 1.0)
     assert loudest.max() > spec.silence + 5
-    # Of the largest numbers here, float16 keeps a sixteenth.
+    # At the largest of these values, float16 has a step of one sixteenth.
     for x in (patches, loudest):
         np.testing.assert_allclose(x.astype(np.float16), x, rtol=0, atol=1 / 32)
 

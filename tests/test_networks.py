@@ -1,4 +1,4 @@
-"""What networks show of themselves, as the study takes it."""
+"""Tests of the maps that networks provide for themselves in the form that the study uses."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +29,7 @@ def test_stan_shows_its_terms_and_its_weights():
     terms, weights = own['terms'].map, own['attention'].map
     total = model.bias[...][CLASSES] + terms.visual.sum((1, 2)) + terms.audio.sum(1)
     np.testing.assert_allclose(total, logits[jnp.arange(4), CLASSES], atol=1e-5)
-    # All of the weight but what the null cells take.
+    # The attention weights sum to one minus the share of the null cells.
     beta = np.take_along_axis(np.asarray(out['beta']), np.asarray(CLASSES)[:, None, None, None], -1)[..., 0]
     lost = (beta[:, 0] * np.asarray(out['null']).mean(-1)).sum(1)
     np.testing.assert_allclose(weights.visual.sum((1, 2)) + weights.audio.sum(1) + lost, 1, atol=1e-5)

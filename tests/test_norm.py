@@ -1,4 +1,7 @@
-"""models/norm.py: numbers, running averages and gradients against nnx.BatchNorm, on one device and over several."""
+"""models/norm.py is tested against nnx.BatchNorm, on one device and over several.
+
+Outputs, running averages and gradients are compared.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +27,7 @@ def gradients(layer, x, weight):
     graphdef, params, rest = nnx.split(layer, nnx.Param, ...)
 
     def total(x, params):
-        # A copy, as the averages may only be changed where they were made.
+        # The state is copied because Flax allows running averages to change only at the trace level that created them.
         copy = jax.tree.map(jnp.array, rest)
         return (nnx.merge(graphdef, params, copy)(x, use_running_average=False) * weight).sum()
 
@@ -56,7 +59,7 @@ def test_over_devices_it_is_one_batch(mapped):
 
     def run(x, weight, axis=None):
         grads, told = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(x, scale, bias, weight, axis)
-        # Each device has its share of the gradients of what all have in common.
+        # Each device has its share of the gradients of the parameters that all devices share.
         shares = jax.lax.psum(grads[1:], axis) if axis else grads[1:]
         return grads[0], (shares, told)
 
@@ -82,7 +85,7 @@ def test_the_gradient_is_that_of_differences():
             return (norm.normalise(x, scale, bias, 1e-5, None)[0] * weight).sum()
 
         direction = jnp.asarray(np.random.default_rng(2).normal(size=x.shape))
-        # The sums are in float32 whatever x is, so the step is large.
+        # The sums are in float32 whatever the type of x, so the step is large.
         slope = (fn(x + 1e-2 * direction) - fn(x - 1e-2 * direction)) / 2e-2
         np.testing.assert_allclose((jax.grad(fn)(x) * direction).sum(), slope, rtol=2e-3)
 

@@ -1,4 +1,4 @@
-"""The schedule in closed form and one and two updates of each optimiser by hand."""
+"""Tests of the schedule against its closed form and of one and two updates of each optimiser by hand."""
 
 import jax
 import jax.numpy as jnp

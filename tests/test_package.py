@@ -1,5 +1,6 @@
-"""The wheel in a fresh environment: its commands from any folder, and nothing in it that another package may be
-called.
+"""Installs the wheel in a fresh environment and runs its commands from another folder.
+
+The wheel must contain no top-level package whose name could clash with another package.
 """
 
 import os
@@ -18,7 +19,7 @@ PARTS = ('stattn_jax', 'data_prep', 'configs', 'setup.cfg', 'pyproject.toml', 'R
 
 
 def listed_packages():
-    """The packages that setup.cfg names."""
+    """Returns the packages that setup.cfg names."""
     lines = (runs.ROOT / 'setup.cfg').read_text().split('packages =\n')[1].splitlines()
     return [line.strip() for line in lines[: next(i for i, line in enumerate(lines) if not line.startswith('    '))]]
 
@@ -31,7 +32,7 @@ def test_every_package_is_listed():
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
-    """Built from a copy of the sources, since building writes beside them."""
+    """Path of a wheel built from a copy of the sources, because building writes beside them."""
     source, out = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('wheel')
     for part in PARTS:
         path = runs.ROOT / part
@@ -44,7 +45,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def scripts(wheel, tmp_path_factory):
-    """The folder of commands of an environment that holds the wheel; what it depends on comes from this one."""
+    """Path of the commands of an environment that holds the wheel; its dependencies come from this environment."""
     folder = tmp_path_factory.mktemp('environment')
     subprocess.run([sys.executable, '-m', 'venv', folder], check=True)
     python = folder / 'bin' / 'python'
@@ -94,7 +95,7 @@ def test_three_videos_are_prepared_trained_on_and_explained_from_another_folder(
         for n, split, label in ((0, 'train', 'a'), (1, 'train', 'b'), (2, 'test', 'a'))
     ]
     (tmp_path / 'clips.csv').write_text('\n'.join(['clip_id,video,start,end,split,labels', *rows]) + '\n')
-    # A folder of the name of ours must not be taken for it.
+    # A folder named like ours must not be imported instead.
     (tmp_path / 'configs').mkdir()
     (tmp_path / 'configs' / '__init__.py').write_text('')
 

@@ -1,5 +1,6 @@
-"""The pages as text: every number is the record's, nothing is fetched, nothing from data becomes markup, colours
-can be told apart.
+"""Tests of the pages as text.
+
+Every number is the record's, nothing is fetched, no data becomes markup, and colours can be distinguished.
 """
 
 import base64
@@ -28,7 +29,7 @@ TRUTH = Truth([(1.0, 2.5)], [(0.5, 0.0, 0.0, 0.5, 0.5)])
 
 
 class Markup(html.parser.HTMLParser):
-    """The tags and attribute names of a document, what stands in its scripts and styles, and its addresses."""
+    """Parses a document: its tags and attribute names, the text of its scripts and styles, and its addresses."""
 
     def __init__(self, text):
         super().__init__()
@@ -111,7 +112,7 @@ def test_only_the_script_and_style_of_the_page_may_run_and_nothing_be_fetched(wh
     assert {address for address in markup.addresses if not address.startswith('data:')} <= {'a%20b/e.html'}
     names = {name for _, attributes in markup.tags for name in attributes}
     assert 'style' not in names and not [name for name in names if name.startswith('on')]
-    # The one address in the text is the name of a vocabulary, which nobody fetches.
+    # The one address in the text is the name of a vocabulary, which browsers do not fetch.
     assert set(re.findall(r'https?://[^\s\'"]+', text)) <= {'http://www.w3.org/2000/svg'}
 
 
@@ -130,15 +131,16 @@ def test_names_in_the_index_never_become_markup():
     entries = [page.index_entry(e, href, true_label='cat') for e, href in ((record(), 'a.html'), (hostile(), HOSTILE))]
     tame, wild = (Markup(page.render_index([entry])) for entry in entries)
     assert wild.tags == tame.tags
-    # Quoted, so that a name with a colon is not taken for javascript: or another scheme.
+    # The address is quoted, so that a name with a colon is not taken for javascript: or another scheme.
     assert '%3C/script%3E' in wild.addresses[1]
     odd = Markup(page.render_index([dataclasses.replace(entries[0], href='javascript:alert(1)')]))
     assert odd.addresses[1] == 'javascript%3Aalert%281%29'
 
 
 def test_the_page_adds_little_to_the_clip():
-    """Ten seconds, 300 classes, 14 x 14 cells: the numbers take less than the 1 MB that 3 MB leave a clip of 1.5 MB
-    in base64.
+    """The numbers of ten seconds with 300 classes and 14 x 14 cells take less than 1 MB.
+
+    The limit for a page is 3 MB, and a clip of 1.5 MB in base64 takes the rest.
     """
     e = record(classes=[f'class {c}' for c in range(300)], t=10, h=14, w=14)
     log_mel = np.random.default_rng(0).normal(size=(10, 96, 64)).astype(np.float16)
@@ -207,7 +209,7 @@ def test_a_thumbnail_is_the_frame_of_the_strongest_cell_with_its_heat():
 
 
 def schemes():
-    """The colours of both schemes by name; the dark one overrides the light one."""
+    """Colours of both schemes by name; the dark scheme overrides the light one."""
     light, dark = (
         dict(re.findall(r'--([\w-]+): (#\w{6});', block))
         for block in re.findall(r':root \{(.*?)\}', (PAGE / 'style.css').read_text(), re.DOTALL)
@@ -216,7 +218,7 @@ def schemes():
 
 
 def contrast(a, b):
-    """The ratio of WCAG 2.1, section 1.4.3."""
+    """Contrast ratio of WCAG 2.1, section 1.4.3."""
 
     def luminance(colour):
         channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])

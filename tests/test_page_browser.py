@@ -1,5 +1,7 @@
-"""The page in headless Chromium: it plays and fetches nothing, obeys mouse and keys, computes what Python computes,
-and hits what it shows.
+"""Tests of the page in headless Chromium.
+
+The page plays and fetches nothing, obeys mouse and keyboard, computes the same values as Python, and overlays the
+right cells.
 """
 
 import base64
@@ -65,7 +67,7 @@ def test_it_plays_with_sound_from_a_file_and_asks_for_nothing(opened):
 
 
 def test_the_policy_holds_against_what_it_forbids(opened):
-    """Neither runs nor is fetched, so that the test above could fail."""
+    """The policy blocks an image and an inline style, so the test above is able to fail."""
     opened.run('document.body.append(Object.assign(new Image(), {src: "https://example.org/a.png"}))')
     opened.run('document.body.insertAdjacentHTML("beforeend", "<p id=evil style=\\"color: rgb(1, 2, 3)\\">x</p>")')
     assert opened.run('getComputedStyle(document.querySelector("#evil")).color') != 'rgb(1, 2, 3)'
@@ -156,7 +158,7 @@ def test_what_if_shows_the_logit_that_python_computes(opened, explained):
         assert number(opened.text('#what-if-logit')) == pytest.approx(logits[k % 3], abs=1e-4)
         probability = (np.exp(logits) / np.exp(logits).sum())[k % 3]
         assert opened.text('#what-if-probability') == words.percent(probability)
-        # The bars are the terms of what is left: they still add up to the logit.
+        # The bars are the contributions of what is left; they still sum to the logit.
         *parts, total = shown_sum(opened)
         assert sum(parts) == pytest.approx(total, abs=0.02)
 
@@ -222,7 +224,7 @@ def test_it_works_in_the_frame_of_a_notebook(chromium, explained, tmp_path):
     chromium.open(tmp_path / 'notebook.html')
     inside = 'document.querySelector("iframe").contentDocument'
     chromium.until(f'{inside}.querySelector("video")?.readyState >= 2')
-    # Without a hand at the mouse, browsers play only what is muted.
+    # Without a user's mouse click, browsers play only muted videos.
     chromium.run(f'{inside}.querySelector("#mute").click(), {inside}.querySelector("#play").click()')
     chromium.until(f'{inside}.querySelector("video").currentTime > 0.2')
     assert chromium.complaints() == []
@@ -252,7 +254,10 @@ def test_nothing_is_wider_than_the_window_and_everything_has_a_name(chromium, ex
 
 @pytest.mark.parametrize('name', MARKERS)
 def test_the_heat_lies_on_what_it_speaks_of(chromium, tmp_path, name):
-    """The frame and the overlay as one sees them: what the overlay changes is the marker, to four pixels."""
+    """In screenshots of the frame and the overlay, the pixels that the overlay changes are those of the marker.
+
+    The tolerance is four pixels.
+    """
     box, height, width, degrees, bars, affine, cell, _ = MARKERS[name]
     source = marked(tmp_path / 'a.mp4', box, height, width, degrees, bars)
     visual = np.zeros((3, 2, 4, 4))

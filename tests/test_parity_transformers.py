@@ -1,4 +1,4 @@
-"""Vision transformers and AST against the published code, where it is installed; and what writes their golden file.
+"""Vision transformers and AST are compared with the published code; their golden file is written.
 
 pip install torch torchvision timm transformers safetensors
 python tests/test_parity_transformers.py      # writes tests/golden/transformers.json anew
@@ -23,7 +23,7 @@ pytest.importorskip('safetensors')
 
 pytestmark = pytest.mark.slow
 
-# Ours, timm's and the side of the frames of its weights.
+# By our name: timm's name and the side of the frames its weights were trained on.
 VISUAL = {
     'vit_s16': ('vit_small_patch16_224', 224),
     'vit_b16': ('vit_base_patch16_224', 224),
@@ -34,7 +34,7 @@ LIMIT = 1e-4
 
 
 def fill(module, before='') -> dict:
-    """Gives a reference weights by the names that its published file has, and returns what that file holds."""
+    """Fills a reference with weights generated from its published names; returns the published file's content."""
     shapes = {before + name: tuple(x.shape) for name, x in module.state_dict().items()}
     if 'reg_token' in shapes:
         one, places, width = shapes['pos_embed']
@@ -42,7 +42,7 @@ def fill(module, before='') -> dict:
     file = {name: drawn.tensor(name, shape) for name, shape in shapes.items()}
     state = dict(file)
     if 'register_tokens' in file:
-        # As timm reads such a file: the position of the class token is added to it.
+        # timm adds the position of the class token to it when it reads such a file.
         first, rest = np.split(file['pos_embed'], [1], axis=1)
         state |= {'cls_token': file['cls_token'] + first, 'pos_embed': rest, 'reg_token': state.pop('register_tokens')}
     module.load_state_dict({name.removeprefix(before): torch.tensor(x) for name, x in state.items()})
@@ -51,7 +51,7 @@ def fill(module, before='') -> dict:
 
 
 def ours(modality, name, file, depth):
-    """Our trunk with the weights of a file, through the package that reads them."""
+    """Our trunk with the weights of a file, loaded by the package's own reader."""
     trunk = registry.find(modality, name)
     return drawn.filled(trunk, reading.read(file), depth=depth)
 
@@ -72,7 +72,7 @@ def layers_of(model, x) -> list[np.ndarray]:
 
 
 def layers_of_reference(module, blocks, norm, call) -> list[np.ndarray]:
-    """The same of a reference, all tokens behind the last norm as the last."""
+    """The same layers of a reference; the last one holds all tokens after the final norm."""
     found = []
     hooks = [blocks[0].register_forward_pre_hook(lambda _, args: found.append(args[0]))]
     hooks += [layer.register_forward_hook(lambda _, args, out: found.append(out)) for layer in (*blocks, norm)]
@@ -84,7 +84,7 @@ def layers_of_reference(module, blocks, norm, call) -> list[np.ndarray]:
 
 
 def check(found, expected, what, limit=LIMIT):
-    """Each layer by the largest error over the largest number."""
+    """Checks that the largest error of each layer, relative to its largest value, is below the limit."""
     assert len(found) == len(expected)
     errors = []
     for ours, theirs in zip(found, expected, strict=True):
@@ -105,7 +105,7 @@ def cells(tokens, height, width, patch):
 
 
 def original_positions(position, rows, columns):
-    """As facebookresearch/dinov2 resizes position embeddings for its files without registers."""
+    """Resizes position embeddings as facebookresearch/dinov2 does for its files without registers."""
     side = round((position.shape[1] - 1) ** 0.5)
     grid = torch.tensor(position[:, 1:]).reshape(1, side, side, -1).permute(0, 3, 1, 2)
     factors = ((rows + 0.1) / side, (columns + 0.1) / side)
@@ -116,7 +116,7 @@ def original_positions(position, rows, columns):
 
 
 def visual_reference(name, depth, height, width):
-    """timm's network for frames of this size, and the file of its weights for the frames that they were trained on."""
+    """timm's network for frames of this size, and the weight file for the frame size it was trained on."""
     theirs, side = VISUAL[name]
     options = {'depth': depth, 'num_classes': 5}
     native = timm.create_model(theirs, img_size=side, **options)
@@ -200,13 +200,13 @@ def test_outputs_are_those_of_transformers(tmp_path, name, kind, side, size):
 
 
 def cut(position, patches):
-    """As YuanGongND/ast cuts the position embeddings for shorter input, with its own expression."""
+    """Cuts the position embeddings for shorter input as YuanGongND/ast does, with the same expression."""
     grid = position[:, 2:].reshape(1, 12, 101, -1)[:, :, 50 - int(patches / 2) : 50 - int(patches / 2) + patches]
     return np.concatenate([position[:, :2], grid.reshape(1, 12 * patches, -1)], axis=1)
 
 
 def ast_layers(folder, depth, frames, batch=2):
-    """The layers of transformers' network; the file for 1024 frames in `folder`."""
+    """Input and layers of transformers' network; writes the file for 1024 frames to `folder`."""
     Ast, Config = transformers.ASTForAudioClassification, transformers.ASTConfig
     native = Ast(Config(num_hidden_layers=depth, num_labels=5))
     fill(native)
@@ -231,7 +231,7 @@ def test_layers_are_those_of_ast_in_transformers(tmp_path, depth, frames):
 
 
 def original_ast():
-    """The original is timm's DeiT with another first layer, saved from several devices and with its classifier."""
+    """The original is timm's DeiT with a different first layer, saved from several devices with its classifier."""
     network = timm.create_model('deit_base_distilled_patch16_384', depth=2)
     network.patch_embed.proj = torch.nn.Conv2d(1, 768, 16, stride=10)
     network.pos_embed = torch.nn.Parameter(torch.zeros(1, 1214, 768))
@@ -263,7 +263,7 @@ def test_a_file_of_the_original_ast_gives_the_original_numbers(tmp_path):
 
 
 def golden_numbers() -> dict[str, list[float]]:
-    """What test_vit.py and test_ast.py compare with: numbers of networks of two layers."""
+    """Sampled values that test_vit.py and test_ast.py compare with, from networks of two layers."""
     outputs = {name: visual_layers(name, 2, *size)[2][-1] for name, size in drawn.FRAMES.items()}
     outputs['ast'] = original_ast()[2]
     return {name: [float(f'{x:.6g}') for x in drawn.sample(output)] for name, output in outputs.items()}

@@ -1,4 +1,4 @@
-"""LLP's F-scores against a clip-by-clip loop, closed forms, and the published table of trivial predictors."""
+"""Tests LLP's F-scores against a clip-by-clip loop, closed forms, and the published table of trivial predictors."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from stattn_jax.metrics import parsing
 
 
 def loop_events(row):
-    """Runs of True of one class in one clip as sets of segments."""
+    """Runs of True of one class in one clip, as sets of segments."""
     runs = []
     for t, there in enumerate(row):
         if there and t and row[t - 1]:
@@ -18,7 +18,7 @@ def loop_events(row):
 
 
 def loop_counts(level, predicted_tc, truth_tc):
-    """TP, FP, FN by class of one clip."""
+    """TP, FP and FN of one clip, by class."""
     counts = []
     for said, true in zip(predicted_tc.T, truth_tc.T, strict=True):
         if level == 'segment':
@@ -37,7 +37,7 @@ def loop_f(counts):
 
 
 def loop_scores(predicted, truth):
-    """The ten numbers, one clip at a time, m 0 visual and 1 audio."""
+    """The ten scores, computed one clip at a time; m 0 is visual and m 1 is audio."""
     numbers = {}
     for level in ('segment', 'event'):
         per_clip = []
@@ -53,7 +53,7 @@ def loop_scores(predicted, truth):
 
 
 def random_events(rng, n=60, t=10, c=4):
-    """Runs, some broken, and clips without anything."""
+    """Random events of which some are broken up, and some clips without any."""
     there = np.repeat(rng.random((n, 2, t // 2, c)) < 0.45, 2, axis=2) & (rng.random((n, 2, t, c)) < 0.85)
     there[rng.random(n) < 0.15] = False
     there[:, rng.integers(2)][rng.random(n) < 0.2] = False
@@ -111,7 +111,7 @@ def test_a_clip_where_nothing_is_and_nothing_is_said_scores_one():
 
 def test_summary_names_its_rows_and_never_lets_them_look_at_the_prediction():
     truth = random_events(np.random.default_rng(4))
-    truth[:, 1, 0, 2] = True  # class 2 is heard in every clip
+    truth[:, 1, 0, 2] = True  # class 2 is audible in every clip
     labels = truth.any((1, 2))
     found = parsing.summary(truth, truth, labels)
     assert found['parsing/n'] == 60
@@ -165,7 +165,7 @@ def test_the_published_table_of_trivial_predictors_on_llp(annotations):
     for row, want in PUBLISHED.items():
         got = [found[f'{row}/{level}_{kind}'] for level in ('segment', 'event') for kind in parsing.KINDS]
         assert tuple(round(100 * x, 1) for x in got) == want, row
-    # The weak file's labels, not the union of the dense ones, make the published row.
+    # The published row uses the labels of the weak file, not the union of the dense ones.
     union = truth.any((1, 2))
     assert (union != labels).any(axis=1).sum() == 53
     assert round(100 * parsing.summary(truth, truth, union)['parsing_labels/segment_audio'], 1) == 77.0

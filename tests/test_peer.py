@@ -1,7 +1,7 @@
-"""The peer in PyTorch is the same network and the same training step: outputs, parameters after two steps, padding; and
-the race's refusals.
+"""The PyTorch peer is the same network with the same training step.
 
-Skipped without torch; nothing else of the project needs it.
+Outputs, parameters after two steps, padding and the errors of the race are tested. The tests are skipped without
+torch, which nothing else in the project needs.
 """
 
 import json
@@ -22,7 +22,7 @@ from stattn_jax.benchmark import model
 from stattn_jax.training import augment as our_augment
 
 with warnings.catch_warnings():
-    # Its import warns about its own dependencies; here warnings are errors.
+    # The import warns about its own dependencies; warnings are errors in these tests.
     warnings.simplefilter('ignore')
     torch = pytest.importorskip('torch', reason='torch is not installed; pip install torch')
 
@@ -38,7 +38,7 @@ SMALL = [f'--config.{name}={x}' for name, x in runs.SMALL.items()] + ['--batch=4
 
 @pytest.fixture(autouse=True, scope='module')
 def one_thread():
-    """Threads of two frameworks on shared processors wait for each other."""
+    """Sets PyTorch to one thread, because threads of two frameworks on shared processors wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -47,13 +47,13 @@ def one_thread():
 
 @pytest.fixture(scope='module')
 def ours_of_command():
-    """What ours returns for the flags of SMALL, once it has been computed."""
+    """Cache for our results with the flags of SMALL."""
     return {}
 
 
 @pytest.fixture
 def compared_once(monkeypatch, ours_of_command):
-    """Ours is compiled for one of the tests of the command and remembered for the other."""
+    """Compiles our model for one test of the command and reuses the result in the other."""
     compute = compare.ours
 
     def ours(*arguments):
@@ -74,7 +74,7 @@ def make_config(**fields):
 
 
 def make_pair(config):
-    """A disturbed state of ours, its static part, optimiser, and the peer with the same weights."""
+    """A perturbed state of our model, its static part, its optimiser, and the peer with the same weights."""
     graphdef, state, optimiser, _ = assemble.make_state(config, compare.shape_of(config, DATA), None)
     state = compare.disturbed(state)
     peer = network.build(config, DATA.classes)
@@ -91,7 +91,7 @@ def test_outputs_and_every_part_of_the_loss_are_the_same():
 
 
 def test_two_steps_give_the_same_parameters_statistics_and_scores():
-    """Where each class is a yes or no of its own, and the sound-steered logits train the picture too."""
+    """Uses an independent sigmoid per class, and trains the picture through the sound-steered logits too."""
     config = compare.plain(make_config(loss__binary=True, loss__smoothing=0.1, model__detach_evidence=False))
     graphdef, state, optimiser, peer = make_pair(config)
     before = weights.read(state)
@@ -109,8 +109,8 @@ def test_two_steps_give_the_same_parameters_statistics_and_scores():
         for name, x in trainer(step.place(batch, 'cpu')).items():
             np.testing.assert_allclose(x, metrics[f'train/{name}'], rtol=1e-3 if name == 'l2_grads' else 1e-4)
     after, theirs = weights.read(state), {name: x.numpy() for name, x in peer.state_dict().items()}
-    # Where a gradient is rounding alone (1e-7, at 1e-3 elsewhere), Adam's first steps are too: a few weights of
-    # thousands differ by up to a tenth of the step, and the second batch's statistics with them.
+    # Where a gradient is pure rounding error (1e-7; 1e-3 elsewhere), so are Adam's first steps: a few weights of
+    # thousands differ by up to a tenth of the step, and the statistics of the second batch differ with them.
     close = {'rtol': 1e-4, 'atol': 2e-5}
     for name, x in after.items():
         if name.endswith('running_var'):

@@ -1,4 +1,4 @@
-"""FLOPs against the formula, utilisation against a hand count, and the compile cache across processes."""
+"""FLOPs are tested against the formula, utilisation against a hand count, and the compile cache across processes."""
 
 import dataclasses
 import os
@@ -52,7 +52,7 @@ def test_no_flops_is_none():
 
 def test_utilisation_is_the_share_of_the_peak():
     devices = [Device('NVIDIA H100 80GB HBM3')] * 8
-    # 8 devices of 989.5 TFLOP/s do 791.6 TFLOP in a tenth of a second; half of that is half.
+    # 8 devices of 989.5 TFLOP/s do 791.6 TFLOP in a tenth of a second; 395.8 TFLOP is half of that.
     assert perf.mfu(395.8e12, 0.1, devices) == pytest.approx(0.5)
     assert perf.mfu(None, 0.1, devices) is None
     assert perf.mfu(1e12, 0.1, jax.devices()) is None

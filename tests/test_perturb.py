@@ -1,4 +1,4 @@
-"""Scores of removals against whole forward passes and closed forms; orders against loops over one clip at a time."""
+"""Removal scores are tested against whole forward passes and closed forms, and orders against single-clip loops."""
 
 import itertools
 
@@ -18,7 +18,7 @@ CLASS = 1
 BATCH = tiny.make_batch(0, 4)
 MEAN = np.random.default_rng(9).random((SIDE, SIDE, 3)).astype(np.float32)
 ABSENT = np.random.default_rng(8).normal(-3, 1, (T, *tiny.MEL)).astype(np.float32)
-# One that is a sum of terms; one whose segments know of each other; those that lack a modality.
+# stan is a sum of terms; the segments of avel_paper interact; the other two lack a modality.
 KINDS = ('stan', 'avel_paper', 'audio_only', 'visual_only')
 
 
@@ -29,13 +29,13 @@ def frozen(array):
 
 
 def clip_of(number):
-    """Clip 0 ends in padding."""
+    """The clip of that number in the batch; clip 0 ends in padding."""
     frames, log_mel, valid = (BATCH[name][number] for name in ('frames', 'log_mel', 'valid'))
     return Clip(frozen(frames.astype(np.float32) / 255), frozen(log_mel.astype(np.float32)), frozen(valid))
 
 
 class Net:
-    """A network of the kind, its scorer, and what the whole network says, [b c]."""
+    """A network of the kind, its scorer, and the outputs of the whole network, [b c]."""
 
     def __init__(self, kind, chunk=4, binary=False):
         model = tiny.make_model(kind=kind, frame=(SIDE, SIDE)) if kind != 'stan' else tiny.make_model()
@@ -55,7 +55,7 @@ def nets():
 
 
 def masks(n, seed=0):
-    """What is left of n clips: the first loses nothing, the second everything."""
+    """Masks of the units left of n clips: the first clip loses nothing, the second everything."""
     rng = np.random.default_rng(seed)
     cells, sounds = rng.random((n, T, S)) < 0.6, rng.random((n, T)) < 0.6
     cells[0], sounds[0], cells[1], sounds[1] = True, True, False, False
@@ -82,7 +82,7 @@ def test_feature_scores_are_those_of_the_masked_network(nets, kind):
     clip, (cells, sounds) = clip_of(1), masks(5)
     found = nets[kind].scorer.score(clip, CLASS)(cells, sounds)
     units = np.stack([cells.any(-1), sounds], axis=1)
-    units[1] = True  # of nothing, a network cannot be asked by masks
+    units[1] = True  # masks cannot ask a network about an empty clip
     logits, _ = nets[kind].forward(*repeated(clip, 5), cell_mask=cells, unit_mask=units)
     check(np.delete(found, 1, 0), np.delete(np.asarray(logits), 1, 0))
     assert np.isfinite(found).all() and found.shape == (5, 2) and found.dtype == np.float64
@@ -129,7 +129,7 @@ def test_chunks_and_clips_compile_once_and_change_nothing(nets):
         single = [scorer.score(clip, CLASS, setting, ABSENT)(cells[i : i + 1], sounds[i : i + 1])[0] for i in (0, 4)]
         np.testing.assert_allclose(single, whole[[0, 4]], rtol=1e-4, atol=1e-5)
         scorer.score(clip_of(3), 0, setting, ABSENT)(*masks(5))
-    # What is asked behind the trunks: with masks, and for each removal of its own.
+    # Counts the compilations behind the trunks (masked ones) and for each removal setting.
     assert scorer._masked._cache_size() == scorer._joined._cache_size() == scorer._see._cache_size() == 1
     assert scorer._sources._cache_size() == len(removal.PAIRS)
 
@@ -149,7 +149,7 @@ VALID = frozen([True, True, False, True, True])
 
 @pytest.fixture
 def linear():
-    """A map of five segments, one of them no segment, and the sum's score [n 2] of what is left."""
+    """A map of five segments, one of them invalid, and the score [n 2] of the sum of what is left."""
     rng = np.random.default_rng(0)
     terms = Map(frozen(rng.normal(size=(5, 6))), frozen(rng.normal(size=5)))
 
@@ -231,7 +231,7 @@ def test_surface_has_the_diagonal_of_the_curves_and_the_edges_of_each(linear):
 
 
 def test_the_whole_and_the_empty_clip_end_every_curve(nets):
-    """On a network: all removed is the clip of which everything is absent."""
+    """On a network, removing everything gives the clip whose content is all absent."""
     clip, net = clip_of(0), nets['stan']
     rng = np.random.default_rng(0)
     maps = [Map(rng.normal(size=(T, S)), rng.normal(size=T)) for _ in range(2)]

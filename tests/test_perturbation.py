@@ -1,4 +1,4 @@
-"""Perturbation curves against loops, closed forms of linear scores, and the exact expectation over ties."""
+"""Tests perturbation curves against loops, closed forms of linear scores, and the exact expectation over ties."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from stattn_jax.metrics import aopc, perturbation
 
 
 def frozen(array):
-    """An array that nobody can write to, so that every test also shows that inputs stay as they are."""
+    """Returns the array made read-only, so that every test also shows that inputs are not changed."""
     array = np.asarray(array)
     array.flags.writeable = False
     return array
@@ -17,7 +17,7 @@ def frozen(array):
 
 @pytest.fixture
 def linear():
-    """A map [3 2 4] of the terms of a sum, and the sum's score of what is left."""
+    """A map [3 2 4] of the terms of a sum, and a function that gives the sum's score of what is left."""
     terms = frozen(np.random.default_rng(0).normal(size=(3, 2, 4)))
     return terms, lambda removed: 0.3 + ((1 - removed) * terms).sum(axis=(1, 2, 3))
 
@@ -57,18 +57,18 @@ def test_deletion_and_insertion_match_a_loop(linear):
 
 
 def test_a_sum_is_symmetric(linear):
-    """What is removed from a sum and what is left of it are one sum: the two curves mirror each other."""
+    """The two curves of a sum mirror each other, since the removed and the remaining terms add up to one sum."""
     terms, score = linear
     fractions = np.arange(25) / 24
     one, other = perturbation.curves(terms, score, fractions), perturbation.curves(-terms, score, fractions)
     assert one.deletion + one.insertion == pytest.approx(np.full(25, 0.6 + terms.sum()), abs=1e-12)
-    # Weakest first is the other's order, and insertion backwards.
+    # Removing weakest first has the order of the negated map, and is insertion run backwards.
     assert other.deletion == pytest.approx(one.insertion[::-1], abs=1e-12)
     a, b = one.summary(), other.summary()
     assert a['difference'] == pytest.approx(-b['difference'], abs=1e-12) and a['difference'] > 0
     assert a['aopc_lerf'] == pytest.approx(b['aopc_morf'], abs=1e-12)
     assert a['difference'] == pytest.approx(a['aopc_morf'] - a['aopc_lerf'], abs=1e-12)
-    # No order of the units does better on a sum than that of its terms.
+    # For a sum, no order of the units scores better than the order of its terms.
     for i in range(1, 51):
         random = perturbation.curves(np.random.default_rng(i).normal(size=terms.shape), score, fractions).summary()
         assert a['deletion'] < random['deletion'] and a['insertion'] > random['insertion']
@@ -76,14 +76,14 @@ def test_a_sum_is_symmetric(linear):
 
 @pytest.mark.parametrize('units', [7, 10, 24])
 def test_the_axis_is_true_where_steps_are_uneven(units):
-    """Equal terms fall on a straight line, the area under which is 1/2 however it is cut."""
+    """With equal terms the curve is a straight line; the area under it is 1/2 for any division of the axis."""
     found = perturbation.curves(np.arange(units), lambda removed: 1 - removed.mean(axis=1), (0, 0.3, 0.31, 0.9, 1))
     assert found.summary()['deletion'] == pytest.approx(0.5, abs=1e-12)
     assert found.deletion == pytest.approx(1 - found.fraction, abs=1e-12)
 
 
 def test_ties_are_in_expectation_the_mean_over_their_orders():
-    """A game in which order matters, a map with two ties: sampled orders approach the exact mean over orders."""
+    """With order-dependent scores and two ties in the map, sampled orders approach the exact mean over orders."""
     scores = np.random.default_rng(1).normal(size=64)
     map_ = frozen([1, 3, 1, 3, 1, 2])
 
@@ -154,7 +154,7 @@ def test_the_surface_of_two_independent_modalities_is_their_curves():
 
 
 def test_ties_of_the_two_modalities_are_drawn_apart():
-    """One tied pair each: with one of both removed, the four combinations come equally often."""
+    """One tied pair per modality: with one of each pair removed, the four combinations are equally frequent."""
     fractions, tied = (0, 0.5, 1), np.zeros(2)
     seen = []
 
@@ -194,6 +194,6 @@ def test_against_shifts_is_worth_nothing_where_the_place_is():
 
     own, control = difference(lambda removed: ((1 - removed) * terms).sum(axis=(1, 2)))
     assert own > 0.8 * terms.sum() and abs(control) < 0.2 * own
-    # A score that only counts the units cannot tell a map from the same one elsewhere.
+    # A score that only counts the units cannot distinguish a map from the same map moved elsewhere.
     own, control = difference(lambda removed: (1 - removed.mean(axis=(1, 2))) ** 2)
     assert own == pytest.approx(control, abs=1e-12)

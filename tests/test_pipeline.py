@@ -1,4 +1,7 @@
-"""pipeline.py: the order is a function of (seed, step); every eval record counts once; frames keep their geometry."""
+"""Tests of pipeline.py.
+
+The order is a function of (seed, step), every evaluation record counts once, and frames keep their geometry.
+"""
 
 import contextlib
 import io
@@ -99,7 +102,7 @@ def test_a_batch_on_the_device_keeps_its_memory_while_later_ones_are_read(train)
     with contextlib.closing(pipeline.train_batches(train, global_batch=4, seed=0, threads=2, **SIZE)) as batches:
         placed = [place(next(batches)) for _ in range(3)]
         seen = {next(batches)['frames'].ctypes.data for _ in range(20)}
-    # A CPU takes them where they are; other memory goes round.
+    # On a CPU the arrays stay in the memory of the batches, while the memory of other batches is reused.
     held = {x['frames'].unsafe_buffer_pointer() for x in placed}
     assert len(held) == 3 and len(seen) < 10 and not held & seen
     for ours, other in zip(placed, _take(3, train, global_batch=4, seed=0)):
@@ -179,7 +182,7 @@ def test_damaged_record_stops_the_batches_with_its_place(tmp_path):
 
 
 def _gradient_clip(height, width, jpeg_height, jpeg_width):
-    """A clip whose red is x and green is y of the frame, 0 to 250."""
+    """A clip whose red channel is x and green channel is y of the frame, both 0 to 250."""
     y, x = np.meshgrid(
         (np.arange(jpeg_height) + 0.5) / jpeg_height, (np.arange(jpeg_width) + 0.5) / jpeg_width, indexing='ij'
     )
@@ -218,9 +221,7 @@ def test_a_crop_that_needs_no_resizing_is_cut_to_the_nearest_pixel(stored, left,
 
 
 def test_stored_squares_are_whole_frames_made_square():
-    """What squash makes of whole frames when they are read, stored squares are from the start; a crop of them is
-    that of the source.
-    """
+    """Stored squares equal whole frames that squash makes square on reading; a crop of them equals the source's."""
     x = np.linspace(0, 255, 160).astype(np.uint8)
     frames = np.broadcast_to(x[None, None, :, None], (3, 90, 160, 3))
     square, whole = (
@@ -239,7 +240,7 @@ def test_stored_squares_are_whole_frames_made_square():
 
 
 def test_a_crop_of_a_stored_square_is_not_decoded_smaller_than_it_needs():
-    """At half the stored size a crop of a wide picture needs more than half of the square's columns."""
+    """At half the stored size, a crop of a wide picture needs more than half of the square's columns."""
     stripes = np.broadcast_to(
         (np.arange(1280) // 14 % 2 * 255).astype(np.uint8)[None, None, :, None], (3, 720, 1280, 3)
     )
@@ -247,7 +248,7 @@ def test_a_crop_of_a_stored_square_is_not_decoded_smaller_than_it_needs():
     clip = media.clip_from_arrays(stripes, np.zeros(48000, np.float32), spec)
     whole = Image.fromarray(simplejpeg.decode_jpeg(clip.frames[0])[:, 56:200])
     contrast = np.asarray(whole.resize((112, 112), Image.Resampling.BILINEAR)).std()
-    # Decoded to half its size, 72 columns wide, it keeps 0.69 of it.
+    # Decoded to half its size, 72 columns wide, it keeps 0.69 of the contrast.
     assert pipeline.clip_arrays(clip, 112, 'crop')['frames'].std() > 0.85 * contrast
 
 

@@ -1,4 +1,4 @@
-"""Softmax, mean and maximum among what is there, against loops, and their gradients where nothing is there."""
+"""Tests softmax, mean and maximum over the present units against loops, and gradients where none is present."""
 
 import jax
 import numpy as np

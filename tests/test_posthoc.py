@@ -1,6 +1,4 @@
-"""Explanations after the fact: closed forms on a linear model, plain loops over the whole network, what holds for
-every kind.
-"""
+"""Tests post-hoc explanations by closed forms on a linear model, loops over the whole network, and for each kind."""
 
 import functools
 import itertools
@@ -23,7 +21,7 @@ KEY = jax.random.key(3)
 
 
 class Linear(Encoders):
-    """A logit linear in pixels and log-mel: a cell is its share of every logit, and so is a segment's sound."""
+    """Logits are linear in pixels and log-mel: a cell, or a segment's audio, is its share of every logit."""
 
     stride = 4
 
@@ -43,7 +41,7 @@ class Linear(Encoders):
         return jnp.einsum('btfk,fkc->btc', log_mel, self.hearing[0])
 
     def decide(self, seen, heard, valid, *, cell_mask=None, unit_mask=None):
-        # Segments count differently, so that one cannot be taken for another.
+        # Segments have different weights, so that confusing two of them changes the result.
         weights = jnp.where(valid, jnp.arange(1.0, valid.shape[1] + 1), 0)
         return jnp.einsum('bt,btc->bc', weights, seen.sum(axis=2) + heard), {}
 
@@ -55,7 +53,7 @@ def draw(seed, shape, mel, valid):
 
 
 def pair(shape=(3, 16, 16), mel=(16, 8), valid=(True, True, False)):
-    """A clip and what stands for nothing, both drawn."""
+    """A clip and the clip that stands for absent content, both random."""
     return draw(0, shape, mel, valid), draw(1, shape, mel, valid)
 
 
@@ -66,14 +64,14 @@ def model_of(kind='stan', **options):
 
 
 def explain(name, model, clip, absent, class_=CLASS, key=KEY) -> Map:
-    """The method under jit, as NumPy arrays."""
+    """Runs the method under jit and returns NumPy arrays."""
     call = compiled_method(name, nnx.graphdef(model), posthoc.STEPS, posthoc.MASKS)
     return jax.tree.map(np.asarray, call(nnx.as_pure(nnx.state(model)), clip, absent, np.array(class_), key))
 
 
 @functools.cache
 def compiled_method(name, graphdef, *sizes):
-    del sizes  # constants that the program holds
+    del sizes  # constants of the compiled program
     return jax.jit(lambda state, *arguments: posthoc.METHODS[name](nnx.merge(graphdef, state), *arguments))
 
 
@@ -90,7 +88,7 @@ def compiled_logit(graphdef):
 
 @pytest.fixture(scope='module')
 def linear():
-    """The model, a clip, its absence, and the terms of their difference in float64: [t H W] and [t]."""
+    """The model, a clip, its absent version, and the terms of their difference in float64: [t H W] and [t]."""
     clip, absent = pair((3, 16, 12), (5, 4))
     model = Linear(clip.frames.shape, (5, 4), tiny.CLASSES)
     weights = np.array([1, 2, 0], float)
@@ -101,7 +99,7 @@ def linear():
 
 
 def by_cell(pixels):
-    """[t H W] to [t h w], by a loop."""
+    """Sums [t H W] to [t h w] by a loop."""
     visual = np.zeros((3, 4, 3))
     for t, y, x in np.ndindex(pixels.shape):
         visual[t, y // 4, x // 4] += pixels[t, y, x]
@@ -130,8 +128,9 @@ def test_occlusion_of_a_linear_model_is_the_sum_of_the_terms_in_the_window(linea
 
 
 def shared(pixels, cells):
-    """[pixels cells]: the drawn values that a pixel of a row and a cell's mean share in their masks, a mean over
-    shifts.
+    """Overlap [pixels cells] of the sampled mask values in a pixel and in a cell's mean, along one axis.
+
+    The overlap is the sum of the products of their weights, averaged over the shifts of the mask.
     """
     step = -(-pixels // 4)
     enlarged = np.asarray(jax.image.resize(np.eye(4, dtype=np.float32), (4, 5 * step), 'bilinear'), float)
@@ -155,7 +154,7 @@ def test_rise_of_a_linear_model_comes_to_its_terms_blurred_by_the_masks(linear):
     model, clip, absent, pixels, audio = linear
     keys = jax.random.split(KEY, 60)
     found = rise_often(model, clip, absent, keys)
-    # The covariance of a pixel's mask and a cell's, each drawn value having a variance of 1/4, over p = 1/2.
+    # The covariance of a pixel's mask and a cell's (each sampled value has a variance of 1/4), divided by p = 1/2.
     visual = np.einsum('thw,hy,wx->tyx', pixels, shared(16, 4), shared(12, 3)).reshape(3, -1) / 2
     for values, expected in ((found.visual, visual), (found.audio, audio / 2)):
         mean = values.mean(0) * posthoc.MASKS / (posthoc.MASKS - 1)
@@ -230,7 +229,7 @@ VALID = np.array([[True, False, True], [True, True, False]])
 
 
 def features(seed):
-    """Two clips of features, on which networks are small: what kinds do behind their trunks is what differs."""
+    """Two clips of features; networks on features are small, and the kinds differ only behind their trunks."""
     rng = np.random.default_rng(seed)
     return Clip(*(rng.normal(size=(2, 3, *shape)).astype(np.float32) for shape in ((2, 2, 6), (1, 7))), VALID)
 
@@ -246,7 +245,7 @@ def of_features(kind, detach_evidence=False):
 
 
 def of_each(kind, batched=True):
-    """All methods on a network of a kind, in one function: of the batch, or of one clip."""
+    """One function with all methods on a network of a kind, for the batch or for one clip."""
     graphdef, state = nnx.split(of_features(kind))
 
     def call(state, *arguments):
@@ -262,7 +261,7 @@ def found_by_stan():
     return jax.tree.map(np.asarray, jax.jit(of_each('stan'))(CLIPS, ABSENT, CLASSES, KEYS))
 
 
-# Half a minute to compile together; their gradients are held finite in test_compared.py.
+# These take half a minute to compile together; test_compared.py checks that their gradients are finite.
 SLOW = ('mbt', 'han', 'avel_paper', 'avel_code')
 
 
@@ -274,7 +273,7 @@ def test_every_method_explains_every_kind_by_what_is_there_and_looked_at(kind):
         assert [(x.shape, x.dtype) for x in maps] == [((2, 3, 4), np.float32), ((2, 3), np.float32)]
         for x, looked_at in zip(map(np.asarray, maps) if kind not in SLOW else (), (model.sees, model.hears)):
             assert np.isfinite(x).all() and not x[~VALID].any(), name
-            # All that Grad-CAM finds may be negative, and so nothing.
+            # All that Grad-CAM finds may be negative, which leaves nothing.
             assert x.any() == looked_at or name == 'grad_cam' and not x.any(), name
 
 

@@ -1,4 +1,7 @@
-"""The trunk of features: a cell speaks for itself alone, wherever it lies, and the network on it still adds up."""
+"""Tests the trunk for precomputed features.
+
+A cell's output depends on that cell alone, wherever it lies, and the network on top still adds up.
+"""
 
 import numpy as np
 import tiny

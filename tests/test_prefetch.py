@@ -1,4 +1,4 @@
-"""The transfer thread of runtime/parallel.py: order, depth, exceptions, closing, and the seconds it costs to wait."""
+"""Tests the transfer thread of runtime/parallel.py: order, depth, exceptions, closing and waiting time."""
 
 import itertools
 import threading

@@ -1,4 +1,7 @@
-"""prepare.py: the same bytes for any workers and after any interruption; what was skipped is counted and named."""
+"""Tests of prepare.py.
+
+The bytes are the same for any number of workers and after any interruption; skipped clips are counted and named.
+"""
 
 import dataclasses
 import fcntl
@@ -48,7 +51,7 @@ def test_sigkill_then_the_same_command_gives_the_same_bytes(tmp_path, workers):
         source.RecordSource(broken, 'train')
     finished = {name: (broken / name).stat().st_mtime_ns for name in fakes.finished(broken)}
     assert 3 <= len(finished) < 11
-    # Under its final name a shard is always whole.
+    # A shard under its final name is always complete.
     assert all(len(tfrecord.read_index(path)) for path in broken.glob('*-of-000??'))
     fakes.dataset(broken, 40, 4)
     assert fakes.tree(broken) == fakes.tree(whole)
@@ -111,7 +114,7 @@ def test_remarks_are_printed_and_kept(tmp_path, capsys):
     _prepare(tmp_path / 'd', fakes.jobs(2), remarks=remarks)
     assert json.loads((tmp_path / 'd' / 'prepare_report.json').read_text())['remarks'] == remarks
     assert capsys.readouterr().out.startswith(''.join(f'remark: {remark}\n' for remark in remarks))
-    # They are no part of the plan.
+    # Remarks are not part of the plan.
     _prepare(tmp_path / 'd', fakes.jobs(2))
     assert json.loads((tmp_path / 'd' / 'prepare_report.json').read_text())['remarks'] == []
 
@@ -138,7 +141,7 @@ def test_require(tmp_path, capsys, require, enough):
 
 
 def test_require_takes_the_decimal_number_that_was_typed(tmp_path):
-    # In floats 0.07 * 100 is more than 7.
+    # In floats, 0.07 * 100 is more than 7.
     jobs = _with_payload(fakes.jobs(100), **{f'train{i}': 'bad' for i in range(93)})
     assert _prepare(tmp_path / 'd', jobs, shard_size=None, require=0.07).splits == {'train': 7}
 
@@ -160,7 +163,7 @@ def test_tables_of_the_command_are_not_in_the_way(tmp_path):
 
 
 def test_two_hundred_thousand_jobs_are_hashed_in_seconds(tmp_path):
-    # A tenth of them; the plan of a run in which all is done already.
+    # A tenth of the jobs is hashed; hashing them makes the plan of a run in which everything is done already.
     jobs = [
         dataclasses.replace(
             job, video=f'{i:011d}.mp4', events=(records.Event(0, 0.0, 5.0, 'both'),) * 2, start=float(i % 60)
@@ -187,7 +190,7 @@ def test_a_split_without_a_usable_clip_is_an_error_that_can_be_mended(tmp_path):
         _prepare(tmp_path / 'd', marker)
     assert "split 'test' has no usable clip (2 no_sound; the first: test0: has no audio stream)" in str(caught.value)
     assert not (tmp_path / 'd' / source.INFO_FILE).exists()
-    # The next run tries that split again and no other.
+    # The next run tries only that split again.
     assert fakes.finished(tmp_path / 'd') == ['fake-train.tfrecord-00000-of-00001']
 
 

@@ -1,4 +1,4 @@
-"""`python -m data_prep NAME`: every command is listed, and another name is one line."""
+"""Tests `python -m data_prep NAME`: every command is listed, and an unknown name gives one line."""
 
 import pathlib
 import subprocess

@@ -1,4 +1,4 @@
-"""VGGSounder's numbers against another implementation, clip-by-clip loops, and the published counts."""
+"""Tests VGGSounder's scores against another implementation, clip-by-clip loops, and the published counts."""
 
 import csv
 
@@ -53,7 +53,7 @@ def test_hits_and_the_most_frequent_classes_match_a_loop():
             assert found[f'presence/{name}_hit{k}'] == pytest.approx(np.mean(hits), abs=1e-12)
             hits = [any(truth[i, c] for c in often[:k]) for i in kept]
             assert found[f'presence/{name}_hit{k}_majority'] == pytest.approx(np.mean(hits), abs=1e-12)
-        # One class said of every clip: 2 TP / (clips + labels).
+        # One class predicted for every clip: 2 TP / (clips + labels).
         tp, labels = sum(truth[i, often[0]] for i in kept), sum(truth[i].sum() for i in kept)
         assert found[f'presence/{name}_f1_majority'] == pytest.approx(2 * tp / (len(kept) + labels), abs=1e-12)
 
@@ -63,7 +63,7 @@ def test_a_modality_that_no_clip_has_is_left_out():
     found = presence.summary(np.eye(3), there, np.zeros_like(there), np.zeros(3, bool), 1.0)
     assert (found['presence/v_n'], found['presence/av_n'], found['presence/a_n']) == (0, 0, 3)
     assert not {'presence/v_hit1', 'presence/av_map', 'presence/a_hit5'} & set(found)
-    # A score at the threshold says yes.
+    # A score equal to the threshold counts as a prediction.
     assert (found['presence/a_hit1'], found['presence/a_f1'], found['presence/all_map']) == (1, 1, 1)
     music = presence.summary(np.eye(3), there, there, np.ones(3, bool), 0.5)
     assert music['presence/all_n'] == 0 and music['presence_music/all_n'] == 3
@@ -75,7 +75,7 @@ def test_summary_refuses_scores_that_are_not_finite():
 
 
 def test_the_clips_of_vggsounder(annotations):
-    """12,014 clips, 29,509 labels, without background music; clips with a label of each modality counted apart here."""
+    """12,014 clips and 29,509 labels, without background music; clips with labels of each modality are recounted."""
     with (annotations / 'vggsounder/vggsounder.csv').open(newline='') as file:
         rows = list(csv.DictReader(file))
     clips, names = list({row['video_id']: 0 for row in rows}), sorted({row['label'] for row in rows})
@@ -92,7 +92,7 @@ def test_the_clips_of_vggsounder(annotations):
         with_label = {row['video_id'] for row in rows if set(kind) <= set(row['modality'])}
         assert found[f'presence/{kind.lower()}_n'] == len(with_label) == n
     assert found['presence/all_hit1'] == found['presence/all_f1'] == found['presence/all_map'] == 1
-    # Who says every label says too much where only those of one modality count: F1 from counts of rows.
+    # Predicting every label predicts too many where one modality counts; F1 is computed from counts of rows.
     for kind, truth in (('A', heard), ('V', seen)):
         there = sum(kind in row['modality'] for row in rows)
         said = (heard | seen)[truth.any(axis=1)].sum()

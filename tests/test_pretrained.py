@@ -1,5 +1,6 @@
-"""The `:pretrained` configs on random weights in the published format: ten steps, provenance, and what a missing
-file says.
+"""Tests the `:pretrained` configs on random weights in the published format.
+
+They cover ten steps, provenance, and the error for a missing file.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ FIELDS |= {
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Clips of six seconds, of the front end that CNN14 reads."""
+    """Clips of six seconds with the log-mel front end that CNN14 reads."""
     out = tmp_path_factory.mktemp('panns') / 'data'
     prepare.prepare(
         out,
@@ -49,8 +50,9 @@ def data(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope='module')
 def thin():
-    """CNN14 with an eighth of its channels: at its full size its state takes ten gigabytes on the eight devices of
-    the tests.
+    """Replaces CNN14 by one with an eighth of its channels.
+
+    At its full size its state takes ten gigabytes on the eight devices of the tests.
     """
     small = dataclasses.replace(registry.find('audio', 'cnn14_16k'), build=functools.partial(cnn14.Cnn14, channels=8))
     with pytest.MonkeyPatch.context() as patch:
@@ -60,7 +62,7 @@ def thin():
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-    """Random weights under their published names: the flags that give them."""
+    """Writes random weights under their published names and returns the flags that select them."""
     folder, flags = tmp_path_factory.mktemp('weights'), []
     for modality, name in (('visual', 'resnet50_stride16'), ('audio', 'cnn14_16k')):
         trunk = registry.find(modality, name)

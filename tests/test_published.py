@@ -1,4 +1,4 @@
-"""published.py: tables that anyone can go on from, and refusals that leave what was there as it is."""
+"""Tests of published.py: tables that others can continue from, and refused commands that leave files alone."""
 
 import clips
 import commands
@@ -19,7 +19,7 @@ ANNOTATIONS = {
 
 @pytest.fixture
 def given(tmp_path):
-    """Annotations and videos of four clips, one of them missing."""
+    """Annotations of four clips and the videos of three of them."""
     for name, text in ANNOTATIONS.items():
         (tmp_path / name).write_text(text)
     for stem in ('BjCEufrlXm4', 'D_EG4Cs_MEU_30_40', 'LcFWKgFphXI_20_30'):

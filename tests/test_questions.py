@@ -1,5 +1,6 @@
-"""What-if is what the network says when it is asked: closed form and kept features against runs with units and
-cells masked.
+"""What-if answers equal the network's own outputs.
+
+The closed form and the kept features are compared with runs in which units and cells are masked.
 """
 
 import jax
@@ -127,7 +128,7 @@ def test_silence_and_moved_sound_are_reruns(network):
     shifted, shifted_out = network((frames, np.stack([log_mel[b, order] for b, order in enumerate(orders)])))
     for b in range(B):
         got = answers(network, (frames, log_mel), out, b, [0], orders[b])
-        # The sound's trunk ran on other batches: bfloat16 rounds elsewhere.
+        # The audio trunk ran on other batches, so bfloat16 rounds differently.
         bound = 1e-5 if network.model.dtype == jnp.float32 else 0.05
         for i, (want, maps) in enumerate(((logits, out), (silent, silent_out), (shifted, shifted_out))):
             np.testing.assert_allclose(got['logits'][i], want[b], rtol=bound, atol=bound)

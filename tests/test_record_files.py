@@ -1,4 +1,4 @@
-"""The JSON alone adds up, keeps its published schema and shows a changed number; the npz gives everything back."""
+"""The JSON alone adds up, keeps its published schema and reveals a changed number; the npz restores everything."""
 
 import dataclasses
 import json
@@ -88,7 +88,7 @@ def test_the_json_says_which_classes_have_no_maps(tmp_path):
     worst = record.classes[int(logits.argmin())]
     read = written(tmp_path, record, worst)
     assert read['classes_with_maps'] == [*best, worst] and read['classes_without_maps'] == 3
-    # Of the target outside the best classes no cell was removed, and that is said rather than filled in.
+    # For a target that is not among the best classes, no cell was removed; the values are null, not filled in.
     assert [row['removed_cells_exact'] is None for row in read['maps']] == [False] * 10 + [True]
 
 
@@ -112,7 +112,7 @@ def test_check_finds_a_changed_number(tmp_path, capsys, kind):
     (tmp_path / 'e.json').write_text(json.dumps(read), encoding='utf-8')
     errors = record_files.check(tmp_path / 'e.json')
     found = {name for name, error in errors.items() if error > record_files.TOLERANCE}
-    # A bias that is not the model's breaks no sum of terms, and every value that is computed from attention and scores.
+    # A wrong bias breaks no sum of terms, but it breaks every value computed from attention and scores.
     assert found == {'contrast': {'sum'}, 'attention': {'attention', 'removed_units'}}.get(kind, {kind})
     assert command.main(['explain', f'--check={tmp_path / "e.json"}']) == 1
     output = capsys.readouterr().out

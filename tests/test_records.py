@@ -1,4 +1,4 @@
-"""records.py: what is written comes back, TFDS reads it too, and any damaged byte is found."""
+"""Tests of records.py: written records come back, TFDS reads them too, and any damaged byte is found."""
 
 import dataclasses
 import importlib.util
@@ -16,7 +16,7 @@ from stattn_jax.data import records
 
 
 def _flat(record):
-    """A record as a dict that == can compare."""
+    """A record as a dict that can be compared with ==."""
     clip = {field.name: getattr(record.clip, field.name) for field in dataclasses.fields(record.clip)}
     clip.update(log_mel=clip['log_mel'].tolist(), valid=clip['valid'].tolist(), log_mel_dtype=clip['log_mel'].dtype)
     return {**{field.name: getattr(record, field.name) for field in dataclasses.fields(record)}, 'clip': clip}
@@ -57,7 +57,7 @@ def test_bytes_are_the_same_in_every_process():
     assert len(digests[0].strip()) == 64
 
 
-# TFDS 4.9.10 asks protobuf 6 for what it calls deprecated; protobuf 7 does not say so.
+# TFDS 4.9.10 asks protobuf 6 for what protobuf calls deprecated; protobuf 7 does not warn.
 @pytest.mark.filterwarnings('ignore:label\\(\\) is deprecated:DeprecationWarning')
 def test_directory_opens_with_tfds(tmp_path):
     fakes.dataset(tmp_path / 'd', 9, 2)
@@ -74,7 +74,7 @@ def test_directory_opens_with_tfds(tmp_path):
     importlib.util.find_spec('tensorflow') is None, reason='TensorFlow is not installed (extra test-tf)'
 )
 def test_tensorflow_reads_decoded_frames(tmp_path):
-    """In a process of its own: this suite never imports TensorFlow."""
+    """TensorFlow runs in a separate process because this suite never imports it."""
     fakes.dataset(tmp_path / 'd', 3)
     code = (
         'import json, sys, tensorflow_datasets as tfds; '

@@ -1,4 +1,4 @@
-"""Every trunk of the registry: the shapes it says, by name, without computing anything."""
+"""Tests that every trunk of the registry gives the shapes that it declares, without computing anything."""
 
 import jax
 import numpy as np

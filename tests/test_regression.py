@@ -1,7 +1,7 @@
-"""A guard on what a step costs, by counts that no machine changes: collectives, products, bytes, compilations,
-transfers.
+"""Guards the cost of a training step by counts that do not depend on the machine.
 
-A number here that moves is a change of speed: look for its reason before writing the new one down.
+The counts are collectives, products, bytes, compilations and transfers. A count that changes is a change of speed: find
+its reason before writing the new count down.
 """
 
 import math
@@ -24,7 +24,7 @@ COMPILED = '/jax/core/compile/backend_compile_duration'
 
 @pytest.fixture(scope='module', params=['jit', 'pmap'])
 def step(request):
-    """A training step of the demo's network at toy size on four devices, with all parts of the loss, compiled."""
+    """A compiled training step of the demo's network at toy size on four devices, with all parts of the loss."""
     config = synthetic.get_config()
     config.model.update({'width': 16, 'hidden': 8, 'frame_size': 16})
     config.data.frame_size = 16
@@ -34,7 +34,7 @@ def step(request):
 
 
 def sizes(text, collective):
-    """Numbers in each collective's result."""
+    """Number of elements in each collective's result, sorted."""
     found = []
     for line in text.splitlines():
         if match := re.search(rf' = (.*?) {collective}(-start)?\(', line):
@@ -47,13 +47,13 @@ def test_the_gradient_is_reduced_once_and_activations_stay_where_they_are(step):
     text, state = step.compiled.program.as_text(), step.shapes[0]
     parameters = sum(x.size for x in jax.tree.leaves(state['params']))
     *statistics, gradient = sizes(text, 'all-reduce')
-    # The scalars of the loss travel with the gradient, and the mean scores [m c] may be joined to it.
+    # The scalars of the loss are reduced with the gradient, and the mean scores [m c] may be joined to it.
     assert parameters < gradient < parameters + 50
     # Batch normalisation: mean and variance forward, and back, of at most 96 channels, two layers at a time.
     layers = sum('mean' in jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state['rest']))
     assert max(statistics) <= 2 * 96 and len(statistics) <= 4 * layers
     assert set(growth.collectives(text)) == {'all-reduce', 'collective-permute'}
-    # Of other clips, one and two rows further on: sound forward and back, where it is heard, labels.
+    # From other clips, one and two rows further on: audio forward and back, where it is present, and labels.
     assert sum(sizes(text, 'collective-permute')) == (1 + 2) * (2 * SEGMENTS * 16 + SEGMENTS + 5)
 
 
@@ -82,7 +82,7 @@ def test_a_run_compiles_nothing_after_its_first_evaluation_and_a_step_asks_the_h
     write = summaries.Writer.write
     monkeypatch.setattr(summaries.Writer, 'write', lambda *args: (events.append(args[1]), write(*args)))
     monkeypatch.setattr(train, '_fetch', lambda *args, fetch=train._fetch: (fetched.append(1), fetch(*args))[1])
-    # State and batch are on the devices: a step then moves nothing, not even what is asked for by name.
+    # State and batch are on the devices, so a step transfers nothing, not even explicitly.
     monkeypatch.setattr(
         jax.profiler, 'StepTraceAnnotation',
         lambda *_, step_num: jax.transfer_guard('allow' if step_num == 1 else 'disallow_explicit'),
@@ -95,7 +95,7 @@ def test_a_run_compiles_nothing_after_its_first_evaluation_and_a_step_asks_the_h
         jax.monitoring.unregister_event_duration_listener(listen)
     steps = [event for event in events if isinstance(event, int)]
     assert steps == [2, 3, 4, 4, 6, 8, 8, 9, 10, 12, 12] and len(fetched) == len(set(steps))
-    # An epoch has two steps; evaluations follow steps 4, 8 and 12, saves every second step.
+    # An epoch has two steps; evaluations follow steps 4, 8 and 12, and every second step is saved.
     assert events.count('jit(train_step)') == 1 and 'jit(train_step)' in events[: events.index(2)]
     assert events[events.index(6) : len(events) - events[::-1].index(12)] == [6, 8, 8, 9, 10, 12, 12]
 

@@ -1,4 +1,4 @@
-"""Removal at the input: sound against waveforms edited by hand, pictures against loops and toy cells."""
+"""Tests removal at the input: audio against waveforms edited by hand, visual against loops and toy cells."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ T, H, W, GRID = 5, 16, 24, (2, 3)
 
 @pytest.fixture(scope='module')
 def waveform():
-    """Four seconds: loud tones over noise that is quieter in the third."""
+    """Four seconds of loud tones over noise; the third second has no tone and quieter noise."""
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 0.02, SEGMENTS * RATE)
     tone = 0.3 * np.sin(2 * np.pi * 700 * np.arange(SEGMENTS * RATE) / RATE)
@@ -57,20 +57,23 @@ def test_muting_one_segment_alone_gives_its_patch_and_no_other(waveform, absent,
     assert np.abs(expected[segment] - absent['mute'][segment]).max() > 1
     expected[segment] = absent['mute'][segment]
     np.testing.assert_allclose(mel_of(muted), expected, atol=1e-5)
-    # Behind the fade, of which two windows hear, there is silence.
+    # After the fade, which two windows overlap, there is silence.
     np.testing.assert_allclose(absent['mute'][:, 2:], np.log(0.01), atol=1e-5)
 
 
 def test_a_fade_does_not_click(waveform, absent):
-    """Cut off hard, the tone would sound at frequencies where it has none."""
+    """A hard cut of the tone would be audible at frequencies where the tone has no energy."""
     hard = waveform.copy()
     hard[RATE:] = 0
-    click = np.pad(hard, (200, 0))[: SEGMENTS * RATE]  # the cut in the middle of the second segment's first window
+    click = np.pad(hard, (200, 0))[: SEGMENTS * RATE]  # the cut lies in the middle of the second segment's first window
     assert absent['mute'][1, 0, 50:].max() < mel_of(click)[1, 0, 50:].max() - 0.2
 
 
 def test_the_quiet_spectrum_is_that_of_the_quietest_tenth(waveform):
-    """SciPy's, whose density per Hz is ours over the rate; white noise of variance 1 has 1 everywhere."""
+    """The quiet spectrum equals that of SciPy, whose density per Hz is ours divided by the rate.
+
+    White noise of variance 1 has 1 everywhere.
+    """
     options = {'nperseg': MEL.window, 'noverlap': MEL.window - MEL.hop, 'nfft': MEL.fft, 'boundary': None}
     stft = scipy.signal.stft(waveform, RATE, 'hann', padded=False, scaling='psd', **options)[2]
     power = RATE * np.abs(stft.T) ** 2
@@ -81,7 +84,7 @@ def test_the_quiet_spectrum_is_that_of_the_quietest_tenth(waveform):
 
 
 def test_noise_is_as_loud_as_the_quietest_second(waveform, absent):
-    """White noise of 0.005: the level of each band, in every segment and far below the tones."""
+    """The noise has the level of white noise of 0.005 in every band and segment, far below the tones."""
     quiet = removal.quiet_spectrum(waveform, MEL)
     assert quiet.mean() == pytest.approx(0.005**2, rel=0.15)
     white = mel_of(np.random.default_rng(9).normal(0, np.sqrt(quiet.mean()), SEGMENTS * RATE))
@@ -94,7 +97,7 @@ def test_noise_is_as_loud_as_the_quietest_second(waveform, absent):
 
 
 def test_noise_has_the_colour_of_the_quiet():
-    """Of noise through a filter, the filter's square."""
+    """For filtered noise, the spectrum of the replacement is the filter's squared magnitude."""
     rng = np.random.default_rng(5)
     wave = scipy.signal.lfilter([1, 0.9], [1], rng.normal(0, 0.2, 8 * RATE)).astype(np.float32)
     mean = np.zeros((96, 64), np.float32)
@@ -111,7 +114,7 @@ def test_a_short_waveform_ends_in_silence(waveform):
     short = removal.sound_absent(waveform[: RATE + 100], MEL, SEGMENTS, 1.0, mean)
     whole = removal.sound_absent(np.pad(waveform[: RATE + 100], (0, 3 * RATE - 100)), MEL, SEGMENTS, 1.0, mean)
     np.testing.assert_array_equal(short['mute'], whole['mute'])
-    # The silence that was added is no sound of the clip's, and not its quietest.
+    # The added silence is not part of the clip's audio and does not count as its quietest part.
     assert short['noise'].mean() > whole['noise'].mean() + 0.1
 
 
@@ -138,7 +141,10 @@ def picture(operator, *args):
 
 
 def blurred(frames):
-    """SciPy's Gaussian, divided by what it makes of ones with zeros around them: weights inside the frame sum to 1."""
+    """SciPy's Gaussian blur, divided by its blur of ones, so that weights inside the frame sum to 1.
+
+    Outside the frame there are zeros.
+    """
     options = {'sigma': (0, H / 8, W / 8, 0), 'mode': 'constant', 'truncate': 12}
     return scipy.ndimage.gaussian_filter(frames.astype(float), **options) / scipy.ndimage.gaussian_filter(
         np.ones(frames.shape), **options
@@ -156,7 +162,7 @@ def test_pixels_of_removed_cells_are_replaced(frames, mean_picture, operator):
 
 
 def test_freeze_shows_the_nearest_that_is_kept(frames, mean_picture):
-    """By hand: removed cells of one place show segments 0..4, or the mean picture (5)."""
+    """Removed cells show the segments written by hand per place: segments 0..4, or the mean picture (5)."""
     told = {
         (0, 0): ([1, 1, 1, 1, 1], [0, 1, 2, 3, 4]),
         (0, 1): ([0, 0, 0, 0, 0], [5, 5, 5, 5, 5]),
@@ -198,7 +204,7 @@ def test_without_maps_over_clips_and_keeps(frames, mean_picture, absent, operato
     found = jax.jit(jax.vmap(jax.vmap(one, (None, None, 0, 0)), (0, 0, None, None)))(clips, gone, cells, sounds)
     assert found.frames.shape == (2, 3, T, H, W, 3)
     for b, k in np.ndindex(2, 3):
-        # A segment that is not there is nothing to show at another's place.
+        # An invalid segment is never shown in place of another one.
         keep = cells[k] & clips.valid[b][:, None, None]
         np.testing.assert_allclose(
             found.frames[b, k], picture(operator, clips.frames[b], keep, mean_picture), atol=1e-6

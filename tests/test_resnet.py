@@ -1,4 +1,4 @@
-"""The ResNet trunks against published sizes, the standard layout, a NumPy forward pass and numbers of torchvision.
+"""Tests the ResNet trunks against published sizes, the standard layout, a NumPy forward pass and torchvision.
 
 tests/test_parity_convolutional.py writes tests/golden/trunk_resnet*.json.
 """
@@ -41,7 +41,7 @@ def abstract(name, last_stride=2):
 
 
 def standard_layout(name):
-    """Layers as torchvision.models.resnet names and shapes them: {name: shape (out, in, height, width) or (out,)}."""
+    """Layers with torchvision.models.resnet's names and shapes: {name: shape (out, in, height, width) or (out,)}."""
     shapes = {'conv1': (64, 3, 7, 7), 'bn1': (64,)}
     inputs, expansion = 64, 4 if name == 'resnet50' else 1
     for stage, depth in enumerate([2, 2, 2, 2] if name == 'resnet18' else [3, 4, 6, 3]):
@@ -104,7 +104,7 @@ def golden_frames():
 
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_layers_are_those_of_torchvision(name):
-    """Both trunks, since they share their weights; the last stage of the one with stride 16 stands at `stride16`."""
+    """Layers of both trunks, which share weights; `stride16` holds the last stage of the one with stride 16."""
     graph, state = nnx.split(drawn_frames.filled(lambda: make_resnet(name), registry.find('visual', name).published))
     graph_16, _ = nnx.split(abstract(name, last_stride=1))
 
@@ -119,7 +119,7 @@ def test_layers_are_those_of_torchvision(name):
 
 
 def conv(x, kernel, stride):
-    """As torch: zeros on both sides alike, k // 2 of them."""
+    """Convolution as in torch: k // 2 zeros on every side."""
     size = kernel.shape[0]
     side = size // 2
     x = np.pad(x, ((0, 0), (side, side), (side, side), (0, 0)))

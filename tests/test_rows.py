@@ -1,4 +1,6 @@
-"""rows.py: what is written is read back; files without a header and with other delimiters; faults come with their
+"""Tests of rows.py.
+
+What is written is read back, files without a header and with other delimiters are read, and faults come with their
 line.
 """
 

@@ -1,4 +1,7 @@
-"""What a run is made of: its fields against a workdir's, its data facts, its hashes, and loading it from a workdir."""
+"""Tests what a run consists of.
+
+These are its fields against those of a run directory (workdir), its data facts, its hashes, and loading it.
+"""
 
 import json
 import os
@@ -64,7 +67,7 @@ def test_fields_that_cannot_change_the_numbers_are_free(tmp_path):
     }  # fmt: skip
     run.check_workdir(begun(tmp_path, common.get_config()), changed(**free))
     names = set(run.flatten(common.get_config().to_dict()))
-    # A free field that no config has would be a slip of the pen.
+    # A free field that no config has would be a typing error.
     assert all(any(name.startswith(field) for name in names) for field in run.FREE_FIELDS)
 
 
@@ -171,7 +174,7 @@ def test_versions_name_every_package_of_a_run():
 def test_load_takes_the_best_checkpoint_and_leaves_a_live_save_alone(trained, tmp_path):
     workdir = tmp_path / 'run'
     shutil.copytree(trained, workdir)
-    # The name under which Orbax writes a checkpoint until it is whole.
+    # Orbax writes a checkpoint under this name until it is complete.
     saving = workdir / run.CHECKPOINTS / '12.orbax-checkpoint-tmp'
     shutil.copytree(workdir / run.CHECKPOINTS / '10', saving)
     loaded = run.load(str(workdir), parallel_kind='jit', devices=jax.devices()[:1])

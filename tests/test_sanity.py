@@ -1,4 +1,4 @@
-"""Sanity of explanations: fake networks whose answers are known exactly, and the tiny networks from end to end."""
+"""Tests of sanity checks on explanations, with fake networks of known answers and tiny networks end to end."""
 
 import functools
 
@@ -21,7 +21,7 @@ MEL = (2, CELLS)
 
 
 class Fake(nnx.Module):
-    """Logits of the sound's level; one parameter in each group, which the maps below multiply."""
+    """Logits follow the audio level; each group has one parameter, by which the maps below are multiplied."""
 
     def __init__(self):
         self.head = nnx.Param(jnp.ones(()))
@@ -70,7 +70,7 @@ def negated(seed):
 
 
 def scaled_by(name):
-    """Maps that depend on one parameter alone."""
+    """Returns an explainer whose maps depend on one parameter alone."""
 
     def explain(model, clip, class_):
         return jax.tree.map(lambda x: x * getattr(model, name)[...], plain(model, clip, class_))
@@ -189,7 +189,7 @@ def test_another_class_is_never_the_label():
     ask = functools.partial(sanity.other_class, GRAPHDEF, STATE, explain, clips, classes, classes=3)
     found = ask(seed=0, batch=16)
     assert (found['visual'] < 0.99).all()
-    # Class 1 is always among the two; of the others half are drawn as 1.
+    # The audio maps of class 1 have the opposite sign. Labels 0 and 2 are compared with class 1 half of the time.
     np.testing.assert_allclose(np.abs(found['audio']), 1, atol=1e-12)
     assert (found['audio'][classes == 1] < 0).all() and 0 < (found['audio'][classes == 0] > 0).sum() < 14
     np.testing.assert_array_equal(ask(seed=0, batch=40)['visual'], found['visual'])
@@ -213,8 +213,8 @@ def test_maps_that_follow_the_clip_are_equivariant_and_those_of_a_place_or_a_sec
     assert (of_place['mirror_visual'] < -0.5).all() and (of_place['roll_visual'] == 1).all()
     of_time = sanity.equivariance(GRAPHDEF, STATE, prefers_late, clips, CLASSES, grid=(3, 3), by=2)
     assert (of_time['mirror_visual'] == 1).all() and (of_time['roll_visual'] < 0.9).all()
-    # Ranks 0 1 2 3 4 against those rolled by two, 3 4 0 1 2: 1 - 6 * 30 / 120; of three, 0 1 2 against 1 2 0: 1 - 6 * 6
-    # / 24.
+    # Ranks 0 1 2 3 4 against those rolled by two, 3 4 0 1 2, give 1 - 6 * 30 / 120; of three segments, 0 1 2 against
+    # 1 2 0 give 1 - 6 * 6 / 24.
     np.testing.assert_allclose(of_time['roll_audio'], -0.5, atol=1e-12)
 
 
@@ -259,7 +259,10 @@ def tiny_clips():
 
 
 def shuffled(state):
-    """New values in every array, of the same distribution: what an initialiser would give, without compiling one."""
+    """Returns a function that permutes the values of every array, in place of an initialiser.
+
+    The distribution stays the same, and nothing is compiled.
+    """
     return lambda seed: jax.tree.map(
         lambda x: np.random.default_rng(seed).permutation(np.ravel(x)).reshape(x.shape), state
     )

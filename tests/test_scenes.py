@@ -1,4 +1,4 @@
-"""The synthetic scenes: what is promised of their truth, and that nothing but seeing and hearing tells the class."""
+"""Tests the synthetic scenes: their ground truth, and that the class needs both seeing and hearing."""
 
 import collections
 import dataclasses
@@ -51,7 +51,7 @@ def test_labels_of_a_scene_are_distinct_and_all_used(many, variant):
             scenes.VARIANTS[variant].distractors[0], scenes.VARIANTS[variant].distractors[1] + 1
         )
     counts = collections.Counter(scene.label for scene in many[variant])
-    # 200 expected, standard deviation 13.
+    # 200 are expected, with a standard deviation of 13.
     assert set(counts) == set(range(10)) and max(counts.values()) < 270 and min(counts.values()) > 130
 
 
@@ -59,7 +59,8 @@ def test_durations_give_no_hint_in_the_easy_variant(many):
     pairs = collections.Counter((length(scene.event), length(scene.offscreen)) for scene in many['events'])
     longer = sum(n for (event, other), n in pairs.items() if event > other)
     shorter = sum(n for (event, other), n in pairs.items() if event < other)
-    # Exchangeable: each of the 1500 or so is a fair coin, standard deviation 19 of the half.
+    # The two durations are exchangeable: longer and shorter are equally likely for each of about 1500 scenes, which
+    # gives a standard deviation of 19.
     assert abs(longer - shorter) < 4 * np.sqrt(longer + shorter)
     for (event, other), n in pairs.items():
         assert abs(n - pairs[other, event]) < 5 * np.sqrt(n + pairs[other, event]) + 1

@@ -1,5 +1,7 @@
-"""The scenes of `binding`: sound tells nothing, the picture leaves its colours even, and what a fusion without
-binding can reach.
+"""Tests the scenes of `binding`.
+
+The audio alone is at chance, the picture alone leaves its colours equally likely, and the accuracy of a fusion
+without binding is bounded.
 """
 
 import collections
@@ -33,8 +35,9 @@ def colour(thing):
 
 
 def is_even(counts, cells):
-    """Whether counts over `cells` equally likely values are what chance gives (chi-squared within five standard
-    deviations).
+    """Whether counts over `cells` equally likely values agree with chance.
+
+    Chi-squared must lie within five standard deviations.
     """
     values = np.array(list(counts.values()) + [0] * (cells - len(counts)))
     expected = values.sum() / cells
@@ -94,7 +97,7 @@ def test_only_the_source_is_drawn_inside_its_box_in_its_colour():
         thing = scene.things[scene.source]
         cx, cy = thing.centre(time)
         inside = scenes._inside(thing.shape, (x[None] - cx) / thing.half, (y[:, None] - cy) / thing.half) < -0.15
-        # The grain of the picture has a deviation of 0.03; clipping at white takes half of it.
+        # The grain of the picture has a standard deviation of 0.03; clipping at white removes half of it.
         assert inside.sum() > 20
         np.testing.assert_allclose(frame[inside].mean(0), thing.rgb, atol=0.04)
 
@@ -134,7 +137,7 @@ def test_picture_alone_leaves_its_colours_even(many, things):
     for name, key in ranks.items():
         counts = collections.Counter()
         for i, scene in enumerate(some):
-            # Ties (the two halves of an object) are broken by a coin that knows nothing.
+            # Ties (the two halves of an object) are broken at random.
             order = np.random.default_rng(i).permutation(things)
             order = range(things) if key is None else sorted(order, key=lambda j: key(scene.things[j]))
             counts[list(order).index(scene.source)] += 1
@@ -150,8 +153,9 @@ def test_colours_shapes_and_places_are_independent(many):
 
 
 def test_oracles_reach_the_ceilings_of_the_docstring(many):
-    """Which colours can be the label for one who knows all of the picture, and of the sound nothing, the object, or
-    the times.
+    """The number of colours that may be the label gives the ceilings of the docstring.
+
+    The picture is known in full; of the sound, nothing, the object, or the times are known.
     """
     shares = collections.defaultdict(list)
     for scene in many:
@@ -172,8 +176,9 @@ def test_oracles_reach_the_ceilings_of_the_docstring(many):
 
 
 def right_together(f_sc, colours, subset):
-    """Whether some g makes argmax_c f[s, c] + g[c] right for every sound in `subset`: its colours are the best
-    assignment.
+    """Whether some g makes argmax_c f[s, c] + g[c] right for every sound in `subset`.
+
+    This holds if its colours are the best assignment.
     """
     held = f_sc[np.ix_(subset, colours[list(subset)])]
     _, best = optimize.linear_sum_assignment(held, maximize=True)
@@ -190,7 +195,7 @@ def test_one_order_of_the_colours_in_k_factorial_suits_a_table():
 
 
 def cap(m):
-    """The largest mean number of right answers among m sounds that the bound of the docstring leaves."""
+    """The largest mean number of right answers among m sounds that the bound of the docstring allows."""
     right = np.arange(m + 1)
     sets = np.array([[math.comb(r, k) for r in right] for k in range(2, m + 1)])
     limits = [math.comb(m, k) / math.factorial(k) for k in range(2, m + 1)]
@@ -207,8 +212,9 @@ def test_sum_of_scores_of_sound_and_picture_is_capped():
 
 @pytest.mark.parametrize('m', [2, 3, 4])
 def test_cap_holds_for_tables_found_by_search(m):
-    """The best picture score for each order of the colours, by trying all sets of sounds, under random and sorted
-    tables.
+    """The best picture score for each order of the colours stays below the bound.
+
+    All sets of sounds are tried, under random and sorted tables.
     """
     rng = np.random.default_rng(m)
     tables = [rng.normal(size=(m, m)) for _ in range(15)] + [np.outer(np.arange(m), np.arange(m)) + 0.0]
@@ -228,7 +234,10 @@ def test_cap_holds_for_tables_found_by_search(m):
 
 
 def test_xor_of_two_objects_and_two_colours_by_trying_every_sum():
-    """Two shapes, two colours: of the four worlds (which sounds, which is red) no sum is right in more than three."""
+    """With two shapes and two colours, no sum is right in more than three of the four worlds.
+
+    The worlds say which object sounds and which one is red.
+    """
     most = 0
     for f, g in itertools.product(itertools.product(np.linspace(-3, 3, 7), repeat=2), repeat=2):
         right = sum((f[sounds] + g[red] > 0) == (sounds == red) for sounds in range(2) for red in range(2))

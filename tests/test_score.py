@@ -1,4 +1,4 @@
-"""The numbers of rows made by hand, whose answer can be counted on paper; each kind of annotation brings its own."""
+"""Tests scores on rows made by hand, whose results can be computed on paper, for each kind of annotation."""
 
 import dataclasses
 
@@ -64,13 +64,14 @@ def test_score_of_rows_made_by_hand():
     assert numbers['classification/top1'] == 0.5 and numbers['classification/n'] == 2
     assert numbers['attention/null'] == pytest.approx((0.2 + 0.4 + 0.6) / 3)
     assert numbers['attention/sound_weight'] == pytest.approx((0.1 + 0.5) / 2)
-    # Three pairs of clip and label. Attention: cell 0 in the box of label 0; any cell in that of label 2; cell 1 in
-    # that of 1, whose second box lies in a segment without picture and does not count.
+    # There are three pairs of clip and label. Attention points at cell 0, in the box of label 0; at a cell in the box
+    # of label 2, which covers all cells; and at cell 1, in the box of label 1. The second box of label 1 lies in an
+    # invalid segment and does not count.
     assert numbers['pointing/space'] == 1 and numbers['pointing/space_n'] == 3
-    # Contributions: label 0 points at cell 3, a miss.
+    # The contributions of label 0 point at cell 3, a miss.
     assert numbers['pointing/space_contribution'] == pytest.approx(2 / 3)
-    # In time, label 0: picture 2.6 + 0, sound 0 + 3, so the second segment, a hit; picture alone misses. Label 2:
-    # segment 2, a miss in the picture; the sound ties. Label 1 has one segment to choose.
+    # In time, label 0 has visual 2.6 + 0 and audio 0 + 3, so the second segment is chosen, a hit; visual alone misses.
+    # Label 2: visual chooses segment 2, a miss; audio ties. Label 1 has only one valid segment.
     assert numbers['pointing/time'] == pytest.approx(2 / 3)
     assert numbers['pointing/time_picture'] == pytest.approx(1 / 3)
     assert numbers['pointing/time_sound'] == pytest.approx((1 + 0.5 + 1) / 3)
@@ -80,13 +81,14 @@ def test_score_of_rows_made_by_hand():
 def test_a_model_that_is_no_sum_of_terms_points_by_its_own_maps():
     rows, known = hand_made()
     where = np.zeros((2, 2, 2, 4))
-    # Label 0 of clip 0 at its upper left cell, a hit; label 2 at any; label 1 of clip 1 at a lower cell, a miss.
+    # Label 0 of clip 0 points at its upper left cell, a hit; label 2 at any cell; label 1 of clip 1 at a lower cell, a
+    # miss.
     where[0, 0, 0, 0] = where[0, 1, 1, 1] = where[1, 0, 0, 2] = 1
     when = np.array([[[0.0, 1.0], [0.0, 1.0]], [[-1.0, 5.0], [0.0, 0.0]]])
     told = {'logits': rows['logits'], 'classes': rows['classes']}
     both = score.score({**told, 'where': where, 'when': when}, known, info(True), split='test', fit='crop', binary=True)
     assert both['pointing/space'] == pytest.approx(2 / 3) and both['pointing/space_n'] == 3
-    # Label 0 in the second second, a hit; label 2 in the first, a miss; label 1 has one valid second.
+    # Label 0 chooses the second second, a hit; label 2 the first, a miss; label 1 has one valid second.
     assert both['pointing/time'] == pytest.approx(2 / 3)
     none = score.score(told, known, info(True), split='test', fit='crop', binary=True)
     plain = score.score(rows, known, info(True), split='test', fit='crop', binary=True)
@@ -129,8 +131,8 @@ def one_label(rows, known):
 def test_one_audio_visual_event_a_clip_is_scored_by_segment():
     rows, known = one_label(*hand_made())
     numbers = score.score(rows, known, info(True), split='test', fit='crop', binary=True)
-    # Clip 0 says class 0 in both segments, where it is true in the second; clip 1, whose best class is 0, says nothing
-    # of it.
+    # Class 0 is predicted in both segments of clip 0 and is true in the second; in clip 1, class 0 is best but
+    # predicted nowhere.
     assert numbers['segments/accuracy'] == 2 / 4 and numbers['segments/n'] == 2
     assert numbers['segments/accuracy_true_label_everywhere'] == 2 / 4
     rows['null'] = np.array([[0.5, 0.4], [0.6, 0.9]])
@@ -146,8 +148,9 @@ def test_events_of_each_modality_are_parsed():
     heard = (records.Event(0, 0.0, 2.0, 'audio'), records.Event(0, 0.0, 1.0, 'visual'))
     known = [dataclasses.replace(known[0], labels=(0,), events=heard), dataclasses.replace(known[1], events=())]
     numbers = score.score(rows, known, info(True), split='test', fit='crop', binary=True)
-    # Candidates of clip 0: classes 0, 1 and 2 (logits 2, 0, 1): heard 1 and 2 in error, F of 1, 0, 0. Seen: class 0 in
-    # the first second, right. Clip 1 has candidate 0 alone, says nothing, and nothing is true: 1.
+    # Candidates of clip 0 are classes 0, 1 and 2 (logits 2, 0, 1). Audio predicts 1 and 2 in error: F of 1, 0, 0.
+    # Visual predicts class 0 in the first second, which is right. Clip 1 has candidate 0 alone; nothing is predicted
+    # and nothing is true, which scores 1.
     assert numbers['parsing/segment_audio'] == pytest.approx((1 / 3 + 1) / 2)
     assert numbers['parsing/segment_visual'] == 1 and numbers['parsing/n'] == 2
     assert not any(name.startswith('segments') for name in numbers)
@@ -179,7 +182,7 @@ def test_presence_labels_are_scored_by_modality():
     assert numbers['attention/sound_weight_both'] == weights[0, 0]
     assert numbers['attention/sound_weight_audio'] == weights[0, 2]
     assert numbers['attention/sound_weight_visual'] == weights[1, 1]
-    # Only clip 0's box is of a label that is heard and seen.
+    # Only clip 0's box is of a label that is audible and visible.
     assert numbers['pointing/space_n'] == 2 and numbers['pointing/space_both_n'] == 1
 
 

@@ -1,5 +1,6 @@
-"""Frames of a few times, decoded alone, are those of decoding everything, and where that is not sure everything is
-decoded.
+"""Decoding only the frames of a few times gives the same frames as decoding all of them.
+
+Where this is not certain, everything is decoded.
 """
 
 import av
@@ -15,7 +16,7 @@ STARTS = (0, 0.3, 3.1, 7.9)
 
 
 def moving():
-    """A texture that wanders and flickers, so that pictures refer to each other in both directions."""
+    """A texture that moves and flickers, so that pictures refer to each other in both directions."""
     texture = np.random.default_rng(0).integers(0, 200, (12, 16, 3), np.uint8).repeat(6, 0).repeat(6, 1)
     frames = [np.roll(texture, (i // 2, i), (0, 1)) + np.uint8(i % 40) for i in range(SECONDS * FPS)]
     return np.stack(frames)[:, :48, :64]
@@ -26,7 +27,7 @@ UNEVEN = EVEN + np.random.default_rng(1).uniform(0, 0.09, EVEN.shape).round(3)
 
 
 def coded(path, keyframes, parameters='', stamps=EVEN, **options):
-    """Encodes the moving texture with so many frames from one keyframe to the next; `parameters` are libx264's."""
+    """Encodes the moving texture with one keyframe every `keyframes` frames; `parameters` are for libx264."""
 
     def setup(stream):
         quality = {'crf': '28', 'g': str(keyframes), 'sc_threshold': '0'}
@@ -36,7 +37,7 @@ def coded(path, keyframes, parameters='', stamps=EVEN, **options):
 
 
 def copied(path, keep=lambda packet, key: True, first=0.0):
-    """A stream copy of a file with a keyframe a second, from `first` (s) on, of the packets that `keep` names."""
+    """Stream copy, from `first` (s) on, of the packets that `keep` accepts of a file with a keyframe per second."""
     whole = coded(path.with_name(f'whole{path.suffix}'), FPS)
     with av.open(whole) as source, av.open(path, 'w') as target:
         streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
@@ -52,8 +53,9 @@ def copied(path, keep=lambda packet, key: True, first=0.0):
 
 
 def spoilt(path, references: bool):
-    """Noise behind the headers of the pictures that others refer to, or that none does and nobody asks for; not at
-    the beginning.
+    """Overwrites pictures with noise after their headers, except at the beginning.
+
+    These are pictures that others refer to, or else pictures that are neither referred to nor needed.
     """
     coded(path, 250)
     with av.open(path) as container:
@@ -68,7 +70,7 @@ def spoilt(path, references: bool):
 
 
 def read(path, start):
-    """What a clip is made of, or why there is none."""
+    """Returns the parts of a clip, or the reason and detail of the error."""
     try:
         clip = media.read_clip(path, SPEC, start)
     except media.MediaError as error:
@@ -77,7 +79,7 @@ def read(path, start):
 
 
 def alone(path, start):
-    """The frames of a clip's centres, decoded alone; raises where everything would be decoded."""
+    """The frames of a clip's centres, decoded alone; raises where everything would have to be decoded."""
     return decode.MediaFile(path)._needed(start + np.arange(4) + 0.5, start, start + 4)[1]
 
 
@@ -124,7 +126,7 @@ def cut(path, share, **options):
     return path
 
 
-# With a start from which everything must be decoded, if there is one.
+# Each file has a start from which everything must be decoded, or None.
 UNTOLD = {
     'uneven.mp4': (0, lambda path: coded(path, 25, stamps=UNEVEN)),
     'uneven.mkv': (0, lambda path: coded(path, 250, stamps=UNEVEN)),
@@ -157,7 +159,7 @@ def test_a_file_without_its_table_of_contents_is_refused_as_before(tmp_path, mon
 
 
 def test_damage_that_no_frame_needs_changes_no_frame(tmp_path, monkeypatch):
-    """It is only noted by decoding everything."""
+    """Only decoding everything notes damage that no frame needs."""
     path = spoilt(tmp_path / 'a.mp4', references=False)
     found = read(path, 0)
     monkeypatch.setattr(skipping, 'tells', lambda codec: False)
@@ -167,7 +169,7 @@ def test_damage_that_no_frame_needs_changes_no_frame(tmp_path, monkeypatch):
 
 
 def test_joined_sound_is_that_of_single_frames(tmp_path):
-    """In stereo at another rate, with more samples than are joined at a time."""
+    """Stereo audio at another rate, with more samples than are joined at a time."""
     sound = np.stack([noise(4, 44100), np.sin(np.arange(4 * 44100) / 40).astype(np.float32)])
     path = encode(tmp_path / 'a.mkv', clips.grey([9] * 40), np.arange(40) / 10, sound, rate=44100)
     with av.open(path) as container:

@@ -1,4 +1,7 @@
-"""cIoU and the pixel pointing game against loops, another resampler, closed forms and the published rows of VGG-SS."""
+"""Tests cIoU and the pixel pointing game.
+
+References are loops, another resampler, closed forms and the published rows of VGG-SS.
+"""
 
 import json
 import math
@@ -13,7 +16,7 @@ WHOLE = (1.0, 0.0, 1.0, 0.0)
 
 
 def loop_mask(boxes):
-    """The field's rule: corners times 224, cut off at 0, to integers, upper ones excluded."""
+    """Mask by the published rule: corners times 224, cut off at 0, to integers, upper ones excluded."""
     mask = np.zeros((224, 224), bool)
     for box in boxes:
         x0, y0, x1, y1 = (int(224 * max(v, 0)) for v in box)
@@ -53,7 +56,7 @@ def test_drawing_the_whole_frame_matches_another_resampler(grid):
 
 
 def loop_draw(values, affine, y, x):
-    """The value of one source pixel: four neighbouring cells weighted by nearness."""
+    """The value of one source pixel: four neighbouring cells weighted by proximity."""
     h, w = values.shape
     place = []
     for pixel, cells, scale, offset in ((y, h, affine[2], affine[3]), (x, w, affine[0], affine[1])):
@@ -74,7 +77,7 @@ def test_drawing_matches_a_loop_and_what_the_model_did_not_see_is_lowest(affine)
     for y, x in rng.integers(0, 224, (300, 2)):
         assert drawn[y, x] == pytest.approx(loop_draw(values, affine, y, x), abs=1e-12)
     unseen = round(224 * 224 * (1 - affine[0] * affine[2]))
-    # Cells are never lower than their minimum, and drawn lower ones are the margin.
+    # Interpolated values are never below the minimum; the margin is for seen pixels that equal it.
     assert abs((drawn == values.min()).sum() - unseen) <= 224 * 8
 
 
@@ -84,7 +87,7 @@ def test_the_larger_half_is_above_the_middle_value_and_ties_with_it_are_out():
     assert half.sum() == sounding.PREDICTED == 25087 and np.array_equal(half, distinct > 25088)
     for value in (0.1, -3.7, 0.3):
         assert not sounding.larger_half(sounding.draw(np.full((7, 7), value), WHOLE)).any()
-    # A tall frame, less than half of which the model saw: what it did not see is not predicted.
+    # Less than half of this tall frame was seen by the model; the unseen part is not predicted.
     seen = sounding.larger_half(sounding.draw(np.random.default_rng(4).random((7, 7)), (1.0, 0.0, 0.4, 0.3)))
     assert seen.any(axis=1).sum() <= 0.4 * 224 + 1
 
@@ -93,8 +96,8 @@ def test_ciou_is_the_iou_of_masks_and_weighs_a_consensus():
     rng = np.random.default_rng(5)
     predicted, truth = rng.random((2, 224, 224)) < 0.5
     assert sounding.ciou(predicted, truth) == (predicted & truth).sum() / (predicted | truth).sum()
-    # Three annotators' boxes: two agree on 100 pixels, one alone has 60 more; 80 and 30 of these are predicted, 40
-    # beside.
+    # Three annotators: two agree on 100 pixels, and one alone has 60 more; 80 and 30 of these are predicted, 40 pixels
+    # outside them.
     consensus, said = np.zeros((2, 224, 224))
     consensus[0, :100], consensus[1, :60] = 1.0, 0.5
     said[0, :80], said[1, :30], said[2, :40] = 1, 1, 1
@@ -105,7 +108,7 @@ def test_ciou_is_the_iou_of_masks_and_weighs_a_consensus():
 
 def test_rates_closed_forms():
     assert sounding.rates(np.ones(3)) == pytest.approx((1.0, 1.0))
-    # Everyone reaches the threshold 0: half a step.
+    # Every clip reaches the threshold 0, which gives half a step.
     assert sounding.rates(np.zeros(3)) == pytest.approx((0.0, 0.025))
     cious = np.random.default_rng(6).random(50)
     reached = [sum(c >= 0.05 * i for c in cious) / 50 for i in range(21)]
@@ -114,7 +117,7 @@ def test_rates_closed_forms():
 
 
 def loop_summary(maps, boxes, affines):
-    """cIoU, hit, tolerant hit and area of each clip, from the field's mask."""
+    """cIoU, hit, tolerant hit and area of each clip, computed from the published mask rule."""
     rows = []
     for map_hw, box, affine in zip(maps, boxes, affines, strict=True):
         drawn, mask = sounding.draw(map_hw, affine), loop_mask(box)
@@ -157,7 +160,7 @@ def test_summary_matches_a_loop():
 def test_no_map_beats_the_oracle_and_a_map_of_the_box_reaches_it():
     box = np.array([[0.25, 0.25, 0.75, 0.75]])
     x = (np.arange(56) + 0.5) / 56
-    # Rings about the box, so that the larger half holds it whole.
+    # Rings around the box, so that the larger half contains it entirely.
     rings = -np.maximum(abs(x - 0.5), abs(x - 0.5)[:, None])
     # A quarter of the frame is half of what is always predicted, less the one pixel that ties.
     found = sounding.summary(rings[None], [box], [WHOLE], [0])
@@ -176,7 +179,10 @@ def test_summary_of_nothing_and_of_what_it_cannot_draw():
 
 
 def test_the_published_rows_of_vggss(annotations):
-    """All rows count 5,158 clips, the two without a usable box as misses, boxes as the field's evaluator cuts them."""
+    """Reproduces the published rows, which all count 5,158 clips.
+
+    The two clips without a usable box count as misses, and boxes are cut as by the published evaluator.
+    """
     rows = json.loads((annotations / 'vggss/vggss.json').read_text())
     boxes, names = [row['bbox'] for row in rows], sorted({row['class'] for row in rows})
     classes, n = [names.index(row['class']) for row in rows], len(rows)
@@ -193,9 +199,9 @@ def test_the_published_rows_of_vggss(annotations):
     assert (percent['point_centre'], percent['point_tolerant_centre']) == (69.4, 82.0)
     assert (percent['point_small_centre'], percent['point_small_tolerant_centre']) == (47.0, 66.7)
     assert (found['sounding/point_small_n'], percent['point_random']) == (2551, 31.2)
-    # Published 43.1 is within the error (0.7) of one blind draw a clip; this is its expectation.
+    # The published 43.1 is within the error (0.7) of one random point per clip; this is its expectation.
     assert percent['point_tolerant_random'] == 43.3
-    # The square of half the frame's area in its middle, cut to pixels like a box: 31.9 / 36.9.
+    # A central square of half the frame's area, cut to pixels like a box: 31.9 / 36.9.
     low, high = 0.5 - 1 / math.sqrt(8), 0.5 + 1 / math.sqrt(8)
     square = sounding.box_distance([[low, low, high, high]]) == 0
     cious = np.array([sounding.ciou(square, loop_mask(box)) for box in boxes])

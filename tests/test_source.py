@@ -1,4 +1,7 @@
-"""source.py: the right record at each number, from any thread or process; damage and wrong use named in one line."""
+"""Tests of source.py.
+
+Each number gives the right record from any thread or process; damage and wrong use are named in one line.
+"""
 
 import json
 import multiprocessing

@@ -1,4 +1,4 @@
-"""data/spec.py: what a data set says of its clips."""
+"""Tests of data/spec.py, which describes the clips of a data set."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The whole network: the identity that explanations stand on, padding, masks, and which way gradients may go."""
+"""Tests of the whole network: the identity that explanations rest on, padding, masks, and gradient paths."""
 
 import functools
 import itertools
@@ -39,7 +39,7 @@ def inputs(batch):
 
 
 def run(model, batch=BATCH, cell_mask=ALL_CELLS, unit_mask=ALL_UNITS):
-    """Logits and out as NumPy arrays."""
+    """Returns logits and the other outputs as NumPy arrays."""
     graphdef, state = nnx.split(model)
     return jax.tree.map(np.asarray, call(graphdef, nnx.as_pure(state), *inputs(batch), cell_mask, unit_mask))
 

@@ -1,4 +1,7 @@
-"""The train step under jit on 8 devices, pmap on 8 and jit on 1; its randomness; its other parts against NumPy."""
+"""Tests the train step under jit on 8 devices, pmap on 8 and jit on 1.
+
+Its randomness is tested, and its other parts are compared with NumPy.
+"""
 
 import dataclasses
 import functools
@@ -34,8 +37,9 @@ NO_LOSS = {'audio': 0.0, 'picture': 0.0, 'cells': 0.0, 'match': 0.0, 'swap': 0.0
 
 
 def make_config(multi_label=False):
-    """AdamW for one label a clip, SGD for several, so that both are compared; AdamW magnifies rounding where
-    gradients vanish.
+    """Uses AdamW for single-label clips and SGD for multi-label ones, so that both optimisers are compared.
+
+    AdamW magnifies rounding where gradients vanish.
     """
     config = common.tiny(common.get_config())
     config.model.update({'width': 16, 'heads': 2, 'hidden': 8, 'frame_size': tiny.SIZE})
@@ -44,7 +48,7 @@ def make_config(multi_label=False):
     )
     config.loss.update({'negatives': 1, 'attention': 0.05, 'foreign': 0.05})
     config.train.steps = STEPS
-    # With 0 rounding moves a value across a ReLU in the eighth step (jax 0.10.2), and devices part a little.
+    # With seed 0, rounding moves a value across a ReLU in the eighth step (jax 0.10.2), and devices differ a little.
     config.seed = 2
     return config
 
@@ -72,8 +76,9 @@ def make_step(strategy, *, multi_label=False, augment=Augment(), drop=Drop(), **
 
 @functools.cache
 def trained(name, multi_label):
-    """Metrics of ten steps as {name: [step]}, the state before and after on the host; of several labels with all
-    that is random.
+    """Metrics of ten steps as {name: [step]}, and the state before and after on the host.
+
+    With several labels, everything random is on.
     """
     kind, count = DEVICES[name]
     strategy = parallel.make_strategy(kind, jax.devices()[:count])
@@ -96,8 +101,8 @@ def test_eight_devices_train_as_one_does(name, multi_label):
     assert metrics.keys() == expected.keys()
     for key, values in expected.items():
         # `swap` is a difference of logarithms near log(classes), exact to their rounding. A gradient jumps where
-        # rounding moves a value across a ReLU or another cell to a maximum, so that norms agree less closely than
-        # losses. `attention` takes the logarithm of weights near 0.
+        # rounding moves a value across a ReLU or a maximum to another cell, so norms agree less closely than losses.
+        # `attention` takes the logarithm of weights near 0.
         rtol = 1e-3 if 'l2_' in key else 2e-4 if 'attention' in key else 1e-5
         atol = 1e-6 if 'swap' in key else 0
         np.testing.assert_allclose(metrics[key], values, rtol=rtol, atol=atol, err_msg=key)
@@ -161,7 +166,7 @@ def abstract_step(frame_size, **options):
 
 
 def program():
-    """The step as the compiler gets it."""
+    """The lowered step as it is given to the compiler."""
     pure_step, state, batch = abstract_step(tiny.SIZE)
     return jax.jit(pure_step).lower(state, batch).as_text()
 
@@ -207,7 +212,7 @@ def test_drop_masks_keep_a_unit_of_every_clip_and_hit_their_rates(rates):
     units = masks['unit_mask']
     assert (units & valid[:, None]).any((1, 2)).all()
     if rates == Drop(segment=0.5):
-        # Both modalities lose all three segments once in 64 clips, which then keep everything.
+        # Both modalities lose all three segments once in 64 clips; such clips then keep everything.
         assert units[1::2].mean() == pytest.approx(0.5 + 0.5 / 64, abs=0.02)
     if rates.modality == 1:
         heard_or_seen = units[1::2].all(2)

@@ -1,4 +1,4 @@
-"""The study's command at toy size: stopped, continued, a failed network, and what it writes."""
+"""Tests the study's command at toy size: stopping, continuing, a failed network, and the files it writes."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The study's figures: each is there, shows what it should, and no name hides another."""
+"""Tests the study's figures: each is there, shows its content, and no labels overlap."""
 
 import measured
 import numpy as np

@@ -1,4 +1,4 @@
-"""The study's plan: which networks, with which configs, in which order, and what makes a result another one."""
+"""Tests the study's plan: its networks, configs and order, and what counts as a different result."""
 
 import pathlib
 

@@ -1,5 +1,6 @@
-"""The report: well formed, self-contained, nothing of the data becomes markup, and colours that can be read in both
-schemes.
+"""Tests the report: it is well-formed and self-contained, data never become markup, and text contrast suffices.
+
+Contrast is tested in both colour schemes.
 """
 
 import base64
@@ -20,7 +21,7 @@ CSS = (pathlib.Path(report.__file__).with_name('report.css')).read_text()
 
 
 class Page(html.parser.HTMLParser):
-    """Holds that every element is closed in its turn; collects tags, attributes and text."""
+    """Checks that every element is closed in order, and collects tags, attributes and text."""
 
     def __init__(self, text):
         super().__init__()
@@ -119,7 +120,7 @@ def test_text_has_contrast_in_both_schemes(scheme):
 
 
 def contrast(first, second):
-    """Of two colours, as WCAG 2.2 defines it."""
+    """Contrast ratio of two colours as WCAG 2.2 defines it."""
     light, dark = sorted(map(luminance, (first, second)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 

@@ -1,6 +1,4 @@
-"""The study's tables: their numbers against the metrics they stand for, verdicts, what is missing, and that files
-say the same.
-"""
+"""Tests the study's tables: numbers against the metrics, verdicts, missing values, and agreement of the files."""
 
 import csv
 import json
@@ -73,7 +71,7 @@ def test_accuracy_is_the_mean_and_its_difference_the_paired_bootstrap(runs, made
 def test_average_precision_of_drawn_clips_is_that_of_the_clips_repeated():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 12)
-    # Rounded, so that clips tie.
+    # The logits are rounded so that clips tie.
     logits = rng.normal(size=(12, 3)).round(0)
     of_draws = results.ap_of_draws(logits, labels)
     scores = events.log_probabilities(logits, binary=False)
@@ -113,7 +111,7 @@ def test_pointing_on_strata_beside_chance_and_corrected(runs, made):
     assert less[:5] == tuple(bootstrap.difference(stack(runs, 'stan', 'terms/time')[:, partial], hits))
     blind, best = (row for row in made['pointing'].rows if row[0].startswith('chance'))
     assert blind[3].value == pytest.approx(runs[0].arrays['chance/space'].mean()) and best[3].value == 0.31
-    # No run knows more than the blind guess of the game of both.
+    # In the joint game, the best answer known without a run is the blind guess.
     assert best[8] == blind[8]
     assert [row[1] for row in made['pointing'].rows if row[0] == 'stan'] == ['terms', 'attention']
     assert cell(made['pointing'], 'space', 'audio_only', 'grad_cam') is None
@@ -134,7 +132,7 @@ def test_controls_are_of_the_same_training(runs, made):
     own, shifted = (stack(runs, 'film', f'grad_cam/feature/{name}') for name in ('difference', 'shifted'))
     found = cell(made['removal'], 'less shifted map', 'feature', 'film', 'grad_cam')
     assert found[:5] == tuple(bootstrap.mean(own - shifted)) and found.verdict == 'ahead'
-    # Apart, the trainings would widen it.
+    # Treated as independent, the trainings would widen the interval.
     apart = bootstrap.difference(own, shifted)
     assert found.high - found.low < apart.high - apart.low
     assert cell(made['removal'], 'less random map', 'feature', 'cam', 'own') is None
@@ -147,7 +145,7 @@ def test_explanations_of_one_network_are_compared_training_by_training(runs, mad
     gap = stack(runs, 'stan', 'terms/aopc') - stack(runs, 'stan', 'grad_cam/aopc')
     found = cell(made['explainers-difference'], 'AOPC at the features', 'stan', 'grad_cam')
     assert found[:5] == tuple(bootstrap.mean(gap)) and found.verdict == 'ahead'
-    # A row with one explanation has nothing to compare, and grad_cam stands for one that shows nothing itself.
+    # A row with one explanation has nothing to compare; grad_cam stands for a network without its own map.
     assert {row[0] for row in made['explainers'].rows} == {'stan', 'film'}
     assert cell(made['explainers-difference'], 'space', 'film', 'gradient_input') is not None
     assert not [row for row in made['explainers-difference'].rows if row[:2] == ('film', 'grad_cam')]
@@ -187,7 +185,7 @@ def test_ablations_stand_beside_stan(runs, made):
 
 
 def test_rankings_agree_where_settings_order_alike(made):
-    # Each explanation's curves lie apart by far more than clips vary, in both settings the same way.
+    # The curves of the explanations differ by far more than clips vary, in the same way in both settings.
     found = cell(made['rankings'], 'features / blur, mute', 'stan')
     assert found.value == pytest.approx(1) and found.low >= 0.8 and found.n == 16
     assert {row[0] for row in made['rankings'].rows} == {'stan', 'film'}

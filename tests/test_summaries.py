@@ -1,4 +1,4 @@
-"""The record of a run, its TensorBoard events and its console line."""
+"""Tests the record of a run, its TensorBoard events and its console line."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ def record(workdir):
 
 
 def events(workdir):
-    """(step, tag, value) of every scalar, and the steps at which a resumed run hides what came before."""
+    """(step, tag, value) of every scalar, and the steps at which a resumed run hides earlier events."""
     scalars, purges = [], []
     for path in sorted((workdir / 'tensorboard').iterdir()):
         data, offset = path.read_bytes(), 0

@@ -1,4 +1,4 @@
-"""The synthetic data set by its command: records against scenes, and the videos against the records."""
+"""Tests the command that makes the synthetic data set: records against scenes, and videos against records."""
 
 import io
 
@@ -91,7 +91,7 @@ def test_videos_say_what_the_records_say(made):
         assert np.corrcoef(*mels)[0, 1] > 0.98
         for mine, theirs in zip(clip.frames, record.clip.frames, strict=True):
             small = np.asarray(Image.open(io.BytesIO(mine)).resize((64, 64), Image.Resampling.BOX), float)
-            # The grain of the picture (3 % of full scale) is drawn anew and leaves 27 dB.
+            # The grain of the picture (3 % of full scale) is sampled anew, which leaves 27 dB.
             assert 10 * np.log10(255**2 / np.mean((small - pixels(theirs)) ** 2)) > 22
 
 
@@ -121,8 +121,8 @@ def test_sounds_are_those_of_the_records(made):
         found = media.log_mel(
             wave / np.float32(32767), media.MEL_PRESETS[spec.mel], spec.segments, spec.segment_seconds
         )
-        # int16 is a noise of 1.1e-4 in each of a band's magnitudes, beside the 0.01 that the logarithm adds; the record
-        # is float16.
+        # int16 adds noise of 1.1e-4 to each of a band's magnitudes, compared with the 0.01 that the logarithm adds; the
+        # record is float16.
         errors = np.abs(found - record.clip.log_mel.astype(np.float32))
         assert errors.max() < 0.04 and errors.mean() < 1e-3
     assert [path.name for path in made.glob('sounds*')] == ['sounds-test.npy']

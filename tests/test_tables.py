@@ -1,4 +1,7 @@
-"""tables.py: sound tables are read exactly; a fault is one line with file, line, column, value and expectation."""
+"""Tests of tables.py.
+
+Valid tables are read exactly; a fault is one line with file, line, column, value and expectation.
+"""
 
 import csv
 
@@ -17,7 +20,7 @@ PRESENCE = 'clip_id,label,modality,flags\n'
 
 @pytest.fixture
 def read(tmp_path):
-    """Writes the given tables and reads them."""
+    """Returns a function that writes the given tables and reads them."""
 
     def run(clips=GOOD, **others):
         paths = {}
@@ -31,7 +34,7 @@ def read(tmp_path):
 
 @pytest.fixture
 def faults(read, tmp_path):
-    """The faults found in the given tables, without the folder's path."""
+    """Returns a function that gives the faults found in the given tables, without the folder's path."""
 
     def run(**texts):
         with pytest.raises(rows.TableError) as caught:
@@ -71,7 +74,7 @@ def test_classes_file_sets_the_order_and_may_have_more(read):
 
 
 def test_bom_crlf_quotes_extra_columns_and_blanks(read, tmp_path):
-    """As a spreadsheet writes it, next to the csv module's own writer."""
+    """A table as a spreadsheet writes it is read like the output of the csv module's own writer."""
     with open(tmp_path / 'other.csv', 'w', encoding='utf-8-sig', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(['labels', 'clip_id', 'video', 'remark', 'start', 'end', 'split'])

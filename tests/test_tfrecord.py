@@ -1,4 +1,7 @@
-"""tfrecord.py: the framing is TFRecord's, every damaged byte is found and placed, no half file has a final name."""
+"""Tests of tfrecord.py.
+
+The framing is TFRecord's, every damaged byte is found and located, and no incomplete file has a final name.
+"""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Training as it is started, killed, stopped, resumed, spread and refused, through the command."""
+"""Tests training through the command: started, killed, stopped, resumed, spread over devices, and refused."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def interrupted(tmp_path_factory, tiny_data, compiled):
     wait_for(killed, 'step  4/10', workdir, 2)
     killed.kill()
     killed.communicate()
-    # As after a kill in mid-write.
+    # This is the state after a kill in the middle of a write.
     with (workdir / 'metrics.jsonl').open('a') as file:
         file.write('{"step": 5, "train/lo')
     stopped = runs.start('stattn_jax.main', *flags)
@@ -97,7 +97,7 @@ def test_run_record_names_versions_data_and_devices(trained):
 
 @pytest.fixture(scope='module')
 def spread(tmp_path_factory, tiny_data):
-    """Four plain steps over eight devices by each strategy, in this process."""
+    """Four steps without augmentation over eight devices by each strategy, in this process."""
     jax.config.update('jax_disable_most_optimizations', True)
     workdirs = {kind: tmp_path_factory.mktemp('spread') / kind for kind in ('jit', 'pmap')}
     for kind, workdir in workdirs.items():

@@ -1,4 +1,7 @@
-"""Trunks of a run: which data they read, where their weights come from; a run on features reads videos too."""
+"""Tests the trunks of a run: which data they read and where their weights come from.
+
+A run on features reads videos too.
+"""
 
 import contextlib
 import functools
@@ -47,7 +50,7 @@ def make_config(**fields):
 
 
 def drawn(config, spec, classes=('a', 'b')):
-    """What run.make_state gives, its numbers drawn by NumPy: compiling the initialisers takes seconds."""
+    """Returns run.make_state's result, with random values of NumPy, as compiling the initialisers takes seconds."""
     facts = run.DataFacts(classes, False, spec, '')
     graphdef, state, *_ = run.make_state(config, facts, None, abstract=True)
     rng = np.random.default_rng(0)
@@ -62,7 +65,7 @@ def drawn(config, spec, classes=('a', 'b')):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What does not go together
+# Trunks and data that do not fit together
 # ---------------------------------------------------------------------------------------------------------------------
 
 FEATURES, VIDEOS = FeatureSpec(3, 1.0, (1, 1, 8), 4, 'x'), media.ClipSpec()
@@ -102,7 +105,7 @@ def test_trunks_that_read_the_data_are_welcome():
     trunks.check(make_config(model__audio='toy', model__audio_frozen=True), HEARD)
     trunks.check(make_config(model__visual='toy', model__visual_frozen=True, model__visual_weights='w'), VIDEOS)
     trunks.check(make_config(model__visual='precomputed', model__audio='precomputed'), FEATURES)
-    # Of a trained run the weights are there.
+    # For a trained run, the weights are there already.
     trunks.check(make_config(**AS_SEEN), VIDEOS, [{'modality': 'visual', 'sha256': PICTURE.sha256}])
     trunks.check(make_config(**AS_SEEN), SEEN, [{'modality': 'visual', 'sha256': PICTURE.sha256}])
 
@@ -176,8 +179,9 @@ def test_weights_that_are_not_there_or_others_are_named(weights, tmp_path):
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory, weights):
-    """Videos, the data made of them, their features, and a run of four steps on those; the file of weights is gone
-    then.
+    """Videos, the data made of them, their features, and a run of four steps on the features.
+
+    The file of weights is deleted afterwards.
     """
     root = tmp_path_factory.mktemp('world')
     (root / 'videos').mkdir()
@@ -209,7 +213,7 @@ def flags(workdir, data, **fields):
 
 
 def logits_of(workdir, data, trained=None):
-    """What a run says of the test records of a data set."""
+    """Logits of a run on the test records of a data set."""
     trained = trained or run.load(str(workdir), parallel_kind='jit', devices=jax.devices()[:1])
     trained = run.reading(trained, source.DatasetInfo.load(data).spec)
     return np.asarray(step.forward(trained.graphdef, trained.state, batch_of(data), frame_size=SIDE)[0])
@@ -246,7 +250,7 @@ def test_where_the_weights_come_from_is_in_the_record_of_the_run(world, weights)
     assert [one['trunk'] for one in record['trunks']] == ['toy']
     trained = run.load(str(world / 'run'), parallel_kind='jit', devices=jax.devices()[:1])
     assert list(trained.trunks) == record['trunks']
-    # Frozen: four steps later it is what was published.
+    # The trunk is frozen: after four steps its weights are still the published ones.
     np.testing.assert_array_equal(
         trained.state['rest']['visual']['conv']['kernel'], weights[1]['visual']['conv']['kernel']
     )
@@ -286,7 +290,7 @@ def test_features_of_either_or_both_give_the_logits_of_the_clips(world, weights,
     own, other = (logits_of(None, data, trained) for data in (tmp_path / 'f', world / 'data'))
     np.testing.assert_allclose(own, other, atol=1e-3)
     assert np.abs(own[0] - own[1]).max() > 1e-3
-    # Whatever of a batch is pictures or log-mel is augmented in training, and the rest is left alone.
+    # In training, pictures and log-mel of a batch are augmented, and everything else is left alone.
     optimiser, _ = assemble.make_optimiser(config)
     train = assemble.make_step(config, graphdef, optimiser, binary=False, axis=None)
     after, _ = jax.eval_shape(train, state, batch_of(tmp_path / 'f'))

@@ -1,4 +1,4 @@
-"""What tables say about a clip, and what of it lies in a stretch."""
+"""Tests what tables give about a clip and about an interval of it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Frames stand upright, in square pixels, at the size asked for."""
+"""Tests that frames are upright, have square pixels, and have the requested size."""
 
 import fractions
 
@@ -30,8 +30,9 @@ TOP_LEFT, TOP_RIGHT, BOTTOM_LEFT, BOTTOM_RIGHT = 0, 60, 120, 240
     ],
 )
 def test_pictures_stand_upright(tmp_path, degrees, hflip, vflip, wanted):
-    """A display matrix turns counter-clockwise, checked against `ffmpeg -autorotate` (FFmpeg 8) when this was
-    written.
+    """A display matrix turns counter-clockwise.
+
+    This was checked against `ffmpeg -autorotate` (FFmpeg 8) when the test was written.
     """
     frames = grey([0] * 10)
     for i, level in enumerate((TOP_LEFT, TOP_RIGHT, BOTTOM_LEFT, BOTTOM_RIGHT)):
@@ -59,7 +60,7 @@ def test_pictures_stand_upright(tmp_path, degrees, hflip, vflip, wanted):
     ],
 )
 def test_sizes(tmp_path, height, width, aspect, short_side, source, stored):
-    """Pixels become square, the shorter side `short_side`; nothing is enlarged."""
+    """Pixels become square and the shorter side `short_side`; nothing is enlarged."""
 
     def squeeze(stream):
         stream.codec_context.sample_aspect_ratio = fractions.Fraction(aspect)

@@ -1,4 +1,4 @@
-"""verify.py: a sound directory passes with the right counts; every kind of damage is named and the exit code is 1."""
+"""Tests of verify.py: a valid directory passes with the right counts; any damage is named with exit code 1."""
 
 import dataclasses
 import json
@@ -134,7 +134,7 @@ def test_another_fingerprint(copy):
 
 
 def _overwrite(directory, shard, made):
-    """Puts other records into a shard, with sound checksums."""
+    """Puts other records into a shard, with valid checksums."""
     features = records.make_features(fakes.CLASSES, fakes.SPEC)
     tfrecord.write_shard(directory / shard, [records.encode(record, features) for record in made])
 

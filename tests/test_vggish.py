@@ -1,4 +1,4 @@
-"""The trunk VGGish against layers of the published code, which test_parity_audio.py writes, and its layout."""
+"""Tests the trunk VGGish against its layout and layers of the published code, which test_parity_audio.py writes."""
 
 import pathlib
 
@@ -41,7 +41,7 @@ def build(**options):
 
 
 def layers(model, x):
-    """The cells behind each pooling, what each dense layer gives, and the embedding as the trunk gives it."""
+    """The cells after each pooling, the output of each dense layer, and the embedding that the trunk returns."""
     found = {'embedding': model(x, train=False)}
     x = x[..., None]
     for i, convs in enumerate(model.stages):

@@ -1,5 +1,7 @@
-"""vggsound.py: both forms of the annotations, every name of a video, leaks between train and test; the published
-files' counts.
+"""Tests of vggsound.py.
+
+They cover both forms of the annotations, every name of a video, leaks between train and test, and the counts of the
+published files.
 """
 
 import csv
@@ -31,7 +33,7 @@ STAT = (
 
 @pytest.fixture
 def annotation_files(tmp_path):
-    """Writes annotation files and gives their folder."""
+    """Returns a function that writes annotation files and returns their folder."""
 
     def write(**texts):
         folder = tmp_path / 'annotations'
@@ -124,7 +126,7 @@ def test_val_takes_whole_source_videos_and_only_from_train():
     }
     assert by_split['test'] == {clip.source for clip in made if clip.split == 'test'}
     assert not by_split['train'] & by_split['val']
-    # Binomial, 2700 videos at 0.1: within five standard deviations.
+    # The count is binomial, 2700 videos at 0.1; it must lie within five standard deviations.
     assert abs(len(by_split['val']) - 270) < 5 * 15.6
     assert commands.remark(listing.remarks, f'{2 * len(by_split["val"])} clips of whole source videos')
     larger = published.Listing(('x',), list(made))
@@ -169,7 +171,10 @@ def test_the_published_test_split(annotations):
 
 
 def test_the_command(annotation_files, tmp_path, capsys):
-    """Videos under four names; one is missing. Boxes and labels by modality arrive at the records of test clips."""
+    """Videos under four names are found, and one is missing.
+
+    Boxes and labels by modality arrive at the records of test clips.
+    """
     folder = annotation_files(vggsound=WHOLE, stat=STAT)
     videos = tmp_path / 'videos'
     whole = clips.write_small(videos / 'a' / 'glLQrEijrKg.mp4', 22)
@@ -208,7 +213,7 @@ def test_the_command(annotation_files, tmp_path, capsys):
     assert summary['splits']['test'].get('skipped') == {}
     said = commands.remark(summary['remarks'], '4 video files; 4 of 5 clips are there')
     assert f'remark: {said}\n' in out
-    # The tables are whole: data_prep.folder would make the same of them.
+    # The tables are complete: data_prep.folder would make the same of them.
     own = [row.split(',')[0] for row in (tmp_path / 'out' / 'tables' / 'clips.csv').read_text().splitlines()]
     assert own[0] == 'clip_id' and len(own) == 6
 

@@ -1,5 +1,7 @@
-"""vggsounder.py: rows become labels by modality; what fits no clip or class is counted and named; the published
-file's counts.
+"""Tests of vggsounder.py.
+
+Rows become labels by modality; what fits no clip or class is counted and named; the counts are those of the published
+file.
 """
 
 import collections
@@ -14,7 +16,7 @@ HEADER = 'video_id,label,modality,background_music,static_image,voice_over\n'
 
 @pytest.fixture
 def attach(tmp_path):
-    """Attaches the given rows to a listing of one test and one train clip."""
+    """Returns a function that attaches the given rows to a listing of one test and one train clip."""
 
     def call(text):
         clips = [

@@ -1,5 +1,7 @@
-"""vggss.py: boxes go to the middle of test clips of the same class; broken ones are dropped and named; the
-published file's counts.
+"""Tests of vggss.py.
+
+Boxes go to the middle of test clips of the same class; broken ones are dropped and named; the counts are those of the
+published file.
 """
 
 import json
@@ -10,7 +12,7 @@ import pytest
 
 from data_prep import cli, published, vggsound, vggss
 
-# Entries of the published file: one box, a broken one beside a sound one, and no sound one.
+# Entries of the published file: one box, a broken one beside a valid one, and no valid one.
 ITEMS = [
     {'file': 'zpWuikVorYg_000032', 'class': 'elk bugling', 'bbox': [[0.403125, 0.253125, 0.6, 0.75]]},
     {
@@ -34,7 +36,7 @@ def make_listing(**changes):
 
 @pytest.fixture
 def attach(tmp_path):
-    """Writes a file and attaches it to a listing."""
+    """Returns a function that writes a file and attaches it to a listing."""
 
     def call(content, listing):
         (tmp_path / 'vggss.json').write_text(content if isinstance(content, str) else json.dumps(content))
@@ -81,8 +83,8 @@ def test_the_published_file(annotations):
     assert len({box[0] for box in listing.boxes}) == 5158 - 2
     assert commands.remark(listing.remarks, '18 boxes of')
     assert commands.remark(listing.remarks, '2 clips of', 'cannot be scored: M1P1xla8rg0_000000, MKC9LvRivTM_000030')
-    # The boxes were drawn on a grid of 320: the median area of each clip's boxes together, and how many are below a
-    # quarter, exactly.
+    # The boxes were made on a grid of 320. The median area of the union of each clip's boxes and the share below a
+    # quarter are exact.
     grids: dict = {}
     for clip_id, _, _, *corners in listing.boxes:
         x0, y0, x1, y1 = (round(320 * corner) for corner in corners)

@@ -1,5 +1,6 @@
-"""The explained stretch as mp4: in sync, upright, small; the heat lies on what it speaks of, the strip says what
-the numbers say.
+"""Tests the explained interval as mp4.
+
+It is in sync, upright and small; the heat lies on the cells that it refers to, and the strip agrees with the numbers.
 """
 
 import fractions
@@ -27,7 +28,7 @@ def frames_of(path):
 
 
 def numbers_of(images):
-    """The numbers of clips.numbered in images of any size."""
+    """Decodes the numbers of clips.numbered in images of any size."""
     quarter = images.shape[2] // 4
     low, high = (images[:, 4:-4, x - 8 : x + 8].mean(axis=(1, 2, 3)) for x in (quarter, 3 * quarter))
     return (np.round(low / 16) + 16 * np.round(high / 16)).astype(int).tolist()
@@ -44,7 +45,7 @@ def clip_of(path, source, *arguments):
 
 
 def test_a_web_clip_keeps_pictures_and_sound_together(twenty, tmp_path):
-    """Frame n is shown from n / 10 s on; the stretch begins in the middle of frame 70."""
+    """Frame n is shown from n / 10 s on; the interval begins in the middle of frame 70."""
     path = clip_of(tmp_path / 'a.mp4', twenty, 7.05, 11.05)
     times, images = frames_of(path)
     np.testing.assert_allclose(times, np.arange(40) / 10, atol=1e-6)
@@ -74,7 +75,7 @@ def test_a_web_clip_is_what_browsers_play(twenty):
 
 @pytest.mark.parametrize('fps,written', [(1, 10), (4, 12), (10, 10), (30, 30), (60, 30), (50, 25)])
 def test_the_rate_is_that_of_the_source_within_10_to_30(tmp_path, fps, written):
-    """A whole multiple or part of it, so that every frame that is left keeps its time."""
+    """The rate is a whole multiple or fraction of the source's, so that every remaining frame keeps its time."""
     media.write_video(tmp_path / 'a.mp4', numbered(fps * 2), fps, noise(2), RATE)
     times, images = frames_of(clip_of(tmp_path / 'b.mp4', tmp_path / 'a.mp4', 0.0, 2.0))
     np.testing.assert_allclose(times, np.arange(2 * written) / written, atol=1e-4)
@@ -106,7 +107,7 @@ def test_a_web_clip_is_upright_square_even_and_never_enlarged(tmp_path, height, 
 
 
 def test_even_noise_does_not_make_a_web_clip_large(tmp_path):
-    """Two seconds of what cannot be compressed; ten may take 1.5 MB."""
+    """Two seconds of noise that cannot be compressed stay small; ten seconds may take 1.5 MB."""
     frames = np.random.default_rng(0).integers(0, 256, (20, 240, 320, 3), np.uint8)
     media.write_video(tmp_path / 'a.mp4', frames, 10, noise(2), RATE)
     assert (tmp_path / 'a.mp4').stat().st_size > 1e6 > 0.4e6 > len(video.web_clip(tmp_path / 'a.mp4', 0, 2))
@@ -123,7 +124,7 @@ def test_a_source_that_is_gone_is_named(tmp_path):
 
 
 def overlay(path, record, label=None):
-    """Times, pictures without and strips of a written overlay."""
+    """Times, pictures without the strip, and strips of a written overlay."""
     record.save_video(path, label)
     times, images = frames_of(path)
     return times, images[:, : -video.STRIP], images[:, -video.STRIP :].astype(int)
@@ -139,7 +140,10 @@ def test_the_overlay_keeps_pictures_and_sound_together(twenty, tmp_path):
 
 
 def marked(path, box, height, width, degrees=0, bars=0):
-    """A grey video with a white box (rows, columns), perhaps with black bars above and below, perhaps to be turned."""
+    """Writes a grey video with a white box (rows, columns), optionally with black bars or a display rotation.
+
+    The bars are above and below.
+    """
     frames = grey([110] * 20, height, width)
     if bars:
         frames[:, :bars] = frames[:, -bars:] = 0
@@ -173,12 +177,12 @@ def test_the_heat_lies_on_what_it_speaks_of(tmp_path, name):
     source = marked(tmp_path / 'a.mp4', box, height, width, degrees, bars)
     visual = np.zeros((2, 2, 4, 4))
     cold = make(visual, np.ones((2, 2)), source=source, affine=affine)
-    # Half way up the scale, since its top is nearly as white as the marker.
+    # The value lies half way up the scale, because the top is nearly as white as the marker.
     visual[0, 1][cell], visual[0, 0, 0, 0] = 1, -2
     hot = make(visual, np.ones((2, 2)), source=source, affine=affine)
     _, before, _ = overlay(tmp_path / 'cold.mp4', cold)
     _, after, _ = overlay(tmp_path / 'hot.mp4', hot)
-    # Only the second of the cell glows, and there the cell alone.
+    # Only the second of the cell glows, and in it only the cell.
     glow = (np.abs(after.astype(int) - before).max(axis=-1) > 40)[[3, 8, 13, 18]]
     assert not glow[:2].any()
     image = before[15]
@@ -200,7 +204,7 @@ def near(image, colour, tolerance=45):
 
 
 def test_heat_leaves_the_picture_visible(tmp_path):
-    """Within the hottest cell, a dark and a bright half stay apart."""
+    """Within the hottest cell, a dark and a bright half remain distinct."""
     frames = grey([30] * 20, 96, 128)
     frames[:, :, 16:32] = 220
     source = encode(tmp_path / 'a.mp4', frames, np.arange(20) / 10, noise(2)[None])
@@ -212,7 +216,7 @@ def test_heat_leaves_the_picture_visible(tmp_path):
 
 
 def test_the_strip_tells_the_terms_and_the_time(twenty, tmp_path):
-    """Picture up in segment 0, sound down in segment 2, nothing else; the playhead goes from edge to edge."""
+    """Visual is positive in segment 0, audio negative in segment 2, nothing else; the playhead spans the strip."""
     visual, audio = np.zeros((2, 4, 1, 1)), np.zeros((2, 4))
     visual[0, 0], audio[0, 2] = 2, -1
     record = make(visual, audio, source=twenty)
@@ -220,7 +224,7 @@ def test_the_strip_tells_the_terms_and_the_time(twenty, tmp_path):
     strip = strips[15]
     picture, sound = (extent(near(strip[video.TOP :], colour)) for colour in (figure.PICTURE, figure.SOUND))
     segment = (480 - 24) / 4
-    # The heights are as the terms, and the bars meet at the zero line.
+    # The heights are proportional to the terms, and the bars meet at the zero line.
     assert (
         picture[0] <= 2
         and sound[1] == pytest.approx(video.STRIP - video.BOTTOM - video.TOP, abs=3)
@@ -242,7 +246,7 @@ def test_the_label_chooses_what_is_drawn(twenty, tmp_path):
     record = make(visual, np.zeros((2, 2)), source=twenty)
     for label, cell in (('a', (slice(0, 180), slice(0, 240))), ('b', (slice(180, 360), slice(240, 480)))):
         _, images, _ = overlay(tmp_path / 'a.mp4', record, label)
-        # The source is grey: what is coloured is heat.
+        # The source is grey, so coloured pixels are heat.
         coloured = np.ptp(images[2].astype(int), axis=-1) > 20
         assert coloured[cell].mean() > 0.9 and coloured.sum() == pytest.approx(coloured[cell].sum(), rel=0.05)
     with pytest.raises(ValueError, match="unknown label 'c'"):
@@ -250,7 +254,7 @@ def test_the_label_chooses_what_is_drawn(twenty, tmp_path):
 
 
 def test_a_long_name_does_not_push_anything_out_of_the_strip(twenty, tmp_path):
-    """The key at the right stays as it is, whatever the name."""
+    """The key at the right does not depend on the name."""
     keys = []
     for name in ('a', '長い' * 80 + '\n'):
         record = make(np.zeros((1, 2, 1, 1)), np.zeros((1, 2)), source=twenty, classes=(name,), probabilities=(0.5,))

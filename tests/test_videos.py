@@ -1,4 +1,7 @@
-"""videos.py: a clip's file is found under each of its names; a name that fits several clips is never guessed."""
+"""Tests of videos.py.
+
+A clip's file is found under each of its names; a name that fits several clips is never guessed.
+"""
 
 import pytest
 
@@ -9,7 +12,10 @@ ID = '_0-BIyqJj9Z'
 
 @pytest.fixture
 def locate(tmp_path):
-    """Makes empty files and locates clips given as (source, start): ({(source, start): Found}, remarks)."""
+    """Returns a function that makes empty files and locates clips.
+
+    Clips are given as (source, start); the function returns ({(source, start): Found}, remarks).
+    """
 
     def call(*files, clips, **options):
         for file in files:

@@ -1,4 +1,4 @@
-"""Vision transformers: numbers of the published code, resized positions, and cells that lie where their patches lie."""
+"""Tests vision transformers: values of the published code, resized positions, and the places of cells."""
 
 import drawn
 import jax
@@ -61,7 +61,7 @@ def test_bfloat16_is_near_float32():
 
 @pytest.mark.parametrize(('name', 'side'), [('vit_s16', 16), ('dinov2_s14', 14), ('dinov2_s14_registers', 14)])
 def test_pixels_of_one_patch_reach_the_cell_at_its_place_alone(name, side):
-    # Without layers in which cells look at each other.
+    # Depth 0 means no layers in which cells attend to each other.
     model = make_vit(name, depth=0)
     frames = drawn.numbers(name, 1, 3 * side, 4 * side, 3)
     before = run(model, frames, train=False)
@@ -84,12 +84,12 @@ def test_a_patch_is_read_as_a_convolution_reads_it():
 
 
 def test_cells_only_know_their_place_by_their_position():
-    """With the positions of two patches exchanged and the patches too, all cells are as before, those two exchanged."""
+    """Exchanging two patches together with their positions exchanges only their two output cells."""
     model = make_vit('dinov2_s14', depth=2)
     side, grid = 14, 37
     position = np.asarray(model.pos_embed[...])
     frames = drawn.numbers('frames', 1, side * grid, side * grid, 3)[:, : 2 * side, : 2 * side]
-    # Two by two cells whose positions are given as they are, in place of resized ones.
+    # There are two by two cells, whose stored positions are used without resizing.
     model.positions = lambda stored, rows, columns: stored[: rows * columns].reshape(rows, columns, -1)
     before = run(model, frames, train=False)[0]
     swapped = frames.copy()
@@ -124,7 +124,7 @@ def test_rows_and_columns_are_not_exchanged():
     rows = np.repeat(np.arange(14.0), 14)[:, None] * np.ones(384)
     resized = np.asarray(model.positions(rows.astype(np.float32), 7, 28))
     assert resized.shape == (7, 28, 384)
-    # Far from the edges the cubic with antialias keeps a straight line: pairs of rows at their mean.
+    # Far from the edges the antialiased cubic reproduces a straight line: pairs of rows give their mean.
     np.testing.assert_allclose(
         resized[2:5], np.broadcast_to(2 * np.arange(2, 5)[:, None, None] + 0.5, (3, 28, 384)), atol=1e-5
     )

@@ -1,4 +1,4 @@
-"""Files of vision transformers as other packages save them: the same numbers under other names."""
+"""Tests files of vision transformers as other packages save them: the same numbers under other names."""
 
 import drawn
 import numpy as np
@@ -10,7 +10,7 @@ from stattn_jax.models.trunks import registry, vit_names
 
 
 def as_transformers(tensors, before):
-    """The names that the package transformers gives, with separate query, key and value."""
+    """Renames tensors as the package transformers does, with separate query, key and value."""
     found = {}
     for name, value in tensors.items():
         for old, new in [
@@ -31,7 +31,10 @@ def as_transformers(tensors, before):
 
 
 def as_timm(tensors):
-    """What timm makes of DINOv2 with registers: no position for the class token, which has its own added to it."""
+    """Rewrites DINOv2 with registers as timm does.
+
+    There is no position for the class token, which has its own added to it.
+    """
     first, rest = np.split(tensors['pos_embed'], [1], axis=1)
     found = tensors | {'cls_token': tensors['cls_token'] + first, 'pos_embed': rest}
     return {name.replace('register_tokens', 'reg_token'): value for name, value in found.items()}

@@ -1,5 +1,6 @@
-"""Weakly supervised training at full size: planted features whose truth is known, learned from clip labels alone,
-on the CPU in minutes.
+"""Tests weakly supervised training at full size.
+
+Planted features with known ground truth are learned from clip labels alone, on the CPU in minutes.
 """
 
 import functools
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def trained(config, data, workdir, **fields):
-    """The numbers of a run as a user starts it, optimised; it takes a minute."""
+    """The numbers of a run started as a user starts it, with optimisations; it takes a minute."""
     flags = [f'--config.{name}={value}' for name, value in ({'data.dir': data, 'data.threads': 2} | fields).items()]
     command = [sys.executable, '-m', 'stattn_jax.main', f'--config=configs/{config}.py', f'--workdir={workdir}', *flags]
     subprocess.run(command, cwd=runs.ROOT, check=True, timeout=600)
@@ -64,5 +65,5 @@ def test_llp_modalities_and_seconds_are_found_from_clip_labels(tmp_path):
     numbers = trained('llp_features', tmp_path / 'data', tmp_path / 'run', **fields)
     for name in ('segment_type', 'segment_event', 'event_type', 'event_event'):
         assert numbers[f'parsing/{name}'] >= 0.9
-        # Even the true labels of each modality, without the seconds, give less.
+        # The true labels of each modality without the seconds give less.
         assert numbers[f'parsing/{name}'] >= numbers[f'parsing_modality_labels/{name}'] + 0.1

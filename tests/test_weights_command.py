@@ -1,4 +1,4 @@
-"""`python -m stattn_jax.weights`: what it prints, what it writes, and its exit codes."""
+"""Tests `python -m stattn_jax.weights`: what it prints, what it writes, and its exit codes."""
 
 import dataclasses
 import json
@@ -23,7 +23,10 @@ OWN = registry.Published(lambda path: path.replace('/', '.'), (r'head\..+',), 't
 
 @pytest.fixture
 def run(capsys):
-    """Runs the command in this process: (exit code, printed lines); an error must be one line."""
+    """Returns a function that runs the command in this process and gives (exit code, printed lines).
+
+    An error must be one line.
+    """
 
     def run(*arguments):
         code = weights.main(['weights', *map(str, arguments)])
@@ -37,7 +40,7 @@ def run(capsys):
 
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
-    """A file that fits the trunk tiny for frames, with a tensor of a classifier; the trunk for sound has no weights."""
+    """A file that fits the visual trunk tiny, with a tensor of a classifier; the audio trunk has no weights."""
     package = registry.Package('weights-of-a-test', 'weights_of_a_test', 'tiny.pth', '0' * 64, 'MIT')
     published = dataclasses.replace(OWN, packages={'shelf': package})
     trunks = {

@@ -1,4 +1,4 @@
-"""Which file `weights` means, by path or by package, its hash, and the record of where a trunk's numbers are from."""
+"""Tests which file `weights` means (path or package), its hash, and the recorded source of a trunk's weights."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,7 @@
-"""Published tensors into a trunk's state: axes, names, prefixes, rules, and every way in which they do not fit."""
+"""Tests how published tensors fill a trunk's state.
+
+Axes, names, prefixes, rules, and every kind of mismatch are covered.
+"""
 
 import dataclasses
 
@@ -89,7 +92,7 @@ def trunks_are(monkeypatch, trunks):
 
 @pytest.fixture(autouse=True)
 def no_trunks(monkeypatch):
-    """An empty registry: an error looks at every trunk of it, which takes seconds."""
+    """Empties the registry, because an error looks at every trunk of it, which takes seconds."""
     trunks_are(monkeypatch, {})
 
 
@@ -138,7 +141,7 @@ def test_a_resnet_there_and_back(resnets):
     state = drawn(abstract)
     tensors = match.export(state, RESNET)
     assert tensors['layer2.0.downsample.0.weight'].shape == (128, 64, 1, 1)
-    # Of 20 convolutions with their normalisation: a kernel, and four rows of numbers.
+    # Each of 20 convolutions has a kernel, and its normalisation has four arrays.
     assert len(tensors) == 100
     tensors |= {'fc.weight': np.zeros((1000, 512)), 'bn1.num_batches_tracked': np.int64(7)}
     filled, report = match.fill(abstract, RESNET, tensors, 'x')
@@ -195,7 +198,7 @@ def test_a_file_of_another_trunk_is_recognised(resnets, monkeypatch):
     words = 'its tensors look like those of resnet50; give weights such as torchvision'
     fails(tensors, words, published=RESNET, state=states['resnet18'])
     assert match.resembles(some_tensors()) is None
-    # One tensor too few does not make a ResNet-50 another trunk.
+    # One missing tensor does not make a ResNet-50 look like another trunk.
     tensors.pop('module.bn1.bias')
     line = fails(tensors, '1 missing: bn1.bias;', published=RESNET, state=states['resnet50'])
     assert 'look like' not in line

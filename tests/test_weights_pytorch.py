@@ -1,6 +1,6 @@
-"""Files in PyTorch's two formats, made here byte by byte: what is read, and that nothing in them is run.
+"""Tests files in PyTorch's two formats, made byte by byte: what is read, and that nothing in them is run.
 
-Where PyTorch is installed, its own files too.
+Where PyTorch is installed, files that it wrote are tested too.
 """
 
 import argparse
@@ -139,7 +139,7 @@ def test_no_or_several_mappings_are_an_error(pack, tmp_path):
     fails(tmp_path, pack([X], {'0': SIX}), 'but a list')
     network = Ops(name('torchvision.models.resnet.ResNet') + b')\x81' + ops({'training': False}) + b'b')
     fails(tmp_path, pack(network, {}), 'an object of torchvision.models.resnet.ResNet', 'model.state_dict()')
-    # A mapping that holds itself.
+    # A mapping that contains itself.
     fails(tmp_path, pack(Ops(b'}q\x00(' + ops('me') + b'h\x00u'), {}), 'no tensors by name')
 
 
@@ -237,7 +237,7 @@ def test_entries_that_are_packed_or_lie_over_others_are_refused(tmp_path):
         for entry in archive.namelist():
             packed.writestr(entry, archive.read(entry) + bytes(500))
     fails(tmp_path, stream.getvalue(), 'archive/byteorder in it is compressed')
-    # Storage 1 lies whole within storage 0.
+    # Storage 1 lies entirely within storage 0.
     with zipfile.ZipFile(inner, 'w') as archive:
         archive.writestr('archive/data/1', bytes(3000))
         within = copy.copy(archive.getinfo('archive/data/1'))

@@ -1,4 +1,4 @@
-"""Every kind of file of weights: cut off, changed, of impossible lengths, or none at all; and .npz."""
+"""Tests every kind of weights file that is truncated, changed, of impossible lengths, or not weights; and .npz."""
 
 import io
 import pickle
@@ -101,7 +101,7 @@ def test_npz_that_unpacks_to_more_than_weights_are(tmp_path):
     told = 'is longer unpacked than weights are', 'expected at most 16 times', 'save it with np.savez'
     tracemalloc.start()
     fails(tmp_path, content, *told, ending='.npz')
-    # The same, but the list at the end of the archive says that it unpacks to 1000 bytes.
+    # The file is the same, but the directory at the end of the archive declares 1000 unpacked bytes.
     struct.pack_into('<I', content, content.index(b'PK\x01\x02') + 24, 1000)
     fails(tmp_path, content, 'Bad CRC-32', ending='.npz')
     _, most = tracemalloc.get_traced_memory()

@@ -1,4 +1,4 @@
-"""Files of safetensors: read as written, written whole, and refused where they contradict themselves."""
+"""Tests safetensors files: read as written, written completely, and refused where they contradict themselves."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def entry(begin, end, shape=(2,), dtype='F32'):
         (in_safetensors([1], 0), 'is a list'),
         (in_safetensors({}, 0), 'holds no tensors'),
         (in_safetensors({'x': {'dtype': 'F32'}}, 8), 'says of x no dtype, shape and data_offsets'),
-        # A header of 25148 bytes, whose length is '<b' and zeros.
+        # A header of 25148 bytes; its length is '<b' and zeros.
         (in_safetensors(json.dumps({'x': entry(0, 8)}).encode().ljust(25148), 9), 'end at byte 8 of 9'),
         (in_safetensors({'x': entry(0, 8, dtype='F7')}, 8), 'x is of dtype F7; expected one of F64'),
         (in_safetensors({'x': entry(0, 8, dtype=['F32'])}, 8), "x is of dtype ['F32']"),

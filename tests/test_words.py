@@ -1,4 +1,4 @@
-"""Each word of the sentence stands for a number of the record."""
+"""Tests that each statement of the sentence agrees with a number of the record."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_places_are_thirds_of_the_source_frame():
     plain = make(np.zeros((1, 1, 3, 3)), np.zeros((1, 1)), classes='a', probabilities=[1])
     assert words.place(plain, 0, 0) == 'upper left' and words.place(plain, 1, 1) == 'centre'
     assert words.place(plain, 2, 1) == 'lower' and words.place(plain, 1, 2) == 'right'
-    # The middle third of a wide frame: all columns of the crop lie in the centre.
+    # In a wide frame cropped to its middle third, all columns of the crop lie in the centre.
     cropped = make(
         np.zeros((1, 1, 3, 3)), np.zeros((1, 1)), classes='a', probabilities=[1], affine=(1 / 3, 1 / 3, 1, 0)
     )
