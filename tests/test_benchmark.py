@@ -69,6 +69,7 @@ def test_model_modes_need_jax_and_flax_alone():
         ('--batches=8,many', '--batches=8,many; expected whole numbers'),
         ('--batches=12', 'global batch 12 does not split over 8 devices'),
         ('--config.model.widht=3', 'model.width'),
+        ('--config.model.kind=cam', "--modes has explain, but the logits of config.model.kind 'cam' are no sum"),
     ],
 )
 def test_wrong_use_is_one_line_before_anything_is_compiled(flag, words, capsys):

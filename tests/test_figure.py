@@ -160,3 +160,8 @@ def test_text_that_the_font_or_the_layout_cannot_take():
 def test_odd_clips_are_drawn_without_a_warning(tmp_path, change):
     make(**change).save_png(tmp_path / 'a.png')
     assert pixels(tmp_path / 'a.png').shape[1] == 1600
+
+
+@pytest.mark.parametrize('limit, short', [(1, '…'), (2, '…g'), (5, 'lo…ng'), (8, 'lon…long'), (13, 'long and long')])
+def test_long_text_is_cut_in_its_middle(limit, short):
+    assert figure.plain('long and long', limit) == short

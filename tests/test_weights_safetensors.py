@@ -89,4 +89,4 @@ def test_safetensors_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'replace', full)
     with pytest.raises(WeightsError, match='cannot be written: No space left'):
         reading.write_safetensors(path, {'x': SIX + 1})
-    assert path.read_bytes() == before
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

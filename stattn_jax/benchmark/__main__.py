@@ -89,6 +89,11 @@ def _cases(values) -> list[model.Case]:
         raise command.RunError(f'--batches={",".join(values.batches)}; expected whole numbers such as 16,32') from None
     if 'fed' in values.modes and not config.data.dir:
         raise command.RunError('--modes has fed, which reads data; give --config.data.dir=DIR, or leave fed out')
+    if 'explain' in values.modes and config.model.kind != 'stan':
+        raise command.RunError(
+            f'--modes has explain, but the logits of config.model.kind {config.model.kind!r} are no sum of terms; '
+            'expected stan, or --modes without explain'
+        )
     if config.model.visual == 'precomputed':
         raise command.RunError('config.model.visual is precomputed; expected a trunk that reads frames')
     for batch in batches:

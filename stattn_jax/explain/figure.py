@@ -110,7 +110,7 @@ def plain(text: str, limit: int) -> str:
     """Returns text that the font can draw: unknown characters become a square, the middle of long text an ellipsis."""
     known = _glyphs()
     text = ''.join(ch if ord(ch) in known and ch.isprintable() else '\N{WHITE SQUARE}' for ch in text)
-    return text if len(text) <= limit else f'{text[: (limit - 1) // 2]}…{text[-(limit // 2) :]}'
+    return text if len(text) <= limit else f'{text[: (limit - 1) // 2]}…{text[len(text) - limit // 2 :]}'
 
 
 @cache

@@ -77,6 +77,7 @@ def write_safetensors(
                 file.write(array.tobytes())
         os.replace(part, path)
     except OSError as error:
+        part.unlink(missing_ok=True)
         raise WeightsError(
             f'{path} cannot be written: {error.strerror}; expected a folder that exists, with room'
         ) from None
