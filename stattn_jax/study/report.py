@@ -143,8 +143,8 @@ def _examples(shown: Sequence[Example]) -> str:
         return ''
     images = ''.join(_image(example.path, f'Example: {example.caption}', escape(example.caption)) for example in shown)
     return (
-        '<h3>Examples</h3><p class="note">The first training of each, the same clips for all; the frame is the true object, '
-        f'the shade the true event.</p>{images}'
+        '<h3>Examples</h3><p class="note">The first training of each, the same clips for all; the frame is the true '
+        f'object, the shade the true event.</p>{images}'
     )
 
 
