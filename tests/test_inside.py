@@ -97,7 +97,7 @@ def test_each_module_changes_the_part_it_feeds_and_no_part_above(stan):
     def fresh(seed):
         return jax.tree.map(lambda x: np.random.default_rng(seed).permutation(np.ravel(x)).reshape(x.shape), state)
 
-    found = inside.modular(graphdef, state, data, classes, fresh=fresh, seeds=2, batch=2)
+    found = inside.modular(graphdef, state, data, classes, fresh=fresh, seeds=4, batch=2)
     kept = {'space': (), 'time': ('alpha',), 'heads': ('alpha', 'beta'), 'sound': ()}
     fed = {
         'space': ('alpha', 'visual'),
@@ -114,7 +114,7 @@ def test_each_module_changes_the_part_it_feeds_and_no_part_above(stan):
             # not.
             assert name not in kept[module] or (x == 1).all(), (module, name)
             assert name not in fed[module] or (x < 1).sum() > 2, (module, name, x)
-    whole = inside.modular(graphdef, state, data, classes, fresh=fresh, seeds=2, batch=5)
+    whole = inside.modular(graphdef, state, data, classes, fresh=fresh, seeds=4, batch=5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found, whole)
 
 
