@@ -167,7 +167,7 @@ def test_integrated_gradients_sum_to_the_difference_of_logits_the_closer_the_mor
     model, (clip, absent) = model_of(), pair()
     difference = logit(model, clip) - logit(model, absent)
     errors = []
-    for steps in (2, 16):
+    for steps in (2, 64):
         monkeypatch.setattr(posthoc, 'STEPS', steps)
         found = explain('integrated_gradients', model, clip, absent)
         errors.append(abs(found.visual.sum() + found.audio.sum() - difference))

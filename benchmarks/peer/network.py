@@ -144,7 +144,8 @@ class Stan(nn.Module):
             head, values = head.detach(), values.detach()
         alpha, null = self.space(keys, audio)
         pooled = torch.einsum('btns,btsne->btne', alpha, values.unflatten(-1, (self.heads, -1))).flatten(2)
-        logits = self.time(pooled, audio, log_odds(alpha, null).detach(), valid)
+        match = log_odds(alpha, null)
+        logits = self.time(pooled, audio, match.detach() if self.detach_evidence else match, valid)
         beta = torch.softmax(logits.flatten(1, 2), dim=1).view_as(logits)
         scores = torch.stack([pooled @ head, audio @ self.audio_head], dim=1)
         return {'alpha': alpha, 'time_logits': logits, 'beta': beta, 'segment_scores': scores}

@@ -110,8 +110,10 @@ class Stan(Encoders):
             pooled = jnp.einsum('btns,btsne->btne', alpha, value_btsne, precision='highest').reshape(b, t, d)
         with jax.named_scope('time'):
             valid_bmt = jnp.broadcast_to(valid[:, None], (b, 2, t))
-            # No gradient of the logits passes here, so that the match stays a measure of the audio's visible source.
-            match_bt = jax.lax.stop_gradient(_log_odds(alpha, null))
+            match_bt = _log_odds(alpha, null)
+            if self.detach_evidence:
+                # The match stays a measure of the audio's visible source, which the logits do not train.
+                match_bt = jax.lax.stop_gradient(match_bt)
             units_bmt = valid_bmt if unit_mask is None else valid_bmt & unit_mask
             beta, share, alone = self.time(pooled, a_btd, match_bt, units_bmt)
         visual = jnp.einsum('btd,dc->btc', pooled, head, precision='highest')
