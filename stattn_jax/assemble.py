@@ -20,7 +20,7 @@ NOT_OF_THE_NETWORK = ('frame_size', 'visual_weights', 'audio_weights')
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
+class InputSpec:
     """The properties of the data on which the network's shapes depend.
 
     classes: number of classes.
@@ -44,7 +44,7 @@ def make_optimiser(config: ml_collections.ConfigDict) -> tuple[optax.GradientTra
     return optim.make_optimiser(schedule, **options), schedule
 
 
-def build_model(config: ml_collections.ConfigDict, shape: Shape, axis: str | None, rngs: nnx.Rngs) -> nnx.Module:
+def build_model(config: ml_collections.ConfigDict, shape: InputSpec, axis: str | None, rngs: nnx.Rngs) -> nnx.Module:
     """Builds the network of cfg.model for data of this shape, with its parameters initialised from `rngs`."""
     options = {name: value for name, value in config.model.to_dict().items() if name not in NOT_OF_THE_NETWORK}
     options |= {'channels': shape.channels, 'frame': shape.frame, 'extracted': shape.extracted}
@@ -52,7 +52,7 @@ def build_model(config: ml_collections.ConfigDict, shape: Shape, axis: str | Non
 
 
 def make_state(
-    config: ml_collections.ConfigDict, shape: Shape, axis: str | None, abstract: bool = False
+    config: ml_collections.ConfigDict, shape: InputSpec, axis: str | None, abstract: bool = False
 ) -> tuple[nnx.GraphDef, step.State, optax.GradientTransformation, optax.Schedule]:
     """Returns the model's static part, its state at step 0, the optimiser and its schedule.
 

@@ -103,7 +103,7 @@ def eval_rows(
     return {
         **rows,
         **by_segment_rows,
-        'picture': losses.path(out, 0),
+        'picture': losses.modality_logits(out, 0),
         'alpha': out['alpha'].mean(2),
         'null': out['null'].mean(2),
         'sound_weight': out['beta'][:, 1].sum(1),

@@ -72,7 +72,7 @@ class DataFacts:
             record['fingerprint'],
         )
 
-    def shape(self, config: ml_collections.ConfigDict) -> assemble.Shape:
+    def shape(self, config: ml_collections.ConfigDict) -> assemble.InputSpec:
         """Returns the properties of these data on which the network's shapes depend."""
         visual, audio = trunks.parts_of(self.spec)
         frame = (config.model.frame_size,) * 2
@@ -82,7 +82,7 @@ class DataFacts:
         elif visual:
             frame = visual.shape[:2]
         extracted = (visual is not None, audio is not None)
-        return assemble.Shape(len(self.classes), self.spec.channels, frame, extracted)
+        return assemble.InputSpec(len(self.classes), self.spec.channels, frame, extracted)
 
     def mel_log(self) -> tuple[float, float]:
         """Returns (scale, offset) of the logarithm in these data's log-mel, for augmentation."""

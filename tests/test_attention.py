@@ -140,9 +140,9 @@ def time_by_loop(module, picture, sound, match):
 @pytest.mark.parametrize('by_class', [True, False])
 def test_time_is_the_loop(by_class):
     module = make_time(by_class=by_class)
-    beta, share, alone = map(np.asarray, module(CELLS[:, :, 0], SOUND, MATCH, VALID))
+    beta, beta_per_segment, beta_per_modality = map(np.asarray, module(CELLS[:, :, 0], SOUND, MATCH, VALID))
     np.testing.assert_allclose(beta, time_by_loop(module, CELLS[:, :, 0], SOUND, MATCH), rtol=1e-4, atol=1e-6)
-    for part, axis in ((share, 1), (alone, 2)):
+    for part, axis in ((beta_per_segment, 1), (beta_per_modality, 2)):
         np.testing.assert_allclose(part * beta.sum(axis, keepdims=True), beta, rtol=1e-5, atol=1e-7)
         some = np.where(VALID.any(axis)[..., None], 1, 0) * np.ones(CLASSES)
         np.testing.assert_allclose(part.sum(axis), some, rtol=1e-6)

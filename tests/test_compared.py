@@ -84,7 +84,7 @@ def test_a_unit_that_is_taken_away_says_nothing(kind, modality):
     logits, _ = run(kind, unit_mask=units)
     hidden, _ = run(kind, altered(gone, [('frames', 'log_mel')[modality]]), unit_mask=units)
     np.testing.assert_array_equal(hidden, logits)
-    reads = (baselines.KINDS[kind].sees, baselines.KINDS[kind].hears)[modality]
+    reads = (baselines.KINDS[kind].uses_video, baselines.KINDS[kind].uses_audio)[modality]
     assert (np.abs(logits - run(kind)[0]).max() > 1e-6) == reads
 
 
@@ -100,7 +100,7 @@ def test_a_cell_that_is_taken_away_is_not_shown(kind):
     cells[:, :, 2] = False
     logits, (where, _) = run(kind, cell_mask=cells)
     whole, (all_cells, _) = run(kind)
-    assert (np.abs(logits - whole).max() > 1e-6) == baselines.KINDS[kind].sees
+    assert (np.abs(logits - whole).max() > 1e-6) == baselines.KINDS[kind].uses_video
     assert (where is not None) == (kind in SHOWS_WHERE)
     if where is not None:
         assert not where[..., 2].any() and all_cells[..., 2].any()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from clips import RATE, SPEC, clicks, encode, grey, noise, numbered, numbers, onsets
 
-from stattn_jax.data import decode, media, upright
+from stattn_jax.data import decode, media, orientation
 
 GOOD = (grey(np.arange(40) * 5), np.arange(40) / 10, noise(4)[None])
 
@@ -215,7 +215,7 @@ def test_frames_come_one_by_one_as_they_are_shown(twenty):
     first = next(frames)
     assert file.size(first) == (48, 64) and track.end < 6
     shown = [first, *frames]
-    images = [upright.upright_rgb(frame, (48, 64)) for frame in shown]
+    images = [orientation.upright_rgb(frame, (48, 64)) for frame in shown]
     low, high = (np.array([image[:, x].mean() for image in images]) for x in (slice(4, 28), slice(36, 60)))
     assert (np.round(low / 16) + 16 * np.round(high / 16)).tolist() == list(range(30, 170))
     assert track.end >= 17 and file.fps == 10

@@ -18,7 +18,7 @@ HEARD /= HEARD.sum(1, keepdims=True)
 EVIDENCE = RNG.normal(size=(B, T, S, C)) * 3
 
 classification = jax.jit(losses.classification, static_argnames=('multi_label', 'smoothing'))
-pooled = jax.jit(losses.cells, static_argnames=('multi_label', 'sharpness'))
+pooled = jax.jit(losses.frame_mil, static_argnames=('multi_label', 'sharpness'))
 
 
 def log_softmax(x):
@@ -60,13 +60,13 @@ def test_the_paths_and_the_bias_make_the_logit():
     out = dict(zip(('beta', 'segment_scores'), single(beta, scores)))
     for m in range(2):
         expected = [[sum(beta[b, m, t, c] * scores[b, m, t, c] for t in range(T)) for c in range(C)] for b in range(B)]
-        np.testing.assert_allclose(losses.path(out, m), expected, rtol=1e-5)
+        np.testing.assert_allclose(losses.modality_logits(out, m), expected, rtol=1e-5)
 
 
 def test_undecided_is_the_divergence_of_the_uniform_law():
     expected = [sum(np.log(1 / C / np.exp(log_softmax(logits))) / C) for logits in LOGITS]
-    np.testing.assert_allclose(jax.jit(losses.undecided)(*single(LOGITS)), expected, rtol=1e-5)
-    np.testing.assert_allclose(jax.jit(losses.undecided)(np.full((1, C), 7, np.float32)), 0, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(losses.kl_to_uniform)(*single(LOGITS)), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(losses.kl_to_uniform)(np.full((1, C), 7, np.float32)), 0, atol=1e-6)
 
 
 def test_cell_evidence_sums_over_heads():
@@ -86,7 +86,7 @@ def test_heard_is_the_probability_from_each_segments_sound_shared_out_over_time_
     expected = (probability + 1e-3) ** 4 * VALID[..., None]
 
     def heard(scores):
-        return losses.heard({'segment_scores': scores, 'bias': bias}, VALID, multi_label=multi_label)
+        return losses.audio_saliency({'segment_scores': scores, 'bias': bias}, VALID, multi_label=multi_label)
 
     np.testing.assert_allclose(jax.jit(heard)(scores), expected / expected.sum(1, keepdims=True), rtol=1e-4)
     np.testing.assert_array_equal(jax.jit(jax.grad(lambda scores: (heard(scores)[..., 0] ** 2).sum()))(scores), 0)
@@ -113,7 +113,7 @@ def test_seen_is_what_the_frames_say_at_the_seconds_given(multi_label):
     for b, t in np.ndindex(B, T):
         odds = np.exp(frames[b, t])
         expected[b] += heard[b, t] * (odds / (1 + odds) if multi_label else odds / odds.sum())
-    found = losses.seen(*single(EVIDENCE, heard), multi_label=multi_label, sharpness=2.0)
+    found = losses.frame_probabilities(*single(EVIDENCE, heard), multi_label=multi_label, sharpness=2.0)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -172,7 +172,7 @@ def test_match_is_minus_log_of_the_probability_of_a_visible_source():
         for b, t in np.ndindex(B, T):
             visible = 1 / (1 + np.exp(-odds[b, t]))
             expected[b] -= heard[b, t] * np.log(visible if matched else 1 - visible)
-        np.testing.assert_allclose(losses.match(*single(odds, heard), matched), expected, rtol=1e-5)
+        np.testing.assert_allclose(losses.correspondence(*single(odds, heard), matched), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize('shift', [1, 3])

@@ -142,7 +142,7 @@ def test_trunks_read_pictures_of_odd_sizes_alike(visual, audio):
 
     drawn = [jax.tree.map(lambda x: draw(x).astype(np.float32), nnx.as_pure(tree)) for tree in (params, rest)]
     frames, mel = rng.random((1, 2, *FRAME), np.float32), rng.normal(size=(1, 2, *MEL)).astype(np.float32)
-    ours = jax.jit(lambda frames, mel: nnx.merge(graphdef, *drawn).read(frames, mel, train=False))(frames, mel)
+    ours = jax.jit(lambda frames, mel: nnx.merge(graphdef, *drawn).encode(frames, mel, train=False))(frames, mel)
     for channels_last in (True, False):
         peer = network.build(config, DATA.classes, channels_last=channels_last).eval()
         weights.copy({'params': drawn[0], 'rest': drawn[1]}, peer)

@@ -40,7 +40,7 @@ class Linear(Encoders):
     def sound(self, log_mel, *, train):
         return jnp.einsum('btfk,fkc->btc', log_mel, self.hearing[0])
 
-    def decide(self, seen, heard, valid, *, cell_mask=None, unit_mask=None):
+    def forward_heads(self, seen, heard, valid, *, cell_mask=None, unit_mask=None):
         # Segments have different weights, so that confusing two of them changes the result.
         weights = jnp.where(valid, jnp.arange(1.0, valid.shape[1] + 1), 0)
         return jnp.einsum('bt,btc->bc', weights, seen.sum(axis=2) + heard), {}
@@ -177,7 +177,7 @@ def test_integrated_gradients_sum_to_the_difference_of_logits_the_closer_the_mor
 
 def test_grad_cam_of_a_linear_model_is_the_positive_part_of_what_a_unit_says(linear):
     model, clip, absent, *_ = linear
-    (cells, sound), weights = model.read(clip.frames[None], clip.log_mel[None], train=False), np.array([1, 2, 0])
+    (cells, sound), weights = model.encode(clip.frames[None], clip.log_mel[None], train=False), np.array([1, 2, 0])
     visual, audio = np.asarray(cells[0]) * weights[:, None, None], np.asarray(sound[0]) * weights[:, None]
     for class_ in range(tiny.CLASSES):
         found = explain('grad_cam', model, clip, absent, class_)
@@ -188,12 +188,14 @@ def test_grad_cam_of_a_linear_model_is_the_positive_part_of_what_a_unit_says(lin
 
 def test_grad_cam_weighs_channels_by_what_moving_a_whole_frame_changes():
     model, (clip, absent) = model_of(), pair()
-    cells, sound = model.read(clip.frames[None], clip.log_mel[None], train=False)
+    cells, sound = model.encode(clip.frames[None], clip.log_mel[None], train=False)
     step = 0.05
 
     @jax.jit
     def fall(t, d):
-        up, down = (model.decide(cells.at[0, t, :, d].add(e), sound, clip.valid[None])[0][0] for e in (step, -step))
+        up, down = (
+            model.forward_heads(cells.at[0, t, :, d].add(e), sound, clip.valid[None])[0][0] for e in (step, -step)
+        )
         return (up - down) / (2 * step)
 
     t, d = np.indices((2, cells.shape[-1]))
@@ -271,7 +273,9 @@ def test_every_method_explains_every_kind_by_what_is_there_and_looked_at(kind):
     found = jax.eval_shape(of_each(kind), *arguments) if kind in SLOW else jax.jit(of_each(kind))(*arguments)
     for name, maps in found.items():
         assert [(x.shape, x.dtype) for x in maps] == [((2, 3, 4), np.float32), ((2, 3), np.float32)]
-        for x, looked_at in zip(map(np.asarray, maps) if kind not in SLOW else (), (model.sees, model.hears)):
+        for x, looked_at in zip(
+            map(np.asarray, maps) if kind not in SLOW else (), (model.uses_video, model.uses_audio)
+        ):
             assert np.isfinite(x).all() and not x[~VALID].any(), name
             # All that Grad-CAM finds may be negative, which leaves nothing.
             assert x.any() == looked_at or name == 'grad_cam' and not x.any(), name

@@ -70,7 +70,7 @@ def test_shapes_are_those_of_the_design(models):
     shapes = {
         'alpha': (b, t, n, s), 'null': (b, t, n), 'cell_values': (b, t, n, s, d // n), 'audio': (b, t, d),
         'visual_head': (c, n, d // n), 'audio_head': (c, d), 'bias': (c,), 'segment_scores': (b, 2, t, c),
-        'beta': (b, 2, t, c), 'share': (b, 2, t, c), 'alone': (b, 2, t, c),
+        'beta': (b, 2, t, c), 'beta_per_segment': (b, 2, t, c), 'beta_per_modality': (b, 2, t, c),
     }  # fmt: skip
     assert {name: out[name].shape for name in shapes} == shapes
     np.testing.assert_allclose(out['alpha'].sum(-1) + out['null'], 1, rtol=1e-6)
@@ -171,5 +171,5 @@ def test_a_modality_alone_is_what_it_says_without_the_other(models, modality):
     model = models['two heads']
     mask = ALL_UNITS.copy()
     mask[:, 1 - modality] = False
-    said = losses.alone(run(model)[1], modality)
+    said = losses.unimodal_logits(run(model)[1], modality)
     np.testing.assert_allclose(said, run(model, unit_mask=mask)[0], rtol=1e-5, atol=1e-5)

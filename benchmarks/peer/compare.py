@@ -54,10 +54,10 @@ def plain(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
-def shape_of(config: ml_collections.ConfigDict, data: model.Data) -> assemble.Shape:
+def shape_of(config: ml_collections.ConfigDict, data: model.Data) -> assemble.InputSpec:
     """Returns the shape information that the network needs, for random clips."""
     side = config.model.frame_size
-    return assemble.Shape(data.classes, (3, 1), (side, side))
+    return assemble.InputSpec(data.classes, (3, 1), (side, side))
 
 
 def disturbed(state: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def foreign_parts(
             odds = network.match(keys, audio)
             found['match'] = found['match'] + (foreign * (functional.softplus(odds) * seconds).sum(1)).mean()
         if loss.swap:
-            picture = path(network, network.attend(out['keys'], out['values'], audio, valid), 0)
+            picture = path(network, network.attend_and_score(out['keys'], out['values'], audio, valid), 0)
             found['swap'] = found.get('swap', 0.0) + (foreign * undecided(picture)).mean()
     return found
 

@@ -120,19 +120,19 @@ class Stan(nn.Module):
             x = ((log_mel - MEL_MEAN[0]) / MEL_STD[0]).flatten(0, 1)[:, None]
             heard = self.audio(x.to(self.dtype, memory_format=self.layout))
         cells = cells.float().permute(0, 2, 3, 1).reshape(b, t, -1, self.visual.width)
-        return self.decide(cells, self.audio_out(heard.float()).unflatten(0, (b, t)), valid)
+        return self.forward_heads(cells, self.audio_out(heard.float()).unflatten(0, (b, t)), valid)
 
-    def decide(
+    def forward_heads(
         self, cells: torch.Tensor, audio: torch.Tensor, valid: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Returns logits [b c] and out from cells [b t s d'] and sound [b t d]."""
         values = self.value(cells)
         keys = self.space.keys(cells.detach() if self.detach_evidence else cells)
         out = {'cells': cells, 'audio': audio, 'values': values, 'keys': keys}
-        out |= self.attend(keys, values, audio, valid)
+        out |= self.attend_and_score(keys, values, audio, valid)
         return self.bias + (out['beta'] * out['segment_scores']).sum((1, 2)), out
 
-    def attend(
+    def attend_and_score(
         self, keys: torch.Tensor, values: torch.Tensor, audio: torch.Tensor, valid: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Attends in space and time, with the sound of the same clips or of others.

@@ -125,7 +125,7 @@ def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -
     config = copy.deepcopy(config)
     config.model.dtype = case.dtype
     side = config.model.frame_size
-    shape = assemble.Shape(data.classes, (3, 1), (side, side))
+    shape = assemble.InputSpec(data.classes, (3, 1), (side, side))
     graphdef, state, optimiser, _ = assemble.make_state(config, shape, strategy.axis)
     # Products are counted without a device axis, since reductions over it contain no products.
     plain_graphdef, plain_state, *_ = assemble.make_state(config, shape, None, abstract=True)
@@ -164,7 +164,7 @@ def _given(config, graphdef, state, rows) -> dict[str, np.ndarray]:
 
     def read(state, frames, log_mel):
         model = nnx.merge(graphdef, state['params'], state['rest'])
-        return model.read(frames, log_mel, train=False)
+        return model.encode(frames, log_mel, train=False)
 
     frames = jax.ShapeDtypeStruct((*rows['frames'].shape[:2], side, side, 3), np.float32)
     shapes = jax.eval_shape(read, state, frames, jax.ShapeDtypeStruct(rows['log_mel'].shape, np.float32))
@@ -187,7 +187,7 @@ def _head(config, graphdef, axis: str | None) -> Callable:
 
         def total(behind, given):
             model = nnx.merge(graphdef, state['params'] | behind, state['rest'])
-            logits, out = model.decide(given.get('seen'), given.get('heard'), batch['valid'])
+            logits, out = model.forward_heads(given.get('seen'), given.get('heard'), batch['valid'])
             return step.total_loss(
                 step.loss_parts(model, logits, out, batch['labels'], batch['valid'], loss, axis), loss
             )

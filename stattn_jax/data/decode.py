@@ -1,7 +1,7 @@
 """Decodes a media file's video and audio on one clock with PyAV; `media.py` makes clips of the result.
 
-`skipping.py` finds the coded pictures that need not be decoded, `upright.py` turns the frames upright, and
-`waveform.py` joins the audio frames.
+`selective_decoding.py` finds the coded pictures that need not be decoded, `orientation.py` turns the frames upright,
+and `waveform.py` joins the audio frames.
 
 Second 0 of the clock is the container's start. Every frame and sample is placed by its own presentation time stamp, so
 that variable frame rates, late streams and gaps in the audio are handled as by a player.
@@ -19,8 +19,8 @@ import av
 import av.container
 import numpy as np
 
-from stattn_jax.data import skipping
-from stattn_jax.data.upright import upright_rgb, upright_size
+from stattn_jax.data import selective_decoding
+from stattn_jax.data.orientation import upright_rgb, upright_size
 from stattn_jax.data.waveform import SoundRun
 
 # Maps each reason to the suggested fix.
@@ -117,7 +117,7 @@ class MediaFile:
         if not container.streams.audio:
             raise self.error('no_sound', 'it has no sound stream')
         self._streams = {'picture': pictures[0].index, 'sound': container.streams.audio[0].index}
-        self._tells = skipping.tells(pictures[0].codec_context)
+        self._tells = selective_decoding.tells(pictures[0].codec_context)
         self._pixel_aspect = float(pictures[0].sample_aspect_ratio or 1)
         self.fps = float(pictures[0].average_rate or 0)
         sound = container.streams.audio[0].codec_context
@@ -136,7 +136,7 @@ class MediaFile:
         """
         try:
             track, shown = self._needed(times, start, stop)
-        except (skipping.UnclearError, av.FFmpegError):
+        except (selective_decoding.UnclearError, av.FFmpegError):
             track, frames = self.shown(times, start, stop)
             shown = list(frames)
         size = self.size(shown[0])
@@ -188,27 +188,29 @@ class MediaFile:
     def _needed(self, times: Sequence[float], start: float, stop: float) -> tuple[Track, list[av.VideoFrame]]:
         """Like `shown`, but decodes only what these frames need.
 
-        Raises skipping.UnclearError or av.FFmpegError for anything unusual.
+        Raises selective_decoding.UnclearError or av.FFmpegError for anything unusual.
         """
         if not self._tells:
-            raise skipping.UnclearError('not a codec and container that tell')
+            raise selective_decoding.UnclearError('not a codec and container that tell')
         track = Track()
         with self._opened(track, 'picture', start - _PREROLL) as (container, stream):
             base = stream.time_base
             packets = self._packets(container, stream, track)
-            read = skipping.read(packets, lambda stamp: self._seconds(stamp, base), stop)
+            read = selective_decoding.read(packets, lambda stamp: self._seconds(stamp, base), stop)
             inside = [picture for picture in read if picture.shown and picture.time < stop]
             for picture in inside:
                 track.cover(picture.time, picture.time + self._length(picture.packet, base))
             if track.damaged or track.end <= start or (start > _PREROLL and track.start > start):
-                raise skipping.UnclearError('damaged, or not read from its beginning')
+                raise selective_decoding.UnclearError('damaged, or not read from its beginning')
             track.stopped = any(picture.shown and picture.time >= stop for picture in read)
             # Data preparation runs many processes, and elsewhere one process waits for one clip: more threads cost more
             # than they save.
             stream.codec_context.thread_count = 1
             # If the decoder would conceal an error, everything is decoded instead.
             stream.codec_context.options = {'err_detect': 'explode'}
-            frames = skipping.decode(read, skipping.shown(inside, times, ROUNDING), stream.codec_context)
+            frames = selective_decoding.decode(
+                read, selective_decoding.shown(inside, times, ROUNDING), stream.codec_context
+            )
         self._check(track, 'picture', start, stop)
         return track, frames
 

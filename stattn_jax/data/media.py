@@ -17,8 +17,8 @@ import simplejpeg
 
 from stattn_jax.data.decode import REASONS, ROUNDING, MediaError, MediaFile
 from stattn_jax.data.mel import MEL_PRESETS, MelSpec, log_mel
+from stattn_jax.data.orientation import upright_rgb, upright_size
 from stattn_jax.data.spec import ClipSpec
-from stattn_jax.data.upright import upright_rgb, upright_size
 from stattn_jax.data.waveform import SoundRun
 
 __all__ = [

@@ -16,7 +16,7 @@ from flax import nnx
 
 from stattn_jax import run, trunks
 from stattn_jax.data import features, media, pipeline
-from stattn_jax.explain import long, questions, reading
+from stattn_jax.explain import counterfactuals, long, reading
 from stattn_jax.explain.explanation import BEST, Explanation, make_geometry
 from stattn_jax.models import contributions
 from stattn_jax.runtime import perf
@@ -97,7 +97,7 @@ class Model:
         return explanations
 
     def record(self, clips: Sequence[media.Clip], size: int) -> tuple[dict[str, np.ndarray], dict[str, jax.Array]]:
-        """Returns the arrays of contributions.record for at most `size` clips, and the inputs of questions.ask.
+        """Returns the arrays of contributions.record for at most `size` clips, and the inputs of counterfactuals.ask.
 
         Rows after the last clip repeat it, so that the network is compiled for one batch size only.
         """
@@ -136,7 +136,7 @@ class Model:
     def _explanation(self, one: reading.Reading, arrays, kept, b: int) -> Explanation:
         mine = {name: array if name in _SHARED else array[b] for name, array in arrays.items()}
         best = np.argsort(-mine['logits'], kind='stable')[:BEST]
-        order, by = questions.moved(one.clip.valid)
+        order, by = counterfactuals.moved(one.clip.valid)
         silence = np.full(self.spec.mel_shape[1:], self.spec.silence, np.float32)
         mine_kept = {name: array[b] for name, array in kept.items()}
         answers = jax.device_get(self._ask(self.trained.state, mine_kept, best, order, silence))
@@ -154,7 +154,7 @@ class Model:
             frames=tuple(one.clip.frames),
             removed_cells=answers['removed'].reshape(len(best), *geometry['grid']),
             removed_classes=tuple(classes[c] for c in best),
-            trust=questions.trust(answers, classes, self.binary, one.clip.valid, by),
+            trust=counterfactuals.trust(answers, classes, self.binary, one.clip.valid, by),
             source=one.source,
         )
 
@@ -173,7 +173,7 @@ class Model:
     @functools.cached_property
     def _ask(self):
         def ask(state, *asked):
-            return questions.ask(nnx.merge(self.trained.graphdef, state['params'], state['rest']), *asked)
+            return counterfactuals.ask(nnx.merge(self.trained.graphdef, state['params'], state['rest']), *asked)
 
         return jax.jit(ask)
 

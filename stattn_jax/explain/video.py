@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.font_manager import FontProperties, findfont
 from PIL import Image, ImageDraw, ImageFont
 
-from stattn_jax.data import decode, media, upright
+from stattn_jax.data import decode, media, orientation
 from stattn_jax.explain import figure, words
 from stattn_jax.explain.explanation import Explanation
 
@@ -85,7 +85,7 @@ class _Stretch:
         for time, frame in zip(times.tolist(), frames):
             size = size or fit(self._file.size(frame))
             if frame is not shown:
-                shown, image = frame, upright.upright_rgb(frame, size)
+                shown, image = frame, orientation.upright_rgb(frame, size)
             yield time, image
 
     def sound(self) -> np.ndarray:

@@ -25,7 +25,7 @@ STAN_OPTIONS = {
 def uses(kind: str) -> dict[str, bool]:
     """Returns whether a kind of network uses the frames ('visual') and the audio ('audio')."""
     network = Stan if kind == 'stan' else baselines.KINDS[kind]
-    return {'visual': network.sees, 'audio': network.hears}
+    return {'visual': network.uses_video, 'audio': network.uses_audio}
 
 
 def build(

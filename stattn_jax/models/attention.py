@@ -108,11 +108,11 @@ class TemporalAttention(nnx.Module):
     def __call__(
         self, v_btd: jax.Array, a_btd: jax.Array, match_bt: jax.Array, valid_bmt: jax.Array
     ) -> tuple[jax.Array, ...]:
-        """Returns the attention weights beta, share and alone, each [b m t c].
+        """Returns the attention weights beta, beta_per_segment and beta_per_modality, each [b m t c].
 
-        beta sums to 1 over (m, t) and is 0 where `valid_bmt` is False. `share` is the softmax within one segment: the
-        weights in a clip of that segment alone. `alone` is the softmax within one modality: the weights in a clip
-        without the other modality. Both are 0 where nothing is valid.
+        beta sums to 1 over (m, t) and is 0 where `valid_bmt` is False. `beta_per_segment` is the softmax within one
+        segment: the weights in a clip of that segment alone. `beta_per_modality` is the softmax within one modality:
+        the weights in a clip without the other modality. Both are 0 where nothing is valid.
         """
         x = self.norm(jnp.concatenate([v_btd, a_btd], axis=-1).astype(jnp.float32))
         logits = self.score(nnx.gelu(self.hidden(x)))

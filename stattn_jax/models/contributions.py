@@ -9,7 +9,7 @@ The arrays of `out` are described in docs/design.md. A logit is the sum
 The null cell has value zero: it takes weight but contributes nothing. The zero point of the contributions is arbitrary
 (moving a constant from every score to the bias changes every contribution but no logit); `centred` fixes it. A
 contribution is what the unit adds in this clip, not the change of the logit if the unit were removed
-(explain/questions.py computes that). Everything is float32, whatever the trunks' dtype is.
+(explain/counterfactuals.py computes that). Everything is float32, whatever the trunks' dtype is.
 """
 
 import jax
@@ -100,4 +100,4 @@ def segment_logits(out: Out) -> tuple[jax.Array, jax.Array]:
     has weight 1. Where a segment is not valid, the logits [b t c] are the bias.
     """
     unit_bmtc = out['bias'] + out['segment_scores']
-    return out['bias'] + jnp.sum(out['share'] * out['segment_scores'], axis=1), unit_bmtc
+    return out['bias'] + jnp.sum(out['beta_per_segment'] * out['segment_scores'], axis=1), unit_bmtc

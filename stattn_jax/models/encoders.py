@@ -21,9 +21,9 @@ class Frozen(nnx.Variable):
 
 
 class Encoders(nnx.Module):
-    """Maps frames to cells and log-mel to segments; subclasses compute the logits from these in `decide`.
+    """Maps frames to cells and log-mel to segments; subclasses compute the logits from these in `forward_heads`.
 
-    A network with `sees` or `hears` False has no visual or no audio trunk.
+    A network with `uses_video` or `uses_audio` False has no visual or no audio trunk.
 
     channels: numbers per pixel (or feature cell), and per log-mel value (or audio feature frame), as in the data's
       spec.
@@ -33,7 +33,7 @@ class Encoders(nnx.Module):
     width: numbers per cell (after `value`) and per segment.
     """
 
-    sees = hears = True
+    uses_video = uses_audio = True
     extracted = (False, False)
 
     def __init__(
@@ -57,13 +57,13 @@ class Encoders(nnx.Module):
         _, self.audio_scale = _input_of('audio', audio)
         options = {'width': width, 'axis_name': axis_name, 'dtype': self.dtype, 'rngs': rngs}
         # Every attribute is assigned once, because NNX treats an attribute that was None as a constant.
-        seen = _visual(visual, channels[0], visual_frozen, **options) if self.sees else (None, None)
-        heard = _audio(audio, channels[1], audio_frozen, **options) if self.hears else (None, None)
+        seen = _visual(visual, channels[0], visual_frozen, **options) if self.uses_video else (None, None)
+        heard = _audio(audio, channels[1], audio_frozen, **options) if self.uses_audio else (None, None)
         self.visual, self.visual_layer = seen
         self.audio, self.audio_layer = heard
-        self.cell_width = (seen[1] or seen[0]).width if self.sees else 0
-        self.value = Linear(self.cell_width, width, rngs=rngs) if self.sees else None
-        self.audio_out = Linear((heard[1] or heard[0]).width, width, rngs=rngs) if self.hears else None
+        self.cell_width = (seen[1] or seen[0]).width if self.uses_video else 0
+        self.value = Linear(self.cell_width, width, rngs=rngs) if self.uses_video else None
+        self.audio_out = Linear((heard[1] or heard[0]).width, width, rngs=rngs) if self.uses_audio else None
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Returns the rows and columns of cells for frames, or extracted cells, of this height and width."""
@@ -85,17 +85,19 @@ class Encoders(nnx.Module):
         Extracted features replace frames or log_mel. `cell_mask` bool [b t s] and `unit_mask` bool [b m t] are False
         for cells and (modality, segment) units to remove, for dropout in training and for what-if questions.
         """
-        seen, heard = self.read(frames, log_mel, train=train)
-        return self.decide(seen, heard, valid, cell_mask=cell_mask, unit_mask=unit_mask)
+        seen, heard = self.encode(frames, log_mel, train=train)
+        return self.forward_heads(seen, heard, valid, cell_mask=cell_mask, unit_mask=unit_mask)
 
-    def read(self, frames: jax.Array, log_mel: jax.Array, *, train: bool) -> tuple[jax.Array | None, jax.Array | None]:
+    def encode(
+        self, frames: jax.Array, log_mel: jax.Array, *, train: bool
+    ) -> tuple[jax.Array | None, jax.Array | None]:
         """Encodes each segment independently: cells [b t s d'] and audio [b t d], None for an unused modality."""
         with jax.named_scope('visual'):
-            seen = self.cells(frames, train=train) if self.sees else None
+            seen = self.cells(frames, train=train) if self.uses_video else None
         with jax.named_scope('audio'):
-            return seen, self.sound(log_mel, train=train) if self.hears else None
+            return seen, self.sound(log_mel, train=train) if self.uses_audio else None
 
-    def decide(
+    def forward_heads(
         self,
         seen: jax.Array | None,
         heard: jax.Array | None,
@@ -104,7 +106,7 @@ class Encoders(nnx.Module):
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Computes logits [b c] and `out` from the result of `read`; only here do segments affect each other."""
+        """Computes logits [b c] and `out` from the result of `encode`; only here do segments affect each other."""
         raise NotImplementedError
 
     def cells(self, frames: jax.Array, *, train: bool) -> jax.Array:

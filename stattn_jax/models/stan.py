@@ -59,7 +59,7 @@ class Stan(Encoders):
         self.audio_head = nnx.Param(init(rngs.params(), (width, classes)))
         self.bias = nnx.Param(jnp.zeros((classes,)))
 
-    def decide(
+    def forward_heads(
         self,
         v_btsd: jax.Array,
         a_btd: jax.Array,
@@ -72,7 +72,7 @@ class Stan(Encoders):
         value = self.value(v_btsd.astype(jnp.float32))
         b, t, s, d = value.shape
         keys = self.space.keys(jax.lax.stop_gradient(v_btsd) if self.detach_evidence else v_btsd)
-        out = self.attend(keys, value, a_btd, valid, cell_mask=cell_mask, unit_mask=unit_mask)
+        out = self.attend_and_score(keys, value, a_btd, valid, cell_mask=cell_mask, unit_mask=unit_mask)
         logits = self.bias[...] + jnp.sum(out['beta'] * out['segment_scores'], axis=(1, 2))
         out |= {
             'cell_values': value.reshape(b, t, s, self.heads, -1).transpose(0, 1, 3, 2, 4),
@@ -86,7 +86,7 @@ class Stan(Encoders):
         }
         return logits, out
 
-    def attend(
+    def attend_and_score(
         self,
         keys_btsne: jax.Array,
         value_btsd: jax.Array,
@@ -96,7 +96,7 @@ class Stan(Encoders):
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
-        """Returns alpha, null, beta, share, alone and segment_scores for the keys and values of cells and the audio.
+        """Returns the attention weights and the scores of all units, for keys and values of cells and for audio.
 
         The cells and the audio may be of different clips (mismatched audio).
         """
@@ -115,11 +115,18 @@ class Stan(Encoders):
                 # The match stays a measure of the audio's visible source, which the logits do not train.
                 match_bt = jax.lax.stop_gradient(match_bt)
             units_bmt = valid_bmt if unit_mask is None else valid_bmt & unit_mask
-            beta, share, alone = self.time(pooled, a_btd, match_bt, units_bmt)
+            beta, beta_per_segment, beta_per_modality = self.time(pooled, a_btd, match_bt, units_bmt)
         visual = jnp.einsum('btd,dc->btc', pooled, head, precision='highest')
         audio = jnp.einsum('btd,dc->btc', a_btd, self.audio_head[...], precision='highest')
         scores = jnp.stack([visual, audio], axis=1)
-        return {'alpha': alpha, 'null': null, 'beta': beta, 'share': share, 'alone': alone, 'segment_scores': scores}
+        return {
+            'alpha': alpha,
+            'null': null,
+            'beta': beta,
+            'beta_per_segment': beta_per_segment,
+            'beta_per_modality': beta_per_modality,
+            'segment_scores': scores,
+        }
 
     def maps(self, out: dict[str, jax.Array], classes_b: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the contributions to one class per clip: cells [b t s], and segments of both modalities [b t]."""

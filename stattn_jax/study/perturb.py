@@ -44,7 +44,11 @@ class Scorer:
     ):
         self._params, self._chunk, self._mean = (state['params'], state['rest']), chunk, jnp.asarray(mean_hw3)
         model = nnx.merge(graphdef, *self._params)
-        self._sees, self._hears, self._grid = model.sees, model.hears, model.grid(*self._mean.shape[:2])
+        self._uses_video, self._uses_audio, self._grid = (
+            model.uses_video,
+            model.uses_audio,
+            model.grid(*self._mean.shape[:2]),
+        )
 
         def compiled(function):
             return jax.jit(lambda params, *inputs: function(nnx.merge(graphdef, *params), *inputs))
@@ -70,12 +74,12 @@ class Scorer:
         and there is no cell, for which a sum of terms gives the bias.
         """
         clip = Clip(*map(np.asarray, clip))
-        heard = self._hear(self._params, clip.log_mel) if self._hears else None
+        heard = self._hear(self._params, clip.log_mel) if self._uses_audio else None
         if setting == 'feature':
-            seen = self._look(self._params, clip.frames) if self._sees else None
+            seen = self._look(self._params, clip.frames) if self._uses_video else None
             return lambda keep_nts, keep_nt: self._ask_masked((seen, heard, clip.valid, class_), keep_nts, keep_nt)
-        absent = self._hear(self._params, absent_log_mel) if self._hears else None
-        pictures = self._bank(clip.frames, self._mean) if self._sees else None
+        absent = self._hear(self._params, absent_log_mel) if self._uses_audio else None
+        pictures = self._bank(clip.frames, self._mean) if self._uses_video else None
         sounds = None if heard is None else np.stack([absent, heard])
 
         def ask(keep_nts, keep_nt):
@@ -137,7 +141,7 @@ def _masked(model, seen, heard, valid, class_, keep_nts, keep_nt, *, binary):
     def ask(keep_ts, keep_t):
         units = jnp.stack([keep_ts.any(axis=-1), keep_t]) & valid
         nothing = ~units.any()
-        logits, _ = model.decide(
+        logits, _ = model.forward_heads(
             None if seen is None else seen[None],
             None if heard is None else jnp.where(nothing, 0.0, heard)[None],
             valid[None],
@@ -152,7 +156,7 @@ def _masked(model, seen, heard, valid, class_, keep_nts, keep_nt, *, binary):
 def _joined(model, seen, heard, valid, class_, *, binary):
     """Scores clips with different outputs of the trunks, [n t s d'] and [n t d]."""
     n = len(heard if seen is None else seen)
-    logits, _ = model.decide(seen, heard, jnp.broadcast_to(valid, (n, *valid.shape)))
+    logits, _ = model.forward_heads(seen, heard, jnp.broadcast_to(valid, (n, *valid.shape)))
     return _said(logits, class_, binary)
 
 

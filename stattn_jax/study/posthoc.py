@@ -74,9 +74,9 @@ def grad_cam(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: 
     slopes = jax.grad(lambda units: _decide(model, units, clip.valid, class_))(units)
     units, slopes = jax.tree.map(lambda x: x.astype(jnp.float32), (units, slopes))
     visual = audio = None
-    if model.sees:
+    if model.uses_video:
         visual = jax.nn.relu(jnp.einsum('tsd,td->ts', units[0], slopes[0].mean(axis=1), precision='highest'))
-    if model.hears:
+    if model.uses_audio:
         audio = jax.nn.relu(jnp.einsum('td,td->t', units[1], slopes[1], precision='highest'))
     return _map(model, clip, visual, audio)
 
@@ -92,7 +92,7 @@ def occlusion(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key:
     whole = _decide(model, (seen, heard), clip.valid, class_)
     segments = jnp.arange(len(clip.valid))
     visual = audio = None
-    if model.sees:
+    if model.uses_video:
         hidden_shw1 = _windows(model, clip)
 
         def falls(t):
@@ -102,7 +102,7 @@ def occlusion(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key:
 
         # One segment at a time: hiding each cell of a whole clip would take as many frames as a training batch.
         visual = jax.lax.map(falls, segments)
-    if model.hears:
+    if model.uses_audio:
         silence = model.sound(absent.log_mel[None], train=False)[0]
         muted = jax.vmap(lambda t: heard.at[t].set(silence[t]))(segments)
         audio = whole - jax.vmap(lambda x: _decide(model, (seen, x), clip.valid, class_))(muted)
@@ -129,16 +129,16 @@ def rise(model: Encoders, clip: Clip, absent: Clip, class_: jax.Array, key: jax.
         grid, shift, sound = drawn
         mask = jax.vmap(lambda g, s: _enlarge(g, s, size))(grid, shift)
         seen = None
-        if model.sees:
+        if model.uses_video:
             mixed = absent.frames + mask[..., None] * (clip.frames - absent.frames)
             seen = model.cells(mixed[None], train=False)[0]
-        mixed = jnp.where(sound[:, None], heard, silence) if model.hears else None
+        mixed = jnp.where(sound[:, None], heard, silence) if model.uses_audio else None
         return _decide(model, (seen, mixed), clip.valid, class_), _by_cell(model, clip, mask[..., None]).mean(axis=-1)
 
     logits, masks = jax.lax.map(ask, (grids, shifts, sounds), batch_size=CHUNK)
     weights = (logits - logits.mean()) / (MASKS * KEPT)
-    visual = jnp.einsum('n,nts->ts', weights, masks, precision='highest') if model.sees else None
-    audio = jnp.einsum('n,nt->t', weights, sounds, precision='highest') if model.hears else None
+    visual = jnp.einsum('n,nts->ts', weights, masks, precision='highest') if model.uses_video else None
+    audio = jnp.einsum('n,nt->t', weights, sounds, precision='highest') if model.uses_audio else None
     return _map(model, clip, visual, audio)
 
 
@@ -157,12 +157,12 @@ METHODS: dict[str, Callable[[Encoders, Clip, Clip, jax.Array, jax.Array], Map]] 
 
 def _read(model, clip):
     """Returns the cells [t s d'] and the sound [t d], None for a modality that the model does not use."""
-    return jax.tree.map(lambda x: x[0], model.read(clip.frames[None], clip.log_mel[None], train=False))
+    return jax.tree.map(lambda x: x[0], model.encode(clip.frames[None], clip.log_mel[None], train=False))
 
 
 def _decide(model, units, valid, class_):
     seen, heard = jax.tree.map(lambda x: x[None], units)
-    return model.decide(seen, heard, valid[None])[0][0, class_]
+    return model.forward_heads(seen, heard, valid[None])[0][0, class_]
 
 
 def _gradient(model, clip, class_):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from stattn_jax.explain import questions
+from stattn_jax.explain import counterfactuals
 from stattn_jax.metrics import maps
 from stattn_jax.study.clips import Clip, Map
 
@@ -137,7 +137,7 @@ def heard(
     its valid segments later. A map that hardly changes is visual saliency. `silence`: the log-mel of silence
     (data/media.py, ClipSpec.silence). Raises ValueError if all clips have the same class.
     """
-    orders = np.array([questions.moved(valid)[0] for valid in clips.valid])
+    orders = np.array([counterfactuals.moved(valid)[0] for valid in clips.valid])
     sounds = {
         'other': clips.log_mel[_partners(classes_n)],
         'silent': np.full_like(clips.log_mel, silence),

@@ -9,7 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from stattn_jax.training.draws import Rows
+from stattn_jax.training.sharded_random import ShardedRandom
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,19 +45,21 @@ def augment_frames(key: jax.Array, frames: jax.Array, size: int, aug: Augment, a
     All segments of a clip share one crop, one flip and one colour shift.
     """
     b, _, height, width, _ = frames.shape
-    clips = Rows(b, axis)
+    clips = ShardedRandom(b, axis)
     if aug.crop < 1 or aug.flip or size != height:
         k_scale, k_y, k_x, k_flip = jax.random.split(key, 4)
-        scale = clips.draw(jax.random.uniform, k_scale, minval=aug.crop, maxval=1.0)
-        rows = _resample(clips.draw(jax.random.uniform, k_y) * (1 - scale), scale, height, size)
-        columns = _resample(clips.draw(jax.random.uniform, k_x) * (1 - scale), scale, width, size)
-        mirror = clips.draw(jax.random.bernoulli, k_flip, float(aug.flip))
+        scale = clips.sample(jax.random.uniform, k_scale, minval=aug.crop, maxval=1.0)
+        rows = _resample(clips.sample(jax.random.uniform, k_y) * (1 - scale), scale, height, size)
+        columns = _resample(clips.sample(jax.random.uniform, k_x) * (1 - scale), scale, width, size)
+        mirror = clips.sample(jax.random.bernoulli, k_flip, float(aug.flip))
         columns = jnp.where(mirror[:, None, None], columns[:, ::-1], columns)
         frames = jnp.einsum('byh,bthwr,bxw->btyxr', rows, frames, columns)
     if aug.colour:
         k_gain, k_shift = jax.random.split(jax.random.fold_in(key, 1))
-        gain = clips.draw(jax.random.uniform, k_gain, shape=(1, 1, 1, 1), minval=1 - aug.colour, maxval=1 + aug.colour)
-        shift = clips.draw(
+        gain = clips.sample(
+            jax.random.uniform, k_gain, shape=(1, 1, 1, 1), minval=1 - aug.colour, maxval=1 + aug.colour
+        )
+        shift = clips.sample(
             jax.random.uniform, k_shift, shape=(1, 1, 1, 3), minval=-aug.colour / 3, maxval=aug.colour / 3
         )
         frames = jnp.clip(frames * gain + shift, 0, 1)
@@ -89,17 +91,17 @@ def augment_mel(
     mel_log: the front end's scale and offset, log-mel = scale * ln(energy + offset).
     """
     b, t, f, k = log_mel.shape
-    clips = Rows(b, axis)
+    clips = ShardedRandom(b, axis)
     k_bands, k_frames, k_shift, k_gain, k_background = jax.random.split(key, 5)
     if aug.mel_shift:
-        shift = clips.draw(jax.random.randint, k_shift, shape=(t,), minval=-aug.mel_shift, maxval=aug.mel_shift + 1)
+        shift = clips.sample(jax.random.randint, k_shift, shape=(t,), minval=-aug.mel_shift, maxval=aug.mel_shift + 1)
         at = (jnp.arange(f) - shift[..., None]) % f
         log_mel = jnp.take_along_axis(log_mel, at[..., None], axis=2)
     if aug.mel_gain or aug.mel_background:
-        gain = clips.draw(jax.random.uniform, k_gain, shape=(1, 1, 1), minval=-aug.mel_gain, maxval=aug.mel_gain)
+        gain = clips.sample(jax.random.uniform, k_gain, shape=(1, 1, 1), minval=-aug.mel_gain, maxval=aug.mel_gain)
         mel = _energy(log_mel, *mel_log)
         if aug.mel_background:
-            share = clips.draw(jax.random.uniform, k_background, shape=(t, 1, 1), maxval=aug.mel_background)
+            share = clips.sample(jax.random.uniform, k_background, shape=(t, 1, 1), maxval=aug.mel_background)
             mel += share * _energy(others, *mel_log)
         log_mel = mel_log[0] * jnp.log(jnp.exp(gain) * mel + mel_log[1])
     keep = jnp.ones((b, t, f, k), bool)
@@ -123,7 +125,7 @@ def augment_features(key: jax.Array, cells: jax.Array, aug: Augment, axis: str |
     if not aug.feature_dropout:
         return cells
     b, t, *_, d = cells.shape
-    keep = Rows(b, axis).draw(jax.random.bernoulli, key, 1 - aug.feature_dropout, shape=(t, 1, 1, d))
+    keep = ShardedRandom(b, axis).sample(jax.random.bernoulli, key, 1 - aug.feature_dropout, shape=(t, 1, 1, d))
     return cells * keep / (1 - aug.feature_dropout)
 
 
@@ -132,7 +134,7 @@ def mix(
 ) -> dict[str, jax.Array]:
     """Mixup: blends every array [b ...] with the same array of other clips, in one random proportion per clip."""
     b = next(iter(arrays.values())).shape[0]
-    share = Rows(b, axis).draw(jax.random.beta, key, alpha, alpha)
+    share = ShardedRandom(b, axis).sample(jax.random.beta, key, alpha, alpha)
 
     def blend(x, other):
         share_x = share.reshape((b,) + (1,) * (x.ndim - 1))
@@ -144,8 +146,8 @@ def mix(
 def _stripe(key, clips, t, size, widest):
     """Returns bool [b t size]: False on one random stripe of width 0..widest in each segment."""
     k_width, k_first = jax.random.split(key)
-    width = clips.draw(jax.random.randint, k_width, shape=(t,), minval=0, maxval=widest + 1)
-    first = jnp.floor(clips.draw(jax.random.uniform, k_first, shape=(t,)) * (size - width + 1)).astype(int)
+    width = clips.sample(jax.random.randint, k_width, shape=(t,), minval=0, maxval=widest + 1)
+    first = jnp.floor(clips.sample(jax.random.uniform, k_first, shape=(t,)) * (size - width + 1)).astype(int)
     at = jnp.arange(size)
     return (at < first[..., None]) | (at >= (first + width)[..., None])
 

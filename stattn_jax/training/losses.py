@@ -34,17 +34,17 @@ def classification(
     return optax.softmax_cross_entropy(logits_bc, targets)
 
 
-def path(out: dict[str, jax.Array], modality: int) -> jax.Array:
+def modality_logits(out: dict[str, jax.Array], modality: int) -> jax.Array:
     """Returns one modality's contribution to each logit, the sum of its terms: [b c]."""
     return jnp.sum(out['beta'][:, modality] * out['segment_scores'][:, modality], axis=1)
 
 
-def alone(out: dict[str, jax.Array], modality: int) -> jax.Array:
+def unimodal_logits(out: dict[str, jax.Array], modality: int) -> jax.Array:
     """Returns the exact logits of the same clip without the other modality: [b c]."""
-    return out['bias'] + jnp.sum(out['alone'][:, modality] * out['segment_scores'][:, modality], axis=1)
+    return out['bias'] + jnp.sum(out['beta_per_modality'][:, modality] * out['segment_scores'][:, modality], axis=1)
 
 
-def undecided(logits_bc: jax.Array) -> jax.Array:
+def kl_to_uniform(logits_bc: jax.Array) -> jax.Array:
     """Computes KL(uniform || softmax), which is 0 where all classes are equally likely: [b].
 
     It is applied to the visual contribution under mismatched audio.
@@ -60,7 +60,7 @@ def cell_evidence(out: dict[str, jax.Array]) -> jax.Array:
     return jnp.einsum('btnse,cne->btsc', out['cell_values'], out['visual_head'], precision='highest')
 
 
-def heard(out: dict[str, jax.Array], valid_bt: jax.Array, *, multi_label: bool) -> jax.Array:
+def audio_saliency(out: dict[str, jax.Array], valid_bt: jax.Array, *, multi_label: bool) -> jax.Array:
     """Returns weights over segments for when each class is heard: [b t c], sum 1 over valid segments, no gradient.
 
     The weight is the class's probability from the audio of that segment alone, to the power HEARD_POWER, normalised
@@ -83,7 +83,7 @@ def frame_logits(evidence_btsc: jax.Array, sharpness: float) -> jax.Array:
     return (jax.nn.logsumexp(evidence_btsc * sharpness, axis=2) - jnp.log(evidence_btsc.shape[2])) / sharpness
 
 
-def cells(
+def frame_mil(
     evidence_btsc: jax.Array,
     heard_btc: jax.Array,
     labels_bc: jax.Array,
@@ -131,7 +131,9 @@ def attention(
     return -jnp.einsum('btc,btsc,bts,bc->b', heard_btc, responsibility_btsc, log_alpha.mean(2), shares_bc)
 
 
-def seen(evidence_btsc: jax.Array, heard_bt: jax.Array, *, multi_label: bool, sharpness: float) -> jax.Array:
+def frame_probabilities(
+    evidence_btsc: jax.Array, heard_bt: jax.Array, *, multi_label: bool, sharpness: float
+) -> jax.Array:
     """Returns the probability of each class from the frames alone, averaged over segments: [b c], no gradient.
 
     It is computed with the classifier of single frames (`frame_logits`); `heard_bt` weights the segments.
@@ -141,7 +143,7 @@ def seen(evidence_btsc: jax.Array, heard_bt: jax.Array, *, multi_label: bool, sh
     return jax.lax.stop_gradient(jnp.einsum('btc,bt->bc', probability, heard_bt))
 
 
-def match(odds_bt: jax.Array, heard_bt: jax.Array, matched: bool) -> jax.Array:
+def correspondence(odds_bt: jax.Array, heard_bt: jax.Array, matched: bool) -> jax.Array:
     """Returns -log P(the audio has, or has not, a visible source), from the match's log-odds: [b].
 
     The loss is averaged over the segments in which the label is heard.

@@ -18,8 +18,8 @@ from flax import nnx
 
 from stattn_jax.training import losses
 from stattn_jax.training.augment import Augment, augment_features, augment_frames, augment_mel, mix, resize_frames
-from stattn_jax.training.draws import Rows
 from stattn_jax.training.optim import norm
+from stattn_jax.training.sharded_random import ShardedRandom
 
 # The number of negatives for which the whole attention is computed (swap, foreign); match needs less computation.
 ATTENDED_NEGATIVES = 2
@@ -179,18 +179,18 @@ def loss_parts(
         return losses.classification(logits_bc, targets, multi_label=loss.binary, smoothing=loss.smoothing).mean()
 
     # Independent sigmoids need an absolute level (the bias); a softmax over classes does not (docs/log.md, 2026-11-23).
-    said = losses.alone if loss.binary else losses.path
+    logits_of = losses.unimodal_logits if loss.binary else losses.modality_logits
     parts = {'main': classify(logits)}
     if not model.additive:
         return parts
     if loss.audio:
-        parts['audio'] = classify(said(out, 1))
+        parts['audio'] = classify(logits_of(out, 1))
     if loss.picture:
-        parts['picture'] = classify(said(out, 0))
-    heard_btc = losses.heard(out, valid_bt, multi_label=loss.binary)
+        parts['picture'] = classify(logits_of(out, 0))
+    heard_btc = losses.audio_saliency(out, valid_bt, multi_label=loss.binary)
     evidence_btsc = losses.cell_evidence(out) if loss.cells or loss.attention or loss.foreign else None
     if loss.cells:
-        parts['cells'] = losses.cells(
+        parts['cells'] = losses.frame_mil(
             evidence_btsc,
             heard_btc,
             labels_bc,
@@ -212,23 +212,25 @@ def loss_parts(
     if loss.match:
         # The match also trains the visual trunk. All audio shares these keys, for one gradient of the key layer.
         keys = model.space.keys(out['cells'])
-        parts['match'] = losses.match(model.match(keys, out['audio']), heard_bt, True).mean()
+        parts['match'] = losses.correspondence(model.match(keys, out['audio']), heard_bt, True).mean()
     attended_clips = min(loss.negatives, ATTENDED_NEGATIVES)
     for shift in range(1, loss.negatives + 1 if loss.match or loss.swap or loss.foreign else 0):
         audio, other_labels, other_heard_bt = losses.other_clips((out['audio'], labels_bc, heard_bt), shift, axis)
         differs_b = 1.0 - jnp.clip((other_labels * labels_bc).sum(-1), 0, 1)
         if loss.match:
-            absent = losses.match(model.match(keys, audio), other_heard_bt, False)
+            absent = losses.correspondence(model.match(keys, audio), other_heard_bt, False)
             parts['match'] += (differs_b * absent).mean() / loss.negatives
         if shift > attended_clips or not (loss.swap or loss.foreign):
             continue
-        attended = model.attend(out['keys'], out['values'], audio, valid_bt)
+        attended = model.attend_and_score(out['keys'], out['values'], audio, valid_bt)
         if loss.swap:
-            part = (differs_b * losses.undecided(losses.path(attended, 0))).mean() / attended_clips
+            part = (differs_b * losses.kl_to_uniform(losses.modality_logits(attended, 0))).mean() / attended_clips
             parts['swap'] = parts.get('swap', 0.0) + part
         if loss.foreign:
-            picture = said(attended | {'bias': out['bias']}, 0)
-            seen_bc = losses.seen(evidence_btsc, heard_bt, multi_label=loss.binary, sharpness=loss.cells_sharpness)
+            picture = logits_of(attended | {'bias': out['bias']}, 0)
+            seen_bc = losses.frame_probabilities(
+                evidence_btsc, heard_bt, multi_label=loss.binary, sharpness=loss.cells_sharpness
+            )
             part = losses.classification(picture, seen_bc, multi_label=loss.binary)
             parts['foreign'] = parts.get('foreign', 0.0) + (differs_b * part).mean() / attended_clips
     return parts
@@ -261,14 +263,14 @@ def drop_masks(
     """
     masks = {}
     b, t = valid_bt.shape
-    clips = Rows(b, axis)
+    clips = ShardedRandom(b, axis)
     k_cell, k_segment, k_modality, k_which = jax.random.split(key, 4)
     if drop.cell:
-        masks['cell_mask'] = clips.draw(jax.random.bernoulli, k_cell, 1 - drop.cell, shape=(t, grid[0] * grid[1]))
+        masks['cell_mask'] = clips.sample(jax.random.bernoulli, k_cell, 1 - drop.cell, shape=(t, grid[0] * grid[1]))
     if drop.segment or drop.modality:
-        keep = clips.draw(jax.random.bernoulli, k_segment, 1 - drop.segment, shape=(2, t))
-        lost = clips.draw(jax.random.bernoulli, k_modality, drop.modality, shape=(1,)) & (
-            clips.draw(jax.random.bernoulli, k_which, 0.5, shape=(1,)) == jnp.arange(2)
+        keep = clips.sample(jax.random.bernoulli, k_segment, 1 - drop.segment, shape=(2, t))
+        lost = clips.sample(jax.random.bernoulli, k_modality, drop.modality, shape=(1,)) & (
+            clips.sample(jax.random.bernoulli, k_which, 0.5, shape=(1,)) == jnp.arange(2)
         )
         keep &= ~lost[:, :, None]
         alive = (keep & valid_bt[:, None]).any((1, 2), keepdims=True)

@@ -60,7 +60,7 @@ class Compared(Encoders):
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **trunks):
         super().__init__(width=sizes.width, rngs=rngs, **trunks)
 
-    def decide(
+    def forward_heads(
         self,
         seen: jax.Array | None,
         heard: jax.Array | None,
@@ -74,12 +74,12 @@ class Compared(Encoders):
         units = jnp.broadcast_to(valid[:, None], (b, 2, t))
         units = units if unit_mask is None else units & unit_mask
         values = audio = cells = None
-        if self.sees:
+        if self.uses_video:
             values = self.value(seen.astype(jnp.float32))
             cells = jnp.broadcast_to(units[:, 0, :, None], values.shape[:3])
             cells = cells if cell_mask is None else cells & cell_mask
             values = jnp.where(cells[..., None], values, 0.0)
-        if self.hears:
+        if self.uses_audio:
             audio = jnp.where(units[:, 1, :, None], heard, 0.0)
         return self.classify(Evidence(values, audio, cells, units))
 

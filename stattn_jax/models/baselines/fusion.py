@@ -38,7 +38,7 @@ class Fusion(Compared):
 class AudioOnly(Fusion):
     """Uses only the audio."""
 
-    sees = False
+    uses_video = False
 
     def fuse(self, evidence: Evidence) -> jax.Array:
         return evidence.audio
@@ -50,7 +50,7 @@ class AudioOnly(Fusion):
 class VisualOnly(Fusion):
     """Uses only the frames."""
 
-    hears = False
+    uses_audio = False
 
     def fuse(self, evidence: Evidence) -> jax.Array:
         return evidence.picture

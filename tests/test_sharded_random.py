@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from stattn_jax.training.draws import Rows
+from stattn_jax.training.sharded_random import ShardedRandom
 
 KEY = jax.random.key(7)
 CASES = {
@@ -18,8 +18,10 @@ CASES = {
 @pytest.mark.parametrize('name', CASES)
 def test_four_devices_draw_what_one_draws(name):
     sampler, args, options = CASES[name]
-    one = Rows(8).draw(sampler, KEY, *args, **options)
-    four = jax.pmap(lambda _: Rows(2, 'data').draw(sampler, KEY, *args, **options), axis_name='data')(np.zeros(4))
+    one = ShardedRandom(8).sample(sampler, KEY, *args, **options)
+    four = jax.pmap(lambda _: ShardedRandom(2, 'data').sample(sampler, KEY, *args, **options), axis_name='data')(
+        np.zeros(4)
+    )
     np.testing.assert_array_equal(np.asarray(four).reshape(one.shape), one)
     assert one.shape == (8, *options.get('shape', ())) and len(np.unique(one)) > 1
     shape = (8, *options.get('shape', ()))

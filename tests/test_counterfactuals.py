@@ -11,7 +11,7 @@ import tiny
 from flax import nnx
 from tiny import quick_compile  # noqa: F401
 
-from stattn_jax.explain import questions
+from stattn_jax.explain import counterfactuals
 from stattn_jax.explain.explanation import Explanation, make_geometry
 from stattn_jax.models import contributions
 
@@ -32,7 +32,7 @@ class Network:
             return model(frames, log_mel, valid, train=False, unit_mask=unit_mask, cell_mask=cell_mask)
 
         self._forward = jax.jit(forward)
-        self.ask = jax.jit(lambda *asked: questions.ask(nnx.merge(graphdef, state), *asked))
+        self.ask = jax.jit(lambda *asked: counterfactuals.ask(nnx.merge(graphdef, state), *asked))
         self.cells = int(np.prod(self.model.grid(tiny.SIZE, tiny.SIZE)))
 
     def __call__(self, inputs, unit_mask=None, cell_mask=None):
@@ -124,7 +124,7 @@ def test_silence_and_moved_sound_are_reruns(network):
     frames, log_mel = random_inputs(1)
     logits, out = network((frames, log_mel))
     silent, silent_out = network((frames, np.full_like(log_mel, -4.6)))
-    orders = [questions.moved(valid)[0] for valid in VALID]
+    orders = [counterfactuals.moved(valid)[0] for valid in VALID]
     shifted, shifted_out = network((frames, np.stack([log_mel[b, order] for b, order in enumerate(orders)])))
     for b in range(B):
         got = answers(network, (frames, log_mel), out, b, [0], orders[b])
@@ -147,9 +147,9 @@ def test_uniform_attention_is_asked_the_same_way():
 
 
 def test_valid_segments_change_places_and_no_other():
-    order, by = questions.moved(np.array([True, True, False, True, True, True]))
+    order, by = counterfactuals.moved(np.array([True, True, False, True, True, True]))
     assert by == 2 and order.tolist() == [4, 5, 2, 0, 1, 3]
-    order, by = questions.moved(np.array([False, True, False]))
+    order, by = counterfactuals.moved(np.array([False, True, False]))
     assert by == 0 and order.tolist() == [0, 1, 2]
 
 
@@ -158,17 +158,17 @@ def test_trust_says_what_the_answers_say():
     rng = np.random.default_rng(0)
     alpha = rng.random((3, 3, 4))
     valid = np.array([True, True, False])
-    trust = questions.trust({'logits': logits, 'alpha': alpha}, tuple('abc'), False, valid, 1)
+    trust = counterfactuals.trust({'logits': logits, 'alpha': alpha}, tuple('abc'), False, valid, 1)
     silence, shifted = trust['silence'], trust['shifted_sound']
     assert (silence['label'], shifted['label'], shifted['by_segments']) == ('a', 'b', 1)
     assert silence['probability'] == pytest.approx(1 / (1 + np.e**3 + np.e))
     x, y = alpha[0, :2].ravel() - alpha[0, :2].mean(), alpha[1, :2].ravel() - alpha[1, :2].mean()
     assert silence['map_correlation'] == pytest.approx((x @ y) / np.sqrt((x @ x) * (y @ y)))
-    several = questions.trust({'logits': logits, 'alpha': alpha}, tuple('abc'), True, valid, 1)
+    several = counterfactuals.trust({'logits': logits, 'alpha': alpha}, tuple('abc'), True, valid, 1)
     assert several['shifted_sound']['probability'] == pytest.approx(1 / (1 + np.exp(-4)))
 
 
 def test_constant_maps_have_no_correlation_but_with_themselves():
     flat, rising = np.ones((2, 3)), np.arange(6.0).reshape(2, 3)
-    assert questions.correlation(flat, rising) is None and questions.correlation(flat, flat) == 1.0
-    assert questions.correlation(rising, -rising) == pytest.approx(-1)
+    assert counterfactuals.correlation(flat, rising) is None and counterfactuals.correlation(flat, flat) == 1.0
+    assert counterfactuals.correlation(rising, -rising) == pytest.approx(-1)

@@ -36,7 +36,9 @@ def ask(
 
     def answer(audio_btd, cell_mask=None):
         repeated = (jnp.broadcast_to(x, (len(audio_btd), *x.shape[1:])) for x in (keys, values))
-        out = model.attend(*repeated, audio_btd, jnp.broadcast_to(valid, audio_btd.shape[:2]), cell_mask=cell_mask)
+        out = model.attend_and_score(
+            *repeated, audio_btd, jnp.broadcast_to(valid, audio_btd.shape[:2]), cell_mask=cell_mask
+        )
         return model.bias[...] + jnp.sum(out['beta'] * out['segment_scores'], axis=(1, 2)), out
 
     logits, out = answer(audio_3td)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from clips import RATE, SPEC, encode, noise
 
-from stattn_jax.data import decode, media, skipping
+from stattn_jax.data import decode, media, selective_decoding
 
 SECONDS, FPS = 12, 10
 STARTS = (0, 0.3, 3.1, 7.9)
@@ -86,7 +86,7 @@ def alone(path, start):
 def check_same(path, monkeypatch, starts=STARTS):
     found = [read(path, start) for start in starts]
     with monkeypatch.context() as patch:
-        patch.setattr(skipping, 'tells', lambda codec: False)
+        patch.setattr(selective_decoding, 'tells', lambda codec: False)
         assert found == [read(path, start) for start in starts]
 
 
@@ -106,14 +106,14 @@ TOLD = {
 
 @pytest.mark.parametrize('name', TOLD)
 def test_few_pictures_are_decoded_and_the_frames_are_the_same(tmp_path, monkeypatch, name):
-    path, counts, plain = TOLD[name](tmp_path / name), [], skipping._needed
+    path, counts, plain = TOLD[name](tmp_path / name), [], selective_decoding._needed
 
     def counted(pictures, stamps):
         needed = plain(pictures, stamps)
         counts.append((len(needed), len(pictures)))
         return needed
 
-    monkeypatch.setattr(skipping, '_needed', counted)
+    monkeypatch.setattr(selective_decoding, '_needed', counted)
     check_same(path, monkeypatch)
     for start in STARTS[:3]:
         assert len({frame.pts for frame in alone(path, start)}) == 4
@@ -148,7 +148,7 @@ def test_what_is_unusual_is_decoded_whole(tmp_path, monkeypatch, name):
     path = make(tmp_path / name)
     check_same(path, monkeypatch)
     if start is not None:
-        with pytest.raises((skipping.UnclearError, av.FFmpegError)):
+        with pytest.raises((selective_decoding.UnclearError, av.FFmpegError)):
             alone(path, start)
 
 
@@ -162,7 +162,7 @@ def test_damage_that_no_frame_needs_changes_no_frame(tmp_path, monkeypatch):
     """Only decoding everything notes damage that no frame needs."""
     path = spoilt(tmp_path / 'a.mp4', references=False)
     found = read(path, 0)
-    monkeypatch.setattr(skipping, 'tells', lambda codec: False)
+    monkeypatch.setattr(selective_decoding, 'tells', lambda codec: False)
     whole = read(path, 0)
     assert found[:3] == whole[:3] and found[4] == whole[4]
     assert found[3] == ('long',) and whole[3] == ('long', 'damaged')

@@ -7,13 +7,13 @@ import jax
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
+class ShardedRandom:
     """The `count` rows of the global batch that a device of `axis` holds; all rows where `axis` is None."""
 
     count: int
     axis: str | None = None
 
-    def draw(self, sampler: Callable, key: jax.Array, *args, shape: tuple[int, ...] = (), **options) -> jax.Array:
+    def sample(self, sampler: Callable, key: jax.Array, *args, shape: tuple[int, ...] = (), **options) -> jax.Array:
         """Samples random numbers for these rows with a `sampler` of jax.random: [count *shape].
 
         The sampler is called as sampler(key, *args, shape=...). Each device samples for the whole batch, which is cheap
