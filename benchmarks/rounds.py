@@ -55,7 +55,7 @@ def write(out: str | os.PathLike | None, content: dict[str, Any]) -> None:
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    told = {
+    content = {
         'made': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         'command': ' '.join(sys.argv),
         'git_commit': run.git_commit(),
@@ -63,4 +63,4 @@ def write(out: str | os.PathLike | None, content: dict[str, Any]) -> None:
         'versions': {'python': platform.python_version()} | versions,
         **content,
     }
-    pathlib.Path(out).write_text(json.dumps(told, indent=1) + '\n')
+    pathlib.Path(out).write_text(json.dumps(content, indent=1) + '\n')

@@ -114,13 +114,13 @@ def _events(rows: list[Row], modality: str, name: str, annotated: dict[str, str]
         if row.bad:
             continue
         event = (clip_id, label, onset, offset, modality)
-        said = f'line {row.line} {clip_id} {onset:g}-{offset:g} {label}'
+        described = f'line {row.line} {clip_id} {onset:g}-{offset:g} {label}'
         if onset >= offset:
-            empty.append(said)
+            empty.append(described)
         elif clip_id not in annotated:
             unknown.setdefault(clip_id, []).append(row.line)
         elif event in events:
-            repeated.append(said)
+            repeated.append(described)
         else:
             events[event] = None
     names = [f'{clip_id} (lines {", ".join(map(str, lines))})' for clip_id, lines in unknown.items()]

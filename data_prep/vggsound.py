@@ -147,9 +147,9 @@ def _once(clips: list[published.Clip], remarks: list[str]) -> list[published.Cli
         if (first.split, clip.split) == ('train', 'test'):
             kept[clip.clip_id] = clip
     if repeated:
-        said = [clip_id + (' (contradicting)' if differs else '') for clip_id, differs in repeated.items()]
+        described = [clip_id + (' (contradicting)' if differs else '') for clip_id, differs in repeated.items()]
         remarks.append(
-            videos.named('clips listed several times, of which the test row, or else the first, is kept', said)
+            videos.named('clips listed several times, of which the test row, or else the first, is kept', described)
         )
     return list(kept.values())
 

@@ -154,15 +154,15 @@ class Evaluator:
         if 'picture' not in black:
             return numbers
         swapped = self._rows(state, _Altered(data, pairs, lambda clip, i: clip.with_sound_of(data[i].clip)), widest)
-        said = np.argmax(swapped['picture'], axis=1)
+        predicted = np.argmax(swapped['picture'], axis=1)
         rows = np.arange(len(pairs))
         undecided = jax.nn.softmax(swapped['picture'], axis=1).max(1) < 0.5
         return numbers | {
-            'leak/swap_sound': float(labels[rows, said].mean()),
-            'leak/swap_sound_follows_sound': float(foreign[rows, said].mean()),
+            'leak/swap_sound': float(labels[rows, predicted].mean()),
+            'leak/swap_sound_follows_sound': float(foreign[rows, predicted].mean()),
             'leak/swap_sound_chance': float(foreign.mean(0).sum() / labels.shape[1]),
             'leak/swap_sound_undecided': float(np.mean(undecided)),
-            'leak/swap_sound_decided_follows_sound': float((foreign[rows, said] * ~undecided).mean()),
+            'leak/swap_sound_decided_follows_sound': float((foreign[rows, predicted] * ~undecided).mean()),
         }
 
     def _rows(self, state, data, labels_per_clip: int, by_segment: bool = False) -> dict[str, np.ndarray]:

@@ -161,13 +161,13 @@ def check(config: ml_collections.ConfigDict) -> None:
             'no attention '
             'is learned'
         )
-    asked = [part for part in ('match', 'swap', 'foreign') if config.loss[part]]
-    if config.model.kind == 'stan' and asked and config.loss.negatives < 1:
+    enabled = [part for part in ('match', 'swap', 'foreign') if config.loss[part]]
+    if config.model.kind == 'stan' and enabled and config.loss.negatives < 1:
         raise RunError(
-            f'config.loss.negatives is {config.loss.negatives}; expected 1 or more with config.loss.{asked[0]} '
-            f'{config.loss[asked[0]]}'
+            f'config.loss.negatives is {config.loss.negatives}; expected 1 or more with config.loss.{enabled[0]} '
+            f'{config.loss[enabled[0]]}'
         )
-    if config.model.kind == 'stan' and asked and config.loss.negatives >= config.train.batch:
+    if config.model.kind == 'stan' and enabled and config.loss.negatives >= config.train.batch:
         raise RunError(
             f'config.loss.negatives is {config.loss.negatives}; expected fewer than config.train.batch, '
             f'{config.train.batch}, whose other '

@@ -63,5 +63,5 @@ def test_probabilities_above_one_are_clamped():
     model.time.kernel[...] = 30 * np.asarray(model.time.kernel[...])
     model.modality.kernel[...] = 30 * np.asarray(model.modality.kernel[...])
     logits, out = toys.said(model, EVIDENCE)
-    assert out['said'].sum((1, 2)).max() > 1 and np.isfinite(logits).all()
+    assert out['unit_scores'].sum((1, 2)).max() > 1 and np.isfinite(logits).all()
     np.testing.assert_allclose(logits.max(), np.log(1e6), rtol=0.01)

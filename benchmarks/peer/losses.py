@@ -18,12 +18,12 @@ def parts(
     loss: Loss,
 ) -> dict[str, torch.Tensor]:
     """Returns each part that has a weight, averaged over the clips; labels multi-hot [b c], valid bool [b t]."""
-    said = alone if loss.binary else path
+    logits_of = alone if loss.binary else path
     found = {'main': classify(logits, labels, loss)}
     if loss.audio:
-        found['audio'] = classify(said(network, out, 1), labels, loss)
+        found['audio'] = classify(logits_of(network, out, 1), labels, loss)
     if loss.picture:
-        found['picture'] = classify(said(network, out, 0), labels, loss)
+        found['picture'] = classify(logits_of(network, out, 0), labels, loss)
     heard_btc = heard(out, valid)
     shares = labels / labels.sum(-1, keepdim=True).clamp(min=1)
     if loss.cells:

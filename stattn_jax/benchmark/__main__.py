@@ -60,26 +60,26 @@ def _main(values: flags.FlagValues) -> int:
     for line in table.shares(rows):
         print(line)
     if values.out:
-        told = {
+        content = {
             'made': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
             'versions': {'python': sys.version.split()[0], 'jax': jax.__version__},
             'data': {'classes': data.classes, 'segments': data.segments, 'mel': list(data.mel)},
             'config': values.config.to_dict(),
             'rows': rows,
         }
-        pathlib.Path(values.out).write_text(json.dumps(told, indent=1) + '\n')
+        pathlib.Path(values.out).write_text(json.dumps(content, indent=1) + '\n')
     return 0
 
 
 def _cases(values) -> list[model.Case]:
     """Returns every combination of the flags, all checked before the first is compiled."""
     config = values.config
-    asked = {
+    choices = {
         'modes': (values.modes, MODES),
         'strategies': (values.strategies, parallel.KINDS),
         'dtypes': (values.dtypes or [config.model.dtype], ('float32', 'bfloat16')),
     }
-    for name, (given, known) in asked.items():
+    for name, (given, known) in choices.items():
         for value in given:
             if value not in known:
                 raise command.RunError(f'--{name} has {value!r}; expected some of {", ".join(known)}')
@@ -101,7 +101,7 @@ def _cases(values) -> list[model.Case]:
             parallel.make_strategy(strategy).check_batch(batch)
     return [
         model.Case(mode, strategy, dtype, batch)
-        for dtype in asked['dtypes'][0]
+        for dtype in choices['dtypes'][0]
         for batch in batches
         for mode in values.modes
         for strategy in values.strategies

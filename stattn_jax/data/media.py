@@ -92,9 +92,9 @@ def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = Non
     file = MediaFile(path)
     start = 0.0 if start is None else float(start)
     end = math.inf if end is None else float(end)
-    asked = f'{start:g} s to {"its end" if end == math.inf else f"{end:g} s"}'
+    stretch = f'{start:g} s to {"its end" if end == math.inf else f"{end:g} s"}'
     if not 0 <= start < min(end, file.duration):
-        raise file.error('empty_interval', f'{asked} holds nothing of its {file.duration:.2f} s')
+        raise file.error('empty_interval', f'{stretch} holds nothing of its {file.duration:.2f} s')
     stop = min(end, start + spec.seconds)
     rate = MEL_PRESETS[spec.mel].rate
     starts_t = start + np.arange(spec.segments) * spec.segment_seconds
@@ -102,7 +102,7 @@ def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = Non
 
     centres = [centre for centre in (starts_t + ends_t) / 2 if centre <= stop + ROUNDING]
     if not centres:
-        raise file.error('empty_interval', f'{asked} is less than half a segment')
+        raise file.error('empty_interval', f'{stretch} is less than half a segment')
     pictures = file.pictures(centres, start, stop, spec.stored)
     waveform, sound = file.sound(start, stop, rate, _samples(spec, rate))
     file.check_whole((pictures.track, sound), stop)
@@ -112,7 +112,7 @@ def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = Non
     damaged = pictures.track.damaged + sound.damaged
     if not valid.any():
         reason = 'undecodable' if damaged else 'empty_interval'
-        raise file.error(reason, f'{asked} holds no half segment with picture and sound ({damaged} damaged packets)')
+        raise file.error(reason, f'{stretch} holds no half segment with picture and sound ({damaged} damaged packets)')
     last = min(end, file.duration)
     notes = {
         'short': not valid.all(),

@@ -112,10 +112,10 @@ def decode(pictures: Sequence[Picture], wanted: Sequence[Picture], codec: av.Vid
 def _needed(pictures: Sequence[Picture], stamps: set[int]) -> list[av.Packet]:
     needed, leads = [], False
     for picture in reversed(pictures):
-        asked = picture.packet.pts in stamps
-        if asked or picture.settings or (leads and picture.reference):
+        requested = picture.packet.pts in stamps
+        if requested or picture.settings or (leads and picture.reference):
             needed.append(picture.packet)
-        leads = (leads or asked) and not picture.refresh
+        leads = (leads or requested) and not picture.refresh
     return needed[::-1]
 
 

@@ -168,8 +168,8 @@ def _write(options, explanation: Explanation, out: pathlib.Path, known: dict[str
     print(f'  {out}: {", ".join(path.name for path in paths)}', flush=True)
     if 'html' not in options.files:
         return []
-    told = [name for name, one in known.items() if name in explanation.classes and (one.intervals or one.boxes)]
-    true_label = label if label in told else next(iter(told), None)
+    annotated = [name for name, one in known.items() if name in explanation.classes and (one.intervals or one.boxes)]
+    true_label = label if label in annotated else next(iter(annotated), None)
     href = (out / 'explanation.html').relative_to(options.out).as_posix()
     return [page.index_entry(explanation, href, true_label, known.get(true_label))]
 

@@ -112,19 +112,19 @@ def explain(
         raise ValueError(f'top_windows is {top_windows}; expected 0 or more')
     last, total = _extent(video, spec, first, end)
     starts = window_starts(total, spec.segments, hop)
-    told, best = [], []
+    summaries, best = [], []
     clips = _windows(_segments(video, spec, first, last, total), starts, spec)
-    for number, (clip, said) in enumerate(_tell(model, clips, min(len(starts), model.batch))):
-        told.append(said)
-        if said is not None:
-            best = sorted([*best, (-said['probability'], number, clip)], key=lambda row: row[:2])[:top_windows]
+    for number, (clip, summary) in enumerate(_summaries(model, clips, min(len(starts), model.batch))):
+        summaries.append(summary)
+        if summary is not None:
+            best = sorted([*best, (-summary['probability'], number, clip)], key=lambda row: row[:2])[:top_windows]
         if progress is not None:
             progress(number + 1, len(starts))
     names, source, known = model.trained.facts.classes, pathlib.Path(video), reading.of_file(video)
     seconds = [first + begin * spec.segment_seconds for begin in starts]
     readings = [reading.Reading(clip, known | reading.of_clip(clip, seconds[k]), source) for _, k, clip in best]
     explained = zip((k for _, k, _ in best), model.explain_readings(readings), strict=True)
-    windows = [_window(begin, said, names, spec) for begin, said in zip(seconds, told, strict=True)]
+    windows = [_window(begin, summary, names, spec) for begin, summary in zip(seconds, summaries, strict=True)]
     where = {'start': first, 'end': min(last, first + total * spec.segment_seconds)}
     return Timeline(
         media=known | where | {'duration': where['end'] - where['start']},
@@ -133,7 +133,7 @@ def explain(
         segment_seconds=spec.segment_seconds,
         hop=hop,
         windows=windows,
-        rows=_rows(starts, told, windows, total, first, spec),
+        rows=_rows(starts, summaries, windows, total, first, spec),
         explanations=dict(explained),
     )
 
@@ -219,16 +219,16 @@ def _clip(segments: list[_Segment], spec: media.ClipSpec) -> media.Clip | None:
     )
 
 
-def _tell(model, clips: Iterator[media.Clip | None], size: int) -> Iterator[tuple[media.Clip | None, dict | None]]:
+def _summaries(model, clips: Iterator[media.Clip | None], size: int) -> Iterator[tuple[media.Clip | None, dict | None]]:
     """Yields each window with the parts of its explanation that the timeline needs; runs `size` windows at a time."""
     while batch := list(itertools.islice(clips, size)):
         good = [clip for clip in batch if clip is not None]
         arrays = model.record(good, size)[0] if good else {}
-        said = iter([_said(arrays, b, clip) for b, clip in enumerate(good)])
-        yield from ((clip, None if clip is None else next(said)) for clip in batch)
+        summary = iter([_summary(arrays, b, clip) for b, clip in enumerate(good)])
+        yield from ((clip, None if clip is None else next(summary)) for clip in batch)
 
 
-def _said(arrays, b, clip):
+def _summary(arrays, b, clip):
     c = int(arrays['logits'][b].argmax())
     return {
         'class': c,
@@ -239,18 +239,18 @@ def _said(arrays, b, clip):
     }
 
 
-def _window(start, said, names, spec):
-    numbers = dict.fromkeys(_NUMBERS) if said is None else {name: said[name] for name in _NUMBERS}
-    label = None if said is None else names[said['class']]
+def _window(start, summary, names, spec):
+    numbers = dict.fromkeys(_NUMBERS) if summary is None else {name: summary[name] for name in _NUMBERS}
+    label = None if summary is None else names[summary['class']]
     return {'start': start, 'end': start + spec.seconds, 'label': label, **numbers}
 
 
-def _rows(starts, told, windows, total, first, spec) -> list[dict[str, Any]]:
+def _rows(starts, summaries, windows, total, first, spec) -> list[dict[str, Any]]:
     nearest: dict[int, tuple[float, int, int]] = {}
-    for k, (begin, said) in enumerate(zip(starts, told, strict=True)):
-        for t in np.flatnonzero(said['valid']) if said else ():
-            told_here = (abs(t + 0.5 - spec.segments / 2), k, int(t))
-            nearest[begin + t] = min(told_here, nearest.get(begin + t, told_here))
+    for k, (begin, summary) in enumerate(zip(starts, summaries, strict=True)):
+        for t in np.flatnonzero(summary['valid']) if summary else ():
+            candidate = (abs(t + 0.5 - spec.segments / 2), k, int(t))
+            nearest[begin + t] = min(candidate, nearest.get(begin + t, candidate))
     rows = []
     for g in range(total):
         start = first + g * spec.segment_seconds
@@ -259,6 +259,6 @@ def _rows(starts, told, windows, total, first, spec) -> list[dict[str, Any]]:
         if g in nearest:
             _, k, t = nearest[g]
             row |= {'window': k, 'label': windows[k]['label'], 'probability': windows[k]['probability']}
-            row |= {'picture': told[k]['picture'][t], 'sound': told[k]['sound'][t]}
+            row |= {'picture': summaries[k]['picture'][t], 'sound': summaries[k]['sound'][t]}
         rows.append(row)
     return rows

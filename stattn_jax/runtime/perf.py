@@ -55,9 +55,9 @@ def compile_options() -> dict[str, str] | None:
     mention YNNPACK.
     """
     slow = jax.default_backend() == 'cpu' and jaxlib.version.__version__.startswith('0.10.')
-    said = os.environ.get('XLA_FLAGS', '')
-    spoken = 'ynn' in said or 'intra_op_parallelism_threads=1' in said.split()
-    return {'xla_cpu_experimental_ynn_fusion_type': ''} if slow and not spoken else None
+    flags = os.environ.get('XLA_FLAGS', '')
+    is_set = 'ynn' in flags or 'intra_op_parallelism_threads=1' in flags.split()
+    return {'xla_cpu_experimental_ynn_fusion_type': ''} if slow and not is_set else None
 
 
 def lowered_flops(lowered: Any) -> float | None:

@@ -1,6 +1,6 @@
 """Tables of numbers with confidence intervals, written as CSV, Markdown or JSON. tables.py fills them.
 
-Tables hold the names that configs use; `said` turns these names into words for readers.
+Tables hold the names that configs use; `display_name` turns these names into words for readers.
 """
 
 import csv
@@ -47,7 +47,7 @@ WORDS = {
 }
 
 
-def said(name: str) -> str:
+def display_name(name: str) -> str:
     """Returns a config or measure name in words."""
     return WORDS.get(name, name.replace('_', ' '))
 
@@ -183,7 +183,7 @@ class Table:
 
     def _text(self, c, cell, seeds):
         if isinstance(cell, str):
-            return (said(cell),)
+            return (display_name(cell),)
         if not isinstance(cell, Cell):
             return ('–' if cell is None else f'{cell:,}',)
         fewer = f'({cell.seeds} of {seeds} trainings)' if 0 < cell.seeds < seeds else ''

@@ -174,8 +174,8 @@ def chance(runs: Sequence[Run], variant: str, game: Game) -> tuple[Cell | None, 
         ),
         None,
     )
-    told = next((run.numbers[game.chance] for run in of_variant if game.chance in run.numbers), None)
-    return blind, blind if told is None else Cell(told)
+    stored = next((run.numbers[game.chance] for run in of_variant if game.chance in run.numbers), None)
+    return blind, blind if stored is None else Cell(stored)
 
 
 def _corrected(cell, best):

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from stattn_jax.metrics import bootstrap
 from stattn_jax.study import results
-from stattn_jax.study.cells import Table, said
+from stattn_jax.study.cells import Table, display_name
 from stattn_jax.study.comparisons import COMPARED
 from stattn_jax.study.panels import GRID, LINES, figure
 from stattn_jax.study.results import Run
@@ -37,7 +37,7 @@ def removal(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
     for column, setting in zip(grid.T, settings):
         for panel, way in zip(column, ('deletion', 'insertion')):
             _ways(panel, of_rows, shown, setting, way)
-        column[0].set_title(said(setting))
+        column[0].set_title(display_name(setting))
         _areas(column[2], {row: of_rows[row] for row in shown}, setting)
     for panel, text in zip(grid[:, 0], ('probability, deletion', 'probability, insertion', 'insertion less deletion')):
         panel.set_ylabel(text)
@@ -48,11 +48,11 @@ def removal(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
             color=colour,
             ls=dash,
             marker=marker,
-            label=f'{said(row)}, {said(results.first_explainer(of_rows[row]))}',
+            label=f'{display_name(row)}, {display_name(results.first_explainer(of_rows[row]))}',
         )
         for row, (colour, dash, marker) in zip(shown, LINES)
     ]
-    marks.append(Line2D([], [], color='black', ls=RANDOM, marker='x', label=f'random map, {said(shown[0])}'))
+    marks.append(Line2D([], [], color='black', ls=RANDOM, marker='x', label=f'random map, {display_name(shown[0])}'))
     marks.append(Line2D([], [], color='black', ls='', marker='o', mfc='white', label='the same map, shifted'))
     if len(of_rows) > len(shown):
         marks.append(Line2D([], [], color='0.75', label='the other networks'))
@@ -112,7 +112,7 @@ def _areas(axes, of_rows, setting):
                 axes.plot([place + shift] * 2, cell[1:3], color=colour, lw=1.6)
                 axes.plot(place + shift, cell.value, mark, color=colour, mfc=fill, ms=7, mew=1.6)
     axes.axhline(0, color='black', lw=1)
-    axes.set_xticks(range(len(of_rows)), [said(row).replace(' ', '\n', 1) for row in of_rows], fontsize=9)
+    axes.set_xticks(range(len(of_rows)), [display_name(row).replace(' ', '\n', 1) for row in of_rows], fontsize=9)
     axes.set_xlim(-0.5, len(of_rows) - 0.5)
     axes.grid(axis='y', **GRID)
 
@@ -130,7 +130,7 @@ def surface(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         # The surface of a network of one modality is constant along the other axis, so it is left out.
         if np.ptp(scores[0]) > LEAST and np.ptp(scores[:, 0]) > LEAST:
             fraction = next(run.arrays['surface_fraction'] for run in of_row if 'surface_fraction' in run.arrays)
-            found[f'{said(row)}, {said(explainer)}'] = fraction, scores
+            found[f'{display_name(row)}, {display_name(explainer)}'] = fraction, scores
     if not found:
         return None
     panels = list(found.items())[:3]

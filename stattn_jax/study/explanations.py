@@ -10,7 +10,7 @@ import numpy as np
 
 from stattn_jax.metrics import bootstrap, maps
 from stattn_jax.study import results
-from stattn_jax.study.cells import Cell, Column, Table, said
+from stattn_jax.study.cells import Cell, Column, Table, display_name
 from stattn_jax.study.comparisons import COMPARED, EXPLAINER, ROW, TRAININGS
 from stattn_jax.study.results import Run
 
@@ -23,7 +23,7 @@ MEASURES = (
     ('energy inside', 'energy', '', 'percent'),
     ('AOPC at the features', 'aopc', '', 'number'),
     ('AOPC at the input', 'aopc_input', '', 'number'),
-    *((f'insertion less deletion, {said(s)}', f'{s}/difference', '', 'number') for s in results.SETTINGS),
+    *((f'insertion less deletion, {display_name(s)}', f'{s}/difference', '', 'number') for s in results.SETTINGS),
 )
 
 
@@ -149,7 +149,7 @@ def _similarities(name, variant, title, note, asked, checks, aside=False):
             cells = [results.mean(results.values(of_row, f'sanity/{explainer}/{check}')) for check in checks]
             if any(cells):
                 rows.append((row, explainer, len(of_row), *cells))
-    columns = (ROW, EXPLAINER, TRAININGS, *(Column(said(check.split('/')[-1]), 'number') for check in checks))
+    columns = (ROW, EXPLAINER, TRAININGS, *(Column(display_name(check.split('/')[-1]), 'number') for check in checks))
     return Table(name, variant, title, note, columns, tuple(rows), aside=aside)
 
 
@@ -232,7 +232,7 @@ def rankings(runs: Sequence[Run], variant: str) -> Table:
         cells = [_agreement(of_row, names, pair) for pair in pairs]
         if any(cells):
             rows.append((row, len(of_row), *cells))
-    columns = (ROW, TRAININGS, *(Column(f'{said(a)} / {said(b)}', 'number') for a, b in pairs))
+    columns = (ROW, TRAININGS, *(Column(f'{display_name(a)} / {display_name(b)}', 'number') for a, b in pairs))
     note = (
         "Do two ways of removing rank a network's explanations alike? 1: the same order, -1: the opposite one. Of "
         'three or more explanations, each '

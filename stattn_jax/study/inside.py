@@ -46,7 +46,7 @@ def modular(
 
 def _parts(inside):
     """Returns the arrays that are compared, each [n t ...]."""
-    visual = inside['beta'][:, 0, :, None] * (inside['alpha'] * inside['said']).sum(axis=2)
+    visual = inside['beta'][:, 0, :, None] * (inside['alpha'] * inside['evidence']).sum(axis=2)
     audio = inside['beta'][:, 1] * inside['scores'][:, 1]
     return {'alpha': inside['alpha'], 'beta': inside['beta'].swapaxes(1, 2), 'visual': visual, 'audio': audio}
 
@@ -73,13 +73,13 @@ def permuted(
     inside = _inside(graphdef, state, clips, classes_n, batch)
     rows = []
     for i, valid in enumerate(clips.valid):
-        alpha, said = inside['alpha'][i, valid].astype(float), inside['said'][i, valid]
+        alpha, evidence = inside['alpha'][i, valid].astype(float), inside['evidence'][i, valid]
         beta, scores = inside['beta'][i][:, valid].astype(float), inside['scores'][i][:, valid]
         rng = np.random.default_rng((seed, i))
         moved = rng.permuted(np.broadcast_to(alpha, (draws, *alpha.shape)), axis=-1) - alpha
-        space = np.einsum('t,jtns,tns->j', beta[0], moved, said, optimize=True)
+        space = np.einsum('t,jtns,tns->j', beta[0], moved, evidence, optimize=True)
         moved = rng.permuted(np.broadcast_to(beta.ravel(), (draws, beta.size)), axis=1) - beta.ravel()
-        room = {'space': beta[0] @ (alpha.sum(axis=2) * np.ptp(said, axis=2)).sum(axis=1), 'time': np.ptp(scores)}
+        room = {'space': beta[0] @ (alpha.sum(axis=2) * np.ptp(evidence, axis=2)).sum(axis=1), 'time': np.ptp(scores)}
         change = {'space': np.abs(space).mean(), 'time': np.abs(moved @ scores.ravel()).mean()}
         rows.append(
             change | {f'{name}_share': change[name] / room[name] if room[name] >= LEAST else np.nan for name in room}
@@ -91,9 +91,9 @@ def permuted(
 def _attended(graphdef, state, clips, classes_b):
     _, out = nnx.merge(graphdef, state['params'], state['rest'])(*clips, train=False)
     head_bne = out['visual_head'][classes_b]
-    said = jnp.einsum('btnse,bne->btns', out['cell_values'], head_bne, precision='highest')
+    evidence = jnp.einsum('btnse,bne->btns', out['cell_values'], head_bne, precision='highest')
     found = {name: of_class(out[name], classes_b) for name in ('beta', 'segment_scores')}
-    return {'alpha': out['alpha'], 'said': said, 'beta': found['beta'], 'scores': found['segment_scores']}
+    return {'alpha': out['alpha'], 'evidence': evidence, 'beta': found['beta'], 'scores': found['segment_scores']}
 
 
 def _inside(graphdef, state, clips, classes_n, batch) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from stattn_jax.study import results
-from stattn_jax.study.cells import Cell, Table, said
+from stattn_jax.study.cells import Cell, Table, display_name
 from stattn_jax.study.comparisons import COMPARED
 from stattn_jax.study.results import Run
 
@@ -80,7 +80,7 @@ def pointing(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         )
         panel.grid(axis='x', **GRID)
         panel.set_axisbelow(True)
-    axes[0].set_yticks(range(len(rows)), [f'{said(row[0])}, {said(row[1])}' for row in rows])
+    axes[0].set_yticks(range(len(rows)), [f'{display_name(row[0])}, {display_name(row[1])}' for row in rows])
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
     lines = [
         Line2D([], [], color='black', ls=style, label=label)
@@ -138,7 +138,7 @@ def tradeoff(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
     axes.grid(**GRID)
     axes.set_axisbelow(True)
     _group_legend(sheet, {groups[row] for row in rows})
-    points = {said(row): (100 * accuracy[row].value, aopc[row].value) for row in rows}
+    points = {display_name(row): (100 * accuracy[row].value, aopc[row].value) for row in rows}
     _label(axes, points)
     return sheet
 
@@ -199,7 +199,9 @@ def cascade(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         for row, (colour, dash, marker) in zip(rows, (*LINES, *[('0.75', '-', '')] * len(rows))):
             cells = [Cell(1.0, 1.0, 1.0), *(cell for cell in row if isinstance(cell, Cell))]
             at = np.linspace(0, 1, len(cells))
-            name = said(row[1]) if title.startswith('Stan') else f'{said(row[0])}, {said(row[1])}'
+            name = (
+                display_name(row[1]) if title.startswith('Stan') else f'{display_name(row[0])}, {display_name(row[1])}'
+            )
             panel.plot(
                 at,
                 [c.value for c in cells],

@@ -47,8 +47,8 @@ def examples(folder: pathlib.Path) -> list[Example]:
     """Returns the examples of each VARIANT/examples.json under `folder`, in order; [] if the folder is missing."""
     found = []
     for path in sorted(folder.glob('*/examples.json')):
-        told = json.loads(path.read_text(encoding='utf-8'))
-        found += [Example(path.parent / item['file'], path.parent.name, item['caption']) for item in told]
+        content = json.loads(path.read_text(encoding='utf-8'))
+        found += [Example(path.parent / item['file'], path.parent.name, item['caption']) for item in content]
     return found
 
 
@@ -125,8 +125,8 @@ def _shortfalls(by_topic: dict[str, list[str]]) -> str:
             f'{topic}: {len(sentences)} measures in which one or more are level or ahead, {behind} in which one or '
             'more are ahead'
         )
-        told = _list(sentences) if sentences else f'<p>{NOWHERE}</p>'
-        found.append(f'<details{"" if place else " open"}><summary>{escape(count)}</summary>{told}</details>')
+        content = _list(sentences) if sentences else f'<p>{NOWHERE}</p>'
+        found.append(f'<details{"" if place else " open"}><summary>{escape(count)}</summary>{content}</details>')
     return ''.join(found) + '</section>'
 
 

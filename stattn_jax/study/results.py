@@ -69,10 +69,10 @@ def load(folder: pathlib.Path) -> list[Run]:
 
 
 def _read(path):
-    told = json.loads(path.read_text())
+    stored = json.loads(path.read_text())
     with np.load(path.with_name(plan.ARRAYS)) as arrays:
         names = [field.name for field in dataclasses.fields(Run) if field.name != 'arrays']
-        return Run(**{name: told[name] for name in names}, arrays=dict(arrays))
+        return Run(**{name: stored[name] for name in names}, arrays=dict(arrays))
 
 
 def _place(run):
@@ -181,13 +181,13 @@ def rate(runs: Sequence[Run], name: str, count: str) -> Cell | None:
     The clips themselves are not known. Trainings are treated as if the same clips were hard for all of them, which
     makes the interval as wide as possible.
     """
-    told = [run.numbers for run in runs if name in run.numbers and run.numbers.get(count)]
-    if not told:
+    stored = [run.numbers for run in runs if name in run.numbers and run.numbers.get(count)]
+    if not stored:
         return None
-    n = min(numbers[count] for numbers in told)
-    hits = [np.arange(n) < round(numbers[name] * n) for numbers in told]
+    n = min(numbers[count] for numbers in stored)
+    hits = [np.arange(n) < round(numbers[name] * n) for numbers in stored]
     found = mean(np.array(hits, float))
-    return found and found._replace(value=float(np.mean([numbers[name] for numbers in told])))
+    return found and found._replace(value=float(np.mean([numbers[name] for numbers in stored])))
 
 
 def mean_average_precision(runs: Sequence[Run]) -> Cell:

@@ -145,12 +145,12 @@ def heard(
     }
     ask = functools.partial(_maps, graphdef, state, explain, classes_n=classes_n, batch=batch)
     say = functools.partial(in_batches, functools.partial(_said, graphdef), state, classes_n=classes_n, batch=batch)
-    own, said = ask(clips=clips), say(clips=clips)
+    own, predicted = ask(clips=clips), say(clips=clips)
     found = {}
     for name, log_mel in sounds.items():
         other = clips._replace(log_mel=log_mel)
         found[name] = correlations(own.visual, ask(clips=other).visual, clips.valid)
-        found[f'{name}_same'] = say(clips=other) == said
+        found[f'{name}_same'] = say(clips=other) == predicted
     return found
 
 

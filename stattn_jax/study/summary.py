@@ -44,18 +44,18 @@ def _examples(entries: list[plan.Entry]) -> list[dict]:
     for place, number in enumerate(next(iter(arrays.values()))['example/clips']):
         record = data[int(number)]
         clip = pipeline.clip_arrays(record, config.data.frame_size, config.data.fit)
-        rows, said = {}, []
+        rows, answers = {}, []
         for row, kept in arrays.items():
             name = next((name for name in PREFERRED if f'example/{name}/visual' in kept), None)
             if name:
                 rows[f'{row}: {examples.NAMES[name]}'] = tuple(
                     kept[f'example/{name}/{part}'][place] for part in ('visual', 'when')
                 )
-                said.append(f'{row} {data.info.classes[kept["logits"][number].argmax()]}')
+                answers.append(f'{row} {data.info.classes[kept["logits"][number].argmax()]}')
         found.append({
             'frames': clip['frames'],
             'targets': Targets.of([score.truth_of(record)], config.data.fit, data.info.spec.segment_seconds),
             'rows': rows,
-            'caption': f'{record.clip_id}, label {data.info.classes[record.labels[0]]}. Said: {", ".join(said)}.',
+            'caption': f'{record.clip_id}, label {data.info.classes[record.labels[0]]}. Said: {", ".join(answers)}.',
         })  # fmt: skip
     return found

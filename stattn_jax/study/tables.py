@@ -34,7 +34,7 @@ def write(runs: Sequence[Run], folder: pathlib.Path, facts: dict[str, Any]) -> N
         words.shortfalls(made),
         words.facts(facts),
     )
-    told = {
+    content = {
         'format': FORMAT,
         'facts': facts,
         'coverage': coverage,
@@ -42,7 +42,7 @@ def write(runs: Sequence[Run], folder: pathlib.Path, facts: dict[str, Any]) -> N
         'tables': [table.to_json() for table in made],
         'runs': [run.to_json() for run in runs],
     }
-    _replace(folder / 'study.json', json.dumps(told, indent=1, allow_nan=False) + '\n')
+    _replace(folder / 'study.json', json.dumps(content, indent=1, allow_nan=False) + '\n')
     for table in made:
         _replace(folder / 'tables' / f'{table.stem}.csv', table.csv())
     pictures = figures.write(runs, made, folder / 'figures')

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stattn_jax.runtime import summaries
-from stattn_jax.study.cells import AHEAD, BEHIND, LEVEL, Cell, Table, said
+from stattn_jax.study.cells import AHEAD, BEHIND, LEVEL, Cell, Table, display_name
 
 ASKED = (
     'Stan and the networks it is compared with were trained alike: same clips, same trunks, same number of steps. On '
@@ -27,8 +27,8 @@ def coverage(runs: Sequence, expected: Sequence[str]) -> str:
     """Returns how many of the expected runs are present, and the names of the others."""
     there = {run.name for run in runs}
     absent = [name for name in expected if name not in there]
-    told = f'{len(expected) - len(absent)} of {len(expected)} runs are there'
-    return f'{told}; missing: {", ".join(absent)}.' if absent else f'{told}.'
+    text = f'{len(expected) - len(absent)} of {len(expected)} runs are there'
+    return f'{text}; missing: {", ".join(absent)}.' if absent else f'{text}.'
 
 
 def outcome(tables: Sequence[Table], variant: str) -> list[str]:
@@ -97,8 +97,8 @@ def _against(table, column):
     if not found:
         return ''
     ways = ((AHEAD, 'ahead of'), (LEVEL, 'level with'), (BEHIND, 'behind'))
-    told = [f'{words} {found.count(verdict)}' for verdict, words in ways if verdict in found]
-    return f'; of {len(found)} others it is {", ".join(told)}'
+    text = [f'{words} {found.count(verdict)}' for verdict, words in ways if verdict in found]
+    return f'; of {len(found)} others it is {", ".join(text)}'
 
 
 def shortfalls(tables: Sequence[Table]) -> dict[str, list[str]]:
@@ -124,17 +124,17 @@ def _sentences(table: Table, c: int) -> Iterator[str]:
             or (table.only and row[0] != table.only)
         ):
             continue
-        names = [said(cell) for cell in row[by_setting:] if isinstance(cell, str)]
+        names = [display_name(cell) for cell in row[by_setting:] if isinstance(cell, str)]
         whom = names[1] if table.only else ' by '.join(names)
-        by_verdict = parts.setdefault(said(row[0]) if by_setting else '', {})
+        by_verdict = parts.setdefault(display_name(row[0]) if by_setting else '', {})
         by_verdict.setdefault(row[c].verdict, []).append(f'{whom} ({_value(row[c], column.unit)})')
     for setting, by_verdict in parts.items():
         removed = f' ({setting})' if setting else ''
         ways = ((BEHIND, 'behind'), (LEVEL, 'level with'))
-        told = '; '.join(
+        text = '; '.join(
             f'{words} {", ".join(by_verdict[verdict])}' for verdict, words in ways if verdict in by_verdict
         )
-        yield f'{table.variant}, {column.measure}{removed}: {told}.'
+        yield f'{table.variant}, {column.measure}{removed}: {text}.'
 
 
 def facts(known: dict[str, Any]) -> list[tuple[str, str]]:
@@ -144,10 +144,10 @@ def facts(known: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _fact(name, value):
     if name.endswith('_seconds'):
-        return said(name.removesuffix('_seconds')) + ' time', summaries.format_seconds(value)
+        return display_name(name.removesuffix('_seconds')) + ' time', summaries.format_seconds(value)
     if isinstance(value, dict):
         value = [f'{key} {_listed(item)}' for key, item in value.items()]
-    return said(name), _listed(value)
+    return display_name(name), _listed(value)
 
 
 def _listed(value):

@@ -127,8 +127,8 @@ def _check(published, tensors, shapes, dropped, where) -> None:
         if names
     ]
     if odd:
-        told = [f'{name} is {tensors[name].shape}, expected {shapes[name]}' for name in odd]
-        parts.append(f'{len(odd)} of another shape: {listed(told)}')
+        described = [f'{name} is {tensors[name].shape}, expected {shapes[name]}' for name in odd]
+        parts.append(f'{len(odd)} of another shape: {listed(described)}')
     own = _share(published, tensors, shapes)
     like = resembles(tensors, max(_ALIKE, own)) if own < _CERTAIN else None
     hint = f'its tensors look like those of {like}; ' if like else ''

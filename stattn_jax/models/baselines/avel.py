@@ -36,9 +36,9 @@ class BiLstm(nnx.Module):
 
             def step(carry, inputs, cell=cell):
                 x, there = inputs
-                new, said = cell(carry, x)
+                new, states = cell(carry, x)
                 # Absent segments leave the state unchanged.
-                return jax.tree.map(lambda a, b: jnp.where(there, a, b), new, carry), said * there
+                return jax.tree.map(lambda a, b: jnp.where(there, a, b), new, carry), states * there
 
             rest = jnp.zeros((len(x_btd), cell.hidden_features))
             both.append(jax.lax.scan(step, (rest, rest), steps, reverse=reverse)[1])
@@ -70,8 +70,10 @@ class AvelPaper(Compared):
         scores = self.score(jnp.tanh(self.of_seen(nnx.relu(self.seen(evidence.values))) + asked))[..., 0]
         weights = softmax_among(scores, evidence.cells, axis=2)
         picture = jnp.einsum('bts,btsd->btd', weights, evidence.values, precision='highest')
-        said = [lstm(x, evidence.units[:, m]) for m, (lstm, x) in enumerate(zip(self.lstms, (picture, evidence.audio)))]
-        segments = self.head(nnx.relu(self.joint(nnx.relu(jnp.concatenate(said[::-1], axis=-1)))))
+        states = [
+            lstm(x, evidence.units[:, m]) for m, (lstm, x) in enumerate(zip(self.lstms, (picture, evidence.audio)))
+        ]
+        segments = self.head(nnx.relu(self.joint(nnx.relu(jnp.concatenate(states[::-1], axis=-1)))))
         there = evidence.segments[..., None]
         logits = largest(jnp.where(there, segments, jnp.finfo(jnp.float32).min), 1)
         return logits, {'weights': weights, 'segments': jnp.where(there, segments, 0.0)}

@@ -59,10 +59,10 @@ class Han(Compared):
         among = evidence.units[..., None]
         time = softmax_among(self.time(both), among, axis=2)
         modality = softmax_among(self.modality(both), among, axis=1)
-        said = time * modality * nnx.sigmoid(self.score(both))
-        p = jnp.clip(said.sum(axis=(1, 2)), CLAMP, 1 - CLAMP)
-        return jnp.log(p) - jnp.log1p(-p), {'said': said}
+        unit_scores = time * modality * nnx.sigmoid(self.score(both))
+        p = jnp.clip(unit_scores.sum(axis=(1, 2)), CLAMP, 1 - CLAMP)
+        return jnp.log(p) - jnp.log1p(-p), {'unit_scores': unit_scores}
 
     def maps(self, out: Out, classes_b: jax.Array) -> Maps:
         """Returns what each segment (both modalities) adds to p; no spatial map, because a frame is one vector."""
-        return None, of_class(out['said'].sum(axis=1), classes_b)
+        return None, of_class(out['unit_scores'].sum(axis=1), classes_b)

@@ -30,12 +30,12 @@ class Cam(Compared):
         empty = (evidence.segments & ~evidence.units[:, 0])[..., None]
         pooled = evidence.cells | empty
         logits = self.head(mean_among(joined, pooled, axis=(1, 2)))
-        said = jnp.where(pooled[..., None], joined @ self.head.kernel[...], 0.0)
-        return logits, {'said': said / jnp.maximum(pooled.sum((1, 2)), 1)[:, None, None, None]}
+        unit_scores = jnp.where(pooled[..., None], joined @ self.head.kernel[...], 0.0)
+        return logits, {'unit_scores': unit_scores / jnp.maximum(pooled.sum((1, 2)), 1)[:, None, None, None]}
 
     def maps(self, out: Out, classes_b: jax.Array) -> Maps:
         """Returns what each cell, and each segment, adds to the logit; each map plus the bias sums to the logit."""
-        where = of_class(out['said'], classes_b)
+        where = of_class(out['unit_scores'], classes_b)
         return where, where.sum(axis=-1)
 
 
