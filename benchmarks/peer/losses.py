@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.peer.network import Stan
+from stattn_jax.training.losses import HEARD_POWER
 from stattn_jax.training.step import Loss
 
 
@@ -18,16 +19,16 @@ def parts(
     loss: Loss,
 ) -> dict[str, torch.Tensor]:
     """Returns each part that has a weight, averaged over the clips; labels multi-hot [b c], valid bool [b t]."""
-    logits_of = alone if loss.binary else path
+    logits_of = unimodal_logits if loss.binary else modality_logits
     found = {'main': classify(logits, labels, loss)}
     if loss.audio:
         found['audio'] = classify(logits_of(network, out, 1), labels, loss)
     if loss.picture:
         found['picture'] = classify(logits_of(network, out, 0), labels, loss)
-    heard_btc = heard(out, valid)
+    heard_btc = audio_saliency(network, out, valid, loss)
     shares = labels / labels.sum(-1, keepdim=True).clamp(min=1)
     if loss.cells:
-        found['cells'] = cells(out['values'] @ network.visual_head, heard_btc, labels, shares, valid, loss).mean()
+        found['cells'] = frame_mil(out['values'] @ network.visual_head, heard_btc, labels, shares, valid, loss).mean()
     heard_bt = torch.einsum('btc,bc->bt', heard_btc, shares)
     if loss.match or loss.swap:
         found |= foreign_parts(network, out, labels, heard_bt, valid, loss)
@@ -57,8 +58,8 @@ def foreign_parts(
             odds = network.match(keys, audio)
             found['match'] = found['match'] + (foreign * (functional.softplus(odds) * seconds).sum(1)).mean()
         if loss.swap:
-            picture = path(network, network.attend_and_score(out['keys'], out['values'], audio, valid), 0)
-            found['swap'] = found.get('swap', 0.0) + (foreign * undecided(picture)).mean()
+            picture = modality_logits(network, network.attend_and_score(out['keys'], out['values'], audio, valid), 0)
+            found['swap'] = found.get('swap', 0.0) + (foreign * kl_to_uniform(picture)).mean()
     return found
 
 
@@ -70,24 +71,26 @@ def classify(logits: torch.Tensor, labels: torch.Tensor, loss: Loss) -> torch.Te
     return functional.cross_entropy(logits, labels / labels.sum(-1, keepdim=True), label_smoothing=loss.smoothing)
 
 
-def path(network: Stan, out: dict[str, torch.Tensor], modality: int) -> torch.Tensor:
+def modality_logits(network: Stan, out: dict[str, torch.Tensor], modality: int) -> torch.Tensor:
     """Returns the contribution of one modality to each logit: [b c]."""
     return (out['beta'][:, modality] * out['segment_scores'][:, modality]).sum(1)
 
 
-def alone(network: Stan, out: dict[str, torch.Tensor], modality: int) -> torch.Tensor:
+def unimodal_logits(network: Stan, out: dict[str, torch.Tensor], modality: int) -> torch.Tensor:
     """Returns the logits without the other modality: [b c]."""
     weights = torch.softmax(out['time_logits'][:, modality], dim=1)
     return network.bias + (weights * out['segment_scores'][:, modality]).sum(1)
 
 
-def heard(out: dict[str, torch.Tensor], valid: torch.Tensor) -> torch.Tensor:
+def audio_saliency(network: Stan, out: dict[str, torch.Tensor], valid: torch.Tensor, loss: Loss) -> torch.Tensor:
     """Returns when each class is heard, according to the audio alone, as weights without gradient: [b t c]."""
-    scores = out['segment_scores'][:, 1].detach().masked_fill(~valid[..., None], -torch.inf)
-    return torch.softmax(scores, dim=1)
+    logits = (network.bias + out['segment_scores'][:, 1]).detach()
+    probability = torch.sigmoid(logits) if loss.binary else torch.softmax(logits, dim=-1)
+    weights = (probability + 1e-3) ** HEARD_POWER * valid[..., None]
+    return weights / weights.sum(1, keepdim=True).clamp(min=1e-30)
 
 
-def cells(
+def frame_mil(
     evidence: torch.Tensor,
     heard_btc: torch.Tensor,
     labels: torch.Tensor,
@@ -108,7 +111,7 @@ def cells(
     return present + torch.einsum('bt,btc,bc->b', everywhere, functional.softplus(frame), 1 - labels)
 
 
-def undecided(logits: torch.Tensor) -> torch.Tensor:
+def kl_to_uniform(logits: torch.Tensor) -> torch.Tensor:
     """KL(uniform || softmax) over the classes: [b]."""
     return -functional.log_softmax(logits, dim=-1).mean(-1) - math.log(logits.shape[-1])
 

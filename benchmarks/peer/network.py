@@ -22,11 +22,22 @@ PLAIN = {
     'model.guided': True,
     'model.null_cell': True,
     'model.class_time': True,
+    'model.visual_frozen': False,
+    'model.audio_frozen': False,
+    'loss.attention': 0.0,
+    'loss.foreign': 0.0,
     'augment.mixup': 0.0,
+    'augment.mel_shift': 0,
+    'augment.mel_gain': 0.0,
+    'augment.mel_background': 0.0,
+    'augment.feature_dropout': 0.0,
     'drop.cell': 0.0,
     'drop.segment': 0.0,
     'drop.modality': 0.0,
     'optim.name': 'adamw',
+    'optim.visual_lr': 1.0,
+    'optim.audio_lr': 1.0,
+    'optim.layer_decay': 1.0,
 }
 
 
