@@ -14,10 +14,10 @@ SOURCES = {
     for program in PROGRAMS
     for path in sorted((runs.ROOT / program).rglob('*.py'))
 }
-ROOMS = ('training', 'data', 'models', 'metrics', 'runtime')
-# Each of these packages and modules may import those after it, and all of them may import those of ROOMS, which may not
-# import each other.
-FLOORS = (
+PACKAGES = ('training', 'data', 'models', 'metrics', 'runtime')
+# Each of these packages and modules may import those after it, and all of them may import those of PACKAGES, which may
+# not import each other.
+LAYERS = (
     'study',
     'explain',
     'main',
@@ -64,29 +64,29 @@ def inside(module: str) -> set[str]:
     return {name for name in IMPORTS[module] if name.split('.')[0] == 'stattn_jax'}
 
 
-def test_every_module_of_the_house_has_its_place():
+def test_every_module_belongs_to_a_package_or_a_layer():
     assert {place(module) for module in SOURCES if module.startswith('stattn_jax')} <= {
         '',
-        *ROOMS,
-        *FLOORS,
+        *PACKAGES,
+        *LAYERS,
     }
 
 
-@pytest.mark.parametrize('room', ROOMS)
-def test_rooms_do_not_know_each_other(room):
-    modules = [module for module in SOURCES if module.startswith(f'stattn_jax.{room}')]
+@pytest.mark.parametrize('package', PACKAGES)
+def test_packages_do_not_import_each_other(package):
+    modules = [module for module in SOURCES if module.startswith(f'stattn_jax.{package}')]
     assert modules
-    strangers = {(module, name) for module in modules for name in inside(module) if place(name) != room}
-    assert not strangers
+    foreign = {(module, name) for module in modules for name in inside(module) if place(name) != package}
+    assert not foreign
 
 
-def test_floors_import_downwards():
+def test_layers_import_downwards():
     upwards = {
         (module, name)
         for module in SOURCES
-        if place(module) in FLOORS
+        if place(module) in LAYERS
         for name in inside(module)
-        if place(name) in FLOORS and FLOORS.index(place(name)) < FLOORS.index(place(module))
+        if place(name) in LAYERS and LAYERS.index(place(name)) < LAYERS.index(place(module))
     }
     assert not upwards
 
@@ -102,7 +102,7 @@ def test_data_and_its_preparation_never_import_jax_except_to_run_trunks():
             assert not {name.split('.')[0] for name in IMPORTS[module]} & JAX, module
 
 
-def test_preparation_knows_of_the_house_only_the_data_except_to_run_trunks():
+def test_preparation_imports_only_data_except_to_run_trunks():
     for module in SOURCES:
         if module.startswith('data_prep'):
             known = {'data', 'models', 'weights', 'training', 'runtime'} if module == RUNS_TRUNKS else {'data'}
@@ -110,7 +110,7 @@ def test_preparation_knows_of_the_house_only_the_data_except_to_run_trunks():
             assert RUNS_TRUNKS not in IMPORTS[module] or module == RUNS_TRUNKS
 
 
-def test_weights_know_of_the_house_only_the_list_of_trunks():
+def test_weights_import_only_the_list_of_trunks():
     modules = [module for module in SOURCES if module.startswith('stattn_jax.weights')]
     assert modules
     known = {'stattn_jax.models.trunks.registry', 'stattn_jax.command'}
