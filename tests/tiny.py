@@ -36,7 +36,7 @@ def filled(build: Callable[[], nnx.Module]) -> nnx.Module:
     return nnx.merge(graphdef, jax.tree_util.tree_map_with_path(draw, nnx.as_pure(state)))
 
 
-def make_model(**options) -> models.Stan:
+def make_model(**options) -> models.SpaceTimeAttention:
     """Returns a network of width 16 on a 2 x 2 grid of cells."""
     options = {'width': 16, 'heads': 2, 'hidden': 8, **options}
     return filled(lambda: models.build(CLASSES, axis_name=None, rngs=nnx.Rngs(0), **options))

@@ -97,7 +97,7 @@ def ours(config: ml_collections.ConfigDict, data: model.Data, state: dict[str, A
 
 
 def theirs(
-    config: ml_collections.ConfigDict, data: model.Data, peer: network.Stan, device: str
+    config: ml_collections.ConfigDict, data: model.Data, peer: network.SpaceTimeAttention, device: str
 ) -> dict[str, np.ndarray]:
     """Returns the outputs of the PyTorch version under the same names; its weights have made a step afterwards."""
     batch = step.place(made_batch(config, data), device)

@@ -5,13 +5,13 @@ import math
 import torch
 from torch.nn import functional
 
-from benchmarks.peer.network import Stan
+from benchmarks.peer.network import SpaceTimeAttention
 from stattn_jax.training.losses import HEARD_POWER
 from stattn_jax.training.step import Loss
 
 
 def parts(
-    network: Stan,
+    network: SpaceTimeAttention,
     logits: torch.Tensor,
     out: dict[str, torch.Tensor],
     labels: torch.Tensor,
@@ -36,7 +36,7 @@ def parts(
 
 
 def foreign_parts(
-    network: Stan,
+    network: SpaceTimeAttention,
     out: dict[str, torch.Tensor],
     labels: torch.Tensor,
     heard_bt: torch.Tensor,
@@ -71,18 +71,20 @@ def classify(logits: torch.Tensor, labels: torch.Tensor, loss: Loss) -> torch.Te
     return functional.cross_entropy(logits, labels / labels.sum(-1, keepdim=True), label_smoothing=loss.smoothing)
 
 
-def modality_logits(network: Stan, out: dict[str, torch.Tensor], modality: int) -> torch.Tensor:
+def modality_logits(network: SpaceTimeAttention, out: dict[str, torch.Tensor], modality: int) -> torch.Tensor:
     """Returns the contribution of one modality to each logit: [b c]."""
     return (out['beta'][:, modality] * out['segment_scores'][:, modality]).sum(1)
 
 
-def unimodal_logits(network: Stan, out: dict[str, torch.Tensor], modality: int) -> torch.Tensor:
+def unimodal_logits(network: SpaceTimeAttention, out: dict[str, torch.Tensor], modality: int) -> torch.Tensor:
     """Returns the logits without the other modality: [b c]."""
     weights = torch.softmax(out['time_logits'][:, modality], dim=1)
     return network.bias + (weights * out['segment_scores'][:, modality]).sum(1)
 
 
-def audio_saliency(network: Stan, out: dict[str, torch.Tensor], valid: torch.Tensor, loss: Loss) -> torch.Tensor:
+def audio_saliency(
+    network: SpaceTimeAttention, out: dict[str, torch.Tensor], valid: torch.Tensor, loss: Loss
+) -> torch.Tensor:
     """Returns when each class is heard, according to the audio alone, as weights without gradient: [b t c]."""
     logits = (network.bias + out['segment_scores'][:, 1]).detach()
     probability = torch.sigmoid(logits) if loss.binary else torch.softmax(logits, dim=-1)

@@ -87,7 +87,7 @@ class TemporalAttention(nn.Module):
         return logits.masked_fill(~valid[:, None, :, None], -torch.inf)
 
 
-class Stan(nn.Module):
+class SpaceTimeAttention(nn.Module):
     """Maps frames and log-mel of a clip's segments to class logits, and returns the attention that the losses need."""
 
     def __init__(
@@ -176,11 +176,11 @@ def unit(x: torch.Tensor) -> torch.Tensor:
     return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6)
 
 
-def build(config: ml_collections.ConfigDict, classes: int, *, channels_last: bool = True) -> Stan:
+def build(config: ml_collections.ConfigDict, classes: int, *, channels_last: bool = True) -> SpaceTimeAttention:
     """Builds the network of cfg.model, whose weights weights.copy sets. Raises ValueError as `check` does."""
     check(config)
     names = ('visual', 'audio', 'width', 'heads', 'hidden', 'detach_evidence', 'dtype')
-    return Stan(classes, **{name: config.model[name] for name in names}, channels_last=channels_last)
+    return SpaceTimeAttention(classes, **{name: config.model[name] for name in names}, channels_last=channels_last)
 
 
 def check(config: ml_collections.ConfigDict) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from benchmarks.peer import augment, losses
-from benchmarks.peer.network import Stan
+from benchmarks.peer.network import SpaceTimeAttention
 from stattn_jax.training.augment import Augment
 from stattn_jax.training.step import Loss
 
@@ -28,7 +28,7 @@ def place(batch: dict[str, np.ndarray], device: str) -> Batch:
 class Trainer:
     """`trainer(batch) -> {'loss': scalar, ...}` makes one update of the network; scalars stay on the device."""
 
-    def __init__(self, network: Stan, config: ml_collections.ConfigDict, *, compiled: bool = False):
+    def __init__(self, network: SpaceTimeAttention, config: ml_collections.ConfigDict, *, compiled: bool = False):
         self.network = network.train()
         self.loss, self.augment = Loss(**config.loss), Augment(**config.augment)
         self.frame_size, self.clip_norm = config.model.frame_size, config.optim.clip_norm
@@ -63,7 +63,7 @@ class Trainer:
         return total, {name: x.detach() for name, x in metrics.items()}, losses.mean_scores(out, valid)
 
 
-def make_forward(network: Stan, config: ml_collections.ConfigDict, *, compiled: bool = False) -> Callable:
+def make_forward(network: SpaceTimeAttention, config: ml_collections.ConfigDict, *, compiled: bool = False) -> Callable:
     """Returns `forward(batch) -> logits [b c]` of the network in evaluation mode, without augmentation."""
     network.eval()
 

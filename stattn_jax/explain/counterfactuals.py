@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from stattn_jax.metrics import events
-from stattn_jax.models.stan import Stan
+from stattn_jax.models.stan import SpaceTimeAttention
 
 Kept = dict[str, jax.Array]
 
 
 def ask(
-    model: Stan, kept: Kept, classes_k: jax.Array, order_t: jax.Array, silence_fk: jax.Array
+    model: SpaceTimeAttention, kept: Kept, classes_k: jax.Array, order_t: jax.Array, silence_fk: jax.Array
 ) -> dict[str, jax.Array]:
     """Returns the answers for one clip.
 

@@ -7,10 +7,10 @@ from flax import nnx
 
 from stattn_jax.models import baselines
 from stattn_jax.models.baselines import mbt
-from stattn_jax.models.stan import Stan
+from stattn_jax.models.stan import SpaceTimeAttention
 
 KINDS = ('stan', *baselines.KINDS)
-# Options that only Stan has, with the values that leave it unchanged.
+# Options that only STAN has, with the values that leave it unchanged.
 STAN_OPTIONS = {
     'heads': None,
     'detach_evidence': None,
@@ -24,7 +24,7 @@ STAN_OPTIONS = {
 
 def uses(kind: str) -> dict[str, bool]:
     """Returns whether a kind of network uses the frames ('visual') and the audio ('audio')."""
-    network = Stan if kind == 'stan' else baselines.KINDS[kind]
+    network = SpaceTimeAttention if kind == 'stan' else baselines.KINDS[kind]
     return {'visual': network.uses_video, 'audio': network.uses_audio}
 
 
@@ -38,7 +38,7 @@ def build(
     axis_name: str | None,
     rngs: nnx.Rngs,
     **options,
-) -> Stan | baselines.Compared:
+) -> SpaceTimeAttention | baselines.Compared:
     """Builds the network of a kind for this number of classes.
 
     `options` are those of models/stan.py, with the names of cfg.model. `frame`: rows and columns of the frames, in
@@ -46,7 +46,7 @@ def build(
     """
     common = {'axis_name': axis_name, 'rngs': rngs}
     if kind == 'stan':
-        return Stan(classes, width=width, hidden=hidden, **common, **options)
+        return SpaceTimeAttention(classes, width=width, hidden=hidden, **common, **options)
     check_options(kind, options | {'hidden': hidden})
     sizes = baselines.Sizes(classes, width, hidden, tuple(frame))
     shared = {name: value for name, value in options.items() if name not in STAN_OPTIONS}
@@ -54,7 +54,7 @@ def build(
 
 
 def check_options(kind: str, options: dict) -> None:
-    """Raises ValueError if another kind is given an ablation of Stan, or 'mbt' a width that its heads do not divide."""
+    """Raises ValueError if another kind is given an ablation of STAN, or 'mbt' a width that its heads do not divide."""
     if kind == 'mbt' and options['hidden'] % mbt.HEADS:
         raise ValueError(
             f"config.model.hidden is {options['hidden']}; expected a multiple of {mbt.HEADS} for kind 'mbt'"

@@ -12,7 +12,7 @@ from stattn_jax.models.attention import SpatialAttention, TemporalAttention
 from stattn_jax.models.encoders import Encoders
 
 
-class Stan(Encoders):
+class SpaceTimeAttention(Encoders):
     """Maps the frames and log-mel of a clip's segments to class logits and `out` (listed in docs/design.md).
 
     `detach_evidence` stops the gradient of the audio-guided logits from reaching the visual evidence (trunk, values,
