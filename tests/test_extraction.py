@@ -17,7 +17,14 @@ from stattn_jax import extraction
 from stattn_jax.data import source
 
 FIELDS = {'data.frame_size': 32, 'model.frame_size': 32, 'train.steps': 4, 'train.batch': 8, 'train.log_every_steps': 2}
-FIELDS |= {'eval.batch': 8, 'eval.leak_clips': 4, 'model.width': 16, 'model.hidden': 8, 'data.threads': 1}
+FIELDS |= {
+    'loss.negatives': 7,
+    'eval.batch': 8,
+    'eval.leak_clips': 4,
+    'model.width': 16,
+    'model.hidden': 8,
+    'data.threads': 1,
+}
 
 
 def test_the_flags_of_the_command_are_those_of_the_config():
