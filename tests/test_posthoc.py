@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -287,7 +288,8 @@ def test_a_batch_by_vmap_is_each_clip_by_itself_and_nothing_given_changes():
     before = jax.tree.map(np.array, given)
     found = found_by_stan()
     for i in range(2):
-        own, expected = (jax.tree.map(lambda x: x[i], tree) for tree in ((CLIPS, ABSENT, CLASSES, KEYS), found))  # noqa: B023
+        trees = ((CLIPS, ABSENT, CLASSES, KEYS), found)
+        own, expected = (jax.tree.map(operator.itemgetter(i), tree) for tree in trees)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), alone(*own), expected)
     jax.tree.map(np.testing.assert_array_equal, given, before)
 

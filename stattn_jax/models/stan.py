@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from stattn_jax.models import contributions
 from stattn_jax.models.attention import SpatialAttention, TemporalAttention
 from stattn_jax.models.encoders import Encoders
 
@@ -130,13 +131,8 @@ class SpaceTimeAttention(Encoders):
 
     def maps(self, out: dict[str, jax.Array], classes_b: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the contributions to one class per clip: cells [b t s], and segments of both modalities [b t]."""
-        c = classes_b[:, None, None, None]
-        beta_bmt, scores_bmt = (
-            jnp.take_along_axis(out[name], c, axis=-1)[..., 0] for name in ('beta', 'segment_scores')
-        )
-        head_bne = out['visual_head'][classes_b]
-        cells_bts = jnp.einsum('btns,btnse,bne->bts', out['alpha'], out['cell_values'], head_bne, precision='highest')
-        return beta_bmt[:, 0, :, None] * cells_bts, jnp.sum(beta_bmt * scores_bmt, axis=1)
+        visual_bts, audio_bt = contributions.contributions(out, classes_b)
+        return visual_bts, visual_bts.sum(axis=2) + audio_bt
 
     def match(self, keys: jax.Array, audio: jax.Array) -> jax.Array:
         """Log-odds that something visible in the segment makes its sound, averaged over heads: [b t].

@@ -257,7 +257,7 @@ class _Prefetch:
                     return
                 self._ready.put((self._place(batch), None))
             self._ready.put((None, StopIteration()))
-        except Exception as error:  # noqa: BLE001  the consumer raises any exception
+        except Exception as error:  # the consumer raises any exception
             self._ready.put((None, error))
 
     def __iter__(self):
