@@ -13,10 +13,11 @@ import optax
 from flax import nnx
 
 from stattn_jax import models
+from stattn_jax.models import layers
 from stattn_jax.training import augment, optim, step
 
 # Fields of cfg.model that describe the input or the initial weights and are not arguments of the network.
-NOT_OF_THE_NETWORK = ('frame_size', 'visual_weights', 'audio_weights')
+NOT_OF_THE_NETWORK = ('frame_size', 'visual_weights', 'audio_weights', 'layers')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,9 @@ def build_model(config: ml_collections.ConfigDict, shape: InputSpec, axis: str |
     """Builds the network of cfg.model for data of this shape, with its parameters initialised from `rngs`."""
     options = {name: value for name, value in config.model.to_dict().items() if name not in NOT_OF_THE_NETWORK}
     options |= {'channels': shape.channels, 'frame': shape.frame, 'extracted': shape.extracted}
-    return models.build(shape.classes, rngs=rngs, axis_name=axis, **options)
+    model = models.build(shape.classes, rngs=rngs, axis_name=axis, **options)
+    layers.set_form(model, config.model.layers)
+    return model
 
 
 def make_state(

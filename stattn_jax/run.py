@@ -26,7 +26,7 @@ from stattn_jax import assemble, models, trunks
 from stattn_jax.command import RunError, flatten
 from stattn_jax.data import features, pipeline, records, source
 from stattn_jax.data.mel import MEL_PRESETS
-from stattn_jax.models import encoders
+from stattn_jax.models import encoders, layers
 from stattn_jax.models.trunks import registry
 from stattn_jax.runtime import checkpoint, parallel
 from stattn_jax.training import step
@@ -34,7 +34,7 @@ from stattn_jax.training import step
 CONFIG_FILE, RUN_FILE, CHECKPOINTS = 'config.json', 'run.json', 'checkpoints'
 # Fields that may differ between a run and its continuation, because they cannot change its numbers.
 FREE_FIELDS = ('parallel', 'compile_cache', 'data.dir', 'data.threads', 'train.log_every_steps', 'train.keep', 'eval.')
-FREE_FIELDS += ('train.best_metric',)
+FREE_FIELDS += ('train.best_metric', 'model.layers')
 POSITIVE_FIELDS = ('data.threads', 'data.frame_size', 'model.frame_size', 'model.width', 'model.heads', 'model.hidden')
 POSITIVE_FIELDS += ('train.steps', 'train.batch', 'train.log_every_steps', 'train.eval_every_steps')
 POSITIVE_FIELDS += ('train.save_every_steps', 'train.keep', 'eval.batch', 'eval.leak_clips')
@@ -45,6 +45,7 @@ CHOICES = {
     'model.visual': (*registry.trunks('visual'), encoders.PRECOMPUTED),
     'model.audio': (*registry.trunks('audio'), encoders.PRECOMPUTED),
     'model.dtype': ('float32', 'bfloat16'),
+    'model.layers': (layers.AUTO, *layers.FORMS),
     'optim.name': ('adamw', 'sgd'),
 }
 PACKAGES = tuple('jax jaxlib flax optax orbax-checkpoint grain numpy tensorflow-datasets librosa av'.split())
@@ -201,6 +202,7 @@ def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Tra
             f'{workdir} holds no {CHECKPOINTS}/; expected the --workdir of a finished or stopped training run'
         )
     saved = json.loads((pathlib.Path(workdir) / CONFIG_FILE).read_text())
+    saved['model'].setdefault('layers', layers.AUTO)  # runs from before 2026-11-27 lack this field
     missing = sorted({*CHOICES, *POSITIVE_FIELDS, 'loss.binary'} - set(flatten(saved)))
     if missing:
         raise RunError(

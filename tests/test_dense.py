@@ -1,4 +1,4 @@
-"""Tests models/dense.py: sums against NumPy in float64, the layer and its gradients against nnx.Linear."""
+"""Tests models/layers/dense.py in both forms against nnx.Linear, and the sums of layers/cpu.py against NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -6,23 +6,25 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from stattn_jax.models import dense
+from stattn_jax.models.layers import FORMS, cpu, dense
 
 
 @pytest.mark.parametrize('shape', [(1, 3), (7, 5), (8, 1), (13, 4), (2, 3, 5, 7, 6), (16, 112, 112, 2), (0, 3)])
 def test_sums_are_numpys(shape):
     x = np.random.default_rng(0).normal(3, 1, shape).astype(np.float32)
     exact = x.astype(np.float64).sum(tuple(range(x.ndim - 1)))
-    np.testing.assert_allclose(dense.sums(jnp.asarray(x)), exact, rtol=1e-5)
-    rounded = dense.sums(jnp.asarray(x, jnp.bfloat16))
+    np.testing.assert_allclose(cpu.sums(jnp.asarray(x)), exact, rtol=1e-5)
+    rounded = cpu.sums(jnp.asarray(x, jnp.bfloat16))
     assert rounded.dtype == jnp.float32
     np.testing.assert_allclose(rounded, exact, rtol=1e-2)
 
 
 @pytest.mark.parametrize('shape', [(4,), (5, 4), (2, 3, 7, 4)])
 @pytest.mark.parametrize('options', [{}, {'use_bias': False}, {'dtype': jnp.bfloat16}])
-def test_a_layer_and_its_gradients_are_those_of_flax(shape, options):
+@pytest.mark.parametrize('form', FORMS)
+def test_a_layer_and_its_gradients_are_those_of_flax(shape, options, form):
     ours, theirs = (make(4, 6, rngs=nnx.Rngs(3), **options) for make in (dense.Linear, nnx.Linear))
+    ours.form = form
     if ours.bias is not None:
         ours.bias[...] = theirs.bias[...] = jnp.arange(6.0)
     x = jnp.asarray(np.random.default_rng(1).normal(size=shape), jnp.float32)
@@ -40,3 +42,12 @@ def test_a_layer_and_its_gradients_are_those_of_flax(shape, options):
     for mine, other in zip(found, expected):
         assert mine.dtype == other.dtype
         np.testing.assert_allclose(mine, other, **tolerance)
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_a_layer_has_forward_mode_derivatives(form):
+    layer = dense.Linear(4, 6, rngs=nnx.Rngs(3))
+    layer.form = form
+    x, direction = (jnp.asarray(np.random.default_rng(seed).normal(size=(2, 3, 4)), jnp.float32) for seed in (1, 2))
+    _, slope = jax.jvp(layer, (x,), (direction,))
+    np.testing.assert_allclose(slope, direction @ layer.kernel[...], rtol=1e-4, atol=1e-5)

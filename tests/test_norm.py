@@ -1,4 +1,4 @@
-"""models/norm.py is tested against nnx.BatchNorm, on one device and over several.
+"""models/layers/norm.py is tested, in both forms, against nnx.BatchNorm, on one device and over several.
 
 Outputs, running averages and gradients are compared.
 """
@@ -10,15 +10,17 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-from stattn_jax.models import norm
+from stattn_jax.models.layers import FORMS, cpu, norm
 
 
 def clips(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(2, 3, shape), jnp.float32)
 
 
-def make(kind, width, **options):
+def make(kind, width, form=None, **options):
     layer = kind(width, momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0), **options)
+    if form:
+        layer.form = form
     layer.scale[...], layer.bias[...] = 1 + jnp.arange(width) / 4, jnp.arange(width) / 3
     return layer
 
@@ -35,8 +37,9 @@ def gradients(layer, x, weight):
 
 
 @pytest.mark.parametrize('shape', [(5, 3), (2, 3, 7, 4), (4, 8, 6, 2)])
-def test_numbers_averages_and_gradients_are_those_of_flax(shape):
-    ours = make(norm.BatchNorm, shape[-1])
+@pytest.mark.parametrize('form', FORMS)
+def test_numbers_averages_and_gradients_are_those_of_flax(shape, form):
+    ours = make(norm.BatchNorm, shape[-1], form)
     theirs = make(nnx.BatchNorm, shape[-1], use_fast_variance=False)
     x, weight = clips(*shape), clips(*shape, seed=1)
     for mine, other in zip(gradients(ours, x, weight), gradients(theirs, x, weight), strict=True):
@@ -54,7 +57,7 @@ def test_over_devices_it_is_one_batch(mapped):
     x, weight, scale, bias = clips(8, 5, 3), clips(8, 5, 3, seed=1), jnp.asarray([1.0, 2, 3]), jnp.asarray([0.0, 1, 2])
 
     def total(x, scale, bias, weight, axis):
-        y, mean, var = norm.normalise(x, scale, bias, 1e-5, axis)
+        y, mean, var = cpu.normalise(x, scale, bias, 1e-5, axis)
         return (y * weight).sum(), (mean, var)
 
     def run(x, weight, axis=None):
@@ -82,7 +85,7 @@ def test_the_gradient_is_that_of_differences():
         x, weight, scale, bias = (jnp.asarray(a, jnp.float64) for a in (x, weight, scale, bias))
 
         def fn(x):
-            return (norm.normalise(x, scale, bias, 1e-5, None)[0] * weight).sum()
+            return (cpu.normalise(x, scale, bias, 1e-5, None)[0] * weight).sum()
 
         direction = jnp.asarray(np.random.default_rng(2).normal(size=x.shape))
         # The sums are in float32 whatever the type of x, so the step is large.
@@ -90,8 +93,9 @@ def test_the_gradient_is_that_of_differences():
         np.testing.assert_allclose((jax.grad(fn)(x) * direction).sum(), slope, rtol=2e-3)
 
 
-def test_half_precision_keeps_statistics_in_float32():
-    layer = make(norm.BatchNorm, 2, dtype=jnp.bfloat16)
+@pytest.mark.parametrize('form', FORMS)
+def test_half_precision_keeps_statistics_in_float32(form):
+    layer = make(norm.BatchNorm, 2, form, dtype=jnp.bfloat16)
     x = 100 + clips(4096, 2)
     y = layer(x, use_running_average=False)
     assert y.dtype == jnp.bfloat16 and layer.mean[...].dtype == layer.var[...].dtype == jnp.float32
@@ -100,8 +104,10 @@ def test_half_precision_keeps_statistics_in_float32():
     np.testing.assert_allclose(layer.var[...], 0.9 + 0.1 * seen.var(0), rtol=1e-4)
 
 
-def test_batch_norm_keeps_small_deviations_of_large_means():
+@pytest.mark.parametrize('form', FORMS)
+def test_batch_norm_keeps_small_deviations_of_large_means(form):
     model = norm.make_norm(None, np.float32)(1, rngs=nnx.Rngs(0))
+    model.form = form
     x = 50 + 0.01 * np.random.default_rng(0).normal(size=(4096, 1)).astype(np.float32)
     y = np.asarray(model(x, use_running_average=False))
     np.testing.assert_allclose([y.mean(), y.std()], [0, (1 + 1e-5 / x.var()) ** -0.5], atol=2e-3)

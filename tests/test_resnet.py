@@ -15,7 +15,7 @@ import tiny
 from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
 
-from stattn_jax.models.norm import make_norm
+from stattn_jax.models.layers.norm import make_norm
 from stattn_jax.models.trunks import registry, resnet
 
 # torchvision.models, docs: parameters of the whole network, less the 1000-class classifier (width * 1000 + 1000).

@@ -10,7 +10,7 @@ from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
 
 from stattn_jax.data.mel import MEL_PRESETS
-from stattn_jax.models.conv import Conv
+from stattn_jax.models.layers.conv import Conv
 from stattn_jax.models.trunks import registry, vggish
 from stattn_jax.weights import match
 

@@ -8,9 +8,9 @@ import numpy as np
 from flax import nnx
 
 from data_prep import extract
-from stattn_jax.models.conv import Conv
-from stattn_jax.models.dense import Linear
-from stattn_jax.models.norm import make_norm
+from stattn_jax.models.layers.conv import Conv
+from stattn_jax.models.layers.dense import Linear
+from stattn_jax.models.layers.norm import make_norm
 from stattn_jax.models.trunks import registry
 from stattn_jax.weights import match, reading
 

@@ -2,14 +2,16 @@
 
   python -m benchmarks.peer --config=configs/vggsound.py [--compile] [--out=FILE.json]
 
-Both get the same weights. Their outputs are compared first, and nothing is timed if they differ. Then all variants
-alternate in rounds of one process, on one device, with the same number of threads and the same random clips. --layers
+Both get the same weights. Their outputs are compared first, and nothing is timed if they differ; --nocheck skips this.
+Then all variants alternate in rounds of one process, on one device, with the same number of threads and the same random
+clips. --layers
 prints instead each distinct convolution of the frame trunk by itself. Needs only JAX, Flax, optax and torch (pip
 install torch); computes where JAX does: JAX_PLATFORMS=cpu keeps both off an accelerator. Exit codes: 0 done; 1 the
 outputs differ; 2 wrong use.
 """
 
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -35,7 +37,9 @@ def make_flags(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_integer('segments', 10, 'Segments of a clip.', lower_bound=1, flag_values=values)
     flags.DEFINE_integer('classes', 309, 'Classes.', lower_bound=2, flag_values=values)
     flags.DEFINE_list('modes', list(MODES), f'Of {", ".join(MODES)}.', flag_values=values)
-    flags.DEFINE_bool('compile', False, 'Race torch.compile too.', flag_values=values)
+    flags.DEFINE_bool('check', True, 'Compare the outputs of both before timing them.', flag_values=values)
+    flags.DEFINE_bool('eager', True, 'Time PyTorch without torch.compile.', flag_values=values)
+    flags.DEFINE_bool('compile', False, 'Time PyTorch with torch.compile too.', flag_values=values)
     flags.DEFINE_bool('channels_last', True, "PyTorch's layout of pictures.", flag_values=values)
     flags.DEFINE_bool('layers', False, 'Time the convolutions of the frame trunk.', flag_values=values)
     flags.DEFINE_integer('rounds', 10, 'Rounds of every side.', lower_bound=1, flag_values=values)
@@ -100,8 +104,10 @@ def _measure(values, device: str, threads: int) -> dict:
         f'{config.model.dtype}',
         flush=True,
     )
+    found = {}
     try:
-        found = compare.same(config, data, device=device, channels_last=values.channels_last)
+        if values.check:
+            found = compare.same(config, data, device=device, channels_last=values.channels_last)
     except compare.DifferentError as error:
         raise command.RunError(str(error), code=1) from None
     for dtype, each in found.items():
@@ -124,10 +130,13 @@ def _measure(values, device: str, threads: int) -> dict:
         return told | {'layers': rows}
     rows = []
     for mode in values.modes:
-        sides = {'ours': race.our_side(config, data, mode, values.batch)}
-        for name, compiled in {'eager': False, 'compiled': True}.items():
-            if values.compile or not compiled:
-                sides[name] = race.their_side(config, data, mode, values.batch, compiled=compiled, **options)
+        makers = {'ours': functools.partial(race.our_side, config, data, mode, values.batch)}
+        for name, compiled, wanted in (('eager', False, values.eager), ('compiled', True, values.compile)):
+            if wanted:
+                makers[name] = functools.partial(
+                    race.their_side, config, data, mode, values.batch, compiled=compiled, **options
+                )
+        sides = race.build(makers)
         rows.append(race.row(mode, values.batch, sides, race.run(sides, plan)))
         print('\n'.join(race.lines(rows[-1])), flush=True)
     return told | {'rows': rows}

@@ -44,10 +44,7 @@ def _scan(eqn) -> int:
 
 
 def _branches(eqn) -> int:
-    counts = [_count(branch.jaxpr) for branch in eqn.params['branches']]
-    platforms = eqn.params.get('branches_platforms')
-    # Where a platform has its own implementation, the general one is counted.
-    return counts[platforms.index(None)] if platforms else max(counts)
+    return max(_count(branch.jaxpr) for branch in eqn.params['branches'])
 
 
 def _inner(eqn) -> int:

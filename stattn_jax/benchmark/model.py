@@ -7,6 +7,7 @@ data and runs wherever JAX and Flax are installed; feed.py measures the input to
 import contextlib
 import copy
 import dataclasses
+import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -94,8 +95,8 @@ def measure(
 ) -> dict[str, Any]:
     """Compiles and times a case on all devices; returns the measurements in JSON types.
 
-    `trace` is a folder for a profile of three calls. Raises ValueError for a batch that does not split over the
-    devices.
+    `trace` is a folder for a profile of three calls and the text of the compiled program. Raises ValueError for a batch
+    that does not split over the devices.
     """
     strategy = parallel.make_strategy(case.strategy)
     strategy.check_batch(case.batch)
@@ -104,6 +105,8 @@ def measure(
     if trace:
         with jax.profiler.trace(trace):
             jax.block_until_ready([made.advance(made.batch) for _ in range(3)][-1])
+        if made.compiled.program is not None:
+            pathlib.Path(trace, 'program.txt').write_text(made.compiled.program.as_text())
     products = flops.count(made.counted, *made.shapes)
     program = _program(made.compiled.program)
     return {
@@ -127,8 +130,10 @@ def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -
     side = config.model.frame_size
     shape = assemble.InputSpec(data.classes, (3, 1), (side, side))
     graphdef, state, optimiser, _ = assemble.make_state(config, shape, strategy.axis)
-    # Products are counted without a device axis, since reductions over it contain no products.
-    plain_graphdef, plain_state, *_ = assemble.make_state(config, shape, None, abstract=True)
+    # Products are counted in plain layers, without the CPU's sums by products, and without a device axis.
+    plain_config = copy.deepcopy(config)
+    plain_config.model.layers = 'plain'
+    plain_graphdef, plain_state, *_ = assemble.make_state(plain_config, shape, None, abstract=True)
     rows = made_batch(config, data, case.batch // jax.process_count())
     if case.mode == 'train':
         options = {'optimiser': optimiser, 'binary': config.loss.binary}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from stattn_jax.models.dense import Linear
+from stattn_jax.models.layers.dense import Linear
 from stattn_jax.models.trunks import registry
 from stattn_jax.models.trunks.precomputed import FeatureAudio, Precomputed
 

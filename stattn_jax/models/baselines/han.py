@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from stattn_jax.models.baselines.compared import Compared, Evidence, Maps, Out, Sizes, of_class
-from stattn_jax.models.dense import Linear
+from stattn_jax.models.layers.dense import Linear
 from stattn_jax.models.pooling import softmax_among
 
 # The released code clamps to [1e-7, 1 - 1e-7]. In float32 there is no number between 1 - 6e-8 and 1, and the gradient

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from stattn_jax.models.baselines.compared import Compared, Evidence, Maps, Out, Sizes, of_class
-from stattn_jax.models.dense import Linear
+from stattn_jax.models.layers.dense import Linear
 from stattn_jax.models.pooling import largest, mean_among, softmax_among
 
 PROTOTYPES = 10

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from stattn_jax.models.baselines.compared import Compared, Evidence, Out, Sizes
-from stattn_jax.models.dense import Linear
+from stattn_jax.models.layers.dense import Linear
 from stattn_jax.models.pooling import mean_among
 
 BOTTLENECK, HEADS, FUSED = 4, 4, 2

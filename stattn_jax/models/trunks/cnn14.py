@@ -7,9 +7,9 @@ out.
 import jax
 from flax import nnx
 
-from stattn_jax.models.conv import Conv
-from stattn_jax.models.dense import Linear
-from stattn_jax.models.norm import make_norm
+from stattn_jax.models.layers.conv import Conv
+from stattn_jax.models.layers.dense import Linear
+from stattn_jax.models.layers.norm import make_norm
 from stattn_jax.models.pooling import largest
 from stattn_jax.models.trunks.registry import Published, Trunk
 

@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from stattn_jax.models.conv import Conv
-from stattn_jax.models.depthwise import DepthwiseConv
-from stattn_jax.models.norm import make_norm
+from stattn_jax.models.layers.conv import Conv, DepthwiseConv
+from stattn_jax.models.layers.norm import make_norm
 from stattn_jax.models.trunks.registry import Package, Published, Trunk
 
 # Each stage is (blocks, kernel, stride of the first block, expansion, outputs). The stem before them has stride 2.

@@ -3,8 +3,8 @@
 import jax
 from flax import nnx
 
-from stattn_jax.models.dense import Linear
-from stattn_jax.models.norm import make_norm
+from stattn_jax.models.layers.dense import Linear
+from stattn_jax.models.layers.norm import make_norm
 
 
 class Precomputed(nnx.Module):

@@ -9,8 +9,8 @@ import functools
 import jax
 from flax import nnx
 
-from stattn_jax.models.conv import Conv, max_pool
-from stattn_jax.models.norm import make_norm
+from stattn_jax.models.layers.conv import Conv, MaxPool
+from stattn_jax.models.layers.norm import make_norm
 from stattn_jax.models.trunks.registry import MEL_MEAN, MEL_STD, Published, Trunk
 
 # The number of blocks of each stage, and the ratio of a block's output channels to those of its 3x3 convolution.
@@ -60,6 +60,7 @@ class ResNet(nnx.Module):
         norm = make_norm(axis_name, dtype)
         self.conv1 = Conv(inputs, 64, 7, stride=2, padding=3, dtype=dtype, rngs=rngs)
         self.bn1 = norm(64, rngs=rngs)
+        self.pool = MaxPool()
         self.width = 64
         stages = []
         for stage, depth in enumerate(depths):
@@ -75,7 +76,7 @@ class ResNet(nnx.Module):
     def stages(self, x: jax.Array, *, train: bool) -> list[jax.Array]:
         """Returns the output of the pooled first convolution, and of each stage."""
         x = nnx.relu(self.bn1(self.conv1(x), use_running_average=not train))
-        found = [max_pool(x)]
+        found = [self.pool(x)]
         for blocks in self.layers:
             x = found[-1]
             for block in blocks:

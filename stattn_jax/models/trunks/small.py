@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from stattn_jax.models.conv import Conv
-from stattn_jax.models.norm import make_norm
+from stattn_jax.models.layers.conv import Conv
+from stattn_jax.models.layers.norm import make_norm
 from stattn_jax.models.pooling import largest
 from stattn_jax.models.trunks.registry import MEL_MEAN, MEL_STD, Trunk
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from stattn_jax.models.conv import Conv
-from stattn_jax.models.dense import Linear
+from stattn_jax.models.layers.conv import Conv
+from stattn_jax.models.layers.dense import Linear
 from stattn_jax.models.trunks.registry import Published, Trunk
 
 MEL = 'vggish_published'

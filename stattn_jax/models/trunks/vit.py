@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from stattn_jax.models.dense import Linear
+from stattn_jax.models.layers.dense import Linear
 from stattn_jax.models.trunks import vit_names
 from stattn_jax.models.trunks.registry import Published, Trunk
 

@@ -1,47 +1,25 @@
-"""Convolution and max pooling with the results of nnx.Conv and nnx.max_pool, in forms that are fast on a CPU.
+"""The layers in forms that XLA compiles to fast code on a CPU, with the results of the plain layers up to rounding.
 
 On a CPU, XLA swaps image and kernel where the kernel is larger, and has no fast code for the swapped convolution. It
-also has no fast code for the gradients of strided 1x1 kernels and of max pooling. The times are in docs/log.md
-(2026-11-23, the CPU). On accelerators these forms have not been timed.
+also has no fast code for the gradients of strided 1x1 kernels and of max pooling. For a plain sum over cells it uses
+windows that it processes channel by channel: the mean and variance of 16 frames of 56x56x64 take 4.8 ms, and 0.5 ms
+here. For a plain dense layer it copies the operands of the kernel's gradient if they have several axes before the last:
+8,192 rows of 64 and 128 numbers take 3.1 ms, and 0.5 ms here. The times are in docs/log.md (2026-11-23);
+`python -m benchmarks.layers` measures them again. Max pooling and batch normalisation have no forward-mode derivatives.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 _NHWC = ('NHWC', 'HWIO', 'NHWC')
+# The rows are split into at most this many stretches, which are added elementwise before the product, so that one pass
+# over the input is enough.
+_STRETCHES = 8
 
 
-class Conv(nnx.Conv):
-    """nnx.Conv with a square kernel, one stride and, by default, no bias: [b h w i] -> [b h' w' o].
-
-    padding: the number of zeros on every side, or 'SAME'.
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        size: int,
-        *,
-        stride: int = 1,
-        padding: int | str = 'SAME',
-        use_bias: bool = False,
-        dtype,
-        rngs: nnx.Rngs,
-    ):
-        super().__init__(
-            inputs, outputs, (size, size), strides=stride, padding=padding, use_bias=use_bias, dtype=dtype, rngs=rngs
-        )
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.kernel[...]
-        x = jax.lax.platform_dependent(x.astype(self.dtype), kernel, cpu=_kept, default=lambda x, _: x)
-        y = convolve(x, kernel.astype(self.dtype), self.strides, self.padding)
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
-
-
-def _kept(x, kernel):
+def stored(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Returns x divided by a one that XLA cannot simplify, so that x is stored and not computed again.
 
     XLA repeats cheap computations where their results are used, here in the transposed order of the kernel's gradient,
@@ -78,16 +56,26 @@ def _tap(x, row, column, stride, out):
     return x[:, slice(*rows, stride), slice(*columns, stride)]
 
 
+def convolve_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves each channel of x [b h w c] with its kernel of [n n 1 c], with SAME padding: [b h' w' c].
+
+    It is a sum over the kernel's positions of shifted cells times one number per channel. XLA's own code for as many
+    groups as channels takes ten to forty times as long on a CPU, and its gradients take longer too.
+    """
+    n = kernel.shape[0]
+    out = [-(-side // stride) for side in x.shape[1:3]]
+    pads = jax.lax.padtype_to_pads(x.shape[1:3], (n, n), (stride, stride), 'SAME')
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    taps = ((row, column) for row in range(n) for column in range(n))
+    return sum(_tap(x, *tap, stride, out) * kernel[(*tap, 0)] for tap in taps)
+
+
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
     """Takes the maximum over 3x3 cells with stride 2 and padding 1: [b h w c] -> [b h' w' c].
 
     The gradient is defined in reverse mode only, and goes to the first of equal cells.
     """
-    return jax.lax.platform_dependent(x, cpu=_by_axis, default=lambda x: _pool(x, (1, 2)))
-
-
-def _by_axis(x):
     return _pool(_pool(x, (2,)), (1,))
 
 
@@ -99,11 +87,11 @@ def _pool(x, axes):
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, padding)
 
 
-def _forward(x):
+def _max_pool_forward(x):
     return max_pool(x), x
 
 
-def _backward(x, grad):
+def _max_pool_backward(x, grad):
     # The largest cell is searched again, by row and column. Comparing x with the result would find no cell where XLA
     # computes x twice and rounds differently.
     columns, which_column = _largest_of_three(x, 2)
@@ -112,7 +100,7 @@ def _backward(x, grad):
     return (_to_the_largest(grad, which_column, x.shape[2], 2),)
 
 
-max_pool.defvjp(_forward, _backward)
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def _largest_of_three(x, axis):
@@ -140,3 +128,64 @@ def _padded(x, axis, low, high, value):
     edges = [(0, 0, 0)] * x.ndim
     edges[axis] = (low, high, 0)
     return jax.lax.pad(x, jnp.asarray(value, x.dtype), edges)
+
+
+def sums(x: jax.Array) -> jax.Array:
+    """Returns the sum of x [... d] over all axes but the last, in float32: [d]."""
+    x_nd = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    count = max(k for k in range(1, _STRETCHES + 1) if x_nd.shape[0] % k == 0)
+    length = x_nd.shape[0] // count
+    stretch = sum(x_nd[i * length : (i + 1) * length] for i in range(count))
+    return (jnp.ones((1, length)) @ stretch)[0]
+
+
+def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """Returns x [... d] times kernel [d e], plus bias [e] if there is one: [... e]."""
+    rows = x.reshape(-1, x.shape[-1]) @ kernel
+    # The gradient of this product is the fast sum over rows.
+    rows = rows if bias is None else rows + jnp.ones((len(rows), 1), rows.dtype) @ bias[None]
+    return rows.reshape(*x.shape[:-1], -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None):
+    """Normalises x [... d] by its own mean and variance [d]; returns both too (float32, without gradient).
+
+    The variance is computed in a second pass, because log-mel has mean >> deviation. The statistics are those of all
+    devices of `axis_name`, if given.
+    Source: Ioffe and Szegedy, arXiv 1502.03167, whose gradient needs two sums over all cells.
+    """
+    return _normalise_forward(x, scale, bias, epsilon, axis_name)[0]
+
+
+def _normalise_forward(x, scale, bias, epsilon, axis_name):
+    mean = _mean(x, axis_name)
+    var = _mean(jnp.square(x - mean), axis_name)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    y = scaled(x, mean, inverse, scale, bias).astype(x.dtype)
+    return (y, mean, var), (x, mean, inverse, scale)
+
+
+def _normalise_backward(epsilon, axis_name, kept, gradients):
+    x, mean, inverse, scale = kept
+    grad = gradients[0].astype(jnp.float32)
+    unit = (x - mean) * inverse
+    on_bias, on_scale = sums(grad), sums(grad * unit)
+    ahead = jnp.stack([on_bias, on_scale]) / (x.size // x.shape[-1])
+    if axis_name:
+        ahead = jax.lax.pmean(ahead, axis_name)
+    on_x = scale * inverse * (grad - ahead[0] - unit * ahead[1])
+    return on_x.astype(x.dtype), on_scale, on_bias
+
+
+normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+def scaled(x, mean, inverse, scale, bias) -> jax.Array:
+    """Returns x [... d] with `mean` [d] subtracted, times `inverse` and `scale` [d], plus `bias` [d]."""
+    return (x - mean) * (inverse * scale) + bias
+
+
+def _mean(x, axis_name):
+    mean = sums(x) / (x.size // x.shape[-1])
+    return jax.lax.pmean(mean, axis_name) if axis_name else mean

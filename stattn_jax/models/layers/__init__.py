@@ -1,0 +1,30 @@
+"""Convolutions, max pooling, batch normalisation and dense layers, each in two forms: plain Flax, and fast on a CPU.
+
+Both forms have the same parameters and, up to rounding, the same results; cpu.py says what its forms are for. Every
+layer has an attribute `form`, one of FORMS. A new layer takes the form of the platform that JAX computes on, and
+`set_form` changes it for a whole network. Forward-mode derivatives of all layers are defined in the form 'plain'.
+"""
+
+import jax
+from flax import nnx
+
+FORMS = ('plain', 'cpu')
+AUTO = 'auto'
+
+
+def form_of_platform(platform: str | None = None) -> str:
+    """Returns the form that is fast on a platform, by default on the one that JAX computes on."""
+    return 'cpu' if (platform or jax.default_backend()) == 'cpu' else 'plain'
+
+
+def set_form(network: nnx.Module, form: str) -> None:
+    """Sets the form of all layers of a network, in place: 'plain', 'cpu', or 'auto' for that of the platform.
+
+    Raises ValueError for another form.
+    """
+    if form not in (AUTO, *FORMS):
+        raise ValueError(f'model.layers is {form!r}; expected one of {", ".join((AUTO, *FORMS))}')
+    form = form_of_platform() if form == AUTO else form
+    for _, module in nnx.iter_modules(network):
+        if hasattr(module, 'form'):
+            module.form = form

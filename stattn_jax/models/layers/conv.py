@@ -1,0 +1,75 @@
+"""Convolutions with square kernels, and max pooling."""
+
+import jax
+from flax import nnx
+
+from stattn_jax.models.layers import cpu, form_of_platform
+
+
+class Conv(nnx.Conv):
+    """nnx.Conv with a square kernel, one stride and, by default, no bias: [b h w i] -> [b h' w' o].
+
+    padding: the number of zeros on every side, or 'SAME'.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        stride: int = 1,
+        padding: int | str = 'SAME',
+        use_bias: bool = False,
+        dtype,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            inputs, outputs, (size, size), strides=stride, padding=padding, use_bias=use_bias, dtype=dtype, rngs=rngs
+        )
+        self.form = form_of_platform()
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.form == 'plain':
+            return super().__call__(x)
+        kernel = self.kernel[...]
+        x = cpu.stored(x.astype(self.dtype), kernel)
+        y = cpu.convolve(x, kernel.astype(self.dtype), self.strides, self.padding)
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class DepthwiseConv(nnx.Conv):
+    """Convolves each channel with its own kernel, SAME padding, no bias: [b h w c] -> [b h/stride w/stride c]."""
+
+    def __init__(self, channels: int, size: int, *, stride: int = 1, dtype, rngs: nnx.Rngs):
+        super().__init__(
+            channels,
+            channels,
+            (size, size),
+            strides=stride,
+            feature_group_count=channels,
+            use_bias=False,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.form = form_of_platform()
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.form == 'plain':
+            return super().__call__(x)
+        return cpu.convolve_depthwise(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.strides)
+
+
+class MaxPool(nnx.Module):
+    """Takes the maximum over 3x3 cells with stride 2 and padding 1: [b h w c] -> [b h' w' c].
+
+    The gradient goes to the first of equal cells.
+    """
+
+    def __init__(self):
+        self.form = form_of_platform()
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.form == 'plain':
+            return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        return cpu.max_pool(x)
