@@ -1,12 +1,13 @@
-"""Times every layer of stattn_jax/models/layers in its plain form and in its form for a CPU, on this device.
+"""Times every layer of stattn_jax/models/layers in all its forms, on this device.
 
-  python -m benchmarks.layers [--dtype=bfloat16] [--frames=16] [--out=FILE.json]
+  python -m benchmarks.layers [--dtype=bfloat16] [--frames=16] [--layers=max,batch] [--out=FILE.json]
 
-The forms alternate in rounds of one process; a ratio above 1 says that the form for a CPU is slower. The command shows
-whether the choice of `layers.form_of_platform` still holds for another jaxlib or another device. Shapes are those of a
-ResNet-18 at 224 pixels, of EfficientNet-Lite0 and of the head. Exit codes: 0 done; 2 wrong use.
+The forms alternate in rounds of one process; a ratio above 1 says that a form is slower than the plain one. The command
+shows whether the choice of `layers.form_of_platform` still holds for another jaxlib or another device. Shapes are those
+of a ResNet-18 at 224 pixels, of EfficientNet-Lite0 and of the head. Exit codes: 0 done; 2 wrong use.
 """
 
+import argparse
 import functools
 import sys
 import time
@@ -17,11 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import flags
 from flax import nnx
 
 from benchmarks import rounds
-from stattn_jax import command
 from stattn_jax.models import layers
 from stattn_jax.models.layers.conv import Conv, DepthwiseConv, MaxPool
 from stattn_jax.models.layers.dense import Linear
@@ -62,40 +61,39 @@ CASES = (
 )
 
 
-def make_flags(argv: list[str]) -> flags.FlagValues:
-    """Returns the command's flags, not yet parsed."""
-    values = flags.FlagValues()
-    flags.DEFINE_enum('dtype', 'float32', DTYPES, 'Of the layers but the dense one.', flag_values=values)
-    flags.DEFINE_integer('frames', 16, 'Frames in a batch.', lower_bound=1, flag_values=values)
-    flags.DEFINE_integer('rounds', 7, 'Rounds of both forms.', lower_bound=1, flag_values=values)
-    flags.DEFINE_integer('calls', 5, 'Calls in a round.', lower_bound=1, flag_values=values)
-    flags.DEFINE_string('out', None, 'A JSON file to write.', flag_values=values)
-    return values
-
-
 def main(argv: list[str] | None = None) -> int:
-    """Parses the flags, times, prints a table, writes JSON, and returns the exit code."""
-    return command.run(argv, __doc__, make_flags, _main, {ValueError: 2})
-
-
-def _main(values: flags.FlagValues) -> int:
+    """Parses the arguments, times, prints a table, writes JSON, and returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='of the layers but the dense one')
+    parser.add_argument('--frames', type=int, default=16, help='frames in a batch')
+    parser.add_argument('--layers', default='', help='beginnings of names, separated by commas; all by default')
+    parser.add_argument('--rounds', type=int, default=7, help='rounds of all forms')
+    parser.add_argument('--calls', type=int, default=5, help='calls in a round')
+    parser.add_argument('--out', help='a JSON file to write')
+    values = parser.parse_args(argv)
     device = jax.devices()[0].device_kind
-    print(f'{device}: {values.frames} frames, {values.dtype}; milliseconds, and the form for a CPU over the plain one')
+    print(f'{device}: {values.frames} frames, {values.dtype}; milliseconds, and ratios to the plain form')
     rows = []
     for case in CASES:
-        for part in PARTS:
+        for part in PARTS if case.name.startswith(tuple(values.layers.split(','))) else ():
             rows.append({'layer': case.name, 'part': part} | _times(_calls_of(case, part, values), values))
             print(line(rows[-1]), flush=True)
-    rows.append({'layer': 'norm of gradients', 'part': 'forward'} | _times(_calls_of_norm(), values))
-    print(line(rows[-1]), flush=True)
+    if not values.layers:
+        rows.append({'layer': 'norm of gradients', 'part': 'forward'} | _times(_calls_of_norm(), values))
+        print(line(rows[-1]), flush=True)
     rounds.write(values.out, {'device': device, 'frames': values.frames, 'dtype': values.dtype, 'rows': rows})
     return 0
 
 
 def line(row: dict[str, Any]) -> str:
-    """Returns the timing of one layer as text."""
-    ms = {form: rounds.shown({name: 1e3 * value for name, value in row[form].items()}, '.3f') for form in layers.FORMS}
-    return f'{row["layer"]:30}{row["part"]:10}{ms["plain"]:>26}{ms["cpu"]:>26}   {rounds.shown(row["ratio"])}'
+    """Returns the timing of one layer as text: milliseconds of the plain form, and of the others with their ratio."""
+    shown = []
+    for form in layers.FORMS:
+        ms = {name: 1e3 * value for name, value in row[form].items() if name != 'ratio'}
+        shown.append(
+            f'{form} {rounds.shown(ms, ".3f")}' + (f' x {row[form]["ratio"]:.2f}' if 'ratio' in row[form] else '')
+        )
+    return f'{row["layer"]:30}{row["part"]:10}' + ''.join(f'{each:48}' for each in shown).rstrip()
 
 
 def _calls_of(case: Case, part: str, values) -> dict[str, Callable[[], Any]]:
@@ -131,7 +129,7 @@ def _calls_of(case: Case, part: str, values) -> dict[str, Callable[[], Any]]:
 def _calls_of_norm() -> dict[str, Callable[[], Any]]:
     """Returns the compiled calls of the norm of a ResNet-18's gradients, in each form."""
     tree = [jnp.ones((3, 3, 512, 512))] * 4 + [jnp.ones((3, 3, 64, 64))] * 4 + [jnp.ones(512)] * 40
-    forms = {'plain': optax.tree.norm, 'cpu': optim.norm}
+    forms = {'plain': optax.tree.norm, 'cpu': optim.norm, 'accelerator': optim.norm}
     compiled = {form: jax.jit(norm).lower(tree).compile() for form, norm in forms.items()}
     return {form: functools.partial(call, tree) for form, call in compiled.items()}
 
@@ -150,7 +148,11 @@ def _times(calls: dict[str, Callable[[], Any]], values) -> dict[str, Any]:
         return seconds
 
     found = rounds.alternate({form: timed(call) for form, call in calls.items()}, values.rounds)
-    return {form: rounds.spread(found[form]) for form in found} | {'ratio': rounds.ratio(found['cpu'], found['plain'])}
+    times = {form: rounds.spread(seconds) for form, seconds in found.items()}
+    for form in times:
+        if form != 'plain':
+            times[form]['ratio'] = rounds.ratio(found[form], found['plain'])['median']
+    return times
 
 
 if __name__ == '__main__':

@@ -58,15 +58,25 @@ def operations(profile: Any, scopes: dict[str, str]) -> list[dict[str, Any]]:
             if line.name.startswith(_SUMMARIES):
                 continue
             for event in line.events:
-                name = dict(event.stats).get('hlo_op') or (event.name if accelerators else None)
-                if name is not None:
-                    seconds[str(name)] += event.duration_ns / 1e9
-                    counts[str(name)] += 1
+                if (name := _name(event, scopes, bool(accelerators))) is not None:
+                    seconds[name] += event.duration_ns / 1e9
+                    counts[name] += 1
     total = sum(seconds.values()) or 1.0
     return [
         {'name': name, 'scope': scopes.get(name, ''), 'events': counts[name], 'seconds': time, 'share': time / total}
         for name, time in seconds.most_common()
     ]
+
+
+def _name(event, scopes, on_accelerator: bool) -> str | None:
+    """Returns the operation's name in the program, or the kernel's; None for an event that is no operation.
+
+    Kernels of a CUDA graph name the graph as their operation, and the fusion in their own name.
+    """
+    operation = dict(event.stats).get('hlo_op')
+    if on_accelerator and (event.name in scopes or operation is None or str(operation).startswith('command_buffer')):
+        return event.name
+    return None if operation is None else str(operation)
 
 
 def lines(rows: list[dict[str, Any]], top: int) -> list[str]:

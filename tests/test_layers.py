@@ -1,4 +1,4 @@
-"""Tests models/layers/__init__.py: the form of a network's layers, and that both forms compute the same network."""
+"""Tests models/layers/__init__.py: the form of a network's layers, and that all forms compute the same network."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def forms(model):
 
 
 def test_layers_take_the_form_of_the_platform():
-    assert [layers.form_of_platform(name) for name in ('cpu', 'gpu', 'cuda', 'tpu')] == ['cpu', *['plain'] * 3]
+    assert [layers.form_of_platform(name) for name in ('cpu', 'gpu', 'cuda', 'tpu')] == ['cpu', *['accelerator'] * 3]
     model = nnx.eval_shape(network)
     assert jax.default_backend() == 'cpu' and forms(model) == {'cpu'}
     layers.set_form(model, 'plain')
@@ -30,11 +30,11 @@ def test_layers_take_the_form_of_the_platform():
 
 
 def test_an_unknown_form_is_refused():
-    with pytest.raises(ValueError, match="model.layers is 'fast'; expected one of auto, plain, cpu"):
+    with pytest.raises(ValueError, match="model.layers is 'fast'; expected one of auto, plain, cpu, accelerator"):
         layers.set_form(nnx.eval_shape(network), 'fast')
 
 
-def test_both_forms_compute_the_same_network():
+def test_all_forms_compute_the_same_network():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 40, 33, 3)), jnp.float32)
     model = network()
     found = {}
@@ -43,4 +43,5 @@ def test_both_forms_compute_the_same_network():
         graphdef, state = nnx.split(model)
         found[form] = jax.jit(lambda x: nnx.merge(graphdef, state)(x, train=False))(x)  # noqa: B023
     assert np.ptp(found['plain']) > 0.1
-    np.testing.assert_allclose(found['cpu'], found['plain'], rtol=1e-4, atol=1e-4)
+    for form in layers.FORMS:
+        np.testing.assert_allclose(found[form], found['plain'], rtol=1e-4, atol=1e-4)

@@ -5,7 +5,6 @@ in a row, with a wait for the device at its end. Bytes: for JAX the memory that 
 the peak that it allocated.
 """
 
-import concurrent.futures
 import os
 import time
 from collections.abc import Callable
@@ -106,13 +105,6 @@ def their_side(
     return Side(call, wait, first, torch.cuda.max_memory_allocated() - before)
 
 
-def build(makers: dict[str, Callable[[], Side]]) -> dict[str, Side]:
-    """Builds all sides at the same time, in threads, because compiling takes most of a short benchmark."""
-    with concurrent.futures.ThreadPoolExecutor(len(makers)) as pool:
-        futures = {name: pool.submit(make) for name, make in makers.items()}
-        return {name: future.result() for name, future in futures.items()}
-
-
 def run(sides: dict[str, Side], plan: Plan) -> dict[str, list[float]]:
     """Returns seconds per call of each side in each round."""
     for side in sides.values():
@@ -144,7 +136,8 @@ def row(mode: str, batch: int, sides: dict[str, Side], seconds: dict[str, list[f
         }
         for name, side in sides.items()
     }
-    ratios = {name: quartiles(np.divide(seconds['ours'], theirs)) for name, theirs in seconds.items() if name != 'ours'}
+    peers = [name for name in seconds if name != 'ours'] if 'ours' in seconds else []
+    ratios = {name: quartiles(np.divide(seconds['ours'], seconds[name])) for name in peers}
     return {'mode': mode, 'batch': batch, 'sides': told, 'ratios': ratios}
 
 

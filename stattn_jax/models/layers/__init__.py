@@ -1,24 +1,25 @@
-"""Convolutions, max pooling, batch normalisation and dense layers, each in two forms: plain Flax, and fast on a CPU.
+"""Convolutions, max pooling, batch normalisation and dense layers, each as a plain Flax layer and in faster forms.
 
-Both forms have the same parameters and, up to rounding, the same results; cpu.py says what its forms are for. Every
-layer has an attribute `form`, one of FORMS. A new layer takes the form of the platform that JAX computes on, and
-`set_form` changes it for a whole network. Forward-mode derivatives of all layers are defined in the form 'plain'.
+All forms have the same parameters and, up to rounding, the same results; cpu.py and accelerator.py say what their forms
+are for. Every layer has an attribute `form`, one of FORMS. A new layer takes the form of the platform that JAX computes
+on, and `set_form` changes it for a whole network. Forward-mode derivatives of all layers are defined in the form
+'plain'.
 """
 
 import jax
 from flax import nnx
 
-FORMS = ('plain', 'cpu')
+FORMS = ('plain', 'cpu', 'accelerator')
 AUTO = 'auto'
 
 
 def form_of_platform(platform: str | None = None) -> str:
     """Returns the form that is fast on a platform, by default on the one that JAX computes on."""
-    return 'cpu' if (platform or jax.default_backend()) == 'cpu' else 'plain'
+    return 'cpu' if (platform or jax.default_backend()) == 'cpu' else 'accelerator'
 
 
 def set_form(network: nnx.Module, form: str) -> None:
-    """Sets the form of all layers of a network, in place: 'plain', 'cpu', or 'auto' for that of the platform.
+    """Sets the form of all layers of a network, in place: one of FORMS, or 'auto' for that of the platform.
 
     Raises ValueError for another form.
     """

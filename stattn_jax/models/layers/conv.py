@@ -3,7 +3,7 @@
 import jax
 from flax import nnx
 
-from stattn_jax.models.layers import cpu, form_of_platform
+from stattn_jax.models.layers import accelerator, cpu, form_of_platform
 
 
 class Conv(nnx.Conv):
@@ -30,11 +30,17 @@ class Conv(nnx.Conv):
         self.form = form_of_platform()
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        if self.form == 'plain':
+        few = self.strides == 2 and self.in_features <= accelerator.FEW_CHANNELS
+        if self.form == 'plain' or (self.form == 'accelerator' and not few):
             return super().__call__(x)
-        kernel = self.kernel[...]
-        x = cpu.stored(x.astype(self.dtype), kernel)
-        y = cpu.convolve(x, kernel.astype(self.dtype), self.strides, self.padding)
+        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        pads = [(self.padding, self.padding)] * 2
+        if self.padding == 'SAME':
+            pads = jax.lax.padtype_to_pads(x.shape[1:3], self.kernel_size, (self.strides, self.strides), 'SAME')
+        if self.form == 'cpu':
+            y = cpu.convolve(cpu.stored(x, self.kernel[...]), kernel, self.strides, pads)
+        else:
+            y = accelerator.convolve_by_blocks(x, kernel, pads)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
@@ -55,7 +61,7 @@ class DepthwiseConv(nnx.Conv):
         self.form = form_of_platform()
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        if self.form == 'plain':
+        if self.form != 'cpu':
             return super().__call__(x)
         return cpu.convolve_depthwise(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.strides)
 
@@ -72,4 +78,4 @@ class MaxPool(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.form == 'plain':
             return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        return cpu.max_pool(x)
+        return cpu.max_pool(x) if self.form == 'cpu' else accelerator.max_pool(x)

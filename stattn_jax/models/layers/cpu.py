@@ -28,12 +28,12 @@ def stored(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return x / (1 + 0 * jax.lax.stop_gradient(kernel[0, 0, 0, 0]).astype(x.dtype))
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int | str) -> jax.Array:
-    """Convolves x [b h w i] with a kernel [n n i o], with `padding` zeros on every side or 'SAME': [b h' w' o]."""
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, pads: list[tuple[int, int]]) -> jax.Array:
+    """Convolves x [b h w i] with a kernel [n n i o]: [b h' w' o].
+
+    pads: the zeros before and after the rows, and before and after the columns.
+    """
     n = kernel.shape[0]
-    pads = [(padding, padding)] * 2
-    if padding == 'SAME':
-        pads = jax.lax.padtype_to_pads(x.shape[1:3], (n, n), (stride, stride), padding)
     height, width = ((side + sum(pad) - n) // stride + 1 for side, pad in zip(x.shape[1:3], pads))
     if n == 1 and not any(map(sum, pads)):
         x, stride = x[:, ::stride, ::stride], 1

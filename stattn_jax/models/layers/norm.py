@@ -5,13 +5,14 @@ import functools
 import jax
 from flax import nnx
 
-from stattn_jax.models.layers import cpu, form_of_platform
+from stattn_jax.models.layers import accelerator, cpu, form_of_platform
 
 
 class BatchNorm(nnx.BatchNorm):
     """nnx.BatchNorm over all axes but the last, computed in float32.
 
-    The variance is computed in a second pass, because log-mel has mean >> deviation.
+    The variance is the mean square distance from the mean or from a value of the input, never E[x^2] - E[x]^2, because
+    log-mel has mean >> deviation.
     """
 
     def __init__(self, width: int, **options):
@@ -25,7 +26,8 @@ class BatchNorm(nnx.BatchNorm):
         if use_running_average:
             y = cpu.scaled(x, self.mean[...], jax.lax.rsqrt(self.var[...] + self.epsilon), scale, bias)
             return y.astype(self.dtype)
-        y, mean, var = cpu.normalise(x.astype(self.dtype), scale, bias, self.epsilon, self.axis_name)
+        normalise = cpu.normalise if self.form == 'cpu' else accelerator.normalise
+        y, mean, var = normalise(x.astype(self.dtype), scale, bias, self.epsilon, self.axis_name)
         for running, now in ((self.mean, mean), (self.var, var)):
             running[...] = self.momentum * running[...] + (1 - self.momentum) * now
         return y
