@@ -8,12 +8,11 @@ directory that has it is complete. verify.py checks a directory against all of t
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
-import uuid
 
 import tensorflow_datasets as tfds
 
+from stattn_jax import files
 from stattn_jax.data import media, records, source, tfrecord
 
 WORK_DIR = 'prepare'
@@ -139,10 +138,5 @@ def fingerprint(out: pathlib.Path, info: source.DatasetInfo) -> str:
 
 def write_json(path: pathlib.Path, content: dict) -> None:
     """Writes JSON atomically: the file is the old or the new one, never a part."""
-    # Not the process id, because containers of a cluster may share process ids.
-    tmp = path.with_name(f'{path.name}.tmp-{uuid.uuid4().hex}')
-    with open(tmp, 'w') as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(tmp, path)
+    with files.whole_file(path) as file:
+        file.write(json.dumps(content, indent=1).encode())

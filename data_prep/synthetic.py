@@ -12,7 +12,6 @@ scenes.py and scenes_binding.py define the scenes, and prepare.py writes the sha
 
 import dataclasses
 import functools
-import os
 import pathlib
 from collections.abc import Callable
 
@@ -20,6 +19,7 @@ import numpy as np
 from absl import flags
 
 from data_prep import cli, prepare, published, rows, scenes, scenes_binding, tables
+from stattn_jax import files
 from stattn_jax.data import media, records
 
 
@@ -136,13 +136,12 @@ def write_videos(folder: pathlib.Path, jobs: list[prepare.Job], segments: int) -
 
 def write_sounds(path: pathlib.Path, jobs: list[prepare.Job], segments: int) -> None:
     """Writes the waveforms of jobs as one array; the file appears under its name only when it is complete."""
-    part, shape = path.with_name(f'{path.name}.part'), (len(jobs), segments * scenes.RATE)
-    sounds = np.lib.format.open_memmap(part, 'w+', np.int16, shape)
-    for row, work in zip(sounds, jobs):
-        scene = VARIANTS[FLAGS.variant].make_scene(segments, tuple(work.payload))
-        row[:] = np.rint(scenes.sound(scene) * np.iinfo(np.int16).max)
-    sounds.flush()
-    os.replace(part, path)
+    with files.whole_path(path) as part:
+        sounds = np.lib.format.open_memmap(part, 'w+', np.int16, (len(jobs), segments * scenes.RATE))
+        for row, work in zip(sounds, jobs):
+            scene = VARIANTS[FLAGS.variant].make_scene(segments, tuple(work.payload))
+            row[:] = np.rint(scenes.sound(scene) * np.iinfo(np.int16).max)
+        sounds.flush()
 
 
 if __name__ == '__main__':

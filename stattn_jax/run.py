@@ -4,17 +4,14 @@ A run directory (workdir) holds config.json, run.json, metrics.jsonl, checkpoint
 contains the training loop.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import ml_collections
@@ -22,7 +19,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from stattn_jax import assemble, models, trunks
+from stattn_jax import assemble, files, models, trunks
 from stattn_jax.command import RunError, flatten
 from stattn_jax.data import features, pipeline, records, source
 from stattn_jax.data.mel import MEL_PRESETS
@@ -303,14 +300,5 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 
 def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
     """Writes JSON to a temporary file, which gets its final name only when it is complete."""
-    with whole_file(path) as file:
+    with files.whole_file(path) as file:
         file.write((json.dumps(content, indent=1, sort_keys=True) + '\n').encode())
-
-
-@contextlib.contextmanager
-def whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """Yields a binary file that gets its final name only if it was written without an error."""
-    part = path.with_name(f'{path.name}.part')
-    with open(part, 'wb') as file:
-        yield file
-    os.replace(part, path)

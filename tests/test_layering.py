@@ -15,6 +15,8 @@ SOURCES = {
     for path in sorted((runs.ROOT / program).rglob('*.py'))
 }
 PACKAGES = ('training', 'data', 'models', 'metrics', 'runtime')
+# Every module may import these, which import nothing of the project.
+BASE = ('files',)
 # Each of these packages and modules may import those after it, and all of them may import those of PACKAGES, which may
 # not import each other.
 LAYERS = (
@@ -69,6 +71,7 @@ def test_every_module_belongs_to_a_package_or_a_layer():
         '',
         *PACKAGES,
         *LAYERS,
+        *BASE,
     }
 
 
@@ -76,7 +79,7 @@ def test_every_module_belongs_to_a_package_or_a_layer():
 def test_packages_do_not_import_each_other(package):
     modules = [module for module in SOURCES if module.startswith(f'stattn_jax.{package}')]
     assert modules
-    foreign = {(module, name) for module in modules for name in inside(module) if place(name) != package}
+    foreign = {(module, name) for module in modules for name in inside(module) if place(name) not in (package, *BASE)}
     assert not foreign
 
 
@@ -89,6 +92,10 @@ def test_layers_import_downwards():
         if place(name) in LAYERS and LAYERS.index(place(name)) < LAYERS.index(place(module))
     }
     assert not upwards
+
+
+def test_the_base_imports_nothing_of_the_project():
+    assert {name for module in SOURCES if place(module) in BASE for name in inside(module)} == set()
 
 
 def test_package_itself_only_passes_on_to_explain():
@@ -106,7 +113,7 @@ def test_preparation_imports_only_data_except_to_run_trunks():
     for module in SOURCES:
         if module.startswith('data_prep'):
             known = {'data', 'models', 'weights', 'training', 'runtime'} if module == RUNS_TRUNKS else {'data'}
-            assert {place(name) for name in inside(module)} <= known, module
+            assert {place(name) for name in inside(module)} <= {*known, *BASE}, module
             assert RUNS_TRUNKS not in IMPORTS[module] or module == RUNS_TRUNKS
 
 
@@ -114,7 +121,8 @@ def test_weights_import_only_the_list_of_trunks():
     modules = [module for module in SOURCES if module.startswith('stattn_jax.weights')]
     assert modules
     known = {'stattn_jax.models.trunks.registry', 'stattn_jax.command'}
-    assert {name for module in modules for name in inside(module) if place(name) != 'weights'} <= known
+    foreign = {name for module in modules for name in inside(module) if place(name) not in ('weights', *BASE)}
+    assert foreign <= known
 
 
 def test_configs_import_nothing_but_ml_collections():

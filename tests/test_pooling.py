@@ -1,4 +1,4 @@
-"""Tests softmax, mean and maximum over the present units against loops, and gradients where none is present."""
+"""Tests masked softmax, mean and maximum against loops, and gradients where the mask leaves nothing."""
 
 import jax
 import numpy as np
@@ -13,8 +13,9 @@ AMONG = RNG.random((4, 5)) < 0.5
 AMONG[0], AMONG[1] = False, True
 
 
-def test_softmax_among_is_the_softmax_of_what_is_there():
-    found = np.asarray(pooling.softmax_among(X, AMONG[..., None], 1))
+def test_the_softmax_of_jax_is_zero_where_the_mask_leaves_nothing():
+    # The models rely on this, and on its gradient below.
+    found = np.asarray(jax.nn.softmax(X, axis=1, where=AMONG[..., None]))
     for b, d in np.ndindex(4, 3):
         expected = np.zeros(5)
         if AMONG[b].any():
@@ -40,7 +41,7 @@ def test_largest_is_the_maximum_and_its_gradient_goes_there_once(axis):
 
 
 def test_gradients_are_finite_where_nothing_is_there():
-    weighted = jax.grad(lambda x: (pooling.softmax_among(x, AMONG[..., None], 1) * X).sum())(X)
+    weighted = jax.grad(lambda x: (jax.nn.softmax(x, axis=1, where=AMONG[..., None]) * X).sum())(X)
     mean = jax.grad(lambda x: (pooling.mean_among(x, AMONG, 1) ** 2).sum())(X)
     for gradient in (weighted, mean):
         assert np.isfinite(gradient).all() and not np.asarray(gradient)[~AMONG].any()

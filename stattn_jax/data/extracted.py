@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from stattn_jax import files
 from stattn_jax.data import media, tfrecord
 from stattn_jax.data.spec import ClipSpec
 
@@ -174,10 +175,8 @@ class ExtractedClip:
 
 def write_absent(directory: str | os.PathLike, absent: np.ndarray) -> None:
     """Writes the cells of a black frame, float16 [h w d]; equal arrays give equal bytes."""
-    part = pathlib.Path(directory) / f'{ABSENT_FILE}.part'
-    with open(part, 'wb') as file:
+    with files.whole_file(pathlib.Path(directory) / ABSENT_FILE) as file:
         np.savez(file, visual=absent)
-    os.replace(part, part.with_name(ABSENT_FILE))
 
 
 def read_absent(directory: str | os.PathLike, visual: Extraction) -> np.ndarray:

@@ -15,6 +15,7 @@ import av
 import numpy as np
 import simplejpeg
 
+from stattn_jax import files
 from stattn_jax.data.decode import REASONS, ROUNDING, MediaError, MediaFile
 from stattn_jax.data.mel import MEL_PRESETS, MelSpec, log_mel
 from stattn_jax.data.orientation import upright_rgb, upright_size
@@ -174,9 +175,8 @@ def write_video(
     waveform: float32 [n], mono, full scale 1, at `rate` samples a second; None for a video without an audio stream.
     """
     frames_thwc = np.pad(frames_thwc, [(0, 0), *((0, side % 2) for side in frames_thwc.shape[1:3]), (0, 0)], 'edge')
-    part = f'{os.fspath(path)}.part'
-    encode_video(part, frames_thwc, fps, waveform, rate)
-    os.replace(part, path)
+    with files.whole_path(path) as part:
+        encode_video(part, frames_thwc, fps, waveform, rate)
 
 
 def encode_video(

@@ -12,10 +12,11 @@ import importlib.metadata
 import math
 import os
 import pathlib
-import tempfile
 import warnings
 
 import numpy as np
+
+from stattn_jax import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +213,9 @@ def _of_librosa(mel: MelSpec, htk: bool, norm: str | None) -> np.ndarray:
         dtype=np.float32,
     )
     try:
-        _write_whole(path, bank)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.whole_file(path) as file:
+            np.save(file, bank)
     except OSError as error:
         warnings.warn(
             f'{path}: the mel filter bank cannot be cached ({error}); each start takes seconds until $XDG_CACHE_HOME '
@@ -235,13 +238,6 @@ def _cache_path(mel: MelSpec) -> pathlib.Path:
     version = importlib.metadata.version('librosa')
     key = f'{mel.rate}-{mel.fft}-{mel.bands}-{mel.fmin:g}-{mel.fmax:g}'
     return pathlib.Path(cache) / 'stattn_jax' / f'mel-{mel.bank}-{key}-librosa-{version}.npy'
-
-
-def _write_whole(path: pathlib.Path, bank: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix='.tmp', delete=False) as file:
-        np.save(file, bank)
-    os.replace(file.name, path)
 
 
 @functools.cache

@@ -7,11 +7,12 @@ content of a record, and source.py gives random access to a split.
 import os
 import pathlib
 import struct
-import uuid
 from collections.abc import Iterable
 
 import google_crc32c
 import numpy as np
+
+from stattn_jax import files
 
 INDEX_SUFFIX = '.index'
 
@@ -42,25 +43,17 @@ def write_shard(path: str | os.PathLike, serialized: Iterable[bytes]) -> None:
     its data, and a last one with the size of the shard and the masked CRC32C of the rows before it.
     """
     path = pathlib.Path(path)
-    # Two writers, perhaps on two machines, write the same bytes, and the last rename takes effect.
-    mark = uuid.uuid4().hex
-    data_tmp, index_tmp = (path.with_name(f'{path.name}{suffix}.tmp-{mark}') for suffix in ('', INDEX_SUFFIX))
     rows, offset = [], 0
-    with open(data_tmp, 'wb') as file:
+    # The index gets its name first: a shard with a name has an index.
+    with files.whole_file(path) as file:
         for data in serialized:
             length, crc = _LENGTH.pack(len(data)), masked_crc(data)
             file.write(length + _CRC.pack(masked_crc(length)) + data + _CRC.pack(crc))
             rows.append((offset, crc))
             offset += len(data) + _FRAMING_BYTES
-        file.flush()
-        os.fsync(file.fileno())
-    body = np.array(rows, _INDEX_ROW).tobytes()
-    with open(index_tmp, 'wb') as file:
-        file.write(body + np.array([(offset, masked_crc(body))], _INDEX_ROW).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(index_tmp, index_path(path))
-    os.replace(data_tmp, path)
+        body = np.array(rows, _INDEX_ROW).tobytes()
+        with files.whole_file(index_path(path)) as index:
+            index.write(body + np.array([(offset, masked_crc(body))], _INDEX_ROW).tobytes())
 
 
 def index_path(shard: str | os.PathLike) -> pathlib.Path:

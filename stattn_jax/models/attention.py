@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from stattn_jax.models.layers.dense import Linear
-from stattn_jax.models.pooling import softmax_among
 
 
 class SpatialAttention(nnx.Module):
@@ -66,7 +65,7 @@ class SpatialAttention(nnx.Module):
             logits = jnp.concatenate([logits, null[..., None]], axis=-1)
             keep = jnp.concatenate([keep, jnp.ones((b, t, 1), bool)], axis=-1)
         logits = jnp.zeros_like(logits) if self.uniform else logits * jnp.exp(self.log_scale[...])[:, None]
-        weights = softmax_among(logits, keep[:, :, None], axis=-1)
+        weights = jax.nn.softmax(logits, axis=-1, where=keep[:, :, None])
         return weights[..., :s], jnp.zeros((b, t, self.shape[0])) if self.null_key is None else weights[..., s]
 
     def _asked(self, a_btd):
@@ -124,7 +123,7 @@ class TemporalAttention(nnx.Module):
         logits = jnp.broadcast_to(logits, (b, 2, t, self.classes))
         logits = jnp.where(valid_bmt[..., None], logits, -jnp.inf)
         beta = jax.nn.softmax(logits.reshape(b, 2 * t, -1), axis=1).reshape(logits.shape)
-        return beta, *(softmax_among(logits, valid_bmt[..., None], axis) for axis in (1, 2))
+        return beta, *(jax.nn.softmax(logits, axis=axis, where=valid_bmt[..., None]) for axis in (1, 2))
 
 
 def _unit(x):

@@ -1,15 +1,7 @@
-"""Masked softmax and mean, which are 0 where the mask leaves nothing, and a maximum with a reliable gradient."""
+"""A masked mean, which is 0 where the mask leaves nothing, and a maximum with a reliable gradient."""
 
 import jax
 import jax.numpy as jnp
-
-
-def softmax_among(x: jax.Array, among: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
-    """Returns the softmax of x over `axis` where the mask `among` (it broadcasts to x) is True, and 0 elsewhere."""
-    some = among.any(axis=axis, keepdims=True)
-    # The zero keeps the gradient finite where `among` is False everywhere: 0 * NaN would be NaN.
-    x = jnp.where(some, jnp.where(among, x, -jnp.inf), 0.0)
-    return jax.nn.softmax(x, axis=axis) * among
 
 
 def mean_among(x: jax.Array, among: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:

@@ -5,7 +5,6 @@ perf.py computes the FLOPs and the utilisation.
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import jax
 
+from stattn_jax import files
 from stattn_jax.runtime import perf
 
 METRICS_FILE = 'metrics.jsonl'
@@ -48,9 +48,8 @@ class Writer:
             return 0
         lines = self._path.read_text(encoding='utf-8').splitlines()
         kept = [line for number, line in enumerate(lines, 1) if self._step_of(line, number, len(lines)) <= step]
-        part = self._path.with_name(METRICS_FILE + '.part')
-        part.write_text(''.join(line + '\n' for line in kept), encoding='utf-8')
-        os.replace(part, self._path)
+        with files.whole_file(self._path) as file:
+            file.write(''.join(line + '\n' for line in kept).encode())
         return len(lines) - len(kept)
 
     def write(self, step: int, scalars: Mapping[str, float | None], console: str | None = None) -> None:

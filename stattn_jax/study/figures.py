@@ -12,7 +12,7 @@ from typing import NamedTuple
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from stattn_jax import run
+from stattn_jax import files
 from stattn_jax.study import curves, panels, results
 from stattn_jax.study.cells import Table
 from stattn_jax.study.results import Run
@@ -90,7 +90,7 @@ def write(runs: Sequence[Run], tables: Sequence[Table], folder: pathlib.Path) ->
             figure = kind.draw(of_variant, by_name)
             if figure is not None:
                 path = folder / f'{variant}-{kind.name}.png'
-                with run.whole_file(path) as file:
+                with files.whole_file(path) as file:
                     FigureCanvasAgg(figure).print_png(file)
                 found.append(Picture(path, variant, kind.title, kind.note))
     return found

@@ -15,7 +15,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from stattn_jax import run, train
+from stattn_jax import files, run, train
 from stattn_jax.runtime import summaries
 from stattn_jax.study import asked, heldout, networks, plan, pointing
 from stattn_jax.study.networks import Shown
@@ -31,7 +31,7 @@ def work(entry: plan.Entry, options: ml_collections.ConfigDict) -> None:
     net = networks.load(entry.workdir)
     arrays, inside = measure(net, entry.row, options)
     arrays = {name: x.astype(np.float32) if x.dtype == np.float64 else x for name, x in arrays.items()}
-    with run.whole_file(entry.folder / plan.ARRAYS) as file:
+    with files.whole_file(entry.folder / plan.ARRAYS) as file:
         np.savez_compressed(file, **arrays)
     run.write_json(entry.folder / plan.NUMBERS, {
         'variant': entry.variant,

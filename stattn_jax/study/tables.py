@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from stattn_jax import run
+from stattn_jax import files
 from stattn_jax.study import comparisons, explanations, faithfulness, figures, report, results, words
 from stattn_jax.study.cells import Table
 from stattn_jax.study.results import Run, load
@@ -52,7 +52,7 @@ def write(runs: Sequence[Run], folder: pathlib.Path, facts: dict[str, Any]) -> N
 
 def _replace(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with run.whole_file(path) as file:
+    with files.whole_file(path) as file:
         file.write(text.encode())
 
 

@@ -5,7 +5,6 @@ Source: github.com/huggingface/safetensors, README.md.
 
 import json
 import math
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from stattn_jax import files
 from stattn_jax.weights.errors import WeightsError, damaged, listed
 
 # The largest header in bytes that the format allows.
@@ -69,15 +69,12 @@ def write_safetensors(
         header[name] = {'dtype': _NAMES[array.dtype], 'shape': list(array.shape), 'data_offsets': [begin, end]}
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)
-    part = path.with_name(f'{path.name}.part')
     try:
-        with open(part, 'wb') as file:
+        with files.whole_file(path) as file:
             file.write(len(text).to_bytes(8, 'little') + text)
             for array in arrays.values():
                 file.write(array.tobytes())
-        os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise WeightsError(
             f'{path} cannot be written: {error.strerror}; expected a folder that exists, with room'
         ) from None

@@ -18,7 +18,7 @@ from flax import nnx
 
 from stattn_jax.models.baselines.compared import Compared, Evidence, Maps, Out, Sizes, of_class
 from stattn_jax.models.layers.dense import Linear
-from stattn_jax.models.pooling import largest, softmax_among
+from stattn_jax.models.pooling import largest
 
 XAVIER = nnx.initializers.xavier_uniform()
 
@@ -68,7 +68,7 @@ class AvelPaper(Compared):
         asked = self.of_heard(nnx.relu(self.heard(evidence.audio)))
         asked = asked[..., None] if self.by_cell else asked[:, :, None]
         scores = self.score(jnp.tanh(self.of_seen(nnx.relu(self.seen(evidence.values))) + asked))[..., 0]
-        weights = softmax_among(scores, evidence.cells, axis=2)
+        weights = jax.nn.softmax(scores, axis=2, where=evidence.cells)
         picture = jnp.einsum('bts,btsd->btd', weights, evidence.values, precision='highest')
         states = [
             lstm(x, evidence.units[:, m]) for m, (lstm, x) in enumerate(zip(self.lstms, (picture, evidence.audio)))

@@ -17,7 +17,6 @@ from flax import nnx
 
 from stattn_jax.models.baselines.compared import Compared, Evidence, Maps, Out, Sizes, of_class
 from stattn_jax.models.layers.dense import Linear
-from stattn_jax.models.pooling import softmax_among
 
 # The released code clamps to [1e-7, 1 - 1e-7]. In float32 there is no number between 1 - 6e-8 and 1, and the gradient
 # of log(1 - p) needs a larger distance from 1.
@@ -57,8 +56,8 @@ class Han(Compared):
         there, other = evidence.units[:, 0], evidence.units[:, 1]
         both = jnp.stack([self.hybrid(seen, heard, there, other), self.hybrid(heard, seen, other, there)], axis=1)
         among = evidence.units[..., None]
-        time = softmax_among(self.time(both), among, axis=2)
-        modality = softmax_among(self.modality(both), among, axis=1)
+        time = jax.nn.softmax(self.time(both), axis=2, where=among)
+        modality = jax.nn.softmax(self.modality(both), axis=1, where=among)
         unit_scores = time * modality * nnx.sigmoid(self.score(both))
         p = jnp.clip(unit_scores.sum(axis=(1, 2)), CLAMP, 1 - CLAMP)
         return jnp.log(p) - jnp.log1p(-p), {'unit_scores': unit_scores}

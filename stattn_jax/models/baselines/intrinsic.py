@@ -6,7 +6,7 @@ from flax import nnx
 
 from stattn_jax.models.baselines.compared import Compared, Evidence, Maps, Out, Sizes, of_class
 from stattn_jax.models.layers.dense import Linear
-from stattn_jax.models.pooling import largest, mean_among, softmax_among
+from stattn_jax.models.pooling import largest, mean_among
 
 PROTOTYPES = 10
 EPSILON = 1e-4
@@ -58,7 +58,7 @@ class Mil(Compared):
         bag = jnp.concatenate([evidence.values.reshape(b, t * s, d), evidence.audio], axis=1)
         there = jnp.concatenate([evidence.cells.reshape(b, t * s), evidence.units[:, 1]], axis=1)
         scores = self.score(jnp.tanh(self.content(bag)) * nnx.sigmoid(self.gate(bag)))[..., 0]
-        weights = softmax_among(scores, there, axis=1)
+        weights = jax.nn.softmax(scores, axis=1, where=there)
         logits = self.head(jnp.einsum('bk,bkd->bd', weights, bag, precision='highest'))
         return logits, {'cells': weights[:, : t * s].reshape(b, t, s), 'sound': weights[:, t * s :]}
 
