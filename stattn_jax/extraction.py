@@ -13,7 +13,7 @@ import sys
 import jax
 import ml_collections
 
-from stattn_jax import run, trunks
+from stattn_jax import config_checks, run, trunks
 from stattn_jax.data import extracted, source, spec, tfrecord
 
 FEATURES = 'features'
@@ -37,7 +37,7 @@ def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_col
             'data_prep.extract first, '
             'and give its --out as config.data.dir'
         )
-    run.check(config)
+    config_checks.check(config)
     run.check_workdir(workdir, config)
     trunks.check(config, info.spec)
     if 'visual' in frozen and config.data.frame_size != config.model.frame_size:

@@ -13,7 +13,7 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from stattn_jax import command, evaluate, extraction, run, score, train, trunks
+from stattn_jax import command, config_checks, evaluate, extraction, run, score, train, trunks
 from stattn_jax.data import source, tfrecord
 from stattn_jax.runtime import checkpoint, perf
 
@@ -74,7 +74,7 @@ def _start_processes(values):
 
 
 def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path):
-    run.check(config)
+    config_checks.check(config)
     run.check_workdir(workdir, config)
     run.make_strategy(config, config.eval.batch)
     if config.compile_cache:

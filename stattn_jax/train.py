@@ -13,7 +13,7 @@ import pathlib
 import jax
 import ml_collections
 
-from stattn_jax import assemble, evaluate, run, trunks
+from stattn_jax import assemble, config_checks, evaluate, run, trunks
 from stattn_jax.data import pipeline, source
 from stattn_jax.runtime import checkpoint, parallel, perf, summaries
 
@@ -26,7 +26,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
     # ------------------------------------------------------------------------------------------------------------------
     # Data
     # ------------------------------------------------------------------------------------------------------------------
-    run.check(config)
+    config_checks.check(config)
     data_source = source.RecordSource(config.data.dir, config.data.split)
     facts = run.DataFacts.of(data_source.info)
     trunks.check(config, facts.spec)

@@ -13,7 +13,7 @@ import sys
 import ml_collections
 import pytest
 
-from stattn_jax import command, run
+from stattn_jax import command, config_checks
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / 'tests' / 'golden' / 'configs.json'
@@ -66,7 +66,7 @@ def test_config_has_the_recorded_values(name, variant):
 
 @pytest.mark.parametrize('name, variant', [case for case in CASES if case[0] in RUNS])
 def test_config_can_be_run(name, variant):
-    run.check(resolve(name, variant))
+    config_checks.check(resolve(name, variant))
 
 
 @pytest.mark.parametrize('name, variant', [case for case in CASES if case[0] in RUNS])

@@ -29,6 +29,7 @@ LAYERS = (
     'score',
     'extraction',
     'run',
+    'config_checks',
     'trunks',
     'assemble',
     'weights',

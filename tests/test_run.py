@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from stattn_jax import run
+from stattn_jax import config_checks, run
 from stattn_jax.data import media, source
 from stattn_jax.data.features import FeatureSpec
 
@@ -68,48 +68,7 @@ def test_fields_that_cannot_change_the_numbers_are_free(tmp_path):
     run.check_workdir(begun(tmp_path, common.get_config()), changed(**free))
     names = set(run.flatten(common.get_config().to_dict()))
     # A free field that no config has would be a typing error.
-    assert all(any(name.startswith(field) for name in names) for field in run.FREE_FIELDS)
-
-
-@pytest.mark.parametrize('name', run.POSITIVE_FIELDS)
-def test_counts_below_one_are_refused(name):
-    with pytest.raises(run.RunError, match=f'config.{name} is 0; expected 1 or more'):
-        run.check(changed(**{name.replace('.', '__'): 0}))
-
-
-@pytest.mark.parametrize('name', run.CHOICES)
-def test_unknown_choices_are_refused_with_the_known_ones(name):
-    with pytest.raises(run.RunError, match=f"config.{name} is 'foo'; expected one of .*{run.CHOICES[name][-1]}"):
-        run.check(changed(**{name.replace('.', '__'): 'foo'}))
-
-
-def test_width_must_split_over_the_heads():
-    with pytest.raises(run.RunError, match='config.model.width is 512; expected a multiple of config.model.heads, 3'):
-        run.check(changed(model__heads=3))
-    run.check(common.get_config())
-
-
-@pytest.mark.parametrize('fields, message', [
-    ({'model__kind': 'cam', 'model__null_cell': False},
-     "config.model.null_cell is False, an ablation .* kind is 'cam'"),
-    ({'model__kind': 'mbt', 'model__hidden': 6}, "config.model.hidden is 6; expected a multiple of 4 for kind 'mbt'"),
-    ({'model__guided': False}, 'config.loss.match is 1.0; expected 0 with config.model.guided=False'),
-    ({'model__guided': False, 'loss__match': 0.0},
-     'config.loss.swap is 1.0; expected 0 with config.model.guided=False'),
-    ({'model__null_cell': False}, 'config.loss.match is 1.0; expected 0 with config.model.null_cell=False'),
-    ({'loss__negatives': 0}, 'config.loss.negatives is 0; expected 1 or more with config.loss.match 1.0'),
-    ({'loss__negatives': 9, 'train__batch': 9},
-     'negatives is 9; expected fewer than config.train.batch, 9.*negatives=8'),
-])  # fmt: skip
-def test_options_that_a_kind_or_an_ablation_cannot_have_are_refused(fields, message):
-    with pytest.raises(run.RunError, match=message):
-        run.check(changed(**fields))
-
-
-def test_ablations_with_losses_that_fit_are_welcome():
-    run.check(changed(model__guided=False, loss__match=0.0, loss__swap=0.0))
-    run.check(changed(model__null_cell=False, loss__match=0.0))
-    run.check(changed(model__kind='mbt'))
+    assert all(any(name.startswith(field) for name in names) for field in config_checks.FREE_FIELDS)
 
 
 def test_batches_that_do_not_split_over_the_devices_are_refused():

@@ -19,7 +19,7 @@ from tiny import quick_compile  # noqa: F401  autouse
 import stattn_jax
 from configs import common
 from data_prep import cli, extract, prepare, published
-from stattn_jax import assemble, run, trunks
+from stattn_jax import assemble, config_checks, run, trunks
 from stattn_jax.data import media, pipeline, source
 from stattn_jax.data.extracted import ExtractedSpec, Extraction
 from stattn_jax.data.features import FeatureSpec
@@ -37,7 +37,8 @@ def toys():
         toy_trunks.register(patch.setattr)
         patch.setenv('XLA_FLAGS', os.environ.get('XLA_FLAGS', ''))
         for modality in trunks.MODALITIES:
-            patch.setitem(run.CHOICES, f'model.{modality}', (*run.CHOICES[f'model.{modality}'], 'toy'))
+            field = f'model.{modality}'
+            patch.setitem(config_checks.CHOICES, field, (*config_checks.CHOICES[field], 'toy'))
         yield
 
 

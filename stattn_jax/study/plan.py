@@ -9,7 +9,7 @@ import pathlib
 
 import ml_collections
 
-from stattn_jax import run
+from stattn_jax import config_checks, run
 
 # Version of the files that measure.py writes; changing it makes all networks be measured again.
 MEASURES = 2
@@ -75,7 +75,7 @@ def run_config(config, variant: str, row: str, seed: int, workdir: pathlib.Path)
     made.seed = seed
     if not made.data.dir:
         made.data.dir = str(data_folder(variant, workdir))
-    run.check(made)
+    config_checks.check(made)
     return made
 
 
