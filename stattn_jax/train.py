@@ -112,6 +112,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
         progress = summaries.Progress(config.train.steps, config.train.batch, strategy.devices)
         progress.start(start)
         pending, stopped = [], False
+        if first_process and start < config.train.steps:
+            print('compiling the training step (on a CPU this takes up to a minute) ...', flush=True)
         for number in range(start + 1, config.train.steps + 1):
             with jax.profiler.StepTraceAnnotation('train', step_num=number):
                 state, metrics = compiled(state, next(feed))
@@ -123,6 +125,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
                 if number == start + 1:
                     # The clock restarts here, so that compilation does not count as training time.
                     jax.block_until_ready(metrics)
+                    if first_process:
+                        print(f'compiled, and made the first step, in {progress.seconds():.0f} s', flush=True)
                     progress.start(number, feed.waited)
                 continue
             scalars = _fetch(pending, checkpointer)

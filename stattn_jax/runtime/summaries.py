@@ -108,6 +108,10 @@ class Progress:
         """
         self._step, self._waited, self._time = step, waited, time.perf_counter()
 
+    def seconds(self) -> float:
+        """Returns the seconds since `start` or the last call of `measure`."""
+        return time.perf_counter() - self._time
+
     def measure(self, step: int, waited: float, flops: float | None) -> dict[str, float | None]:
         """Returns the scalars of the steps since `start` or the last call of this method.
 
@@ -115,7 +119,7 @@ class Progress:
         The scalars are perf/clips_per_second, perf/step_ms, perf/wait_percent, perf/mfu_percent (None if unknown) and
         perf/eta_seconds.
         """
-        seconds = time.perf_counter() - self._time
+        seconds = self.seconds()
         per_step = seconds / (step - self._step)
         share = perf.mfu(flops, per_step, self._devices)
         scalars = {
@@ -129,20 +133,19 @@ class Progress:
         return scalars
 
     def line(self, step: int, scalars: Mapping[str, float | None]) -> str:
-        """Formats the console line of a step from the scalars of `measure`, 'train/loss' and 'train/lr'."""
+        """Formats the console line of a step from the scalars of `measure`, 'train/loss' and 'train/lr'; no unknown MFU."""
         width = len(str(self._total_steps))
         mfu = scalars['perf/mfu_percent']
-        return '  '.join(
-            (
-                f'step {step:>{width}}/{self._total_steps}',
-                f'loss {scalars["train/loss"]:.4f}',
-                f'lr {scalars["train/lr"]:.2e}',
-                f'{scalars["perf/clips_per_second"]:.1f} clips/s',
-                f'wait {scalars["perf/wait_percent"]:.0f}%',
-                'mfu n/a' if mfu is None else f'mfu {mfu:.1f}%',
-                f'eta {format_seconds(scalars["perf/eta_seconds"])}',
-            )
-        )
+        parts = [
+            f'step {step:>{width}}/{self._total_steps}',
+            f'loss {scalars["train/loss"]:.4f}',
+            f'lr {scalars["train/lr"]:.2e}',
+            f'{scalars["perf/clips_per_second"]:.1f} clips/s',
+            f'wait {scalars["perf/wait_percent"]:.0f}%',
+            *([] if mfu is None else [f'mfu {mfu:.1f}%']),
+            f'eta {format_seconds(scalars["perf/eta_seconds"])}',
+        ]
+        return '  '.join(parts)
 
 
 def format_seconds(seconds: float) -> str:
