@@ -133,7 +133,7 @@ class Progress:
         return scalars
 
     def line(self, step: int, scalars: Mapping[str, float | None]) -> str:
-        """Formats the console line of a step from the scalars of `measure`, 'train/loss' and 'train/lr'; no unknown MFU."""
+        """Formats the console line of a step from the scalars of `measure`, 'train/loss' and 'train/lr'."""
         width = len(str(self._total_steps))
         mfu = scalars['perf/mfu_percent']
         parts = [
