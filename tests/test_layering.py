@@ -113,7 +113,7 @@ def test_preparation_imports_only_data_except_to_run_trunks():
 def test_weights_import_only_the_list_of_trunks():
     modules = [module for module in SOURCES if module.startswith('stattn_jax.weights')]
     assert modules
-    known = {'stattn_jax.models.trunks.registry', 'stattn_jax.command'}
+    known = {'stattn_jax.models.trunks.registry', 'stattn_jax.models.trunks.trunk', 'stattn_jax.command'}
     assert {name for module in modules for name in inside(module) if place(name) != 'weights'} <= known
 
 
