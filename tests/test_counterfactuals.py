@@ -12,7 +12,7 @@ from flax import nnx
 from tiny import quick_compile  # noqa: F401
 
 from stattn_jax.explain import counterfactuals
-from stattn_jax.explain.explanation import Explanation, make_geometry
+from stattn_jax.explain.explanation import ExplanationData, make_geometry
 from stattn_jax.models import contributions
 
 B, T, CLASSES = 3, tiny.SEGMENTS, tiny.CLASSES
@@ -64,7 +64,7 @@ def records(network, logits, out, seed):
     for b in range(B):
         mine = {name: x if name in ('bias', 'mean_scores') else x[b] for name, x in arrays.items()}
         rest = {'media': {}, 'model': {}, 'log_mel': np.zeros((T, 1, 1)), 'frames': (b'',) * T}
-        yield Explanation.from_arrays(
+        yield ExplanationData.from_arrays(
             mine, geometry=geometry, classes=names, multi_label=network.binary, valid=VALID[b], **rest
         )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from random_record import H, T, W, make
 
-from stattn_jax.explain.explanation import Truth
+from stattn_jax.explain.explanation import GroundTruth
 
 MEANS = np.random.default_rng(1).normal(size=(2, 3)) * 4
 
@@ -155,7 +155,7 @@ def test_files_and_notebook_show_what_the_page_renders(tmp_path, monkeypatch):
     asked = []
     page = pytest.importorskip('stattn_jax.explain.page')
     monkeypatch.setattr(page, 'render', lambda *arguments: asked.append(arguments) or '<p title="ä">&amp;</p>')
-    record, truth = make()[0], Truth([(0, 1)])
+    record, truth = make()[0], GroundTruth([(0, 1)])
     record.save_html(tmp_path / 'e.html', 'class 1', truth)
     assert (tmp_path / 'e.html').read_bytes().decode() == '<p title="ä">&amp;</p>' and asked == [
         (record, 'class 1', truth)

@@ -15,8 +15,8 @@ from clips import clicks, encode, numbered
 from pages import record
 from test_video import MARKERS, extent, marked
 
-from stattn_jax.explain import page, words
-from stattn_jax.explain.explanation import Truth
+from stattn_jax.explain import page, sentences
+from stattn_jax.explain.explanation import GroundTruth
 
 CLASSES = tuple(f'class {c}' for c in range(12))
 T = 4
@@ -36,7 +36,7 @@ def explained(tmp_path_factory):
     folder = tmp_path_factory.mktemp('page')
     source = encode(folder / 'a.mp4', numbered(40), np.arange(40) / 10, clicks(4, [1.5])[None])
     e = record(CLASSES, t=T, source=source, valid=[True, True, True, False])
-    (folder / 'explanation.html').write_text(page.render(e, truth=Truth([(0.5, 1.5)])), encoding='utf-8')
+    (folder / 'explanation.html').write_text(page.render(e, truth=GroundTruth([(0.5, 1.5)])), encoding='utf-8')
     return e, folder / 'explanation.html'
 
 
@@ -157,7 +157,7 @@ def test_what_if_shows_the_logit_that_python_computes(opened, explained):
         logits = np.array([e.without_units(keep, name) for name in CLASSES])
         assert number(opened.text('#what-if-logit')) == pytest.approx(logits[k % 3], abs=1e-4)
         probability = (np.exp(logits) / np.exp(logits).sum())[k % 3]
-        assert opened.text('#what-if-probability') == words.percent(probability)
+        assert opened.text('#what-if-probability') == sentences.percent(probability)
         # The bars are the contributions of what is left; they still sum to the logit.
         *parts, total = shown_sum(opened)
         assert sum(parts) == pytest.approx(total, abs=0.02)

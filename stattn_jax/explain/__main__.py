@@ -50,9 +50,9 @@ def main(argv: list[str] | None = None) -> int:
         return max(_check(path) for path in FLAGS.check)
     # JAX is imported only here, so that wrong use is reported at once and the time of the import can be measured.
     began = time.perf_counter()
-    from stattn_jax.explain import command
+    from stattn_jax.explain import explain_videos
 
-    return command.run(FLAGS, time.perf_counter() - began)
+    return explain_videos.run(FLAGS, time.perf_counter() - began)
 
 
 def _parse(argv) -> None:

@@ -3,7 +3,7 @@
 The audio is shifted by half a clip. Each question recomputes the attention on the trunks' outputs of the forward pass
 that explained the clip, so the answers are exact and need no second pass of the clip through the trunks; only one
 silent segment passes through the audio trunk. Removing whole segments of one modality has a closed form and needs no
-network (Explanation.without_units). model.py compiles `ask`.
+network (ExplanationData.without_units). model.py compiles `ask`.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ def moved(valid_t: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def trust(answers: dict[str, np.ndarray], classes: Sequence[str], binary: bool, valid_t: np.ndarray, by: int) -> dict:
-    """Returns the content of Explanation.trust for one clip from its `ask` answers; `by` is the shift in segments."""
+    """Returns ExplanationData.trust of one clip from its `ask` answers; `by` is the shift in segments."""
     probabilities = events.probabilities(answers['logits'].astype(float), binary=binary)
     best = int(answers['logits'][0].argmax())
     rows = [

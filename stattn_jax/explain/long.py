@@ -19,7 +19,8 @@ import numpy as np
 
 from stattn_jax.data import decode, media
 from stattn_jax.explain import reading, record_files
-from stattn_jax.explain.explanation import Explanation
+from stattn_jax.explain.explanation import rounded
+from stattn_jax.explain.result import Explanation
 
 SCHEMA = 'stattn_jax.timeline/1'
 # Reasons why a part of an otherwise good file holds no data: a gap, or a stream that ends before the other.
@@ -232,9 +233,9 @@ def _summary(arrays, b, clip):
     c = int(arrays['logits'][b].argmax())
     return {
         'class': c,
-        **{name: record_files.rounded(arrays[source][b, c]) for name, source in _NUMBERS.items()},
-        'picture': record_files.rounded(arrays['visual'][b, c].sum(axis=-1)),
-        'sound': record_files.rounded(arrays['audio'][b, c]),
+        **{name: rounded(arrays[source][b, c]) for name, source in _NUMBERS.items()},
+        'picture': rounded(arrays['visual'][b, c].sum(axis=-1)),
+        'sound': rounded(arrays['audio'][b, c]),
         'valid': clip.valid,
     }
 

@@ -1,7 +1,7 @@
 """Computes `Explanation`s of videos with a trained model.
 
 Two functions are compiled: the network's forward pass with the contributions, and the what-if questions, which only run
-the attention again. explanation.py defines the record; long.py handles videos longer than the model's clip.
+the attention again. result.py defines `Explanation`; long.py handles videos longer than the model's clip.
 """
 
 import dataclasses
@@ -17,7 +17,8 @@ from flax import nnx
 from stattn_jax import run, trunks
 from stattn_jax.data import features, media, pipeline
 from stattn_jax.explain import counterfactuals, long, reading
-from stattn_jax.explain.explanation import BEST, Explanation, make_geometry
+from stattn_jax.explain.explanation import BEST, make_geometry
+from stattn_jax.explain.result import Explanation
 from stattn_jax.models import contributions
 from stattn_jax.runtime import perf
 from stattn_jax.training import step

@@ -16,7 +16,7 @@ from stattn_jax.data import decode, media
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A clip, the `media` of its record (see Explanation), and the file that it comes from (None for arrays)."""
+    """A clip, the `media` of its record (see ExplanationData), and the file that it comes from (None for arrays)."""
 
     clip: media.Clip
     media: dict[str, Any]

@@ -1,7 +1,7 @@
 """Writes and reads `explanation.json` and `explanation.npz`, and checks the sums in a JSON file.
 
 docs/explanation.schema.json describes the JSON; SCHEMA changes whenever the content changes. The fields are those of
-Explanation (explanation.py).
+ExplanationData (explanation.py).
 """
 
 import json
@@ -9,6 +9,9 @@ import os
 from typing import Any
 
 import numpy as np
+
+from stattn_jax.explain import sentences
+from stattn_jax.explain.explanation import ExplanationData, rounded
 
 SCHEMA = 'stattn_jax.explanation/2'
 # Largest error that `check` allows, in units of max(1, |numbers added up|): float32 sums of a thousand terms, written
@@ -30,10 +33,10 @@ _HOW_TO_READ = (
 _ARRAYS = ('logits', 'probabilities', 'bias', 'reference', 'mean_scores', 'visual', 'audio', 'alpha', 'null', 'beta')
 _ARRAYS += ('segment_scores', 'valid', 'log_mel', 'removed_cells')
 _HEADER = ('media', 'geometry', 'model', 'classes', 'multi_label')
-_ASKED = ('removed_classes', 'trust')
+_COUNTERFACTUALS = ('removed_classes', 'trust')
 
 
-def write_json(explanation, path: str | os.PathLike, c: int, best: int) -> None:
+def write_json(explanation: ExplanationData, path: str | os.PathLike, c: int, best: int) -> None:
     """Writes the record with class number `c` as target and the maps of the `best` classes and of the target."""
     target, runner_up = explanation.classes[c], explanation.runner_up(explanation.classes[c])
     with_maps = [row['label'] for row in explanation.top(best)]
@@ -64,9 +67,9 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         file.write(text)
 
 
-def write_npz(explanation, path: str | os.PathLike) -> None:
+def write_npz(explanation: ExplanationData, path: str | os.PathLike) -> None:
     """Writes every array and frame, and the other fields as JSON in `header`."""
-    header = {'schema': SCHEMA} | {name: getattr(explanation, name) for name in _HEADER + _ASKED}
+    header = {'schema': SCHEMA} | {name: getattr(explanation, name) for name in _HEADER + _COUNTERFACTUALS}
     frames = {f'frame_{t}': np.frombuffer(jpeg, np.uint8) for t, jpeg in enumerate(explanation.frames)}
     arrays = {name: getattr(explanation, name) for name in _ARRAYS}
     with open(path, 'wb') as file:
@@ -81,7 +84,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, Any]:
         frames = tuple(file[f'frame_{t}'].tobytes() for t in range(len(arrays['valid'])))
     for name in ('classes', 'removed_classes'):
         header[name] = tuple(header[name])
-    return {'frames': frames, **arrays, **{name: header[name] for name in _HEADER + _ASKED}}
+    return {'frames': frames, **arrays, **{name: header[name] for name in _HEADER + _COUNTERFACTUALS}}
 
 
 def check(path: str | os.PathLike) -> dict[str, float]:
@@ -115,17 +118,11 @@ def check(path: str | os.PathLike) -> dict[str, float]:
     return {name: float(np.max(values)) for name, values in errors.items()}
 
 
-def rounded(values) -> Any:
-    """Rounds to seven significant digits, the resolution of float32, so that sums stay within 1e-7 of their terms."""
-    values = np.asarray(values)
-    return np.array([float(f'{x:.7g}') for x in values.ravel()]).reshape(values.shape).tolist()
-
-
-def _target(explanation, target, runner_up):
+def _target(explanation: ExplanationData, target: str, runner_up: str | None) -> dict[str, Any]:
     c = explanation.class_index(target)
     content = {name: rounded(getattr(explanation, name)[c]) for name in ('bias', 'reference')}
     content |= {'label': target, 'logit': rounded(explanation.logits[c])}
-    content |= {'probability': rounded(explanation.probabilities[c]), 'sentence': explanation.sentence(target)}
+    content |= {'probability': rounded(explanation.probabilities[c]), 'sentence': sentences.sentence(explanation, c)}
     content |= {'shares': {name: rounded(share) for name, share in explanation.shares(target).items()}}
     if runner_up is None:
         return content | {'contrast': None}
@@ -134,7 +131,7 @@ def _target(explanation, target, runner_up):
     return content | {'contrast': other | {'reference': reference, 'visual': visual, 'audio': audio}}
 
 
-def _map(explanation, label):
+def _map(explanation: ExplanationData, label: str) -> dict[str, Any]:
     c = explanation.class_index(label)
     by_modality = {
         'mean_scores': explanation.mean_scores[:, c],

@@ -2,7 +2,7 @@
 //
 // With weights beta and scores s of every (modality m, segment t), and `kept` units (a Uint8Array, picture first),
 //     logit_c = bias_c + sum kept beta_c s_c / sum kept beta_c
-// since the softmax over what is left is its own renormalisation (Explanation.without_units). Terms are scaled by the same factor.
+// since the softmax over what is left is its own renormalisation (ExplanationData.without_units). Terms are scaled by the same factor.
 
 const record = JSON.parse(document.getElementById('data').textContent);
 
@@ -116,7 +116,7 @@ function plainText(x, digits = 2) {
   return signedText(x, digits).replace('+', '');
 }
 
-// As words.percent: what is not certain never reads 0% or 100%.
+// As sentences.percent: what is not certain never reads 0% or 100%.
 function percent(p) {
   if (!Number.isFinite(p)) return 'undefined';
   if (p > 0 && p < 0.01) return 'below 1%';

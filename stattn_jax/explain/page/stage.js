@@ -65,16 +65,16 @@ function colour(table, place) {
   return `rgb(${table[i]} ${table[i + 1]} ${table[i + 2]})`;
 }
 
-// How a cell is painted, from its term and the clip's one scale; null for not at all. As figure.overlay has it.
+// How a cell is painted, from its term and the clip's one scale; null for not at all. As in colours.overlay.
 function paint(term, scale, signed) {
   const strength = scale > 0 ? Math.abs(term) / scale : 0;
   if (strength === 0 || (!signed && term < 0)) return null;
-  const opacity = 0.75 * strength ** 0.6;
+  const opacity = record.opacity * strength ** record.opacity_exponent;
   return { opacity, fill: signed ? colour(SIGNED, 0.5 + 0.5 * Math.sign(term) * strength) : colour(HEAT, strength) };
 }
 
 // The term at the end of the colour scale; longer where the picture's largest second is below a tenth of the sound's, so that a
-// picture that hardly matters does not glow. As figure.overlay has it.
+// picture that hardly matters does not glow. As in colours.overlay.
 function heatScale(view) {
   const [second, loudest] = [largest(view.picture), record.negligible * largest(view.sound)];
   return largest(view.cells) * (second > 0 && second < loudest ? loudest / second : 1);

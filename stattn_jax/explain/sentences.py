@@ -2,13 +2,15 @@
 
 import numpy as np
 
+from stattn_jax.explain.explanation import ExplanationData
+
 # The strongest stretch extends while a segment's evidence is at least this share of the strongest segment's.
 _STRETCH = 0.5
 # Evidence (logit) that two decimals show as zero is not mentioned.
 _VISIBLE = 0.005
 
 
-def sentence(explanation, c: int) -> str:
+def sentence(explanation: ExplanationData, c: int) -> str:
     """Returns sentences on the evidence for class `c`.
 
     They name the class, its probability, the contributions of picture and sound, where each is most in favour of the
@@ -39,7 +41,7 @@ def sentence(explanation, c: int) -> str:
     return ' '.join(parts)
 
 
-def place(explanation, i: int, j: int) -> str:
+def place(explanation: ExplanationData, i: int, j: int) -> str:
     """Returns where the cell in row i and column j lies in the source frame, by thirds: 'upper left', 'centre', ..."""
     _, h, w = explanation.geometry['grid']
     to = explanation.geometry['to_source']
@@ -49,7 +51,7 @@ def place(explanation, i: int, j: int) -> str:
     return ' '.join(filter(None, words)) or 'centre'
 
 
-def seconds(explanation, first: int, stop: int) -> str:
+def seconds(explanation: ExplanationData, first: int, stop: int) -> str:
     """Returns the segments first..stop (half-open) as seconds of the clip: '3 to 5 s'."""
     length = explanation.geometry['segment_seconds']
     return f'{first * length:g} to {stop * length:g} s'

@@ -14,9 +14,10 @@ from absl import flags, logging
 
 from stattn_jax import run as runs
 from stattn_jax.data import media
-from stattn_jax.explain import page, record_files, truth
-from stattn_jax.explain.explanation import Explanation, Truth
+from stattn_jax.explain import ground_truth, page, record_files
+from stattn_jax.explain.explanation import GroundTruth
 from stattn_jax.explain.model import Model, load
+from stattn_jax.explain.result import Explanation
 from stattn_jax.runtime import checkpoint, perf
 
 # The slowest files come first, so that they are written in parallel.
@@ -85,7 +86,7 @@ def run(options: flags.FlagValues, imports: float) -> int:
     return 1 if failed else 0
 
 
-def _prepare(options) -> tuple[dict[pathlib.Path, pathlib.Path], Model, dict[pathlib.Path, dict[str, Truth]]]:
+def _prepare(options) -> tuple[dict[pathlib.Path, pathlib.Path], Model, dict[pathlib.Path, dict[str, GroundTruth]]]:
     """Returns each video's output folder, the model, and each video's annotations by label.
 
     Raises RunError and CheckpointError.
@@ -105,7 +106,7 @@ def _prepare(options) -> tuple[dict[pathlib.Path, pathlib.Path], Model, dict[pat
     if options.hop is not None and options.hop > model.spec.segments:
         raise runs.RunError(f'--hop={options.hop}; expected at most {model.spec.segments}, the segments of a window')
     tables = None if options.truth is None else pathlib.Path(options.truth)
-    return folders, model, {video: truth.read(tables, video.stem) if tables else {} for video in videos}
+    return folders, model, {video: ground_truth.read(tables, video.stem) if tables else {} for video in videos}
 
 
 def _explain(options, model: Model, video, out, clock) -> Iterator[tuple[pathlib.Path, Explanation]]:
@@ -145,11 +146,13 @@ def _explain_long(options, model: Model, video, out, clock) -> Iterator[tuple[pa
         yield out / f'window_{window["start"]:07.1f}s', explanation
 
 
-def _write(options, explanation: Explanation, out: pathlib.Path, known: dict[str, Truth], clock) -> list[page.Entry]:
+def _write(
+    options, explanation: Explanation, out: pathlib.Path, known: dict[str, GroundTruth], clock
+) -> list[page.Entry]:
     """Writes the requested files; returns the clip's index entry in a list, which is empty without an HTML page."""
     label = options.label or explanation.top(1)[0]['label']
     where = explanation.media
-    known = {name: truth.within(one, where['start'], where['duration']) for name, one in known.items()}
+    known = {name: ground_truth.within(one, where['start'], where['duration']) for name, one in known.items()}
     save = {
         'json': lambda path: explanation.save_json(path, label),
         'npz': explanation.save_npz,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from explained import make
 
-from stattn_jax.explain import words
+from stattn_jax.explain import sentences
 
 
 def test_the_sentence_tells_the_numbers():
@@ -46,19 +46,19 @@ def test_an_average_clip_is_named_where_there_is_one():
     ],
 )
 def test_percentages_are_neither_nothing_nor_all_by_rounding(value, text):
-    assert words.percent(value) == text
+    assert sentences.percent(value) == text
 
 
 def test_a_signed_zero_has_no_minus():
-    assert [words.signed(x) for x in (-0.001, 0.0, -1.234, 5)] == ['+0.00', '+0.00', '−1.23', '+5.00']
+    assert [sentences.signed(x) for x in (-0.001, 0.0, -1.234, 5)] == ['+0.00', '+0.00', '−1.23', '+5.00']
 
 
 def test_places_are_thirds_of_the_source_frame():
     plain = make(np.zeros((1, 1, 3, 3)), np.zeros((1, 1)), classes='a', probabilities=[1])
-    assert words.place(plain, 0, 0) == 'upper left' and words.place(plain, 1, 1) == 'centre'
-    assert words.place(plain, 2, 1) == 'lower' and words.place(plain, 1, 2) == 'right'
+    assert sentences.place(plain, 0, 0) == 'upper left' and sentences.place(plain, 1, 1) == 'centre'
+    assert sentences.place(plain, 2, 1) == 'lower' and sentences.place(plain, 1, 2) == 'right'
     # In a wide frame cropped to its middle third, all columns of the crop lie in the centre.
     cropped = make(
         np.zeros((1, 1, 3, 3)), np.zeros((1, 1)), classes='a', probabilities=[1], affine=(1 / 3, 1 / 3, 1, 0)
     )
-    assert [words.place(cropped, 1, j) for j in range(3)] == ['centre'] * 3
+    assert [sentences.place(cropped, 1, j) for j in range(3)] == ['centre'] * 3
