@@ -115,13 +115,13 @@ def test_bad_videos_are_named_and_the_good_ones_done(trained, scene_video, video
         len(lines) == 4
         and [name in line for name, line in zip(('text', 'half', 'silent', 'none'), lines)] == [True] * 4
     )
-    assert output.count('sum of contributions against logit') == 2
+    assert output.count('the sum of the contributions differs from the logit by at most') == 2
 
 
 def test_network_is_compiled_once_for_all_videos(trained, scene_video):
     model = stattn_jax.load(trained)
     first, again = model.explain(scene_video), model.explain(scene_video)
-    assert model._forward._cache_size() == model._ask._cache_size() == 1
+    assert model._forward._cache_size() == model._counterfactuals._cache_size() == 1
     np.testing.assert_array_equal(first.logits, again.logits)
     assert first.source == scene_video
 
@@ -155,7 +155,7 @@ def test_stretch_of_a_video(trained, scene_video, tmp_path, capsys):
     record = json.loads((tmp_path / 'explanation.json').read_text())
     assert record['media']['start'] == 1 and record['media']['duration'] == pytest.approx(3, abs=0.1)
     assert record['valid_segments'] == [True] * 3 + [False] * 3 and record['media']['notes'] == ['short']
-    assert 'note: the clip is short' in capsys.readouterr().out
+    assert 'note: the clip is short: segments without data are ignored' in capsys.readouterr().out
     audio = np.array(record['maps'][0]['audio'])
     assert (audio[3:] == 0).all() and (audio[:3] != 0).any()
 
@@ -247,7 +247,7 @@ def test_all_of_a_long_video(trained, long_video, tmp_path, capsys):
     output, progress = capsys.readouterr()
     timeline = json.loads((tmp_path / 'timeline.json').read_text())
     assert [window['start'] for window in timeline['windows']] == [0, 3, 6, 9, 10]
-    assert timeline['windows_left_out'] == 3 and '2 windows in full, 3 less probable ones left out' in output
+    assert timeline['windows_left_out'] == 3 and '2 most probable windows explained, 3 left out' in output
     assert 'window 5 of 5, 0 s left' in progress
     rows = list(csv.DictReader((tmp_path / 'timeline.csv').read_text().splitlines()))
     assert len(rows) == len(timeline['rows']) == 16
@@ -258,8 +258,8 @@ def test_all_of_a_long_video(trained, long_video, tmp_path, capsys):
         assert folder.name == f'window_{window["start"]:07.1f}s' and loaded.media['start'] == window['start']
         assert loaded.top(1)[0]['label'] == window['label']
         assert loaded.top(1)[0]['logit'] == pytest.approx(window['logit'], abs=1e-5)
-        told = [row for row in timeline['rows'] if row['window'] == k]
-        for row in told:
+        rows = [row for row in timeline['rows'] if row['window'] == k]
+        for row in rows:
             t = round(row['start'] - window['start'])
             assert row['sound'] == pytest.approx(loaded.contributions()[2][t], abs=1e-5)
             assert row['picture'] == pytest.approx(loaded.contributions()[1][t].sum(), abs=1e-5)
@@ -269,5 +269,5 @@ def test_all_of_a_long_video(trained, long_video, tmp_path, capsys):
 def test_without_long_the_rest_is_said(trained, long_video, tmp_path, capsys):
     assert explain(trained, tmp_path, long_video, flags=('--files=csv',)) == 0
     output = capsys.readouterr().out
-    assert 'note: the clip is long; only its first 6 s are explained, --long explains all' in output
+    assert 'note: only the first 6 s are explained; --long explains the whole video' in output
     assert re.search(r'\ntime: imports \d+\.\d s, restore .* s, decode .* s, model .* s, files .* s\n', output)

@@ -188,7 +188,7 @@ def test_cards_carry_what_they_are_sorted_by():
     assert [row[0] for row in keys] == ['0', '1'] and keys[1][2:] == ('', '')
     assert float(keys[0][1]) == pytest.approx(entries[0].probability, rel=1e-5)
     assert float(keys[0][2]) == pytest.approx(1 - entries[0].probability, rel=1e-5)
-    assert '1 of 1 with a known label told right' in text and '2 clips explained' in text
+    assert '1 of 1 labelled clips classified correctly' in text and '2 clips explained' in text
 
 
 def test_a_thumbnail_is_the_frame_of_the_strongest_cell_with_its_heat():

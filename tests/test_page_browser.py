@@ -80,10 +80,10 @@ def test_clicks_and_keys_seek(opened, explained):
     seeked(opened, 2.5)
     assert float(opened.run(PLACE)) == pytest.approx(2.5, abs=0.02)
     e, _ = explained
-    said = opened.run('document.querySelector("#seek").getAttribute("aria-valuetext")')
-    assert said.startswith('2.5 seconds of 4; picture ') and 'for class 0' in said
+    text = opened.run('document.querySelector("#seek").getAttribute("aria-valuetext")')
+    assert text.startswith('2.5 seconds of 4; visual ') and 'for class 0' in text
     terms = [e.visual[0, 2].sum(), e.audio[0, 2]]
-    numbers = [part.split()[1] for part in said.split('; ')[1].split(', ')]
+    numbers = [part.split()[1] for part in text.split('; ')[1].split(', ')]
     np.testing.assert_allclose([number(word) for word in numbers], terms, atol=0.006)
     opened.press('[')
     seeked(opened, 1.0)
@@ -195,10 +195,10 @@ def test_a_cell_tells_its_term_and_what_its_removal_does(opened, explained):
     opened.run('document.querySelector("#overlay").focus()')
     for key in ('ArrowRight', 'ArrowRight', 'ArrowDown', 'ArrowDown'):
         opened.press(key)
-    told = opened.text('#cell')
-    assert told.startswith('Row 3, column 2 at 1\N{EN DASH}2 s')
-    assert number(told.split('adds ')[1].split(',')[0]) == pytest.approx(e.visual[0, 1, 2, 1], abs=6e-4)
-    assert number(told.split('class 0 by ')[1].split()[0]) == pytest.approx(e.removed_cells[0, 1, 2, 1], abs=6e-4)
+    text = opened.text('#cell')
+    assert text.startswith('Row 3, column 2 at 1\N{EN DASH}2 s')
+    assert number(text.split('contributes ')[1].split(',')[0]) == pytest.approx(e.visual[0, 1, 2, 1], abs=6e-4)
+    assert number(text.split('class 0 by ')[1].split()[0]) == pytest.approx(e.removed_cells[0, 1, 2, 1], abs=6e-4)
     opened.press('3')
     assert 'not computed for class 2' in opened.text('#cell')
 
@@ -303,7 +303,7 @@ def test_the_index_sorts_and_leads_to_the_page(chromium, explained):
             's.dispatchEvent(new Event("change")); })()'
         )
         assert chromium.run(order) == expected
-    assert 'not known for 1' in chromium.text('#said')
+    assert '1 without this number comes last' in chromium.text('#sorted')
     assert chromium.complaints() == []
     chromium.click('#cards li a')
     chromium.until('location.href.endsWith("explanation.html") && document.readyState === "complete"')

@@ -91,9 +91,7 @@ class ExplanationData:
         arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
         broken = int((~np.isfinite(arrays['logits'])).sum())
         if broken:
-            raise ValueError(
-                f'{broken} of {len(arrays["logits"])} logits are not finite, expected numbers: use an older checkpoint'
-            )
+            raise ValueError(f'{broken} of {len(arrays["logits"])} logits are not finite; use an older checkpoint')
         t, h, w = geometry['grid']
         arrays['visual'] = arrays['visual'].reshape(-1, t, h, w)
         arrays['alpha'] = arrays['alpha'].reshape(t, h, w)
@@ -118,7 +116,7 @@ class ExplanationData:
         if label not in self.classes:
             some = ', '.join(map(repr, self.classes[:5])) + (', ...' if len(self.classes) > 5 else '')
             raise ValueError(
-                f'unknown label {label!r}: expected one of the {len(self.classes)} classes of the model ({some})'
+                f'unknown label {label!r}; expected one of the {len(self.classes)} classes of the model ({some})'
             )
         return self.classes.index(label)
 
@@ -166,16 +164,18 @@ class ExplanationData:
         keep_mt = np.asarray(keep_mt, bool)
         if keep_mt.shape != self.beta.shape[:2]:
             raise ValueError(
-                f'keep {keep_mt.shape}: expected {self.beta.shape[:2]}, one value for each modality and segment'
+                f'keep has shape {keep_mt.shape}; expected {self.beta.shape[:2]}, one value per modality and segment'
             )
-        left = keep_mt & self.valid
-        if not left.any():
-            raise ValueError('no valid unit is left, and the softmax over none has no value: keep one at least')
-        weights, scores = self.beta[left, c].astype(float), self.segment_scores[left, c].astype(float)
+        keep_mt = keep_mt & self.valid
+        if not keep_mt.any():
+            raise ValueError('no valid unit is kept, so the softmax is undefined; keep at least one')
+        weights, scores = self.beta[keep_mt, c].astype(float), self.segment_scores[keep_mt, c].astype(float)
         # Weights can underflow to 0 in float32. Then only a single remaining unit has a known share, which is 1.
         weights = weights if weights.any() or len(weights) > 1 else np.ones(1)
         if not weights.any():
-            raise ValueError(f'the {len(weights)} units that are left have no weight in float32: keep one with weight')
+            raise ValueError(
+                f'the {len(weights)} units that are kept all have weight 0 in float32; keep one with a positive weight'
+            )
         return float(self.bias[c] + weights @ scores / weights.sum())
 
     def removed_units(self, label: str | None = None) -> np.ndarray:

@@ -16,6 +16,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from stattn_jax.explain import sentences
 from stattn_jax.explain.colours import HEAT, LOG_MEL, MISSING, PICTURE, SOUND, STRONGEST, TRUE, overlay
 from stattn_jax.explain.explanation import ExplanationData, GroundTruth, strongest_cell
 from stattn_jax.explain.fonts import drawable
@@ -76,21 +77,21 @@ def shown_segments(visual_thw: np.ndarray) -> list[int]:
 def _header(axes: Axes, explanation: ExplanationData, c: int, frames: int) -> None:
     axes.set_axis_off()
     media, segments = explanation.media, len(explanation.valid)
-    guesses = '     '.join(f'{drawable(row["label"], 30)} {row["probability"]:.0%}' for row in explanation.top(3))
-    zero = 'an average clip' if explanation.mean_scores.any() else 'the bias'
+    predictions = '     '.join(f'{drawable(row["label"], 30)} {row["probability"]:.0%}' for row in explanation.top(3))
+    zero = 'average clip' if explanation.mean_scores.any() else 'bias'
     picture, sound = _signed(explanation.visual[c].sum()), _signed(explanation.audio[c].sum())
     evidence = (
-        f'Evidence for {drawable(explanation.classes[c], 50)}:  logit {_signed(explanation.logits[c])} = '
-        f'{_signed(explanation.reference[c])} ({zero}) {picture} (picture) {sound} (sound)'
+        f'Logit of {drawable(explanation.classes[c], 50)}:  {_signed(explanation.logits[c])} = '
+        f'{_signed(explanation.reference[c])} ({zero}) {picture} (visual) {sound} (audio)'
     )
     null = explanation.null[explanation.valid].mean()
     note = f'Seconds {media["start"]:g} to {media["start"] + media["duration"]:g} of the file.  '
-    note += f'{null:.0%} of the attention in space finds nothing visible.'
+    note += f'{sentences.null_share(null)}.'
     if frames < segments:
-        note += f'  {frames} of {segments} frames shown, the one with the strongest cell among them.'
+        note += f'  {frames} of {segments} frames are shown, including the one with the strongest cell.'
     lines = (
         (0.88, 19, 'bold', drawable(media['file'], 52)),
-        (0.62, 16, 'normal', f'Predicted:  {guesses}'),
+        (0.62, 16, 'normal', f'Predicted:  {predictions}'),
         (0.38, 14, 'normal', evidence),
         (0.18, 12, 'normal', note),
     )
@@ -140,14 +141,14 @@ def _key(axes: Axes, explanation: ExplanationData, c: int, truth: GroundTruth, s
         mappable = ScalarMappable(Normalize(0, scale), ListedColormap(HEAT))
         axes.figure.colorbar(mappable, cax=bar, orientation='horizontal', ticks=[0, scale / 2, scale], format='%.2g')
         bar.tick_params(labelsize=12)
-        axes.text(0, 0.65, 'cell speaks for (logit)', fontsize=12, va='center')
+        axes.text(0, 0.65, 'evidence for (logit)', fontsize=12, va='center')
         marks.append(Patch(fill=False, ec=STRONGEST, lw=2.5, label='strongest cell of the clip'))
     else:
-        axes.text(0, 0.65, 'No cell of the picture speaks for this class.', fontsize=12, va='center')
+        axes.text(0, 0.65, 'No cell is evidence for this class.', fontsize=12, va='center')
     if truth.boxes:
-        marks.append(Patch(fill=False, ec='0.35', lw=2, ls='--', label='true box'))
+        marks.append(Patch(fill=False, ec='0.35', lw=2, ls='--', label='annotated box'))
     if truth.intervals:
-        marks.append(Patch(fc=TRUE, alpha=0.3, label='true interval'))
+        marks.append(Patch(fc=TRUE, alpha=0.3, label='annotated interval'))
     axes.legend(handles=marks, loc='center right', ncols=3, frameon=False, fontsize=12, bbox_to_anchor=(1, 0.65))
 
 
@@ -158,7 +159,7 @@ def _mel(axes: Axes, explanation: ExplanationData) -> None:
     image, extent = log_mel.reshape(t * f, k).T, (0, end, 0, k)
     axes.imshow(image, origin='lower', aspect='auto', extent=extent, cmap=ListedColormap(LOG_MEL))
     axes.set_yticks([])
-    _label(axes, 'sound\n(log-mel)')
+    _label(axes, 'audio\n(log-mel)')
 
 
 def _label(axes, text):
@@ -171,12 +172,12 @@ def _bars(axes: Axes, explanation: ExplanationData, c: int) -> None:
     centre = (np.arange(len(explanation.valid)) + 0.5) * seconds
     picture, sound = explanation.visual[c].sum(axis=(1, 2)), explanation.audio[c]
     width = 0.36 * seconds
-    axes.bar(centre - width / 2, picture, width, color=PICTURE, ec='black', lw=0.6, label='picture')
-    axes.bar(centre + width / 2, sound, width, color=SOUND, ec='white', lw=0.6, hatch='///', label='sound')
+    axes.bar(centre - width / 2, picture, width, color=PICTURE, ec='black', lw=0.6, label='visual')
+    axes.bar(centre + width / 2, sound, width, color=SOUND, ec='white', lw=0.6, hatch='///', label='audio')
     axes.axhline(0, color='black', lw=1.2)
     axes.margins(y=0.12)
     axes.tick_params(labelsize=12)
-    _label(axes, 'evidence\n(logit)')
+    _label(axes, 'contribution\n(logit)')
     axes.grid(axis='y', color='0.85', lw=0.7)
     axes.set_axisbelow(True)
     axes.legend(loc='center left', bbox_to_anchor=(1.005, 0.5), frameon=False, fontsize=13, handlelength=1.6)

@@ -47,7 +47,7 @@ def render(explanation: ExplanationData, label: str | None = None, truth: Ground
         'template.html',
         ('style.css',),
         _SCRIPTS,
-        title=f'{name} in {explanation.media["file"]}, explained',
+        title=f'Evidence for {name} in {explanation.media["file"]}',
         file=explanation.media['file'],
         sentence=sentences.sentence(explanation, chosen),
         log_mel=_log_mel(explanation),
@@ -265,12 +265,12 @@ def _card(i: int, entry: Entry) -> str:
     keys = {'order': i, 'confidence': entry.probability, 'error': entry.error, 'pointing': entry.pointing}
     attributes = ' '.join(f'data-{name}="{"" if x is None else f"{x:.6g}"}"' for name, x in keys.items())
     rows = [('predicted', f'{entry.label} {sentences.percent(entry.probability)}')]
-    rows += [('truth', entry.true_label)] if entry.true_label is not None else []
+    rows += [('true label', entry.true_label)] if entry.true_label is not None else []
     rows += [('error', sentences.percent(entry.error))] if entry.error is not None else []
     rows += [('pointing', _hit(entry.pointing))] if entry.pointing is not None else []
     facts = ''.join(f'<div><dt>{name}</dt><dd>{html.escape(text)}</dd></div>' for name, text in rows)
     wrong = entry.true_label is not None and entry.true_label != entry.label
-    mark = '<p class="wrong">\N{MULTIPLICATION X} not the true label</p>' if wrong else ''
+    mark = '<p class="wrong">\N{MULTIPLICATION X} misclassified</p>' if wrong else ''
     return (
         f'<li {attributes}><a href="{html.escape(urllib.parse.quote(entry.href))}">'
         f'<img src="{_url("image/jpeg", entry.thumbnail)}" alt=""><span>{html.escape(entry.title)}</span></a>'
@@ -283,12 +283,12 @@ def _summary(entries: list[Entry]) -> str:
     known = [entry for entry in entries if entry.true_label is not None]
     if known:
         right = sum(entry.label == entry.true_label for entry in known)
-        parts.append(f'{right} of {len(known)} with a known label told right')
+        parts.append(f'{right} of {len(known)} labelled clips classified correctly')
     hits = [entry.pointing for entry in entries if entry.pointing is not None]
     if hits:
-        parts.append(f'pointing hits in {np.mean(hits):.0%} of {len(hits)} with true boxes')
-    return '; '.join(parts) + '.' if parts else 'No true labels are known.'
+        parts.append(f'pointing hit rate {np.mean(hits):.0%} on {len(hits)} clips with annotated boxes')
+    return '; '.join(parts) + '.' if parts else 'No annotations are available.'
 
 
 def _hit(x: float) -> str:
-    return {0.0: 'miss', 1.0: 'hit'}.get(x, f'{x:.0%} of the frames')
+    return {0.0: 'miss', 1.0: 'hit'}.get(x, f'hit in {x:.0%} of the frames')

@@ -36,8 +36,8 @@ def of_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, rate: int, spec: me
     clip = media.clip_from_arrays(frames_thwc, waveform, spec, rate)
     digest = hashlib.sha256(frames_thwc.tobytes())
     digest.update(np.asarray(waveform, np.float32).tobytes())
-    what = {'file': 'arrays', 'sha256': digest.hexdigest(), 'fps': 1 / spec.segment_seconds, 'rate': rate}
-    return Reading(clip, {**what, **of_clip(clip, 0.0)}, None)
+    source = {'file': 'arrays', 'sha256': digest.hexdigest(), 'fps': 1 / spec.segment_seconds, 'rate': rate}
+    return Reading(clip, {**source, **of_clip(clip, 0.0)}, None)
 
 
 def of_file(video: str | os.PathLike) -> dict[str, Any]:

@@ -19,16 +19,14 @@ SCHEMA = 'stattn_jax.explanation/2'
 TOLERANCE = 1e-5
 
 _HOW_TO_READ = (
-    'For each class in maps: logit = reference + sum of visual [t][h][w] + sum of audio [t]. A positive value speaks '
-    'for the class, against an average clip (whose logit is the reference; it is the bias where mean_scores are 0). '
-    'Values add up; they do not say what the logit would be without that cell or second. removed_units_exact says '
-    'that: the '
-    'change of the logit when the picture or the sound of one segment is taken out of the attention in time, which is '
-    'then '
-    'shared out anew among the others. removed_cells_exact: the same for one cell of one frame, which moves the '
-    'attention '
-    'in space and, since the picture of that segment changes, in time. Both are changes of features, not of pixels or '
-    'samples.'
+    'For each class in maps: logit = reference + sum of visual [t][h][w] + sum of audio [t]. A positive contribution '
+    'is evidence for the class and a negative one against it, relative to an average clip, whose logit is the '
+    'reference (relative to the bias where mean_scores are 0). Contributions add up to the logit; they do not say '
+    'what the logit would be without a cell or a segment. removed_units_exact does: it is the change of the logit '
+    'when the visual or the audio part of one segment is removed from the attention in time, whose weights are '
+    'renormalised over the rest. removed_cells_exact is the change when one cell of one frame is removed, which '
+    'changes the attention in space and, because the pooled visual features of the segment change, in time. Both are '
+    'changes of features, not of pixels or audio samples.'
 )
 _ARRAYS = ('logits', 'probabilities', 'bias', 'reference', 'mean_scores', 'visual', 'audio', 'alpha', 'null', 'beta')
 _ARRAYS += ('segment_scores', 'valid', 'log_mel', 'removed_cells')
@@ -114,7 +112,7 @@ def check(path: str | os.PathLike) -> dict[str, float]:
         expected = _probabilities(np.array(record['logits']), record['multi_label'])
         errors['probabilities'] = np.abs(expected - record['probabilities'])
     except (KeyError, TypeError) as error:
-        raise ValueError(f'{path}: {error!r} where {SCHEMA} has something else; explain the clip again') from None
+        raise ValueError(f'{path}: {error!r}, so the file does not follow {SCHEMA}; explain the clip again') from None
     return {name: float(np.max(values)) for name, values in errors.items()}
 
 

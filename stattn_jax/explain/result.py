@@ -62,7 +62,8 @@ class Explanation(ExplanationData):
 
         if self.source is None:
             raise ValueError(
-                f'{path}: there is no video file behind this record; explain the file to get one with its source'
+                f'{path}: this explanation has no source video, because it was made from arrays or read from an npz; '
+                'explain the video file'
             )
         video.write_overlay(self, path, label)
 

@@ -45,7 +45,7 @@ def write_vtt(explanation: ExplanationData, path: str | os.PathLike) -> None:
     c = explanation.class_index()
     seconds = explanation.geometry['segment_seconds']
     title = f'{explanation.classes[c]}, {sentences.percent(explanation.probabilities[c])}'
-    blocks = ['WEBVTT', f'NOTE What speaks for and against {_cue_text(title)}, in units of the logit']
+    blocks = ['WEBVTT', f'NOTE Evidence for and against {_cue_text(title)}, in units of the logit']
     for t in range(len(explanation.valid)):
         times = f'{_stamp(t * seconds)} --> {_stamp((t + 1) * seconds)}'
         blocks.append(f'{t + 1}\n{times}\n{_cue_text(_segment_sentence(explanation, c, t))}')
@@ -56,23 +56,22 @@ def write_vtt(explanation: ExplanationData, path: str | os.PathLike) -> None:
 def _segment_sentence(explanation: ExplanationData, c: int, t: int) -> str:
     label = explanation.classes[c]
     if not explanation.valid[t]:
-        return 'No picture and sound here.'
+        return 'No data in this segment.'
     picture, sound = explanation.visual[c, t].sum(dtype=float), explanation.audio[c, t]
     strongest = strongest_cell(explanation.visual[c, t : t + 1])
     # A cell whose term would be printed as 0.00 is not mentioned.
-    told = strongest is not None and explanation.visual[c, t].max() >= 0.005
-    where = f', strongest support {sentences.place(explanation, *strongest[1:])}' if told else ''
+    is_shown = strongest is not None and explanation.visual[c, t].max() >= 0.005
+    place = f', strongest cell: {sentences.place(explanation, *strongest[1:])}' if is_shown else ''
     return (
-        f'{label}: the picture {_verdict(picture)}{where}; the sound {_verdict(sound)}; '
-        f'{sentences.percent(explanation.null[t])} of the attention finds nothing visible.'
+        f'{label}: {_evidence("visual", picture)}{place}; {_evidence("audio", sound)}; '
+        f'{sentences.null_share(explanation.null[t])}.'
     )
 
 
-def _verdict(term: float) -> str:
-    number = sentences.signed(term)
+def _evidence(modality: str, term: float) -> str:
     if float(f'{term:.2f}') == 0:
-        return 'says nothing (0.00)'
-    return f'speaks {"for" if term > 0 else "against"} it ({number})'
+        return f'no {modality} evidence (0.00)'
+    return f'{modality} evidence {"for" if term > 0 else "against"} it ({sentences.signed(term)})'
 
 
 def _cell(explanation: ExplanationData, c: int, t: int) -> list[str]:

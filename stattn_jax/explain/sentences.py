@@ -4,8 +4,8 @@ import numpy as np
 
 from stattn_jax.explain.explanation import ExplanationData
 
-# The strongest stretch extends while a segment's evidence is at least this share of the strongest segment's.
-_STRETCH = 0.5
+# The strongest interval extends while a segment's evidence is at least this share of the strongest segment's.
+_STRONG = 0.5
 # Evidence (logit) that two decimals show as zero is not mentioned.
 _VISIBLE = 0.005
 
@@ -13,32 +13,38 @@ _VISIBLE = 0.005
 def sentence(explanation: ExplanationData, c: int) -> str:
     """Returns sentences on the evidence for class `c`.
 
-    They name the class, its probability, the contributions of picture and sound, where each is most in favour of the
-    class, what is most against it, and the attention weight of the null cells.
+    They name the class, its probability, the contributions of visual and audio evidence, where each is most in favour
+    of the class, what is most against it, and the attention weight of the null cells.
     """
-    shares = explanation.shares(explanation.classes[c])
-    terms = {'picture': explanation.visual[c].sum(axis=(1, 2)), 'sound': explanation.audio[c]}
-    against = 'an average clip' if explanation.mean_scores.any() else 'the bias'
+    label, shares = explanation.classes[c], explanation.shares(explanation.classes[c])
+    contributions_t = {'visual': explanation.visual[c].sum(axis=(1, 2)), 'audio': explanation.audio[c]}
+    zero_point = 'an average clip' if explanation.mean_scores.any() else 'the bias'
     parts = [
-        f'{explanation.classes[c]}, {percent(explanation.probabilities[c])}.',
-        f'Against {against}, the picture adds {signed(shares["picture"])} and the sound {signed(shares["sound"])} to '
-        'the logit.',
+        f'{label}, {percent(explanation.probabilities[c])}.',
+        f'Relative to {zero_point}, the visual evidence contributes {signed(shares["picture"])} and the audio evidence '
+        f'{signed(shares["sound"])} to the logit.',
     ]
-    where = {'picture': f', strongest cell {_strongest(explanation, c)}', 'sound': ''}
-    best = [
-        f'the {name} at {_stretch(explanation, values)}{where[name]}'
-        for name, values in terms.items()
+    details = {'visual': f' (strongest cell: {_strongest(explanation, c)})', 'audio': ''}
+    strongest = [
+        f'{name} at {_strongest_seconds(explanation, values)}{details[name]}'
+        for name, values in contributions_t.items()
         if values.max() >= _VISIBLE
     ]
-    if best:
-        parts.append(f'Most for it: {"; ".join(best)}.')
-    name, values = min(terms.items(), key=lambda item: item[1].min())
+    if strongest:
+        parts.append(f'Strongest evidence for it: {"; ".join(strongest)}.')
+    name, values = min(contributions_t.items(), key=lambda item: item[1].min())
     if values.min() <= -_VISIBLE:
         t = int(values.argmin())
-        parts.append(f'Most against it: the {name} at {seconds(explanation, t, t + 1)} ({signed(values[t])}).')
-    null = explanation.null[explanation.valid].mean()
-    parts.append(f'In space, {percent(null)} of the attention finds nothing visible.')
+        parts.append(
+            f'Strongest evidence against it: {name} at {seconds(explanation, t, t + 1)} ({signed(values[t])}).'
+        )
+    parts.append(f'{null_share(explanation.null[explanation.valid].mean())}.')
     return ' '.join(parts)
+
+
+def null_share(weight: float) -> str:
+    """Describes the attention weight (0..1) of the null cell."""
+    return f'{percent(weight)} of the spatial attention is on the null cell (no visible source)'
 
 
 def place(explanation: ExplanationData, i: int, j: int) -> str:
@@ -47,8 +53,8 @@ def place(explanation: ExplanationData, i: int, j: int) -> str:
     to = explanation.geometry['to_source']
     x = to['x_offset'] + to['x_scale'] * (j + 0.5) / w
     y = to['y_offset'] + to['y_scale'] * (i + 0.5) / h
-    words = ('upper', '', 'lower')[min(int(3 * y), 2)], ('left', '', 'right')[min(int(3 * x), 2)]
-    return ' '.join(filter(None, words)) or 'centre'
+    names = ('upper', '', 'lower')[min(int(3 * y), 2)], ('left', '', 'right')[min(int(3 * x), 2)]
+    return ' '.join(filter(None, names)) or 'centre'
 
 
 def seconds(explanation: ExplanationData, first: int, stop: int) -> str:
@@ -71,9 +77,9 @@ def percent(value: float) -> str:
     return f'{value:.0%}'
 
 
-def _stretch(explanation, values_t):
+def _strongest_seconds(explanation, values_t):
     """Returns the seconds of the segments around the strongest one that are at least half as strong."""
-    strong = values_t >= _STRETCH * values_t.max()
+    strong = values_t >= _STRONG * values_t.max()
     first = last = int(np.argmax(values_t))
     while first > 0 and strong[first - 1]:
         first -= 1

@@ -50,9 +50,9 @@ def write_overlay(explanation: ExplanationData, path: str | os.PathLike, label: 
     """Writes the explained part as mp4 with the evidence for a class (default: the best one) drawn over it.
 
     Cells with positive evidence are highlighted on the clip's single colour scale, and the strongest cell has an
-    outline. The strip below shows the label, its probability, signed bars per segment for picture and sound, and the
-    playhead. The file appears under its name only when it is complete. `explanation.source` must be a file. Raises
-    ValueError for an unknown label, media.MediaError for a file that can no longer be read.
+    outline. The strip below shows the label, its probability, signed bars per segment for visual and audio evidence,
+    and the playhead. The file appears under its name only when it is complete. `explanation.source` must be a file.
+    Raises ValueError for an unknown label, media.MediaError for a file that can no longer be read.
     """
     c = explanation.class_index(label)
     stretch = _Stretch(explanation.source, explanation.media['start'], explanation.media['end'])
@@ -180,7 +180,7 @@ def _strip(explanation: ExplanationData, c: int, wide: int) -> np.ndarray:
 def _key(draw: ImageDraw.ImageDraw, explanation: ExplanationData, c: int, largest: float, font) -> None:
     """Draws the colour key with its numbers, which show how small the evidence is even where its colour is bright."""
     x, y = SIDE, 36
-    for name, colour in (('picture', colours.PICTURE), ('sound', colours.SOUND)):
+    for name, colour in (('visual', colours.PICTURE), ('audio', colours.SOUND)):
         draw.rectangle((x, y - 5, x + 10, y + 5), colour, 'black')
         draw.text((x + 15, y), name, 'black', font, anchor='lm')
         x += 15 + math.ceil(font.getlength(name)) + 12
