@@ -29,6 +29,7 @@ from data_prep.work import Job, PrepareError, UsageError
 from stattn_jax.data import extracted, media, pipeline, records, source, tfrecord
 from stattn_jax.data.extracted import ExtractedSpec, Extraction
 from stattn_jax.models.trunks import registry
+from stattn_jax.models.trunks.trunk import Trunk
 from stattn_jax.runtime import perf
 from stattn_jax.training import augment
 from stattn_jax.weights import find
@@ -154,7 +155,7 @@ def _extraction(modality: str, spec: media.ClipSpec) -> Extraction | None:
     return Extraction(**common, shape=_output(trunk, (FLAGS.frame_size, FLAGS.frame_size, 3)), **options)
 
 
-def _published(modality: str, name: str) -> registry.Trunk:
+def _published(modality: str, name: str) -> Trunk:
     """Returns a trunk that has published weights; raises UsageError for any other name."""
     known = {name: trunk for name, trunk in registry.trunks(modality).items() if trunk.published is not None}
     if name not in known:
@@ -165,7 +166,7 @@ def _published(modality: str, name: str) -> registry.Trunk:
     return known[name]
 
 
-def _output(trunk: registry.Trunk, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _output(trunk: Trunk, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the shape of a trunk's output for one frame or segment."""
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     try:
@@ -241,7 +242,7 @@ def _augmented(key: jax.Array, frames: jax.Array, visual: Extraction) -> jax.Arr
     return augment.augment_frames(key, frames[None], visual.frame_size, options)[0]
 
 
-def _build(trunk: registry.Trunk) -> nnx.Module:
+def _build(trunk: Trunk) -> nnx.Module:
     return trunk.build(axis_name=None, dtype=jnp.float32, rngs=nnx.Rngs(0))
 
 

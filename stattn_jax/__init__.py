@@ -4,7 +4,7 @@ A trained model names the classes of a clip, shows where in the frame and when i
 the contribution of each cell and each segment to the logit.
 
     model = stattn_jax.load('run')            # explain/model.py, Model
-    e = model.explain('clip.mp4')             # explain/explanation.py, Explanation; a list of files gives a list
+    e = model.explain('clip.mp4')             # explain/result.py, Explanation; a list of files gives a list
     e.top(5)                                  # [{'label', 'logit', 'probability'}, ...]
     reference, visual_thw, audio_t = e.contributions('dog')    # they sum to the logit
     e.save_html('clip.html')                  # also json, npz, png, video (mp4), csv, vtt
@@ -30,7 +30,7 @@ def load(workdir):
 
 def __getattr__(name):
     if name == 'Explanation':
-        from stattn_jax.explain.explanation import Explanation
+        from stattn_jax.explain.result import Explanation
 
         return Explanation
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

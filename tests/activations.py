@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from stattn_jax.models.trunks.registry import Published
+from stattn_jax.models.trunks.trunk import Published
 from stattn_jax.weights import match
 
 

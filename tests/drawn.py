@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from stattn_jax.models.trunks.registry import Trunk
+from stattn_jax.models.trunks.trunk import Trunk
 from stattn_jax.weights import match
 
 # Heights and widths of the frames for which the golden numbers were computed.

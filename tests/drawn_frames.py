@@ -6,7 +6,7 @@ import activations
 import numpy as np
 from flax import nnx
 
-from stattn_jax.models.trunks.registry import Published
+from stattn_jax.models.trunks.trunk import Published
 
 
 def tensor(name: str, *shape: int) -> np.ndarray:

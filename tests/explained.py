@@ -5,7 +5,8 @@ import pathlib
 import numpy as np
 import simplejpeg
 
-from stattn_jax.explain.explanation import Explanation, make_geometry
+from stattn_jax.explain.explanation import make_geometry
+from stattn_jax.explain.result import Explanation
 
 ALL = (1.0, 0.0, 1.0, 0.0)
 

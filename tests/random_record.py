@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stattn_jax.explain import explanation as explain
+from stattn_jax.explain.explanation import make_geometry
+from stattn_jax.explain.result import Explanation
 from stattn_jax.models import contributions
 
 T, H, W, N, E, D = 4, 3, 2, 2, 5, 6
@@ -60,9 +61,9 @@ def make(classes=3, *, seed=0, mean_scores=None, multi_label=False, scale=1.0, *
         'removed_classes': tuple(labels[c] for c in best),
         'trust': {'silence': asked, 'shifted_sound': asked | {'by_segments': 1}},
     }
-    record = explain.Explanation.from_arrays(
+    record = Explanation.from_arrays(
         {name: x if name in ('bias', 'mean_scores') else x[0] for name, x in arrays.items()},
-        geometry=explain.make_geometry((T, H, W), 0.5, AFFINE, 240, 320),
+        geometry=make_geometry((T, H, W), 0.5, AFFINE, 240, 320),
         **rest | fields,
     )
     return record, logits

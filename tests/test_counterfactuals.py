@@ -12,7 +12,7 @@ from flax import nnx
 from tiny import quick_compile  # noqa: F401
 
 from stattn_jax.explain import counterfactuals
-from stattn_jax.explain.explanation import Explanation, make_geometry
+from stattn_jax.explain.explanation import ExplanationData, make_geometry
 from stattn_jax.models import contributions
 
 B, T, CLASSES = 3, tiny.SEGMENTS, tiny.CLASSES
@@ -32,7 +32,7 @@ class Network:
             return model(frames, log_mel, valid, train=False, unit_mask=unit_mask, cell_mask=cell_mask)
 
         self._forward = jax.jit(forward)
-        self.ask = jax.jit(lambda *asked: counterfactuals.ask(nnx.merge(graphdef, state), *asked))
+        self.counterfactuals = jax.jit(lambda *inputs: counterfactuals.compute(nnx.merge(graphdef, state), *inputs))
         self.cells = int(np.prod(self.model.grid(tiny.SIZE, tiny.SIZE)))
 
     def __call__(self, inputs, unit_mask=None, cell_mask=None):
@@ -64,7 +64,7 @@ def records(network, logits, out, seed):
     for b in range(B):
         mine = {name: x if name in ('bias', 'mean_scores') else x[b] for name, x in arrays.items()}
         rest = {'media': {}, 'model': {}, 'log_mel': np.zeros((T, 1, 1)), 'frames': (b'',) * T}
-        yield Explanation.from_arrays(
+        yield ExplanationData.from_arrays(
             mine, geometry=geometry, classes=names, multi_label=network.binary, valid=VALID[b], **rest
         )
 
@@ -100,7 +100,9 @@ def test_terms_add_up_and_removed_units_are_reruns(network, seed):
 def answers(network, inputs, out, b, classes, order=None):
     kept = {name: out[name][b] for name in ('keys', 'values', 'audio')} | {'valid': VALID[b]}
     silence = np.full(tiny.MEL, -4.6, np.float32)
-    return jax.device_get(network.ask(kept, np.array(classes), np.arange(T) if order is None else order, silence))
+    return jax.device_get(
+        network.counterfactuals(kept, np.array(classes), np.arange(T) if order is None else order, silence)
+    )
 
 
 @pytest.mark.parametrize('seed', range(2))

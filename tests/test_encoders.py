@@ -7,7 +7,7 @@ from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
 
 from stattn_jax.models import encoders
-from stattn_jax.models.trunks import registry
+from stattn_jax.models.trunks.trunk import RGB_MEAN, RGB_STD
 
 RNG = np.random.default_rng(0)
 FRAMES = RNG.random((2, 3, 16, 24, 3)).astype(np.float32)
@@ -23,7 +23,7 @@ def test_cells_are_those_of_each_frame_row_by_row(model):
     cells = np.asarray(model.cells(FRAMES, train=False))
     rows, columns = model.grid(16, 24)
     assert cells.shape == (2, 3, rows * columns, model.visual.width) and (rows, columns) == (2, 3)
-    alone = np.asarray(model.visual((FRAMES[1, 2:] - registry.RGB_MEAN) / registry.RGB_STD, train=False))[0]
+    alone = np.asarray(model.visual((FRAMES[1, 2:] - RGB_MEAN) / RGB_STD, train=False))[0]
     np.testing.assert_allclose(cells[1, 2].reshape(rows, columns, -1), alone, rtol=1e-4, atol=1e-5)
 
 

@@ -14,7 +14,9 @@ import stattn_jax
 from data_prep import scenes
 from stattn_jax.data import media, source
 from stattn_jax.explain import __main__ as command
-from stattn_jax.explain import explanation, record_files
+from stattn_jax.explain import record_files
+from stattn_jax.explain.explanation import GroundTruth
+from stattn_jax.explain.result import Explanation
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
 FILES = [f'explanation.{kind}' for kind in command.KINDS]
@@ -49,7 +51,7 @@ def explained(trained, scene_video, tmp_path_factory):
 def test_files_are_there_and_their_terms_add_up(explained):
     assert sorted(path.name for path in explained.iterdir()) == sorted(FILES)
     assert max(record_files.check(explained / 'explanation.json').values()) <= record_files.TOLERANCE
-    loaded = explanation.Explanation.load_npz(explained / 'explanation.npz')
+    loaded = Explanation.load_npz(explained / 'explanation.npz')
     assert loaded.residual()[1] <= 1e-5
     assert (explained / 'explanation.png').read_bytes().startswith(b'\x89PNG')
     assert (explained / 'explanation.html').read_text().lower().startswith('<!doctype html>')
@@ -75,14 +77,14 @@ def test_record_keeps_its_schema_and_was_asked_everything(explained):
     assert record['media']['fps'] == pytest.approx(4, abs=0.1) and record['media']['rate'] == scenes.RATE
     assert record['media']['end'] == record['media']['start'] + record['media']['duration']
     assert record['trust']['shifted_sound']['by_segments'] == runs.SEGMENTS // 2
-    loaded = explanation.Explanation.load_npz(explained / 'explanation.npz')
+    loaded = Explanation.load_npz(explained / 'explanation.npz')
     assert loaded.removed_cells.shape == (10, runs.SEGMENTS, 2, 2) and np.abs(loaded.removed_cells).max() > 0
     assert loaded.removed_classes == tuple(row['label'] for row in loaded.top(10))
 
 
 def test_command_sees_what_evaluation_saw(explained, tiny_data):
     # The same scene is the first record of the test split, so only the codecs make a difference.
-    loaded = explanation.Explanation.load_npz(explained / 'explanation.npz')
+    loaded = Explanation.load_npz(explained / 'explanation.npz')
     record = source.RecordSource(tiny_data, 'test')[0]
     assert np.corrcoef(loaded.log_mel.astype(float).ravel(), record.clip.log_mel.astype(float).ravel())[0, 1] > 0.97
     assert loaded.valid.all()
@@ -113,13 +115,13 @@ def test_bad_videos_are_named_and_the_good_ones_done(trained, scene_video, video
         len(lines) == 4
         and [name in line for name, line in zip(('text', 'half', 'silent', 'none'), lines)] == [True] * 4
     )
-    assert output.count('sum of contributions against logit') == 2
+    assert output.count('the sum of the contributions differs from the logit by at most') == 2
 
 
 def test_network_is_compiled_once_for_all_videos(trained, scene_video):
     model = stattn_jax.load(trained)
     first, again = model.explain(scene_video), model.explain(scene_video)
-    assert model._forward._cache_size() == model._ask._cache_size() == 1
+    assert model._forward._cache_size() == model._counterfactuals._cache_size() == 1
     np.testing.assert_array_equal(first.logits, again.logits)
     assert first.source == scene_video
 
@@ -153,7 +155,7 @@ def test_stretch_of_a_video(trained, scene_video, tmp_path, capsys):
     record = json.loads((tmp_path / 'explanation.json').read_text())
     assert record['media']['start'] == 1 and record['media']['duration'] == pytest.approx(3, abs=0.1)
     assert record['valid_segments'] == [True] * 3 + [False] * 3 and record['media']['notes'] == ['short']
-    assert 'note: the clip is short' in capsys.readouterr().out
+    assert 'note: the clip is short: segments without data are ignored' in capsys.readouterr().out
     audio = np.array(record['maps'][0]['audio'])
     assert (audio[3:] == 0).all() and (audio[:3] != 0).any()
 
@@ -171,9 +173,9 @@ def test_truth_and_label_are_drawn(trained, scene_video, tmp_path, monkeypatch):
     (tables / 'events.csv').write_text('\n'.join(['clip_id,label,onset,offset,modality', *rows]) + '\n')
     (tables / 'boxes.csv').write_text(f'clip_id,time,label,x0,y0,x1,y1\nscene,0.5,{label},0.1,0.2,0.3,0.4\n')
     drawn = []
-    save = explanation.Explanation.save_png
+    save = Explanation.save_png
     monkeypatch.setattr(
-        explanation.Explanation,
+        Explanation,
         'save_png',
         lambda self, path, *options: (drawn.append(options), save(self, path, *options)),
     )
@@ -182,7 +184,7 @@ def test_truth_and_label_are_drawn(trained, scene_video, tmp_path, monkeypatch):
     assert explain(trained, tmp_path / 'bare', scene_video, flags=shown) == 0
     onset, offset = scene.event
     interval = (onset, min(offset, runs.SEGMENTS))
-    assert drawn[0] == (label, explanation.Truth([interval], [(0.5, 0.1, 0.2, 0.3, 0.4)])) and drawn[1] == (label, None)
+    assert drawn[0] == (label, GroundTruth([interval], [(0.5, 0.1, 0.2, 0.3, 0.4)])) and drawn[1] == (label, None)
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['explanation.png']
     pictures = [(tmp_path / name / 'explanation.png').read_bytes() for name in ('out', 'bare')]
     assert pictures[0] != pictures[1]
@@ -245,19 +247,19 @@ def test_all_of_a_long_video(trained, long_video, tmp_path, capsys):
     output, progress = capsys.readouterr()
     timeline = json.loads((tmp_path / 'timeline.json').read_text())
     assert [window['start'] for window in timeline['windows']] == [0, 3, 6, 9, 10]
-    assert timeline['windows_left_out'] == 3 and '2 windows in full, 3 less probable ones left out' in output
+    assert timeline['windows_left_out'] == 3 and '2 most probable windows explained, 3 left out' in output
     assert 'window 5 of 5, 0 s left' in progress
     rows = list(csv.DictReader((tmp_path / 'timeline.csv').read_text().splitlines()))
     assert len(rows) == len(timeline['rows']) == 16
     folders = sorted(path.parent for path in tmp_path.glob('*/explanation.json'))
     assert len(folders) == 2 and (tmp_path / 'index.html').read_text().count('/explanation.html"') == 2
     for folder, k in zip(folders, sorted(timeline['windows_explained'])):
-        window, loaded = timeline['windows'][k], explanation.Explanation.load_npz(folder / 'explanation.npz')
+        window, loaded = timeline['windows'][k], Explanation.load_npz(folder / 'explanation.npz')
         assert folder.name == f'window_{window["start"]:07.1f}s' and loaded.media['start'] == window['start']
         assert loaded.top(1)[0]['label'] == window['label']
         assert loaded.top(1)[0]['logit'] == pytest.approx(window['logit'], abs=1e-5)
-        told = [row for row in timeline['rows'] if row['window'] == k]
-        for row in told:
+        rows = [row for row in timeline['rows'] if row['window'] == k]
+        for row in rows:
             t = round(row['start'] - window['start'])
             assert row['sound'] == pytest.approx(loaded.contributions()[2][t], abs=1e-5)
             assert row['picture'] == pytest.approx(loaded.contributions()[1][t].sum(), abs=1e-5)
@@ -267,5 +269,5 @@ def test_all_of_a_long_video(trained, long_video, tmp_path, capsys):
 def test_without_long_the_rest_is_said(trained, long_video, tmp_path, capsys):
     assert explain(trained, tmp_path, long_video, flags=('--files=csv',)) == 0
     output = capsys.readouterr().out
-    assert 'note: the clip is long; only its first 6 s are explained, --long explains all' in output
+    assert 'note: only the first 6 s are explained; --long explains the whole video' in output
     assert re.search(r'\ntime: imports \d+\.\d s, restore .* s, decode .* s, model .* s, files .* s\n', output)

@@ -36,7 +36,7 @@ def test_an_explanation_costs_a_tenth_of_the_forward_pass_at_most(visual):
 
 
 @pytest.mark.parametrize('kind, spec, named', [
-    ('concat', media.ClipSpec(), "config.model.kind 'concat', whose logits are no sum of terms; expected 'stan'"),
+    ('concat', media.ClipSpec(), "kind 'concat', whose logits are not a sum of contributions; expected 'stan'"),
     ('stan', FeatureSpec(3, 1.0, (1, 1, 8), 4, 'some network'), r'trained on features \(some network\)'),
 ])  # fmt: skip
 def test_what_cannot_be_explained_is_named(monkeypatch, kind, spec, named):

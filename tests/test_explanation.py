@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from random_record import H, T, W, make
 
-from stattn_jax.explain.explanation import Truth
+from stattn_jax.explain.explanation import GroundTruth
 
 MEANS = np.random.default_rng(1).normal(size=(2, 3)) * 4
 
@@ -116,17 +116,17 @@ def test_a_unit_with_almost_all_weight_can_be_removed():
 
 def test_what_cannot_be_answered_is_refused():
     record, _ = make()
-    with pytest.raises(ValueError, match=r'keep \(2, 3\): expected \(2, 4\)'):
+    with pytest.raises(ValueError, match=r'keep has shape \(2, 3\); expected \(2, 4\)'):
         record.without_units(np.ones((2, 3)))
     only_invalid = np.zeros((2, T))
     only_invalid[:, 3] = 1
     for keep in (np.zeros((2, T)), only_invalid):
-        with pytest.raises(ValueError, match='no valid unit is left'):
+        with pytest.raises(ValueError, match='no valid unit is kept'):
             record.without_units(keep)
     lost = dataclasses.replace(record, beta=record.beta * (np.arange(T) != 1)[:, None])
     keep = np.zeros((2, T))
     keep[:, 1] = 1
-    with pytest.raises(ValueError, match='2 units that are left have no weight in float32'):
+    with pytest.raises(ValueError, match='2 units that are kept all have weight 0 in float32'):
         lost.without_units(keep)
     keep[0, 1] = 0
     assert lost.without_units(keep) == pytest.approx(
@@ -136,28 +136,28 @@ def test_what_cannot_be_answered_is_refused():
 
 def test_an_unknown_label_is_named():
     with pytest.raises(
-        ValueError, match=r"unknown label 'dog': expected one of the 6 classes of the model \('class 0', "
+        ValueError, match=r"unknown label 'dog'; expected one of the 6 classes of the model \('class 0', "
     ):
         make(classes=6)[0].contributions('dog')
 
 
 def test_logits_that_are_not_finite_are_not_explained():
-    with pytest.raises(ValueError, match='3 of 3 logits are not finite, expected numbers: .*older checkpoint'):
+    with pytest.raises(ValueError, match='3 of 3 logits are not finite; use an older checkpoint'):
         make(scale=np.nan)
 
 
 def test_without_a_source_there_is_no_video(tmp_path):
-    with pytest.raises(ValueError, match=r'e\.mp4: there is no video file behind this record'):
+    with pytest.raises(ValueError, match=r'e\.mp4: this explanation has no source video'):
         make()[0].save_video(tmp_path / 'e.mp4')
 
 
 def test_files_and_notebook_show_what_the_page_renders(tmp_path, monkeypatch):
-    asked = []
+    rendered = []
     page = pytest.importorskip('stattn_jax.explain.page')
-    monkeypatch.setattr(page, 'render', lambda *arguments: asked.append(arguments) or '<p title="ä">&amp;</p>')
-    record, truth = make()[0], Truth([(0, 1)])
+    monkeypatch.setattr(page, 'render', lambda *arguments: rendered.append(arguments) or '<p title="ä">&amp;</p>')
+    record, truth = make()[0], GroundTruth([(0, 1)])
     record.save_html(tmp_path / 'e.html', 'class 1', truth)
-    assert (tmp_path / 'e.html').read_bytes().decode() == '<p title="ä">&amp;</p>' and asked == [
+    assert (tmp_path / 'e.html').read_bytes().decode() == '<p title="ä">&amp;</p>' and rendered == [
         (record, 'class 1', truth)
     ]
     shown = record._repr_html_()

@@ -21,7 +21,7 @@ from tiny import quick_compile  # noqa: F401  autouse
 from data_prep import extract, prepare, verify
 from stattn_jax.data import pipeline, source
 from stattn_jax.data.extracted import ExtractedSpec
-from stattn_jax.models.trunks import registry
+from stattn_jax.models.trunks.trunk import RGB_MEAN, RGB_STD
 from stattn_jax.training import augment
 
 SIZE, GRID = 32, 4
@@ -90,7 +90,7 @@ def extracted(capsys, data, out, weights, *modalities, **more):
 
 def cells(state, frames):
     """Computes the toy's convolution, normalisation and ReLU by NumPy, for frames [t H W 3] in 0..1."""
-    x = (frames - registry.RGB_MEAN) / np.array(registry.RGB_STD)
+    x = (frames - RGB_MEAN) / np.array(RGB_STD)
     t, side = len(x), x.shape[1] // toy_trunks.STRIDE
     patches = x.reshape(t, side, toy_trunks.STRIDE, side, toy_trunks.STRIDE, 3).transpose(0, 1, 3, 2, 4, 5)
     y = np.einsum('tyxijc,ijco->tyxo', patches, state['conv']['kernel'])

@@ -7,8 +7,9 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from stattn_jax.explain import explanation as explain
-from stattn_jax.explain import figure
+from stattn_jax.explain import colours, figure, fonts
+from stattn_jax.explain.explanation import GroundTruth, make_geometry, strongest_cell
+from stattn_jax.explain.result import Explanation
 
 # No text, edge or colour map has a colour near this green.
 FRAME = (20, 140, 90)
@@ -21,10 +22,10 @@ def make(
     visual = rng.normal(size=(2, t, *grid)).astype(np.float32) * 0.1
     jpeg = simplejpeg.encode_jpeg(np.full((height, width, 3), FRAME, np.uint8))
     audio, both = rng.normal(size=(2, t)).astype(np.float32), np.zeros((2, t, 2), np.float32)
-    return explain.Explanation(
+    return Explanation(
         media={'file': 'clip.mp4', 'start': 0.0, 'duration': float(t), 'height': height, 'width': width}
         | (media or {}),
-        geometry=explain.make_geometry((t, *grid), 1.0, affine, height, width),
+        geometry=make_geometry((t, *grid), 1.0, affine, height, width),
         model={},
         classes=classes,
         multi_label=False,
@@ -51,14 +52,14 @@ def pixels(path):
 
 
 def test_the_png_is_1600_wide_and_shows_all_its_parts(tmp_path):
-    truth = explain.Truth(intervals=[(1.0, 3.0)], boxes=[(1.5, 0.2, 0.2, 0.6, 0.8)])
+    truth = GroundTruth(intervals=[(1.0, 3.0)], boxes=[(1.5, 0.2, 0.2, 0.6, 0.8)])
     make().save_png(tmp_path / 'plain.png')
     make().save_png(tmp_path / 'truth.png', label='b', truth=truth)
     plain, with_truth = pixels(tmp_path / 'plain.png'), pixels(tmp_path / 'truth.png')
     assert plain.shape == with_truth.shape and plain.shape[1] == 1600 and 600 < plain.shape[0] < 1000
-    for colour in (figure.PICTURE, figure.SOUND, figure.STRONGEST):
+    for colour in (colours.PICTURE, colours.SOUND, colours.STRONGEST):
         assert count(plain, colour) > 50, colour
-    assert count(plain, figure.TRUE) == 0 < count(with_truth, figure.TRUE)
+    assert count(plain, colours.TRUE) == 0 < count(with_truth, colours.TRUE)
 
 
 def count(image, colour):
@@ -80,7 +81,7 @@ def test_the_outline_of_the_strongest_cell_is_where_the_geometry_says(tmp_path):
     (top, left), (bottom, right) = frame.min(axis=0), frame.max(axis=0)
     side = right - left
     assert side == pytest.approx(bottom - top, abs=3) and side > 100
-    rgb = [int(figure.STRONGEST[i : i + 2], 16) for i in (1, 3, 5)]
+    rgb = [int(colours.STRONGEST[i : i + 2], 16) for i in (1, 3, 5)]
     rows, columns = np.where(np.abs(image - rgb).max(axis=-1) <= 2)
     middle = columns[rows < top + 0.6 * side]
     assert (middle.min() - left) / side == pytest.approx(0.25, abs=0.03)
@@ -92,7 +93,7 @@ SILENT = np.zeros(2)
 
 def test_one_colour_scale_for_the_clip():
     visual = np.array([[[0.1, -0.2]], [[0.4, 0.2]]])
-    rgba, scale = figure.overlay(visual, SILENT)
+    rgba, scale = colours.overlay(visual, SILENT)
     assert scale == 0.4
     opacity = rgba[..., 3]
     assert opacity[1, 0, 0] == opacity.max() and opacity[0, 0, 1] == 0
@@ -103,31 +104,31 @@ def test_one_colour_scale_for_the_clip():
 
 
 def test_faint_support_stays_faint_beside_strong_objection():
-    rgba, scale = figure.overlay(np.array([[[0.01, -1.0]]]), SILENT)
+    rgba, scale = colours.overlay(np.array([[[0.01, -1.0]]]), SILENT)
     assert scale == 1.0 and 0 < rgba[0, 0, 0, 3] < 0.1
 
 
 def test_a_picture_that_hardly_matters_does_not_glow():
     visual = np.array([[[0.25, 0.25]], [[0.0, 0.1]]])
     for loudest, longer in ((4.0, 1), (-5.0, 1), (20.0, 4), (-20.0, 4)):
-        assert figure.overlay(visual, np.array([1.0, loudest]))[1] == pytest.approx(0.25 * longer)
-    glow, faint = (figure.overlay(visual, np.array([1.0, loudest]))[0][..., 3] for loudest in (4.0, 20.0))
+        assert colours.overlay(visual, np.array([1.0, loudest]))[1] == pytest.approx(0.25 * longer)
+    glow, faint = (colours.overlay(visual, np.array([1.0, loudest]))[0][..., 3] for loudest in (4.0, 20.0))
     np.testing.assert_allclose(faint, glow * (1 / 4) ** 0.6, rtol=1e-6)
 
 
 def test_a_picture_without_support_has_no_heat_and_no_strongest_cell(tmp_path):
     visual = -np.ones((2, 2, 2))
-    assert not figure.overlay(visual, SILENT)[0][..., 3].any() and figure.overlay(np.zeros((1, 2, 2)), SILENT)[1] == 0
-    assert figure.strongest_cell(visual) is None
+    assert not colours.overlay(visual, SILENT)[0][..., 3].any() and colours.overlay(np.zeros((1, 2, 2)), SILENT)[1] == 0
+    assert strongest_cell(visual) is None
     record = make()
     dataclasses.replace(record, visual=-np.abs(record.visual)).save_png(tmp_path / 'a.png')
-    assert count(pixels(tmp_path / 'a.png'), figure.STRONGEST) == 0
+    assert count(pixels(tmp_path / 'a.png'), colours.STRONGEST) == 0
 
 
 def test_strongest_cell_is_the_argmax():
     visual = np.random.default_rng(1).normal(size=(5, 3, 4))
     visual[3, 2, 1] = 9
-    assert figure.strongest_cell(visual) == (3, 2, 1)
+    assert strongest_cell(visual) == (3, 2, 1)
 
 
 @pytest.mark.parametrize('t', [1, 4, 10, 11, 30, 61])
@@ -141,11 +142,11 @@ def test_shown_segments_are_spread_evenly_and_hold_the_strongest(t):
 
 
 def test_text_that_the_font_or_the_layout_cannot_take():
-    assert figure.plain('a.mp4', 10) == 'a.mp4'
-    assert figure.plain('長い.mp4', 10) == '□□.mp4'
-    assert figure.plain('a\nb\tc', 10) == 'a□b□c'
-    assert figure.plain('0123456789abcdef.mp4', 11) == '01234…f.mp4'
-    assert len(figure.plain('x' * 500, 52)) == 52
+    assert fonts.drawable('a.mp4', 10) == 'a.mp4'
+    assert fonts.drawable('長い.mp4', 10) == '□□.mp4'
+    assert fonts.drawable('a\nb\tc', 10) == 'a□b□c'
+    assert fonts.drawable('0123456789abcdef.mp4', 11) == '01234…f.mp4'
+    assert len(fonts.drawable('x' * 500, 52)) == 52
 
 
 @pytest.mark.parametrize(
@@ -164,4 +165,4 @@ def test_odd_clips_are_drawn_without_a_warning(tmp_path, change):
 
 @pytest.mark.parametrize('limit, short', [(1, '…'), (2, '…g'), (5, 'lo…ng'), (8, 'lon…long'), (13, 'long and long')])
 def test_long_text_is_cut_in_its_middle(limit, short):
-    assert figure.plain('long and long', limit) == short
+    assert fonts.drawable('long and long', limit) == short

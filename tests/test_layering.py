@@ -1,6 +1,7 @@
 """Tests which module may import which, read from the sources, and which modules a run and an explanation load."""
 
 import ast
+import graphlib
 import pathlib
 import subprocess
 import sys
@@ -67,6 +68,36 @@ def inside(module: str) -> set[str]:
     return {name for name in IMPORTS[module] if name.split('.')[0] == 'stattn_jax'}
 
 
+def circle(graph: dict[str, set[str]]) -> str:
+    """Returns one import circle as 'a imports b imports a', or '' if there is none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        # The error lists the circle from imported to importing modules.
+        return ' imports '.join(reversed(error.args[1]))
+    return ''
+
+
+def test_a_circle_would_be_reported_with_its_modules():
+    graph = {'figure': {'record', 'colours'}, 'record': {'page'}, 'page': {'figure'}, 'colours': set()}
+    assert circle(graph) in (
+        'figure imports record imports page imports figure',
+        'record imports page imports figure imports record',
+        'page imports figure imports record imports page',
+    )
+    assert circle(graph | {'page': {'colours'}}) == ''
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {module: IMPORTS[module] & SOURCES.keys() for module in SOURCES if module.startswith('stattn_jax')}
+    assert circle(graph) == ''
+
+
+def test_stattn_jax_does_not_import_the_preparation_of_data():
+    modules = [module for module in SOURCES if module.startswith('stattn_jax')]
+    assert not {name for module in modules for name in IMPORTS[module] if name.split('.')[0] == 'data_prep'}
+
+
 def test_every_module_belongs_to_a_package_or_a_layer():
     assert {place(module) for module in SOURCES if module.startswith('stattn_jax')} <= {
         '',
@@ -121,7 +152,7 @@ def test_preparation_imports_only_data_except_to_run_trunks():
 def test_weights_import_only_the_list_of_trunks():
     modules = [module for module in SOURCES if module.startswith('stattn_jax.weights')]
     assert modules
-    known = {'stattn_jax.models.trunks.registry', 'stattn_jax.command'}
+    known = {'stattn_jax.models.trunks.registry', 'stattn_jax.models.trunks.trunk', 'stattn_jax.command'}
     foreign = {name for module in modules for name in inside(module) if place(name) not in ('weights', *BASE)}
     assert foreign <= known
 

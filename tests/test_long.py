@@ -124,8 +124,8 @@ def test_gaps_are_said_and_the_rest_is_told(tmp_path):
     timeline = long.explain(model, path, None, 20, None, None, None)
     assert [row['window'] is None for row in timeline.rows] == [False] * 5 + [True] * 9
     assert timeline.segments_without_data == 9
-    told = [k for k, window in enumerate(timeline.windows) if window['label'] is not None]
-    assert told == [0, 1, 2] and timeline.windows_left_out == 0 and sorted(timeline.explanations) == told
+    with_data = [k for k, window in enumerate(timeline.windows) if window['label'] is not None]
+    assert with_data == [0, 1, 2] and timeline.windows_left_out == 0 and sorted(timeline.explanations) == with_data
     timeline.save_json(tmp_path / 't.json')
     read = json.loads((tmp_path / 't.json').read_text())
     assert read['segments_without_data'] == 9 and read['windows_left_out'] == 0

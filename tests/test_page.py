@@ -9,7 +9,6 @@ import hashlib
 import html.parser
 import io
 import json
-import pathlib
 import re
 
 import matplotlib
@@ -20,12 +19,11 @@ from clips import write_small
 from pages import record
 
 from stattn_jax.explain import page
-from stattn_jax.explain.explanation import Truth
+from stattn_jax.explain.explanation import GroundTruth
 from stattn_jax.metrics import localization
 
 HOSTILE = '</script><img src=x onerror=alert(1)><!-- "\'&'
-PAGE = pathlib.Path(page.__file__).with_suffix('')
-TRUTH = Truth([(1.0, 2.5)], [(0.5, 0.0, 0.0, 0.5, 0.5)])
+TRUTH = GroundTruth([(1.0, 2.5)], [(0.5, 0.0, 0.0, 0.5, 0.5)])
 
 
 class Markup(html.parser.HTMLParser):
@@ -169,7 +167,7 @@ def test_an_entry_knows_error_and_pointing_as_an_evaluation_counts_them():
     rng = np.random.default_rng(3)
     e = record()
     e = dataclasses.replace(e, alpha=rng.random(e.alpha.shape, np.float32))
-    truth = Truth(
+    truth = GroundTruth(
         (), [(t + 0.5, *sorted_box) for t, sorted_box in enumerate([(0, 0, 0.5, 0.67), (0, 0, 1, 1), (0, 0, 0.5, 1)])]
     )
     entry = page.index_entry(e, 'e.html', 'cat', truth)
@@ -190,7 +188,7 @@ def test_cards_carry_what_they_are_sorted_by():
     assert [row[0] for row in keys] == ['0', '1'] and keys[1][2:] == ('', '')
     assert float(keys[0][1]) == pytest.approx(entries[0].probability, rel=1e-5)
     assert float(keys[0][2]) == pytest.approx(1 - entries[0].probability, rel=1e-5)
-    assert '1 of 1 with a known label told right' in text and '2 clips explained' in text
+    assert '1 of 1 labelled clips classified correctly' in text and '2 clips explained' in text
 
 
 def test_a_thumbnail_is_the_frame_of_the_strongest_cell_with_its_heat():
@@ -210,9 +208,9 @@ def test_a_thumbnail_is_the_frame_of_the_strongest_cell_with_its_heat():
 
 def schemes():
     """Colours of both schemes by name; the dark scheme overrides the light one."""
+    (style,) = Markup(page.render(record())).texts('style')
     light, dark = (
-        dict(re.findall(r'--([\w-]+): (#\w{6});', block))
-        for block in re.findall(r':root \{(.*?)\}', (PAGE / 'style.css').read_text(), re.DOTALL)
+        dict(re.findall(r'--([\w-]+): (#\w{6});', block)) for block in re.findall(r':root \{(.*?)\}', style, re.DOTALL)
     )
     return {'light': light, 'dark': light | dark}
 

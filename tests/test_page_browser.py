@@ -15,8 +15,8 @@ from clips import clicks, encode, numbered
 from pages import record
 from test_video import MARKERS, extent, marked
 
-from stattn_jax.explain import page, words
-from stattn_jax.explain.explanation import Truth
+from stattn_jax.explain import page, sentences
+from stattn_jax.explain.explanation import GroundTruth
 
 CLASSES = tuple(f'class {c}' for c in range(12))
 T = 4
@@ -36,7 +36,7 @@ def explained(tmp_path_factory):
     folder = tmp_path_factory.mktemp('page')
     source = encode(folder / 'a.mp4', numbered(40), np.arange(40) / 10, clicks(4, [1.5])[None])
     e = record(CLASSES, t=T, source=source, valid=[True, True, True, False])
-    (folder / 'explanation.html').write_text(page.render(e, truth=Truth([(0.5, 1.5)])), encoding='utf-8')
+    (folder / 'explanation.html').write_text(page.render(e, truth=GroundTruth([(0.5, 1.5)])), encoding='utf-8')
     return e, folder / 'explanation.html'
 
 
@@ -80,10 +80,10 @@ def test_clicks_and_keys_seek(opened, explained):
     seeked(opened, 2.5)
     assert float(opened.run(PLACE)) == pytest.approx(2.5, abs=0.02)
     e, _ = explained
-    said = opened.run('document.querySelector("#seek").getAttribute("aria-valuetext")')
-    assert said.startswith('2.5 seconds of 4; picture ') and 'for class 0' in said
+    text = opened.run('document.querySelector("#seek").getAttribute("aria-valuetext")')
+    assert text.startswith('2.5 seconds of 4; visual ') and 'for class 0' in text
     terms = [e.visual[0, 2].sum(), e.audio[0, 2]]
-    numbers = [part.split()[1] for part in said.split('; ')[1].split(', ')]
+    numbers = [part.split()[1] for part in text.split('; ')[1].split(', ')]
     np.testing.assert_allclose([number(word) for word in numbers], terms, atol=0.006)
     opened.press('[')
     seeked(opened, 1.0)
@@ -157,7 +157,7 @@ def test_what_if_shows_the_logit_that_python_computes(opened, explained):
         logits = np.array([e.without_units(keep, name) for name in CLASSES])
         assert number(opened.text('#what-if-logit')) == pytest.approx(logits[k % 3], abs=1e-4)
         probability = (np.exp(logits) / np.exp(logits).sum())[k % 3]
-        assert opened.text('#what-if-probability') == words.percent(probability)
+        assert opened.text('#what-if-probability') == sentences.percent(probability)
         # The bars are the contributions of what is left; they still sum to the logit.
         *parts, total = shown_sum(opened)
         assert sum(parts) == pytest.approx(total, abs=0.02)
@@ -195,10 +195,10 @@ def test_a_cell_tells_its_term_and_what_its_removal_does(opened, explained):
     opened.run('document.querySelector("#overlay").focus()')
     for key in ('ArrowRight', 'ArrowRight', 'ArrowDown', 'ArrowDown'):
         opened.press(key)
-    told = opened.text('#cell')
-    assert told.startswith('Row 3, column 2 at 1\N{EN DASH}2 s')
-    assert number(told.split('adds ')[1].split(',')[0]) == pytest.approx(e.visual[0, 1, 2, 1], abs=6e-4)
-    assert number(told.split('class 0 by ')[1].split()[0]) == pytest.approx(e.removed_cells[0, 1, 2, 1], abs=6e-4)
+    text = opened.text('#cell')
+    assert text.startswith('Row 3, column 2 at 1\N{EN DASH}2 s')
+    assert number(text.split('contributes ')[1].split(',')[0]) == pytest.approx(e.visual[0, 1, 2, 1], abs=6e-4)
+    assert number(text.split('class 0 by ')[1].split()[0]) == pytest.approx(e.removed_cells[0, 1, 2, 1], abs=6e-4)
     opened.press('3')
     assert 'not computed for class 2' in opened.text('#cell')
 
@@ -303,7 +303,7 @@ def test_the_index_sorts_and_leads_to_the_page(chromium, explained):
             's.dispatchEvent(new Event("change")); })()'
         )
         assert chromium.run(order) == expected
-    assert 'not known for 1' in chromium.text('#said')
+    assert '1 without this number comes last' in chromium.text('#sorted')
     assert chromium.complaints() == []
     chromium.click('#cards li a')
     chromium.until('location.href.endsWith("explanation.html") && document.readyState === "complete"')

@@ -11,7 +11,7 @@ from random_record import make
 
 from stattn_jax.explain import __main__ as command
 from stattn_jax.explain import record_files
-from stattn_jax.explain.explanation import Explanation
+from stattn_jax.explain.result import Explanation
 
 SCHEMA = json.loads((runs.ROOT / 'docs' / 'explanation.schema.json').read_text(encoding='utf-8'))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

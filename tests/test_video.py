@@ -13,7 +13,7 @@ from clips import RATE, clicks, encode, grey, noise, numbered, onsets, write_twe
 from explained import make
 
 from stattn_jax.data import decode, media
-from stattn_jax.explain import figure, video
+from stattn_jax.explain import colours, video
 
 
 @pytest.fixture(scope='module')
@@ -222,7 +222,7 @@ def test_the_strip_tells_the_terms_and_the_time(twenty, tmp_path):
     record = make(visual, audio, source=twenty)
     times, _, strips = overlay(tmp_path / 'a.mp4', record)
     strip = strips[15]
-    picture, sound = (extent(near(strip[video.TOP :], colour)) for colour in (figure.PICTURE, figure.SOUND))
+    picture, sound = (extent(near(strip[video.TOP :], colour)) for colour in (colours.PICTURE, colours.SOUND))
     segment = (480 - 24) / 4
     # The heights are proportional to the terms, and the bars meet at the zero line.
     assert (

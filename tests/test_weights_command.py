@@ -14,11 +14,12 @@ import pytest
 import runs
 
 from stattn_jax.models.trunks import registry
+from stattn_jax.models.trunks.trunk import Package, Published
 from stattn_jax.weights import __main__ as weights
 from stattn_jax.weights import match, reading
 from stattn_jax.weights.find import sha256_of
 
-OWN = registry.Published(lambda path: path.replace('/', '.'), (r'head\..+',), 'the shelf of this test', 'CC0')
+OWN = Published(lambda path: path.replace('/', '.'), (r'head\..+',), 'the shelf of this test', 'CC0')
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def run(capsys):
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """A file that fits the visual trunk tiny, with a tensor of a classifier; the audio trunk has no weights."""
-    package = registry.Package('weights-of-a-test', 'weights_of_a_test', 'tiny.pth', '0' * 64, 'MIT')
+    package = Package('weights-of-a-test', 'weights_of_a_test', 'tiny.pth', '0' * 64, 'MIT')
     published = dataclasses.replace(OWN, packages={'shelf': package})
     trunks = {
         'visual': {'tiny': dataclasses.replace(registry.find('visual', 'tiny'), published=published)},

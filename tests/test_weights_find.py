@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stattn_jax.models.trunks import registry
+from stattn_jax.models.trunks.trunk import Package, Published
 from stattn_jax.weights import find, match, reading
 from stattn_jax.weights.errors import WeightsError
 
@@ -32,10 +33,10 @@ def tiny(monkeypatch, tmp_path):
     folder.mkdir(parents=True)
     (tmp_path / 'site' / PACKAGE / '__init__.py').write_text('raise SystemExit("imported")')
     path = folder / 'tiny.safetensors'
-    own = registry.Published(name, (r'head\..+',), 'the shelf of this test', 'CC0')
+    own = Published(name, (r'head\..+',), 'the shelf of this test', 'CC0')
     reading.write_safetensors(path, match.export(drawn, own) | {'head.bias': np.zeros(3, np.float32)})
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    package = registry.Package('weights-of-a-test', f'{PACKAGE}.inner', 'files/tiny.safetensors', digest, 'MIT')
+    package = Package('weights-of-a-test', f'{PACKAGE}.inner', 'files/tiny.safetensors', digest, 'MIT')
     trunks = {
         'tiny': dataclasses.replace(trunk, published=dataclasses.replace(own, packages={'shelf': package})),
         'small': registry.find('visual', 'small'),

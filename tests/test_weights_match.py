@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stattn_jax.models.trunks import registry, resnet
+from stattn_jax.models.trunks.trunk import Published
 from stattn_jax.weights import match
 from stattn_jax.weights.errors import WeightsError
 
@@ -32,8 +33,8 @@ def resnet_name(path):
     return f'{layer}.{LEAVES[leaf]}'
 
 
-PLAIN = registry.Published(plain_name, (r'head\..+',), 'the example of this test', 'CC0')
-RESNET = registry.Published(resnet_name, (r'fc\..+',), 'torchvision', 'BSD-3-Clause')
+PLAIN = Published(plain_name, (r'head\..+',), 'the example of this test', 'CC0')
+RESNET = Published(resnet_name, (r'fc\..+',), 'torchvision', 'BSD-3-Clause')
 SHAPES = {
     'conv': {'kernel': (3, 2, 4, 5)},
     'depthwise': {'kernel': (3, 3, 1, 6)},

@@ -12,6 +12,7 @@ from stattn_jax.models.layers.conv import Conv
 from stattn_jax.models.layers.dense import Linear
 from stattn_jax.models.layers.norm import make_norm
 from stattn_jax.models.trunks import registry
+from stattn_jax.models.trunks.trunk import Published, Trunk
 from stattn_jax.weights import match, reading
 
 STRIDE, CELLS, SOUND = 8, 6, 5
@@ -47,18 +48,18 @@ def _name(path):
     return f'{layer}.{last.get(leaf, leaf)}'
 
 
-PUBLISHED = registry.Published(_name, (), 'toys', 'CC0-1.0')
+PUBLISHED = Published(_name, (), 'toys', 'CC0-1.0')
 
 
 def _sound(bands, mel):
     def build(**options):
         return Sound(bands, **options)
 
-    return registry.Trunk('audio', build, mean=(-3.0,), std=(2.0,), mel=mel, published=PUBLISHED)
+    return Trunk('audio', build, mean=(-3.0,), std=(2.0,), mel=mel, published=PUBLISHED)
 
 
 TRUNKS = {
-    'visual': {'toy': registry.Trunk('visual', Picture, stride=STRIDE, multiple=16, published=PUBLISHED)},
+    'visual': {'toy': Trunk('visual', Picture, stride=STRIDE, multiple=16, published=PUBLISHED)},
     'audio': {'toy': _sound(64, 'vggish'), 'toy_panns': _sound(64, 'panns_32k')},
 }
 

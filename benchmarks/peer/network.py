@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.peer import trunks
-from stattn_jax.models.trunks.registry import MEL_MEAN, MEL_STD, RGB_MEAN, RGB_STD
+from stattn_jax.models.trunks.trunk import MEL_MEAN, MEL_STD, RGB_MEAN, RGB_STD
 
 # Config fields of features that the peer lacks, with the value that turns each feature off.
 PLAIN = {

@@ -18,21 +18,37 @@ flags.DEFINE_string('workdir', None, 'A trained workdir.', flag_values=FLAGS)
 flags.DEFINE_multi_string('video', None, 'A video file; may be given several times.', flag_values=FLAGS)
 flags.DEFINE_string('out', None, 'Folder for the files; several videos get one subfolder each.', flag_values=FLAGS)
 flags.DEFINE_list('files', list(KINDS), f'Which files to write: {",".join(KINDS)}.', flag_values=FLAGS)
-flags.DEFINE_float('start', None, 'First second of the stretch to explain.', flag_values=FLAGS)
-flags.DEFINE_float('end', None, 'Last second of it.', flag_values=FLAGS)
-flags.DEFINE_string('label', None, 'Class to show. Default: the best one.', flag_values=FLAGS)
+flags.DEFINE_float('start', None, 'Start of the part to explain, in seconds.', flag_values=FLAGS)
+flags.DEFINE_float('end', None, 'End of the part to explain, in seconds.', flag_values=FLAGS)
+flags.DEFINE_string('label', None, 'Class to show. Default: the most probable one.', flag_values=FLAGS)
 flags.DEFINE_string(
-    'truth', None, 'Folder with events.csv and boxes.csv of clips named as the files, to draw.', flag_values=FLAGS
+    'truth',
+    None,
+    'Folder with events.csv or boxes.csv: annotations to draw, of clips named as the files.',
+    flag_values=FLAGS,
 )
-flags.DEFINE_bool('long', False, 'Explain all of the video, by overlapping windows.', flag_values=FLAGS)
+flags.DEFINE_bool('long', False, 'Explain the whole video by overlapping windows.', flag_values=FLAGS)
 flags.DEFINE_integer(
-    'hop', None, 'With --long: segments from a window to the next. Default: half a window.', 1, flag_values=FLAGS
+    'hop',
+    None,
+    'With --long: segments between the starts of two windows. Default: half a window.',
+    1,
+    flag_values=FLAGS,
 )
 flags.DEFINE_integer(
-    'top_windows', 5, 'With --long: how many windows, the most probable ones, get all files.', 0, flag_values=FLAGS
+    'top_windows',
+    5,
+    'With --long: number of windows, the most probable ones, for which all files are written.',
+    0,
+    flag_values=FLAGS,
 )
-flags.DEFINE_string('compile_cache', None, 'Folder of your own that keeps compiled programs.', flag_values=FLAGS)
-flags.DEFINE_multi_string('check', None, 'An explanation.json to verify; nothing else is done.', flag_values=FLAGS)
+flags.DEFINE_string(
+    'compile_cache',
+    None,
+    'Folder in which compiled programs are kept; only you should be able to write to it.',
+    flag_values=FLAGS,
+)
+flags.DEFINE_multi_string('check', None, 'An explanation.json to verify; no video is explained.', flag_values=FLAGS)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,9 +66,9 @@ def main(argv: list[str] | None = None) -> int:
         return max(_check(path) for path in FLAGS.check)
     # JAX is imported only here, so that wrong use is reported at once and the time of the import can be measured.
     began = time.perf_counter()
-    from stattn_jax.explain import command
+    from stattn_jax.explain import explain_videos
 
-    return command.run(FLAGS, time.perf_counter() - began)
+    return explain_videos.run(FLAGS, time.perf_counter() - began)
 
 
 def _parse(argv) -> None:
@@ -67,7 +83,7 @@ def _parse(argv) -> None:
     if unknown or not FLAGS.files:
         raise flags.Error(f'--files={",".join(FLAGS.files)}; expected some of {",".join(KINDS)}')
     if not FLAGS.long and (FLAGS['hop'].present or FLAGS['top_windows'].present):
-        raise flags.Error('--hop and --top_windows say how to do --long, which is not given; add it')
+        raise flags.Error('--hop and --top_windows need --long')
 
 
 def _check(path: str) -> int:

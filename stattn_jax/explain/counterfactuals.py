@@ -3,7 +3,7 @@
 The audio is shifted by half a clip. Each question recomputes the attention on the trunks' outputs of the forward pass
 that explained the clip, so the answers are exact and need no second pass of the clip through the trunks; only one
 silent segment passes through the audio trunk. Removing whole segments of one modality has a closed form and needs no
-network (Explanation.without_units). model.py compiles `ask`.
+network (ExplanationData.without_units). model.py compiles `compute`.
 """
 
 from collections.abc import Sequence
@@ -15,37 +15,39 @@ import numpy as np
 from stattn_jax.metrics import events
 from stattn_jax.models.stan import SpaceTimeAttention
 
-Kept = dict[str, jax.Array]
 
-
-def ask(
-    model: SpaceTimeAttention, kept: Kept, classes_k: jax.Array, order_t: jax.Array, silence_fk: jax.Array
+def compute(
+    model: SpaceTimeAttention,
+    inputs: dict[str, jax.Array],
+    classes_k: jax.Array,
+    order_t: jax.Array,
+    silence_fk: jax.Array,
 ) -> dict[str, jax.Array]:
-    """Returns the answers for one clip.
+    """Returns the outputs of the network for the counterfactuals of one clip.
 
-    `kept`: keys [t s n e] and values [t s d], audio [t d] from the model's `out`, valid [t]. `order_t`: segment t gets
+    `inputs`: keys [t s n e], values [t s d] and audio [t d] of the model's `out`, valid [t]. `order_t`: segment t gets
     the audio of segment order_t[t]. `silence_fk`: log-mel of a silent segment.
 
     Returns:
       removed [k t s]: the change of the logits of `classes_k` without that cell; logits [3 c] and alpha [3 t s] (mean
       over heads) of the original clip, of the clip with silence and of the clip with shifted audio.
     """
-    keys, values, audio, valid = (kept[name][None] for name in ('keys', 'values', 'audio', 'valid'))
+    keys, values, audio, valid = (inputs[name][None] for name in ('keys', 'values', 'audio', 'valid'))
     silent = jnp.broadcast_to(model.sound(silence_fk[None, None], train=False), audio.shape)
     audio_3td = jnp.concatenate([audio, silent, audio[:, order_t]])
 
-    def answer(audio_btd, cell_mask=None):
+    def score(audio_btd, cell_mask=None):
         repeated = (jnp.broadcast_to(x, (len(audio_btd), *x.shape[1:])) for x in (keys, values))
         out = model.attend_and_score(
             *repeated, audio_btd, jnp.broadcast_to(valid, audio_btd.shape[:2]), cell_mask=cell_mask
         )
         return model.bias[...] + jnp.sum(out['beta'] * out['segment_scores'], axis=(1, 2)), out
 
-    logits, out = answer(audio_3td)
+    logits, out = score(audio_3td)
     t, s = keys.shape[1:3]
 
     def without_cell(cell):
-        return answer(audio, cell_mask=(jnp.arange(t * s) != cell).reshape(1, t, s))[0][0, classes_k]
+        return score(audio, cell_mask=(jnp.arange(t * s) != cell).reshape(1, t, s))[0][0, classes_k]
 
     # One segment at a time: all cells of a clip at once would need (cells of a clip) ** 2 weights in memory.
     removed_tsk = jax.lax.map(jax.vmap(without_cell), jnp.arange(t * s).reshape(t, s))
@@ -65,15 +67,15 @@ def moved(valid_t: np.ndarray) -> tuple[np.ndarray, int]:
     return order, by
 
 
-def trust(answers: dict[str, np.ndarray], classes: Sequence[str], binary: bool, valid_t: np.ndarray, by: int) -> dict:
-    """Returns the content of Explanation.trust for one clip from its `ask` answers; `by` is the shift in segments."""
-    probabilities = events.probabilities(answers['logits'].astype(float), binary=binary)
-    best = int(answers['logits'][0].argmax())
+def trust(outputs: dict[str, np.ndarray], classes: Sequence[str], binary: bool, valid_t: np.ndarray, by: int) -> dict:
+    """Returns ExplanationData.trust of one clip from the outputs of `compute`; `by` is the shift in segments."""
+    probabilities = events.probabilities(outputs['logits'].astype(float), binary=binary)
+    best = int(outputs['logits'][0].argmax())
     rows = [
         {
-            'label': classes[int(answers['logits'][i].argmax())],
+            'label': classes[int(outputs['logits'][i].argmax())],
             'probability': float(probabilities[i, best]),
-            'map_correlation': correlation(answers['alpha'][0, valid_t], answers['alpha'][i, valid_t]),
+            'map_correlation': correlation(outputs['alpha'][0, valid_t], outputs['alpha'][i, valid_t]),
         }
         for i in (1, 2)
     ]

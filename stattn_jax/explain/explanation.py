@@ -1,20 +1,15 @@
 """The record of one explained clip: predictions, the terms that add up to each logit, attention weights and what-if.
 
-`Explanation` also writes the output files. Its other methods use only the stored arrays, so that they also work on a
-record that was read from its npz; of the files, only `save_video` needs the source video. models/contributions.py
-defines the terms, record_files.py writes JSON and NPZ, and words.py writes the sentence.
+The methods use only the stored arrays. result.py adds the methods that write files. models/contributions.py defines
+the terms.
 """
 
 import dataclasses
-import html
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-
-from stattn_jax.explain import record_files, words
 
 # The record holds removed cells, and the JSON holds maps, of this many of the best classes. Those of 300 classes would
 # be megabytes of text.
@@ -22,7 +17,7 @@ BEST = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """The annotations of a clip, which are drawn beside the model's predictions.
 
     `intervals` is [(onset, offset)] in seconds from the clip's start, `boxes` is [(time, x0, y0, x1, y1)] with
@@ -34,7 +29,7 @@ class Truth:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Explanation:
+class ExplanationData:
     """One explained clip: its predictions, the terms that sum to each logit, attention weights and what-if results.
 
     Arrays are float32 and in units of the logit unless stated otherwise. Axes: class c, segment t, cell h w, modality m
@@ -96,9 +91,7 @@ class Explanation:
         arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
         broken = int((~np.isfinite(arrays['logits'])).sum())
         if broken:
-            raise ValueError(
-                f'{broken} of {len(arrays["logits"])} logits are not finite, expected numbers: use an older checkpoint'
-            )
+            raise ValueError(f'{broken} of {len(arrays["logits"])} logits are not finite; use an older checkpoint')
         t, h, w = geometry['grid']
         arrays['visual'] = arrays['visual'].reshape(-1, t, h, w)
         arrays['alpha'] = arrays['alpha'].reshape(t, h, w)
@@ -110,8 +103,8 @@ class Explanation:
         return [
             {
                 'label': self.classes[c],
-                'logit': record_files.rounded(self.logits[c]),
-                'probability': record_files.rounded(self.probabilities[c]),
+                'logit': rounded(self.logits[c]),
+                'probability': rounded(self.probabilities[c]),
             }
             for c in best
         ]
@@ -123,7 +116,7 @@ class Explanation:
         if label not in self.classes:
             some = ', '.join(map(repr, self.classes[:5])) + (', ...' if len(self.classes) > 5 else '')
             raise ValueError(
-                f'unknown label {label!r}: expected one of the {len(self.classes)} classes of the model ({some})'
+                f'unknown label {label!r}; expected one of the {len(self.classes)} classes of the model ({some})'
             )
         return self.classes.index(label)
 
@@ -150,10 +143,6 @@ class Explanation:
         _, visual, audio = self.contributions(label)
         return {'picture': float(visual.sum(dtype=float)), 'sound': float(audio.sum(dtype=float))}
 
-    def sentence(self, label: str | None = None) -> str:
-        """Describes the numbers of a class in words."""
-        return words.sentence(self, self.class_index(label))
-
     def residual(self) -> tuple[float, float]:
         """Returns the largest |reference + sum - logit| over the classes, and the largest error / max(1, |logit|)."""
         total = (
@@ -163,10 +152,6 @@ class Explanation:
         )
         error = np.abs(total - self.logits)
         return float(error.max()), float((error / np.maximum(1, np.abs(self.logits))).max())
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # What if
-    # -----------------------------------------------------------------------------------------------------------------
 
     def without_units(self, keep_mt: np.ndarray, label: str | None = None) -> float:
         """Returns the logit when only the (modality, segment) units in `keep_mt` (bool [m t]) are kept.
@@ -179,16 +164,18 @@ class Explanation:
         keep_mt = np.asarray(keep_mt, bool)
         if keep_mt.shape != self.beta.shape[:2]:
             raise ValueError(
-                f'keep {keep_mt.shape}: expected {self.beta.shape[:2]}, one value for each modality and segment'
+                f'keep has shape {keep_mt.shape}; expected {self.beta.shape[:2]}, one value per modality and segment'
             )
-        left = keep_mt & self.valid
-        if not left.any():
-            raise ValueError('no valid unit is left, and the softmax over none has no value: keep one at least')
-        weights, scores = self.beta[left, c].astype(float), self.segment_scores[left, c].astype(float)
+        keep_mt = keep_mt & self.valid
+        if not keep_mt.any():
+            raise ValueError('no valid unit is kept, so the softmax is undefined; keep at least one')
+        weights, scores = self.beta[keep_mt, c].astype(float), self.segment_scores[keep_mt, c].astype(float)
         # Weights can underflow to 0 in float32. Then only a single remaining unit has a known share, which is 1.
         weights = weights if weights.any() or len(weights) > 1 else np.ones(1)
         if not weights.any():
-            raise ValueError(f'the {len(weights)} units that are left have no weight in float32: keep one with weight')
+            raise ValueError(
+                f'the {len(weights)} units that are kept all have weight 0 in float32; keep one with a positive weight'
+            )
         return float(self.bias[c] + weights @ scores / weights.sum())
 
     def removed_units(self, label: str | None = None) -> np.ndarray:
@@ -200,72 +187,6 @@ class Explanation:
             keep[m, t] = False
             change[m, t] = self.without_units(keep, label) - logit
         return change
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # Files. Each method imports what it needs, so that using the numbers does not wait a second for Matplotlib.
-    # -----------------------------------------------------------------------------------------------------------------
-
-    def save_json(self, path: str | os.PathLike, label: str | None = None) -> None:
-        """Writes schema stattn_jax.explanation/2 (docs/explanation.schema.json): everything but frames and log-mel.
-
-        Numbers have seven significant digits. Maps are written for the BEST classes and for `label`, the target
-        (without it: the best class).
-        """
-        record_files.write_json(self, path, self.class_index(label), BEST)
-
-    def save_npz(self, path: str | os.PathLike) -> None:
-        """Writes every array under its name, frames as `frame_0`, ... (JPEG bytes), the rest as JSON in `header`."""
-        record_files.write_npz(self, path)
-
-    @classmethod
-    def load_npz(cls, path: str | os.PathLike) -> Self:
-        """Reads what `save_npz` wrote; raises ValueError for another schema."""
-        return cls(**record_files.read_npz(path))
-
-    def save_png(self, path: str | os.PathLike, label: str | None = None, truth: Truth | None = None) -> None:
-        """Draws frames with heat maps, the log-mel and signed bars per segment for a class (default: the best one)."""
-        from stattn_jax.explain import figure
-
-        figure.draw(self, self.class_index(label), truth or Truth(), path)
-
-    def save_html(self, path: str | os.PathLike, label: str | None = None, truth: Truth | None = None) -> None:
-        """Writes one HTML page that works offline: the clip with its audio, heat maps, the timeline and what-if."""
-        from stattn_jax.explain import page
-
-        record_files.write_text(path, page.render(self, label, truth))
-
-    def save_video(self, path: str | os.PathLike, label: str | None = None) -> None:
-        """Writes the explained part of the video as mp4 with its audio and the heat map of a class drawn over it.
-
-        Raises ValueError if the record has no source file.
-        """
-        from stattn_jax.explain import video
-
-        if self.source is None:
-            raise ValueError(
-                f'{path}: there is no video file behind this record; explain the file to get one with its source'
-            )
-        video.write_overlay(self, path, label)
-
-    def save_csv(self, path: str | os.PathLike) -> None:
-        """Writes one row per segment: the terms of the best classes, attention weights and the strongest cell."""
-        from stattn_jax.explain import tables
-
-        tables.write_csv(self, path)
-
-    def save_vtt(self, path: str | os.PathLike) -> None:
-        """Writes one WebVTT cue per segment, which describes it in words."""
-        from stattn_jax.explain import tables
-
-        tables.write_vtt(self, path)
-
-    def _repr_html_(self) -> str:
-        """Returns the page for a notebook, in an iframe so that its styles and scripts do not affect the notebook."""
-        from stattn_jax.explain import page
-
-        inside = html.escape(page.render(self), quote=True)
-        title = html.escape(f'Explanation of {self.media["file"]}', quote=True)
-        return f'<iframe title="{title}" srcdoc="{inside}" style="width: 100%; height: 900px; border: 0"></iframe>'
 
 
 def make_geometry(
@@ -286,3 +207,15 @@ def make_geometry(
             name: float(a * (width if name[0] == 'x' else height)) for name, a in zip(names, affine, strict=True)
         },
     }
+
+
+def strongest_cell(visual_thw: np.ndarray) -> tuple[int, int, int] | None:
+    """Returns (t, row, column) of the largest term, or None where no cell has a positive term."""
+    t, i, j = np.unravel_index(np.argmax(visual_thw), visual_thw.shape)
+    return (int(t), int(i), int(j)) if visual_thw[t, i, j] > 0 else None
+
+
+def rounded(values: Any) -> Any:
+    """Rounds to seven significant digits, the resolution of float32, so that sums stay within 1e-7 of their terms."""
+    values = np.asarray(values)
+    return np.array([float(f'{x:.7g}') for x in values.ravel()]).reshape(values.shape).tolist()

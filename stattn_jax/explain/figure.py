@@ -1,15 +1,11 @@
 """Draws one explanation as a PNG: frames with heat maps, the log-mel, and signed bars per segment.
 
-One colour scale serves the whole clip, so that a frame with little evidence looks like one. Colour is never the only
-cue: the strongest cell has an outline, bars have direction and hatching, and true boxes are dashed. The colours are
-magma and the ends of PuOr, which colour-blind readers can tell apart. Only Matplotlib's object interface is used, so
-that the caller's session sees no change of global state.
+The colours and the heat map are those of colours.py. Only Matplotlib's object interface is used, so that the caller's
+session sees no change of global state.
 """
 
 import os
-from functools import cache
 
-import matplotlib
 import numpy as np
 import simplejpeg
 from matplotlib import patheffects
@@ -18,24 +14,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Patch, Rectangle
 
-from stattn_jax.explain.explanation import Explanation, Truth
+from stattn_jax.explain import sentences
+from stattn_jax.explain.colours import HEAT, LOG_MEL, MISSING, PICTURE, SOUND, STRONGEST, TRUE, overlay
+from stattn_jax.explain.explanation import ExplanationData, GroundTruth, strongest_cell
+from stattn_jax.explain.fonts import drawable
 
 DPI, WIDTH = 100, 16.0
 LEFT, RIGHT = 1.2, 1.5
 MAX_FRAMES = 10
 
-PICTURE, SOUND, TRUE, STRONGEST = '#e08214', '#542788', '#1b7837', '#00e5ff'
-# The colours start at HEAT_START, since the dark end of magma would darken the frame where there is little evidence.
-HEAT = matplotlib.colormaps['magma'].resampled(512)
-# Share of the largest audio term. Below it the heat map fades (heatScale in page/stage.js does the same).
-NEGLIGIBLE = 0.1
-HEAT_START = 0.35
 
-
-def draw(explanation: Explanation, c: int, truth: Truth, path: str | os.PathLike) -> None:
+def draw(explanation: ExplanationData, c: int, truth: GroundTruth, path: str | os.PathLike) -> None:
     """Draws class number `c` and the annotations of the clip, 1600 pixels wide and as high as the frames need."""
     shown = shown_segments(explanation.visual[c])
     height, width = explanation.media['height'], explanation.media['width']
@@ -73,29 +64,6 @@ def draw(explanation: Explanation, c: int, truth: Truth, path: str | os.PathLike
         FigureCanvasAgg(figure).print_png(file)
 
 
-def overlay(visual_thw: np.ndarray, audio_t: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns the positive evidence as RGBA [t h w 4] in 0..1, and the term at the top of the colour scale.
-
-    The scale is the largest |term| of the clip, so that weak positive cells stay faint where the visual evidence is
-    mostly against the class. Where the visual sum of no segment reaches NEGLIGIBLE times the largest audio term
-    (absolute values), the scale is enlarged by the ratio of the two, so that a nearly irrelevant picture is not
-    highlighted.
-    """
-    second = float(np.abs(visual_thw.sum(axis=(1, 2))).max())
-    loudest = NEGLIGIBLE * float(np.abs(audio_t).max())
-    scale = float(np.abs(visual_thw).max()) * (loudest / second if 0 < second < loudest else 1.0)
-    strength = np.maximum(visual_thw, 0) / (scale or 1.0)
-    rgba = HEAT(HEAT_START + (1 - HEAT_START) * strength)
-    rgba[..., 3] = 0.75 * strength**0.6
-    return rgba, scale
-
-
-def strongest_cell(visual_thw: np.ndarray) -> tuple[int, int, int] | None:
-    """Returns (t, row, column) of the largest term, or None where no cell has a positive term."""
-    t, i, j = np.unravel_index(np.argmax(visual_thw), visual_thw.shape)
-    return (int(t), int(i), int(j)) if visual_thw[t, i, j] > 0 else None
-
-
 def shown_segments(visual_thw: np.ndarray) -> list[int]:
     """Returns all segments, or MAX_FRAMES evenly spaced ones, the nearest of them replaced by the strongest one."""
     t = len(visual_thw)
@@ -106,36 +74,24 @@ def shown_segments(visual_thw: np.ndarray) -> list[int]:
     return shown.tolist()
 
 
-def plain(text: str, limit: int) -> str:
-    """Returns text that the font can draw: unknown characters become a square, the middle of long text an ellipsis."""
-    known = _glyphs()
-    text = ''.join(ch if ord(ch) in known and ch.isprintable() else '\N{WHITE SQUARE}' for ch in text)
-    return text if len(text) <= limit else f'{text[: (limit - 1) // 2]}…{text[len(text) - limit // 2 :]}'
-
-
-@cache
-def _glyphs() -> frozenset[int]:
-    return frozenset(get_font(findfont(FontProperties())).get_charmap())
-
-
-def _header(axes: Axes, explanation: Explanation, c: int, frames: int) -> None:
+def _header(axes: Axes, explanation: ExplanationData, c: int, frames: int) -> None:
     axes.set_axis_off()
     media, segments = explanation.media, len(explanation.valid)
-    guesses = '     '.join(f'{plain(row["label"], 30)} {row["probability"]:.0%}' for row in explanation.top(3))
-    zero = 'an average clip' if explanation.mean_scores.any() else 'the bias'
+    predictions = '     '.join(f'{drawable(row["label"], 30)} {row["probability"]:.0%}' for row in explanation.top(3))
+    zero = 'average clip' if explanation.mean_scores.any() else 'bias'
     picture, sound = _signed(explanation.visual[c].sum()), _signed(explanation.audio[c].sum())
     evidence = (
-        f'Evidence for {plain(explanation.classes[c], 50)}:  logit {_signed(explanation.logits[c])} = '
-        f'{_signed(explanation.reference[c])} ({zero}) {picture} (picture) {sound} (sound)'
+        f'Logit of {drawable(explanation.classes[c], 50)}:  {_signed(explanation.logits[c])} = '
+        f'{_signed(explanation.reference[c])} ({zero}) {picture} (visual) {sound} (audio)'
     )
     null = explanation.null[explanation.valid].mean()
     note = f'Seconds {media["start"]:g} to {media["start"] + media["duration"]:g} of the file.  '
-    note += f'{null:.0%} of the attention in space finds nothing visible.'
+    note += f'{sentences.null_share(null)}.'
     if frames < segments:
-        note += f'  {frames} of {segments} frames shown, the one with the strongest cell among them.'
+        note += f'  {frames} of {segments} frames are shown, including the one with the strongest cell.'
     lines = (
-        (0.88, 19, 'bold', plain(media['file'], 52)),
-        (0.62, 16, 'normal', f'Predicted:  {guesses}'),
+        (0.88, 19, 'bold', drawable(media['file'], 52)),
+        (0.62, 16, 'normal', f'Predicted:  {predictions}'),
         (0.38, 14, 'normal', evidence),
         (0.18, 12, 'normal', note),
     )
@@ -147,7 +103,7 @@ def _signed(value):
     return f'{value:+.2f}'.replace('-', '\N{MINUS SIGN}')
 
 
-def _frame(axes: Axes, explanation: Explanation, c: int, t: int, heat_hw4: np.ndarray, truth: Truth) -> None:
+def _frame(axes: Axes, explanation: ExplanationData, c: int, t: int, heat_hw4: np.ndarray, truth: GroundTruth) -> None:
     seconds = explanation.geometry['segment_seconds']
     image = simplejpeg.decode_jpeg(explanation.frames[t])
     axes.imshow(image, extent=(0, 1, 1, 0), interpolation='lanczos')
@@ -176,34 +132,34 @@ def _outline(axes, x, y, width, height, colour, style):
     )
 
 
-def _key(axes: Axes, explanation: Explanation, c: int, truth: Truth, scale: float) -> None:
+def _key(axes: Axes, explanation: ExplanationData, c: int, truth: GroundTruth, scale: float) -> None:
     axes.set_axis_off()
     marks = []
     if strongest_cell(explanation.visual[c]):
         box = axes.get_position()
         bar = axes.figure.add_axes((box.x0 + 0.14, box.y0 + 0.55 * box.height, 0.2, 0.2 * box.height))
-        colours = ListedColormap(HEAT(np.linspace(HEAT_START, 1, 256)))
-        mappable = ScalarMappable(Normalize(0, scale), colours)
+        mappable = ScalarMappable(Normalize(0, scale), ListedColormap(HEAT))
         axes.figure.colorbar(mappable, cax=bar, orientation='horizontal', ticks=[0, scale / 2, scale], format='%.2g')
         bar.tick_params(labelsize=12)
-        axes.text(0, 0.65, 'cell speaks for (logit)', fontsize=12, va='center')
+        axes.text(0, 0.65, 'evidence for (logit)', fontsize=12, va='center')
         marks.append(Patch(fill=False, ec=STRONGEST, lw=2.5, label='strongest cell of the clip'))
     else:
-        axes.text(0, 0.65, 'No cell of the picture speaks for this class.', fontsize=12, va='center')
+        axes.text(0, 0.65, 'No cell is evidence for this class.', fontsize=12, va='center')
     if truth.boxes:
-        marks.append(Patch(fill=False, ec='0.35', lw=2, ls='--', label='true box'))
+        marks.append(Patch(fill=False, ec='0.35', lw=2, ls='--', label='annotated box'))
     if truth.intervals:
-        marks.append(Patch(fc=TRUE, alpha=0.3, label='true interval'))
+        marks.append(Patch(fc=TRUE, alpha=0.3, label='annotated interval'))
     axes.legend(handles=marks, loc='center right', ncols=3, frameon=False, fontsize=12, bbox_to_anchor=(1, 0.65))
 
 
-def _mel(axes: Axes, explanation: Explanation) -> None:
+def _mel(axes: Axes, explanation: ExplanationData) -> None:
     log_mel = explanation.log_mel.astype(np.float32)
     t, f, k = log_mel.shape
     end = t * explanation.geometry['segment_seconds']
-    axes.imshow(log_mel.reshape(t * f, k).T, origin='lower', aspect='auto', extent=(0, end, 0, k), cmap='cividis')
+    image, extent = log_mel.reshape(t * f, k).T, (0, end, 0, k)
+    axes.imshow(image, origin='lower', aspect='auto', extent=extent, cmap=ListedColormap(LOG_MEL))
     axes.set_yticks([])
-    _label(axes, 'sound\n(log-mel)')
+    _label(axes, 'audio\n(log-mel)')
 
 
 def _label(axes, text):
@@ -211,29 +167,29 @@ def _label(axes, text):
     axes.yaxis.set_label_coords(-0.053, 0.5)
 
 
-def _bars(axes: Axes, explanation: Explanation, c: int) -> None:
+def _bars(axes: Axes, explanation: ExplanationData, c: int) -> None:
     seconds = explanation.geometry['segment_seconds']
     centre = (np.arange(len(explanation.valid)) + 0.5) * seconds
     picture, sound = explanation.visual[c].sum(axis=(1, 2)), explanation.audio[c]
     width = 0.36 * seconds
-    axes.bar(centre - width / 2, picture, width, color=PICTURE, ec='black', lw=0.6, label='picture')
-    axes.bar(centre + width / 2, sound, width, color=SOUND, ec='white', lw=0.6, hatch='///', label='sound')
+    axes.bar(centre - width / 2, picture, width, color=PICTURE, ec='black', lw=0.6, label='visual')
+    axes.bar(centre + width / 2, sound, width, color=SOUND, ec='white', lw=0.6, hatch='///', label='audio')
     axes.axhline(0, color='black', lw=1.2)
     axes.margins(y=0.12)
     axes.tick_params(labelsize=12)
-    _label(axes, 'evidence\n(logit)')
+    _label(axes, 'contribution\n(logit)')
     axes.grid(axis='y', color='0.85', lw=0.7)
     axes.set_axisbelow(True)
     axes.legend(loc='center left', bbox_to_anchor=(1.005, 0.5), frameon=False, fontsize=13, handlelength=1.6)
 
 
-def _time_axis(axes: Axes, explanation: Explanation, truth: Truth) -> None:
+def _time_axis(axes: Axes, explanation: ExplanationData, truth: GroundTruth) -> None:
     seconds = explanation.geometry['segment_seconds']
     t = len(explanation.valid)
     axes.set_xlim(0, t * seconds)
     axes.set_xticks(np.arange(0, t + 1, max(1, -(-t // 20))) * seconds)
     for i in np.flatnonzero(~explanation.valid):
-        axes.axvspan(i * seconds, (i + 1) * seconds, fc='0.92', ec='0.6', hatch='xx', lw=0, zorder=2)
+        axes.axvspan(i * seconds, (i + 1) * seconds, fc=MISSING, ec='0.6', hatch='xx', lw=0, zorder=2)
     for x in np.ravel(truth.intervals):
         axes.axvline(x, color='white', lw=3.5)
         axes.axvline(x, color=TRUE, lw=2, ls='--')

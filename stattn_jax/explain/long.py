@@ -19,16 +19,17 @@ import numpy as np
 
 from stattn_jax.data import decode, media
 from stattn_jax.explain import reading, record_files
-from stattn_jax.explain.explanation import Explanation
+from stattn_jax.explain.explanation import rounded
+from stattn_jax.explain.result import Explanation
 
 SCHEMA = 'stattn_jax.timeline/1'
 # Reasons why a part of an otherwise good file holds no data: a gap, or a stream that ends before the other.
 _GAPS = ('no_picture', 'no_sound', 'empty_interval')
 _NUMBERS = {'probability': 'probabilities', 'logit': 'logits'}
 _HOW_TO_READ = (
-    "Each segment is told by the window whose middle is nearest: label and probability are that window's best class, "
-    'picture '
-    'and sound what this segment adds to its logit, against an average clip. Segments without data have no window.'
+    'Each segment takes its values from the window whose middle is nearest. label and probability are those of the '
+    'best class of that window. picture and sound are the visual and the audio contribution of the segment to the '
+    'logit of that class, relative to an average clip. Segments without data have no window.'
 )
 
 
@@ -105,9 +106,7 @@ def explain(
     spec, first = model.spec, float(start or 0.0)
     hop = max(1, spec.segments // 2) if hop is None else hop
     if not 1 <= hop <= spec.segments:
-        raise ValueError(
-            f'hop is {hop}; expected 1 to {spec.segments} segments, so that no second lies between windows'
-        )
+        raise ValueError(f'hop is {hop}; expected 1 to {spec.segments} segments, so that the windows leave no gap')
     if top_windows < 0:
         raise ValueError(f'top_windows is {top_windows}; expected 0 or more')
     last, total = _extent(video, spec, first, end)
@@ -120,14 +119,14 @@ def explain(
             best = sorted([*best, (-summary['probability'], number, clip)], key=lambda row: row[:2])[:top_windows]
         if progress is not None:
             progress(number + 1, len(starts))
-    names, source, known = model.trained.facts.classes, pathlib.Path(video), reading.of_file(video)
+    names, source, file = model.trained.facts.classes, pathlib.Path(video), reading.of_file(video)
     seconds = [first + begin * spec.segment_seconds for begin in starts]
-    readings = [reading.Reading(clip, known | reading.of_clip(clip, seconds[k]), source) for _, k, clip in best]
+    readings = [reading.Reading(clip, file | reading.of_clip(clip, seconds[k]), source) for _, k, clip in best]
     explained = zip((k for _, k, _ in best), model.explain_readings(readings), strict=True)
     windows = [_window(begin, summary, names, spec) for begin, summary in zip(seconds, summaries, strict=True)]
-    where = {'start': first, 'end': min(last, first + total * spec.segment_seconds)}
+    part = {'start': first, 'end': min(last, first + total * spec.segment_seconds)}
     return Timeline(
-        media=known | where | {'duration': where['end'] - where['start']},
+        media=file | part | {'duration': part['end'] - part['start']},
         model=model.identity,
         classes=names,
         segment_seconds=spec.segment_seconds,
@@ -152,9 +151,12 @@ def _extent(video, spec, first, end) -> tuple[float, int]:
     file = decode.MediaFile(video)
     last = min(math.inf if end is None else float(end), file.duration)
     if not 0 <= first < last:
-        raise file.error('empty_interval', f'{first:g} s to {last:g} s holds nothing of its {file.duration:.2f} s')
+        raise file.error(
+            'empty_interval',
+            f'{first:g} s to {last:g} s contains no part of the file, which lasts {file.duration:.2f} s',
+        )
     if math.isinf(last):
-        raise file.error('empty_interval', 'the file does not say how long it is, and no end was given')
+        raise file.error('empty_interval', 'the file does not state its duration; give the end of the part to explain')
     return last, max(1, math.floor((last - first) / spec.segment_seconds + 0.5))
 
 
@@ -166,25 +168,25 @@ def _segments(video, spec: media.ClipSpec, first: float, last: float, total: int
     found = False
     for begin in range(0, total, spec.segments):
         start = first + begin * spec.segment_seconds
-        many = min(spec.segments, total - begin)
+        count = min(spec.segments, total - begin)
         try:
             clip = media.read_clip(video, spec, start, min(last, start + spec.seconds))
         except media.MediaError as error:
-            if error.reason not in _GAPS or (begin + many == total and not found):
+            if error.reason not in _GAPS or (begin + count == total and not found):
                 raise
-            yield from [_Segment()] * many
+            yield from [_Segment()] * count
         else:
             found = True
-            yield from (_Segment(clip, t) for t in range(many))
+            yield from (_Segment(clip, t) for t in range(count))
 
 
 def _windows(segments: Iterator[_Segment], starts: list[int], spec: media.ClipSpec) -> Iterator[media.Clip | None]:
     """Yields each window's clip, or None if no segment of it is valid; keeps one window's segments in memory."""
-    held, first = [], 0
+    window, first = [], 0
     for begin in starts:
-        held, first = held[begin - first :], begin
-        held += itertools.islice(segments, spec.segments - len(held))
-        yield _clip(held, spec)
+        window, first = window[begin - first :], begin
+        window += itertools.islice(segments, spec.segments - len(window))
+        yield _clip(window, spec)
 
 
 def _clip(segments: list[_Segment], spec: media.ClipSpec) -> media.Clip | None:
@@ -197,9 +199,9 @@ def _clip(segments: list[_Segment], spec: media.ClipSpec) -> media.Clip | None:
     valid[: len(segments)] = [segment.valid for segment in segments]
     if not valid.any():
         return None
-    like = segments[int(valid.argmax())].clip
-    nothing = like.without_picture().frames[0]
-    frames, log_mel = [nothing] * spec.segments, np.full(spec.mel_shape, spec.silence, np.float16)
+    first = segments[int(valid.argmax())].clip
+    black = first.without_picture().frames[0]
+    frames, log_mel = [black] * spec.segments, np.full(spec.mel_shape, spec.silence, np.float16)
     for t in np.flatnonzero(valid):
         frames[t], log_mel[t] = segments[t].clip.frames[segments[t].t], segments[t].clip.log_mel[segments[t].t]
     clips = [segments[t].clip for t in np.flatnonzero(valid)]
@@ -212,8 +214,8 @@ def _clip(segments: list[_Segment], spec: media.ClipSpec) -> media.Clip | None:
         frames=frames,
         log_mel=log_mel,
         valid=valid,
-        height=like.height,
-        width=like.width,
+        height=first.height,
+        width=first.width,
         duration=len(segments) * spec.segment_seconds,
         notes=tuple(note for note, holds in notes.items() if holds),
     )
@@ -222,19 +224,19 @@ def _clip(segments: list[_Segment], spec: media.ClipSpec) -> media.Clip | None:
 def _summaries(model, clips: Iterator[media.Clip | None], size: int) -> Iterator[tuple[media.Clip | None, dict | None]]:
     """Yields each window with the parts of its explanation that the timeline needs; runs `size` windows at a time."""
     while batch := list(itertools.islice(clips, size)):
-        good = [clip for clip in batch if clip is not None]
-        arrays = model.record(good, size)[0] if good else {}
-        summary = iter([_summary(arrays, b, clip) for b, clip in enumerate(good)])
-        yield from ((clip, None if clip is None else next(summary)) for clip in batch)
+        valid = [clip for clip in batch if clip is not None]
+        arrays = model.record(valid, size)[0] if valid else {}
+        summaries = iter([_summary(arrays, b, clip) for b, clip in enumerate(valid)])
+        yield from ((clip, None if clip is None else next(summaries)) for clip in batch)
 
 
 def _summary(arrays, b, clip):
     c = int(arrays['logits'][b].argmax())
     return {
         'class': c,
-        **{name: record_files.rounded(arrays[source][b, c]) for name, source in _NUMBERS.items()},
-        'picture': record_files.rounded(arrays['visual'][b, c].sum(axis=-1)),
-        'sound': record_files.rounded(arrays['audio'][b, c]),
+        **{name: rounded(arrays[source][b, c]) for name, source in _NUMBERS.items()},
+        'picture': rounded(arrays['visual'][b, c].sum(axis=-1)),
+        'sound': rounded(arrays['audio'][b, c]),
         'valid': clip.valid,
     }
 

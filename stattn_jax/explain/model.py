@@ -1,7 +1,7 @@
 """Computes `Explanation`s of videos with a trained model.
 
-Two functions are compiled: the network's forward pass with the contributions, and the what-if questions, which only run
-the attention again. explanation.py defines the record; long.py handles videos longer than the model's clip.
+Two functions are compiled: the network's forward pass with the contributions, and the counterfactuals, which only run
+the attention again. result.py defines `Explanation`; long.py handles videos longer than the model's clip.
 """
 
 import dataclasses
@@ -17,7 +17,8 @@ from flax import nnx
 from stattn_jax import run, trunks
 from stattn_jax.data import features, media, pipeline
 from stattn_jax.explain import counterfactuals, long, reading
-from stattn_jax.explain.explanation import BEST, Explanation, make_geometry
+from stattn_jax.explain.explanation import BEST, make_geometry
+from stattn_jax.explain.result import Explanation
 from stattn_jax.models import contributions
 from stattn_jax.runtime import perf
 from stattn_jax.training import step
@@ -47,7 +48,7 @@ class Model:
         explains all of it. Raises media.MediaError with the file and a named reason.
         """
         several = not isinstance(video, str | os.PathLike)
-        readings = [self.read(one, start, end) for one in (video if several else [video])]
+        readings = [self.read(path, start, end) for path in (video if several else [video])]
         explanations = self.explain_readings(readings)
         return explanations if several else explanations[0]
 
@@ -91,13 +92,13 @@ class Model:
         """
         explanations = []
         for i in range(0, len(readings), self.batch):
-            part = readings[i : i + self.batch]
-            arrays, kept = self.record([one.clip for one in part], size=min(len(readings), self.batch))
-            explanations += [self._explanation(one, arrays, kept, b) for b, one in enumerate(part)]
+            batch = readings[i : i + self.batch]
+            arrays, inputs = self.record([decoded.clip for decoded in batch], size=min(len(readings), self.batch))
+            explanations += [self._explanation(decoded, arrays, inputs, b) for b, decoded in enumerate(batch)]
         return explanations
 
     def record(self, clips: Sequence[media.Clip], size: int) -> tuple[dict[str, np.ndarray], dict[str, jax.Array]]:
-        """Returns the arrays of contributions.record for at most `size` clips, and the inputs of counterfactuals.ask.
+        """Returns the arrays of contributions.record for at most `size` clips, and counterfactuals.compute's inputs.
 
         Rows after the last clip repeat it, so that the network is compiled for one batch size only.
         """
@@ -105,8 +106,8 @@ class Model:
         rows = [pipeline.clip_arrays(clip, config.data.frame_size, config.data.fit) for clip in clips]
         rows += [rows[-1]] * (size - len(rows))
         batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        arrays, kept = self._forward(self.trained.state, batch)
-        return jax.device_get(arrays), kept
+        arrays, inputs = self._forward(self.trained.state, batch)
+        return jax.device_get(arrays), inputs
 
     def geometry(self, clip: media.Clip, cells: int) -> dict[str, Any]:
         """Returns where the `cells` of a frame lie in the source frame of a clip."""
@@ -125,7 +126,7 @@ class Model:
             'versions': run.versions(),
             'dtype': trained.config.model.dtype,
             'step': trained.step,
-            'trunks': [{name: one[name] for name in _ORIGIN} for one in trained.trunks],
+            'trunks': [{name: trunk[name] for name in _ORIGIN} for trunk in trained.trunks],
         }
 
     @functools.cached_property
@@ -133,49 +134,50 @@ class Model:
         """True if the model uses an independent sigmoid per class."""
         return run.is_binary(self.trained.config, self.trained.facts)
 
-    def _explanation(self, one: reading.Reading, arrays, kept, b: int) -> Explanation:
-        mine = {name: array if name in _SHARED else array[b] for name, array in arrays.items()}
-        best = np.argsort(-mine['logits'], kind='stable')[:BEST]
-        order, by = counterfactuals.moved(one.clip.valid)
+    def _explanation(self, decoded: reading.Reading, arrays, inputs, b: int) -> Explanation:
+        arrays = {name: array if name in _SHARED else array[b] for name, array in arrays.items()}
+        best = np.argsort(-arrays['logits'], kind='stable')[:BEST]
+        order, by = counterfactuals.moved(decoded.clip.valid)
         silence = np.full(self.spec.mel_shape[1:], self.spec.silence, np.float32)
-        mine_kept = {name: array[b] for name, array in kept.items()}
-        answers = jax.device_get(self._ask(self.trained.state, mine_kept, best, order, silence))
-        geometry = self.geometry(one.clip, mine['alpha'].shape[-1])
+        inputs = {name: array[b] for name, array in inputs.items()}
+        outputs = jax.device_get(self._counterfactuals(self.trained.state, inputs, best, order, silence))
+        geometry = self.geometry(decoded.clip, arrays['alpha'].shape[-1])
         classes = self.trained.facts.classes
         return Explanation.from_arrays(
-            mine,
+            arrays,
             geometry=geometry,
             classes=classes,
             multi_label=self.binary,
-            media=one.media,
+            media=decoded.media,
             model=self.identity,
-            valid=np.asarray(one.clip.valid),
-            log_mel=np.asarray(one.clip.log_mel),
-            frames=tuple(one.clip.frames),
-            removed_cells=answers['removed'].reshape(len(best), *geometry['grid']),
+            valid=np.asarray(decoded.clip.valid),
+            log_mel=np.asarray(decoded.clip.log_mel),
+            frames=tuple(decoded.clip.frames),
+            removed_cells=outputs['removed'].reshape(len(best), *geometry['grid']),
             removed_classes=tuple(classes[c] for c in best),
-            trust=counterfactuals.trust(answers, classes, self.binary, one.clip.valid, by),
-            source=one.source,
+            trust=counterfactuals.trust(outputs, classes, self.binary, decoded.clip.valid, by),
+            source=decoded.source,
         )
 
     @functools.cached_property
     def _forward(self):
-        """The forward pass: (state, batch) -> record and inputs for questions; compiled once per number of clips."""
+        """The forward pass: (state, batch) -> record and inputs of `compute`; compiled once per number of clips."""
         graphdef, frame_size = self.trained.graphdef, self.trained.config.model.frame_size
 
         def forward(state, batch):
             logits, out = step.forward(graphdef, state, batch, frame_size=frame_size)
-            kept = {name: out[name] for name in ('keys', 'values', 'audio')} | {'valid': batch['valid']}
-            return contributions.record(logits, out, state['score_mean'], self.binary), kept
+            inputs = {name: out[name] for name in ('keys', 'values', 'audio')} | {'valid': batch['valid']}
+            return contributions.record(logits, out, state['score_mean'], self.binary), inputs
 
         return jax.jit(forward, compiler_options=perf.compile_options())
 
     @functools.cached_property
-    def _ask(self):
-        def ask(state, *asked):
-            return counterfactuals.ask(nnx.merge(self.trained.graphdef, state['params'], state['rest']), *asked)
+    def _counterfactuals(self):
+        def compute(state, *arguments):
+            model = nnx.merge(self.trained.graphdef, state['params'], state['rest'])
+            return counterfactuals.compute(model, *arguments)
 
-        return jax.jit(ask)
+        return jax.jit(compute)
 
 
 def load(workdir: str | os.PathLike) -> Model:
@@ -186,13 +188,13 @@ def load(workdir: str | os.PathLike) -> Model:
     trained = run.load(str(workdir), parallel_kind='jit', devices=jax.local_devices()[:1])
     if trained.config.model.kind != 'stan':
         raise run.RunError(
-            f'{workdir} was trained with config.model.kind {trained.config.model.kind!r}, whose logits are no sum of '
-            "terms; expected 'stan'"
+            f'{workdir} was trained with config.model.kind {trained.config.model.kind!r}, whose logits are not a '
+            "sum of contributions; expected 'stan'"
         )
     if isinstance(trained.facts.spec, features.FeatureSpec):
         raise run.RunError(
-            f'{workdir} was trained on features ({trained.facts.spec.source}), from which no video can be explained; '
-            'expected the workdir of a run on videos'
+            f'{workdir} was trained on features ({trained.facts.spec.source}), which cannot be '
+            'computed from a video here; expected the workdir of a run on videos'
         )
     # A run trained on features that its own trunks extracted can also read videos.
     return Model(run.reading(trained, trunks.media_of(trained.facts.spec)))

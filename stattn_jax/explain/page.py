@@ -17,20 +17,19 @@ import string
 import urllib.parse
 from typing import Any
 
-import matplotlib
 import numpy as np
 import PIL.Image
 import simplejpeg
 
-from stattn_jax.explain import figure, video, words
-from stattn_jax.explain.explanation import BEST, Explanation, Truth
+from stattn_jax.explain import colours, sentences, video
+from stattn_jax.explain.explanation import BEST, ExplanationData, GroundTruth, strongest_cell
 from stattn_jax.metrics import localization
 
 _SCRIPTS = ('record.js', 'stage.js', 'timeline.js', 'panels.js', 'player.js')
 _THUMBNAIL = 320
 
 
-def render(explanation: Explanation, label: str | None = None, truth: Truth | None = None) -> str:
+def render(explanation: ExplanationData, label: str | None = None, truth: GroundTruth | None = None) -> str:
     """Returns one explanation as a self-contained HTML document that works from file:// without a network.
 
     The page opens with `label` (without one: the best class) and can switch among the BEST best classes and `label`;
@@ -39,7 +38,7 @@ def render(explanation: Explanation, label: str | None = None, truth: Truth | No
     longer be read.
     """
     chosen = explanation.class_index(label)
-    data = _data(explanation, chosen, truth or Truth())
+    data = _data(explanation, chosen, truth or GroundTruth())
     clip = b''
     if explanation.source is not None:
         clip = video.web_clip(explanation.source, explanation.media['start'], explanation.media['end'], height=360)
@@ -48,9 +47,9 @@ def render(explanation: Explanation, label: str | None = None, truth: Truth | No
         'template.html',
         ('style.css',),
         _SCRIPTS,
-        title=f'{name} in {explanation.media["file"]}, explained',
+        title=f'Evidence for {name} in {explanation.media["file"]}',
         file=explanation.media['file'],
-        sentence=explanation.sentence(name),
+        sentence=sentences.sentence(explanation, chosen),
         log_mel=_log_mel(explanation),
         raw_data=_json(data),
         raw_clip=base64.b64encode(clip).decode(),
@@ -77,7 +76,7 @@ class Entry:
 
 
 def index_entry(
-    explanation: Explanation, href: str, true_label: str | None = None, truth: Truth | None = None
+    explanation: ExplanationData, href: str, true_label: str | None = None, truth: GroundTruth | None = None
 ) -> Entry:
     """Returns the index entry of an explained clip whose page is at `href`; `truth` belongs to `true_label`.
 
@@ -93,7 +92,7 @@ def index_entry(
         probability=float(explanation.probabilities[c]),
         true_label=true_label,
         error=None if known is None else float(1 - known),
-        pointing=_pointing(explanation, truth or Truth()),
+        pointing=_pointing(explanation, truth or GroundTruth()),
     )
 
 
@@ -127,6 +126,7 @@ def _fill(template: str, styles: tuple[str, ...], scripts: tuple[str, ...], **va
     style, body = (
         '\n'.join((folder / name).read_text(encoding='utf-8') for name in names) for names in (styles, scripts)
     )
+    style = string.Template(style).substitute(_colour_values())
     script = f"(() => {{\n'use strict';\n{body}}})();\n"
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:; media-src "
@@ -136,6 +136,13 @@ def _fill(template: str, styles: tuple[str, ...], scripts: tuple[str, ...], **va
     values = {name: text if name.startswith('raw_') else html.escape(text) for name, text in values.items()}
     text = (folder / template).read_text(encoding='utf-8')
     return string.Template(text).substitute(values, policy=policy, style=style, script=script)
+
+
+def _colour_values() -> dict[str, str]:
+    """Returns the colours of evidence for the style sheet, by their names there."""
+    light = {'picture': colours.PICTURE, 'sound': colours.SOUND, 'truth': colours.TRUE, 'missing': colours.MISSING}
+    dark = {f'dark_{name}': colour for name, colour in colours.DARK.items()}
+    return {**light, **dark, 'strongest': colours.STRONGEST}
 
 
 def _digest(text):
@@ -148,7 +155,7 @@ def _json(data) -> str:
     return text.replace('<', '\\u003c').replace('>', '\\u003e').replace('&', '\\u0026')
 
 
-def _data(explanation: Explanation, chosen: int, truth: Truth) -> dict[str, Any]:
+def _data(explanation: ExplanationData, chosen: int, truth: GroundTruth) -> dict[str, Any]:
     shown = [explanation.classes.index(row['label']) for row in explanation.top(BEST)]
     shown += [chosen] if chosen not in shown else []
     removed = [explanation.classes.index(name) for name in explanation.removed_classes]
@@ -165,17 +172,19 @@ def _data(explanation: Explanation, chosen: int, truth: Truth) -> dict[str, Any]
         'removed': removed,
         'shown': shown,
         'chosen': chosen,
-        'sentences': [explanation.sentence(explanation.classes[c]) for c in shown],
+        'sentences': [sentences.sentence(explanation, c) for c in shown],
         'residual': explanation.residual()[1],
         'centred': bool(explanation.mean_scores.any()),
         'truth': {'intervals': list(truth.intervals), 'boxes': list(truth.boxes)},
         'slides': slides,
-        'negligible': figure.NEGLIGIBLE,
+        'negligible': colours.NEGLIGIBLE,
         'colours': {
-            'heat': _table(figure.HEAT, figure.HEAT_START),
-            'signed': _table(matplotlib.colormaps['PuOr_r'], 0),
+            'heat': _bytes(colours.HEAT),
+            'signed': _bytes(colours.SIGNED),
         },
-        'strongest': figure.STRONGEST,
+        'opacity': colours.OPACITY,
+        'opacity_exponent': colours.OPACITY_EXPONENT,
+        'strongest': colours.STRONGEST,
         **{
             name: getattr(explanation, name)
             for name in ('classes', 'multi_label', 'media', 'geometry', 'model', 'trust')
@@ -188,23 +197,22 @@ def _floats(values) -> dict[str, Any]:
     return {'shape': values.shape, 'base64': base64.b64encode(values.tobytes()).decode()}
 
 
-def _table(colours, start) -> str:
-    """Returns 256 RGB triples of a colour map, from `start` to its end, as base64."""
-    rgb = np.asarray(colours(np.linspace(start, 1, 256)))[:, :3]
-    return base64.b64encode((rgb * 255).round().astype(np.uint8).tobytes()).decode()
+def _bytes(colour_map: np.ndarray) -> str:
+    """Returns the RGB triples of a colour map as base64."""
+    return base64.b64encode((colour_map * 255).round().astype(np.uint8).tobytes()).decode()
 
 
 def _url(kind: str, content: bytes) -> str:
     return f'data:{kind};base64,{base64.b64encode(content).decode()}'
 
 
-def _log_mel(explanation: Explanation) -> str:
+def _log_mel(explanation: ExplanationData) -> str:
     """Returns the clip's log-mel, low bands at the bottom, as a palette PNG: a third of the bytes of an RGB one."""
     t, f, k = explanation.log_mel.shape
     image = explanation.log_mel.astype(np.float32).reshape(t * f, k).T[::-1]
     low, high = image.min(), image.max()
     picture = PIL.Image.fromarray(((image - low) / ((high - low) or 1) * 255).astype(np.uint8), 'L')
-    picture.putpalette(base64.b64decode(_table(matplotlib.colormaps['cividis'], 0)))
+    picture.putpalette((colours.LOG_MEL * 255).round().astype(np.uint8).tobytes())
     return _url('image/png', _encoded(picture, 'PNG', optimize=True))
 
 
@@ -219,10 +227,10 @@ def _encoded(picture, kind, **options):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _thumbnail(explanation: Explanation, c: int) -> bytes:
+def _thumbnail(explanation: ExplanationData, c: int) -> bytes:
     """Returns the frame of the strongest cell with its heat map as JPEG, or the first frame if no cell is positive."""
-    heat, _ = figure.overlay(explanation.visual[c], explanation.audio[c])
-    t = (figure.strongest_cell(explanation.visual[c]) or (0,))[0]
+    heat, _ = colours.overlay(explanation.visual[c], explanation.audio[c])
+    t = (strongest_cell(explanation.visual[c]) or (0,))[0]
     picture = PIL.Image.fromarray(simplejpeg.decode_jpeg(explanation.frames[t]))
     ratio = _THUMBNAIL / max(explanation.media['width'], explanation.media['height'])
     width, height = (max(1, round(explanation.media[side] * ratio)) for side in ('width', 'height'))
@@ -236,7 +244,7 @@ def _thumbnail(explanation: Explanation, c: int) -> bytes:
     return _encoded(picture, 'JPEG', quality=80)
 
 
-def _pointing(explanation: Explanation, truth: Truth) -> float | None:
+def _pointing(explanation: ExplanationData, truth: GroundTruth) -> float | None:
     """Returns the mean expected hit over the annotated frames; None without boxes.
 
     An evaluation reports the same number as pointing/space.
@@ -256,13 +264,13 @@ def _pointing(explanation: Explanation, truth: Truth) -> float | None:
 def _card(i: int, entry: Entry) -> str:
     keys = {'order': i, 'confidence': entry.probability, 'error': entry.error, 'pointing': entry.pointing}
     attributes = ' '.join(f'data-{name}="{"" if x is None else f"{x:.6g}"}"' for name, x in keys.items())
-    rows = [('predicted', f'{entry.label} {words.percent(entry.probability)}')]
-    rows += [('truth', entry.true_label)] if entry.true_label is not None else []
-    rows += [('error', words.percent(entry.error))] if entry.error is not None else []
+    rows = [('predicted', f'{entry.label} {sentences.percent(entry.probability)}')]
+    rows += [('true label', entry.true_label)] if entry.true_label is not None else []
+    rows += [('error', sentences.percent(entry.error))] if entry.error is not None else []
     rows += [('pointing', _hit(entry.pointing))] if entry.pointing is not None else []
     facts = ''.join(f'<div><dt>{name}</dt><dd>{html.escape(text)}</dd></div>' for name, text in rows)
     wrong = entry.true_label is not None and entry.true_label != entry.label
-    mark = '<p class="wrong">\N{MULTIPLICATION X} not the true label</p>' if wrong else ''
+    mark = '<p class="wrong">\N{MULTIPLICATION X} misclassified</p>' if wrong else ''
     return (
         f'<li {attributes}><a href="{html.escape(urllib.parse.quote(entry.href))}">'
         f'<img src="{_url("image/jpeg", entry.thumbnail)}" alt=""><span>{html.escape(entry.title)}</span></a>'
@@ -275,12 +283,12 @@ def _summary(entries: list[Entry]) -> str:
     known = [entry for entry in entries if entry.true_label is not None]
     if known:
         right = sum(entry.label == entry.true_label for entry in known)
-        parts.append(f'{right} of {len(known)} with a known label told right')
+        parts.append(f'{right} of {len(known)} labelled clips classified correctly')
     hits = [entry.pointing for entry in entries if entry.pointing is not None]
     if hits:
-        parts.append(f'pointing hits in {np.mean(hits):.0%} of {len(hits)} with true boxes')
-    return '; '.join(parts) + '.' if parts else 'No true labels are known.'
+        parts.append(f'pointing hit rate {np.mean(hits):.0%} on {len(hits)} clips with annotated boxes')
+    return '; '.join(parts) + '.' if parts else 'No annotations are available.'
 
 
 def _hit(x: float) -> str:
-    return {0.0: 'miss', 1.0: 'hit'}.get(x, f'{x:.0%} of the frames')
+    return {0.0: 'miss', 1.0: 'hit'}.get(x, f'hit in {x:.0%} of the frames')

@@ -16,7 +16,7 @@ from stattn_jax.data import decode, media
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A clip, the `media` of its record (see Explanation), and the file that it comes from (None for arrays)."""
+    """A clip, the `media` of its record (see ExplanationData), and the file that it comes from (None for arrays)."""
 
     clip: media.Clip
     media: dict[str, Any]
@@ -36,8 +36,8 @@ def of_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, rate: int, spec: me
     clip = media.clip_from_arrays(frames_thwc, waveform, spec, rate)
     digest = hashlib.sha256(frames_thwc.tobytes())
     digest.update(np.asarray(waveform, np.float32).tobytes())
-    what = {'file': 'arrays', 'sha256': digest.hexdigest(), 'fps': 1 / spec.segment_seconds, 'rate': rate}
-    return Reading(clip, {**what, **of_clip(clip, 0.0)}, None)
+    source = {'file': 'arrays', 'sha256': digest.hexdigest(), 'fps': 1 / spec.segment_seconds, 'rate': rate}
+    return Reading(clip, {**source, **of_clip(clip, 0.0)}, None)
 
 
 def of_file(video: str | os.PathLike) -> dict[str, Any]:

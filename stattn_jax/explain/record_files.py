@@ -1,7 +1,7 @@
 """Writes and reads `explanation.json` and `explanation.npz`, and checks the sums in a JSON file.
 
 docs/explanation.schema.json describes the JSON; SCHEMA changes whenever the content changes. The fields are those of
-Explanation (explanation.py).
+ExplanationData (explanation.py).
 """
 
 import json
@@ -10,30 +10,31 @@ from typing import Any
 
 import numpy as np
 
+from stattn_jax.explain import sentences
+from stattn_jax.explain.explanation import ExplanationData, rounded
+
 SCHEMA = 'stattn_jax.explanation/2'
 # Largest error that `check` allows, in units of max(1, |numbers added up|): float32 sums of a thousand terms, written
 # with seven digits.
 TOLERANCE = 1e-5
 
 _HOW_TO_READ = (
-    'For each class in maps: logit = reference + sum of visual [t][h][w] + sum of audio [t]. A positive value speaks '
-    'for the class, against an average clip (whose logit is the reference; it is the bias where mean_scores are 0). '
-    'Values add up; they do not say what the logit would be without that cell or second. removed_units_exact says '
-    'that: the '
-    'change of the logit when the picture or the sound of one segment is taken out of the attention in time, which is '
-    'then '
-    'shared out anew among the others. removed_cells_exact: the same for one cell of one frame, which moves the '
-    'attention '
-    'in space and, since the picture of that segment changes, in time. Both are changes of features, not of pixels or '
-    'samples.'
+    'For each class in maps: logit = reference + sum of visual [t][h][w] + sum of audio [t]. A positive contribution '
+    'is evidence for the class and a negative one against it, relative to an average clip, whose logit is the '
+    'reference (relative to the bias where mean_scores are 0). Contributions add up to the logit; they do not say '
+    'what the logit would be without a cell or a segment. removed_units_exact does: it is the change of the logit '
+    'when the visual or the audio part of one segment is removed from the attention in time, whose weights are '
+    'renormalised over the rest. removed_cells_exact is the change when one cell of one frame is removed, which '
+    'changes the attention in space and, because the pooled visual features of the segment change, in time. Both are '
+    'changes of features, not of pixels or audio samples.'
 )
 _ARRAYS = ('logits', 'probabilities', 'bias', 'reference', 'mean_scores', 'visual', 'audio', 'alpha', 'null', 'beta')
 _ARRAYS += ('segment_scores', 'valid', 'log_mel', 'removed_cells')
 _HEADER = ('media', 'geometry', 'model', 'classes', 'multi_label')
-_ASKED = ('removed_classes', 'trust')
+_COUNTERFACTUALS = ('removed_classes', 'trust')
 
 
-def write_json(explanation, path: str | os.PathLike, c: int, best: int) -> None:
+def write_json(explanation: ExplanationData, path: str | os.PathLike, c: int, best: int) -> None:
     """Writes the record with class number `c` as target and the maps of the `best` classes and of the target."""
     target, runner_up = explanation.classes[c], explanation.runner_up(explanation.classes[c])
     with_maps = [row['label'] for row in explanation.top(best)]
@@ -64,9 +65,9 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         file.write(text)
 
 
-def write_npz(explanation, path: str | os.PathLike) -> None:
+def write_npz(explanation: ExplanationData, path: str | os.PathLike) -> None:
     """Writes every array and frame, and the other fields as JSON in `header`."""
-    header = {'schema': SCHEMA} | {name: getattr(explanation, name) for name in _HEADER + _ASKED}
+    header = {'schema': SCHEMA} | {name: getattr(explanation, name) for name in _HEADER + _COUNTERFACTUALS}
     frames = {f'frame_{t}': np.frombuffer(jpeg, np.uint8) for t, jpeg in enumerate(explanation.frames)}
     arrays = {name: getattr(explanation, name) for name in _ARRAYS}
     with open(path, 'wb') as file:
@@ -81,7 +82,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, Any]:
         frames = tuple(file[f'frame_{t}'].tobytes() for t in range(len(arrays['valid'])))
     for name in ('classes', 'removed_classes'):
         header[name] = tuple(header[name])
-    return {'frames': frames, **arrays, **{name: header[name] for name in _HEADER + _ASKED}}
+    return {'frames': frames, **arrays, **{name: header[name] for name in _HEADER + _COUNTERFACTUALS}}
 
 
 def check(path: str | os.PathLike) -> dict[str, float]:
@@ -111,21 +112,15 @@ def check(path: str | os.PathLike) -> dict[str, float]:
         expected = _probabilities(np.array(record['logits']), record['multi_label'])
         errors['probabilities'] = np.abs(expected - record['probabilities'])
     except (KeyError, TypeError) as error:
-        raise ValueError(f'{path}: {error!r} where {SCHEMA} has something else; explain the clip again') from None
+        raise ValueError(f'{path}: {error!r}, so the file does not follow {SCHEMA}; explain the clip again') from None
     return {name: float(np.max(values)) for name, values in errors.items()}
 
 
-def rounded(values) -> Any:
-    """Rounds to seven significant digits, the resolution of float32, so that sums stay within 1e-7 of their terms."""
-    values = np.asarray(values)
-    return np.array([float(f'{x:.7g}') for x in values.ravel()]).reshape(values.shape).tolist()
-
-
-def _target(explanation, target, runner_up):
+def _target(explanation: ExplanationData, target: str, runner_up: str | None) -> dict[str, Any]:
     c = explanation.class_index(target)
     content = {name: rounded(getattr(explanation, name)[c]) for name in ('bias', 'reference')}
     content |= {'label': target, 'logit': rounded(explanation.logits[c])}
-    content |= {'probability': rounded(explanation.probabilities[c]), 'sentence': explanation.sentence(target)}
+    content |= {'probability': rounded(explanation.probabilities[c]), 'sentence': sentences.sentence(explanation, c)}
     content |= {'shares': {name: rounded(share) for name, share in explanation.shares(target).items()}}
     if runner_up is None:
         return content | {'contrast': None}
@@ -134,7 +129,7 @@ def _target(explanation, target, runner_up):
     return content | {'contrast': other | {'reference': reference, 'visual': visual, 'audio': audio}}
 
 
-def _map(explanation, label):
+def _map(explanation: ExplanationData, label: str) -> dict[str, Any]:
     c = explanation.class_index(label)
     by_modality = {
         'mean_scores': explanation.mean_scores[:, c],

@@ -1,9 +1,9 @@
 """Writes the explained part of a video as mp4: a small one for the web page, or one with the evidence drawn over it.
 
 The second has a timeline below the picture. Both are upright, with square pixels, a constant frame rate and their own
-audio, mono or stereo; the network used the mean of the channels. Memory holds one frame at a time, and the audio. Heat
-map, colours and outline come from figure.py, so that the PNG and the video agree. A cell is a block of one colour,
-since smoothing would suggest a resolution that the network does not have.
+audio, mono or stereo; the network used the mean of the channels. Memory holds one frame at a time, and the audio. The
+heat map and its colours come from colours.py. A cell is a block of one colour, since smoothing would suggest a
+resolution that the network does not have.
 """
 
 import math
@@ -13,13 +13,11 @@ import tempfile
 from collections.abc import Iterator
 
 import numpy as np
-from matplotlib.colors import to_rgb
-from matplotlib.font_manager import FontProperties, findfont
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from stattn_jax.data import decode, media, orientation
-from stattn_jax.explain import figure, words
-from stattn_jax.explain.explanation import Explanation
+from stattn_jax.explain import colours, fonts, sentences
+from stattn_jax.explain.explanation import ExplanationData, strongest_cell
 
 RATE = 48000
 # Pixels of the overlay: the shorter side of its picture (enlarged if necessary), the smallest width of the canvas, so
@@ -48,13 +46,13 @@ def web_clip(source: str | os.PathLike, start: float, end: float, height: int = 
         return path.read_bytes()
 
 
-def write_overlay(explanation: Explanation, path: str | os.PathLike, label: str | None = None) -> None:
+def write_overlay(explanation: ExplanationData, path: str | os.PathLike, label: str | None = None) -> None:
     """Writes the explained part as mp4 with the evidence for a class (default: the best one) drawn over it.
 
     Cells with positive evidence are highlighted on the clip's single colour scale, and the strongest cell has an
-    outline. The strip below shows the label, its probability, signed bars per segment for picture and sound, and the
-    playhead. The file appears under its name only when it is complete. `explanation.source` must be a file. Raises
-    ValueError for an unknown label, media.MediaError for a file that can no longer be read.
+    outline. The strip below shows the label, its probability, signed bars per segment for visual and audio evidence,
+    and the playhead. The file appears under its name only when it is complete. `explanation.source` must be a file.
+    Raises ValueError for an unknown label, media.MediaError for a file that can no longer be read.
     """
     c = explanation.class_index(label)
     stretch = _Stretch(explanation.source, explanation.media['start'], explanation.media['end'])
@@ -101,12 +99,12 @@ def _canvas_picture(size: tuple[int, int]) -> tuple[int, int]:
     return _even(size, min(_SHORT_SIDE / min(size), _LONGEST_SIDE / max(size)))
 
 
-def _painted(explanation: Explanation, c: int, images) -> Iterator[np.ndarray]:
+def _painted(explanation: ExplanationData, c: int, images) -> Iterator[np.ndarray]:
     """Yields every image on the canvas with heat map, strip and playhead; each frame overwrites the same array."""
     visual = explanation.visual[c]
     seconds = explanation.geometry['segment_seconds']
-    heat, _ = figure.overlay(visual, explanation.audio[c])
-    strongest = figure.strongest_cell(visual)
+    heat, _ = colours.overlay(visual, explanation.audio[c])
+    strongest = strongest_cell(visual)
     canvas = strip = None
     painted_segment = -1
     for time, image in images:
@@ -141,8 +139,8 @@ def _paint(geometry, heat_hw4: np.ndarray, outline, high: int, wide: int) -> tup
     rgba[:, (j < 0) | (j >= columns)] = 0
     if outline is not None:
         inside = (i == outline[0])[:, None] & (j == outline[1])
-        for thickness, colour in ((4, 'black'), (2, figure.STRONGEST)):
-            rgba[inside & ~_shrunk(inside, thickness)] = (*to_rgb(colour), 1 / _OPACITY)
+        for thickness, colour in ((4, '#000000'), (2, colours.STRONGEST)):
+            rgba[inside & ~_shrunk(inside, thickness)] = (*(x / 255 for x in colours.rgb(colour)), 1 / _OPACITY)
     alpha = rgba[..., 3:] * _OPACITY
     ours = np.round(256 * (1 - alpha)).astype(np.uint16).repeat(3, axis=2)
     return ours, np.round(255 * 256 * alpha * rgba[..., :3]).astype(np.uint16)
@@ -162,14 +160,14 @@ def _playhead(seconds: float, wide: int):
     return lambda time: SIDE + round(min(time / seconds, 1.0) * (wide - 2 * SIDE - 1))
 
 
-def _strip(explanation: Explanation, c: int, wide: int) -> np.ndarray:
+def _strip(explanation: ExplanationData, c: int, wide: int) -> np.ndarray:
     """Returns the timeline, uint8 [STRIP wide 3]: a line of text, the colour key, bars and seconds."""
     image = Image.new('RGB', (wide, STRIP), 'white')
     draw = ImageDraw.Draw(image)
-    font, small = (ImageFont.truetype(findfont(FontProperties()), size) for size in (15, 11))
+    font, small = (fonts.pillow_font(size) for size in (15, 11))
     terms = explanation.visual[c].sum(axis=(1, 2)), explanation.audio[c]
     titles = (
-        f'{figure.plain(explanation.classes[c], limit)}  {words.percent(explanation.probabilities[c])}'
+        f'{fonts.drawable(explanation.classes[c], limit)}  {sentences.percent(explanation.probabilities[c])}'
         for limit in range(100, 0, -1)
     )
     title = next(title for title in titles if font.getlength(title) <= wide - 2 * SIDE)
@@ -179,28 +177,29 @@ def _strip(explanation: Explanation, c: int, wide: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def _key(draw: ImageDraw.ImageDraw, explanation: Explanation, c: int, largest: float, font) -> None:
+def _key(draw: ImageDraw.ImageDraw, explanation: ExplanationData, c: int, largest: float, font) -> None:
     """Draws the colour key with its numbers, which show how small the evidence is even where its colour is bright."""
     x, y = SIDE, 36
-    for name, colour in (('picture', figure.PICTURE), ('sound', figure.SOUND)):
+    for name, colour in (('visual', colours.PICTURE), ('audio', colours.SOUND)):
         draw.rectangle((x, y - 5, x + 10, y + 5), colour, 'black')
         draw.text((x + 15, y), name, 'black', font, anchor='lm')
         x += 15 + math.ceil(font.getlength(name)) + 12
     texts = (
         f'(largest bar {largest:.2g})',
         'cell 0',
-        f'{figure.overlay(explanation.visual[c], explanation.audio[c])[1]:.2g}',
+        f'{colours.overlay(explanation.visual[c], explanation.audio[c])[1]:.2g}',
     )
     for i, text in enumerate(texts):
         draw.text((x, y), text, 'black', font, anchor='lm')
         x += math.ceil(font.getlength(text)) + (16 if i == 0 else 6)
         if i == 1:
-            for step, colour in enumerate(figure.HEAT(np.linspace(figure.HEAT_START, 1, 60))[:, :3]):
-                draw.line((x + step, y - 5, x + step, y + 5), tuple((255 * colour).astype(int).tolist()))
+            scale = np.linspace(0, 255, 60).round().astype(int)
+            for step, colour in enumerate((255 * colours.HEAT[scale]).round().astype(int).tolist()):
+                draw.line((x + step, y - 5, x + step, y + 5), tuple(colour))
             x += 66
 
 
-def _bars(draw: ImageDraw.ImageDraw, explanation: Explanation, terms, wide: int, font) -> None:
+def _bars(draw: ImageDraw.ImageDraw, explanation: ExplanationData, terms, wide: int, font) -> None:
     """Draws signed bars of picture and sound per segment around a zero line, all on one scale."""
     top, bottom = TOP, STRIP - BOTTOM
     highest, lowest = max(0.0, *map(np.max, terms)), min(0.0, *map(np.min, terms))
@@ -211,11 +210,11 @@ def _bars(draw: ImageDraw.ImageDraw, explanation: Explanation, terms, wide: int,
     for t in range(segments):
         left, right = to_x(t * seconds), to_x((t + 1) * seconds)
         if not explanation.valid[t]:
-            draw.rectangle((left, top, right, bottom), '#dddddd')
+            draw.rectangle((left, top, right, bottom), colours.MISSING)
         middle, gap = (left + right) / 2, 0.14 * (right - left)
         for value, edges, colour in (
-            (terms[0][t], (left + gap, middle), figure.PICTURE),
-            (terms[1][t], (middle, right - gap), figure.SOUND),
+            (terms[0][t], (left + gap, middle), colours.PICTURE),
+            (terms[1][t], (middle, right - gap), colours.SOUND),
         ):
             end = round(zero - value * unit)
             draw.rectangle((edges[0], min(zero, end), edges[1], max(zero, end)), colour)

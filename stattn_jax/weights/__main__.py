@@ -18,6 +18,7 @@ from absl import flags
 
 from stattn_jax import command
 from stattn_jax.models.trunks import registry
+from stattn_jax.models.trunks.trunk import Trunk
 from stattn_jax.weights import find, match, reading
 from stattn_jax.weights.errors import WeightsError, listed, printable
 
@@ -89,7 +90,7 @@ def _list(values) -> None:
         print('  '.join([*(cell.ljust(column) for cell, column in zip(cells, columns)), last]), flush=True)
 
 
-def _read_and_given(modality: str, trunk: registry.Trunk) -> tuple[str, str, str]:
+def _read_and_given(modality: str, trunk: Trunk) -> tuple[str, str, str]:
     """Returns the stride or the front end of a trunk, and the licence and the source of its weights."""
     reads = str(trunk.stride) if modality == 'visual' else trunk.mel or 'any'
     if trunk.published is None:

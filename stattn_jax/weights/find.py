@@ -10,7 +10,7 @@ import pathlib
 from typing import Any
 
 from stattn_jax.models.trunks import registry
-from stattn_jax.models.trunks.registry import Package, Published
+from stattn_jax.models.trunks.trunk import Package, Published
 from stattn_jax.weights import match, reading
 from stattn_jax.weights.errors import WeightsError
 

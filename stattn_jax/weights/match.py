@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from stattn_jax.models.trunks import registry
-from stattn_jax.models.trunks.registry import Published
+from stattn_jax.models.trunks.trunk import Published, Trunk
 from stattn_jax.weights.errors import WeightsError, listed
 
 # PyTorch's count of training steps, which every batch normalisation stores and which is not used here.
@@ -74,12 +74,12 @@ def resembles(tensors: Mapping[str, np.ndarray], least: float = _ALIKE) -> str |
     return best if best is not None and shares[best] > least else None
 
 
-def abstract_state(trunk: registry.Trunk) -> Any:
+def abstract_state(trunk: Trunk) -> Any:
     """Returns the shapes and dtypes of a trunk's parameters and statistics without computing them."""
     return nnx.as_pure(nnx.state(_abstract(trunk)))
 
 
-def width(trunk: registry.Trunk) -> int:
+def width(trunk: Trunk) -> int:
     """Returns the number of features that a trunk gives for a cell or a segment."""
     return _abstract(trunk).width
 

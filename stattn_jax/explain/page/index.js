@@ -1,4 +1,4 @@
-// Sorts the cards; a clip without the number asked for comes last, whichever way the rest is sorted.
+// Sorts the cards. Clips without the chosen number come last in both directions.
 
 function sortCards() {
   const select = document.getElementById('sort');
@@ -12,8 +12,8 @@ function sortCards() {
   });
   list.append(...cards);
   const unknown = cards.filter((card) => number(card) === null).length;
-  document.getElementById('said').textContent =
-    `Sorted: ${select.selectedOptions[0].text}` + (unknown ? `; not known for ${unknown}, which come last.` : '.');
+  document.getElementById('sorted').textContent =
+    `Sorted: ${select.selectedOptions[0].text}` + (unknown ? `; ${unknown} without this number ${unknown === 1 ? 'comes' : 'come'} last.` : '.');
 }
 
 document.getElementById('sort').addEventListener('change', sortCards);

@@ -1,4 +1,4 @@
-// The boxes beside the clip: classes, the sum, one cell, what speaks for trusting it. Read next: player.js.
+// The boxes beside the clip: classes, the sum of contributions, one cell, and checks.
 
 function makeClasses(choose) {
   const rows = record.shown.map((c, k) => {
@@ -11,10 +11,10 @@ function makeClasses(choose) {
   });
   byId('classes').append(...rows);
   const rest = CLASSES - record.shown.length;
-  byId('more').textContent = rest ? `${rest} classes with lower logits are not in this page.` : '';
+  byId('more').textContent = rest ? `${rest} classes with lower logits are not shown on this page.` : '';
 }
 
-// Probabilities with what is kept; a tick stays where the whole clip had them.
+// Shows the probabilities from the kept units; a tick marks the probability for the whole clip.
 function showClasses(c, kept) {
   const [now, before] = [probabilities(kept), probabilities(allKept())];
   [...byId('classes').querySelectorAll('label')].forEach((row, k) => {
@@ -27,7 +27,7 @@ function showClasses(c, kept) {
 }
 
 function zeroName(other) {
-  if (other !== null) return 'different starting points';
+  if (other !== null) return 'difference of the zero points';
   return record.centred ? 'an average clip' : 'the bias';
 }
 
@@ -38,31 +38,31 @@ function showSum(view, c, other, kept) {
   ]);
   byId('sum').tBodies[0].replaceChildren(
     row(zeroName(other), plainText(view.reference)),
-    row('picture', signedText(total(view.picture)), 'picture'),
-    row('sound', signedText(total(view.sound)), 'sound'),
+    row('visual', signedText(total(view.picture)), 'picture'),
+    row('audio', signedText(total(view.sound)), 'sound'),
     row((other === null ? 'logit' : 'margin') + (kept.every((k) => k) ? '' : ', what-if'), plainText(view.logit), 'whole'),
   );
-  const low = other === null ? `${zeroName(null)}, whose logit for ${record.classes[c]} is ${plainText(view.reference)}` : 'equal evidence for both';
-  byId('zero').textContent = `Zero line: ${low}.`;
+  const zero = other === null ? `${zeroName(null)}, with logit ${plainText(view.reference)} for ${record.classes[c]}` : 'equal evidence for both classes';
+  byId('zero').textContent = `Zero line: ${zero}.`;
 }
 
 function showAnswer(c, other, kept) {
-  const gone = [...record.valid, ...record.valid].filter((valid, unit) => valid && !kept[unit]).length;
-  byId('reset').hidden = gone === 0;
-  if (!gone) {
-    byId('answer').textContent = 'Press a button of the two rows to take the picture or the sound of a second away.';
+  const removed = [...record.valid, ...record.valid].filter((valid, unit) => valid && !kept[unit]).length;
+  byId('reset').hidden = removed === 0;
+  if (!removed) {
+    byId('answer').textContent = 'Press the buttons of the two rows to remove the visual part or the audio of segments.';
     return;
   }
   const all = allKept();
   const [now, before] = [pooled(c, kept).logit, pooled(c, all).logit];
-  const pieces = `Without ${gone} of ${2 * record.valid.filter(Boolean).length} pieces, ${record.classes[c]} has `;
+  const start = `Without ${removed} of ${2 * record.valid.filter(Boolean).length} parts, ${record.classes[c]} has `;
   if (!Number.isFinite(now)) {
-    byId('answer').textContent = `${pieces}no logit: nothing with any weight is left.`;
+    byId('answer').textContent = `${start}no logit, because the remaining parts have no weight.`;
     return;
   }
   const strong = (id, text) => element('strong', { id, className: 'number', textContent: text });
   byId('answer').replaceChildren(
-    `${pieces}logit `, strong('what-if-logit', plainText(now, 4)), ` (was ${plainText(before, 4)}), probability `,
+    `${start}logit `, strong('what-if-logit', plainText(now, 4)), ` (was ${plainText(before, 4)}), probability `,
     strong('what-if-probability', percent(probabilities(kept)[c])), ` (was ${percent(probabilities(all)[c])})`,
     other === null ? '.' : `; margin over ${record.classes[other]} ${signedText(now - pooled(other, kept).logit)}.`,
   );
@@ -70,57 +70,57 @@ function showAnswer(c, other, kept) {
 
 function contrastSentence(view, c, other) {
   const [a, b] = [record.classes[c], record.classes[other]];
-  const how = view.logit >= 0 ? 'ahead of' : 'behind';
-  const parts = `picture ${signedText(total(view.picture))}, sound ${signedText(total(view.sound))}, different starting points ${signedText(view.reference)}`;
-  return `${a} is ${plainText(Math.abs(view.logit))} logit ${how} ${b}: ${parts}.`;
+  const order = view.logit >= 0 ? 'above' : 'below';
+  const parts = `visual ${signedText(total(view.picture))}, audio ${signedText(total(view.sound))}, ${zeroName(other)} ${signedText(view.reference)}`;
+  return `The logit of ${a} is ${plainText(Math.abs(view.logit))} ${order} that of ${b}: ${parts}.`;
 }
 
-// What is told of the cell under the pointer or the cursor; `s` -1: how to ask.
+// Shows the contribution of the cell under the pointer or the cursor; with `s` -1, how to choose a cell.
 function showCell(view, t, s, c, other) {
   if (s < 0) {
-    byId('cell').textContent = 'Point at the picture, or focus it and use the arrow keys, to ask about one cell.';
+    byId('cell').textContent = 'Point at the frame, or focus it and use the arrow keys, to see the contribution of one cell.';
     return;
   }
   const n = t * CELLS + s;
-  const place = `Row ${Math.floor(s / COLUMNS) + 1}, column ${(s % COLUMNS) + 1} at ${secondName(t)}`;
-  const said = `${place}: adds ${signedText(view.cells[n], 3)}, with ${percent(record.alpha[n])} of the picture's attention.`;
+  const place = `Row ${Math.floor(s / COLUMNS) + 1}, column ${(s % COLUMNS) + 1} at ${segmentName(t)}`;
+  const contribution = `${place}: contributes ${signedText(view.cells[n], 3)}, with ${percent(record.alpha[n])} of the spatial attention.`;
   const k = record.removed.indexOf(c);
   const removed = k < 0
-    ? ` What its removal would do was not computed for ${record.classes[c]}.`
-    : ` Taking this one cell out of the whole clip changes the logit of ${record.classes[c]} by ${signedText(record.removed_cells[k * T * CELLS + n], 3)} ` +
-      '(exact; it moves the attention over cells and over time).';
-  byId('cell').textContent = other === null ? said + removed : `${said} The value is that of the difference.`;
+    ? ` The effect of its removal was not computed for ${record.classes[c]}.`
+    : ` Removing this cell alone from the whole clip changes the logit of ${record.classes[c]} by ${signedText(record.removed_cells[k * T * CELLS + n], 3)} ` +
+      '(exact, with the attention computed again).';
+  byId('cell').textContent = other === null ? contribution + removed : `${contribution} This is the difference of the two contributions.`;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Trust
+// Checks
 // ---------------------------------------------------------------------------------------------------------------------
 
-function sameness(correlation) {
-  if (correlation === null) return 'The map is constant.';
-  const words = correlation > 0.9 ? 'looks the same: it hardly depends on the sound' : correlation > 0.5 ? 'is partly the same' : 'changes';
-  return `The map ${words} (correlation ${plainText(correlation)}).`;
+function mapChange(correlation) {
+  if (correlation === null) return 'An attention map is constant, so that there is no correlation.';
+  const change = correlation > 0.9 ? 'hardly changes' : correlation > 0.5 ? 'changes partly' : 'changes';
+  return `The attention map ${change} (correlation ${plainText(correlation)}).`;
 }
 
-function facts(list, rows) {
+function showList(list, rows) {
   byId(list).replaceChildren(...rows.flatMap(([name, text]) => [element('dt', { textContent: name }), element('dd', { textContent: text })]));
 }
 
-const TRUST_NAMES = { silence: 'With silence for sound', shifted_sound: 'With its own sound, moved by half the clip' };
+const CHANGED_AUDIO = { silence: 'With silent audio', shifted_sound: 'With the audio shifted by half the clip' };
 
 function showTrust(c) {
   const whole = terms(c, allKept());
   const error = Math.abs(whole.reference + total(whole.picture) + total(whole.sound) - whole.logit);
   const best = record.shown[0];
   const was = percent(probabilities(allKept())[best]);
-  const other = (row) => (row.label === record.classes[best] ? `Still ${row.label},` : `${row.label} instead; ${record.classes[best]} has`) +
-    ` ${percent(row.probability)} (was ${was}). ${sameness(row.map_correlation)}`;
-  const asked = Object.entries(TRUST_NAMES).filter(([key]) => record.trust[key]).map(([key, name]) => [name, other(record.trust[key])]);
+  const prediction = (row) => (row.label === record.classes[best] ? `Still predicts ${row.label} with` : `Predicts ${row.label} instead; ${record.classes[best]} has`) +
+    ` ${percent(row.probability)} (was ${was}). ${mapChange(row.map_correlation)}`;
+  const checks = Object.entries(CHANGED_AUDIO).filter(([key]) => record.trust[key]).map(([key, name]) => [name, prediction(record.trust[key])]);
   const valid = record.valid.flatMap((v, t) => (v ? [record.null[t]] : []));
-  facts('trust', [
-    ['Does it add up?', `terms and logit differ by ${error.toExponential(0)}, recomputed here; at most ${record.residual.toExponential(0)} relative for any class`],
-    ...asked,
-    ['Attention on nothing visible', `${percent(total(valid) / valid.length)} on average`],
+  showList('trust', [
+    ['Sum of contributions', `differs from the logit by ${error.toExponential(0)}, recomputed here; relative error of all classes at most ${record.residual.toExponential(0)}`],
+    ...checks,
+    ['Attention on the null cell (no visible source)', `${percent(total(valid) / valid.length)} of the spatial attention, on average`],
     ['Size of a cell', cellSize()],
   ]);
 }
@@ -131,18 +131,18 @@ function cellSize() {
 }
 
 const LIMITS = [
-  'Terms are exact for features, not for pixels: what a cell says also depends on the picture around it, as far as the network\u2019s receptive field reaches.',
-  'A term is what a unit adds here. Taking the unit away gives its attention to the others, so the logit changes by another amount.',
-  'Taking a second away in this page leaves the features as they are; a video with that second cut or silenced may be heard and seen differently.',
-  'The network sees one frame of each second. What happens between those frames is not in the picture\u2019s terms.',
-  'Share of picture and sound is counted from the zero line, a convention: the average clip of training.',
-  'The network only knows its classes, and a high probability is not a measured rate of being right.',
+  'Contributions are exact for features, not for pixels: the features of a cell also depend on its surroundings, as far as the network\u2019s receptive field reaches.',
+  'A contribution is what a unit adds in this clip. Removing the unit gives its attention to the others, so the logit changes by another amount.',
+  'Removing a segment on this page leaves the features of the others as they are. A video in which that segment is cut or muted could give other features.',
+  'The network sees one frame per segment. What happens between these frames is not part of the visual contributions.',
+  'The totals of visual and audio evidence are relative to the zero line, which is a convention: the average clip in training.',
+  'The network knows only its own classes, and a high probability is not a measured rate of being correct.',
 ];
 
-function showMade() {
+function showSource() {
   const { media, model } = record;
   byId('limits').replaceChildren(...LIMITS.map((text) => element('li', { textContent: text })));
-  facts('made', [
+  showList('source', [
     ['File', `${media.file}, seconds ${trimmed(media.start)} to ${trimmed(media.start + media.duration)}`],
     ['SHA-256', media.sha256],
     ...(media.notes?.length ? [['Notes', media.notes.join(', ')]] : []),

@@ -1,4 +1,4 @@
-// The page put together: one state, one function that shows it, and the hands that change it.
+// The state of the page, the functions that show it, and the actions that change it.
 
 const state = {
   c: record.chosen, other: null, kept: allKept(), overlay: true, signed: false, cell: -1, t: 0,
@@ -12,7 +12,7 @@ function subject() {
   return state.other === null ? name : `${name} rather than ${record.classes[state.other]}`;
 }
 
-// Shows everything that follows from the state; `tick` what follows from the time alone.
+// Shows everything that depends on the state; `tick` shows what depends on the time alone.
 function show() {
   view = evidence(state.c, state.other, state.kept);
   const whole = evidence(state.c, state.other, allKept());
@@ -24,7 +24,7 @@ function show() {
   showAnswer(state.c, state.other, state.kept);
   showTrust(state.c);
   drawScale(view, state.signed);
-  byId('scale-name').textContent = state.signed ? 'against (hatched), for' : 'cell speaks for';
+  byId('scale-name').textContent = state.signed ? 'against (hatched), for' : 'evidence for';
   byId('sentence').textContent = state.other === null
     ? record.sentences[record.shown.indexOf(state.c)]
     : contrastSentence(whole, state.c, state.other);
@@ -42,7 +42,7 @@ function showButtons() {
   if (next !== null) byId('contrast').textContent = `Why not ${record.classes[next]}?`;
   const n = strongestCell(view.cells);
   byId('strongest').disabled = n < 0;
-  byId('strongest').lastElementChild.textContent = n < 0 ? 'no cell speaks for it' : `strongest cell, ${secondName(Math.floor(n / CELLS))}`;
+  byId('strongest').lastElementChild.textContent = n < 0 ? 'no cell is evidence for it' : `strongest cell, ${segmentName(Math.floor(n / CELLS))}`;
 }
 
 function place() {
@@ -64,13 +64,13 @@ function tick() {
   byId('clock').textContent = `${clock.time.toFixed(1)} / ${clock.length.toFixed(1)} s` + (start ? `, ${(start + clock.time).toFixed(1)} s of the file` : '');
   byId('play').textContent = clock.playing ? 'Pause' : 'Play';
   byId('mute').setAttribute('aria-pressed', String(clock.muted));
-  // One frame is asked for at most, however many events come between two of them.
+  // At most one animation frame is requested at a time.
   cancelAnimationFrame(frame);
   if (clock.playing) frame = requestAnimationFrame(tick);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Hands
+// Actions
 // ---------------------------------------------------------------------------------------------------------------------
 
 function seek(time) {
@@ -85,19 +85,19 @@ function choose(c) {
 
 function contrast() {
   const other = state.other === null ? runnerUp(state.c) : null;
-  // A difference has two sides, so that its heat does too.
+  // A difference has two signs, so the heat map shows both.
   Object.assign(state, { other, signed: other !== null });
   show();
 }
 
-// Takes units away, or puts them back where all of them are away.
+// Removes units, or restores them if all of them are removed.
 function toggle(units) {
-  const back = units.every((unit) => !state.kept[unit]);
-  for (const unit of units) state.kept[unit] = back ? 1 : 0;
+  const restore = units.every((unit) => !state.kept[unit]);
+  for (const unit of units) state.kept[unit] = restore ? 1 : 0;
   show();
 }
 
-function turn(name) {
+function toggleOption(name) {
   state[name] = !state[name];
   if (name === 'signed') state.overlay = true;
   show();
@@ -108,7 +108,7 @@ function mute() {
   tick();
 }
 
-function toSecond(by) {
+function moveSegments(by) {
   seek((state.t + by) * SECONDS + 1e-3);
 }
 
@@ -116,24 +116,24 @@ const KEYS = {
   ' ': () => (clock.playing ? clock.pause() : clock.play()),
   ArrowLeft: () => seek(clock.time - clock.step),
   ArrowRight: () => seek(clock.time + clock.step),
-  '[': () => toSecond(-1),
-  ']': () => toSecond(1),
+  '[': () => moveSegments(-1),
+  ']': () => moveSegments(1),
   Home: () => seek(0),
   End: () => seek(clock.length),
   m: mute,
-  o: () => turn('overlay'),
-  s: () => turn('signed'),
+  o: () => toggleOption('overlay'),
+  s: () => toggleOption('signed'),
   c: contrast,
 };
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const { target, key } = event;
-  // What has the focus keeps its own keys: space presses buttons, arrows walk along classes, Home scrolls the page.
+  // The focused element keeps its own keys: space presses buttons, arrows choose a class, Home scrolls the page.
   if (key === ' ' && target.matches('button, summary, input')) return;
   if (key.startsWith('Arrow') && target.matches('input')) return;
   if ((key === 'Home' || key === 'End') && target.id !== 'seek') return;
-  if (target.id === 'overlay' && walk(key)) {
+  if (target.id === 'overlay' && moveCell(key)) {
     event.preventDefault();
     return;
   }
@@ -144,8 +144,8 @@ function onKey(event) {
   act();
 }
 
-// Moves the cell cursor by an arrow key; whether it did.
-function walk(key) {
+// Moves the cell cursor by an arrow key; returns whether it did.
+function moveCell(key) {
   const by = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[key];
   if (!by) return false;
   const [i, j] = state.cell < 0 ? [0, 0] : [Math.floor(state.cell / COLUMNS) + by[0], (state.cell % COLUMNS) + by[1]];
@@ -154,7 +154,7 @@ function walk(key) {
   return true;
 }
 
-function point(s) {
+function selectCell(s) {
   if (s === state.cell) return;
   state.cell = s;
   place();
@@ -165,25 +165,25 @@ function start() {
   byId('stage').style.aspectRatio = `${record.media.width} / ${record.media.height}`;
   byId('stage').style.setProperty('--ratio', record.media.width / record.media.height);
   byId('strips').style.setProperty('--segments', T);
-  byId('cell-size').textContent = `one cell: ${cellSize()}`;
+  byId('cell-size').textContent = `size of a cell: ${cellSize()}`;
   byId('truth-key').hidden = !record.truth.intervals.length;
   byId('box-key').hidden = !record.truth.boxes.length;
   byId('mute').hidden = clock.silent;
   makeClasses(choose);
   makeUnits(toggle);
   makeSeek(seek);
-  showMade();
-  const hands = {
+  showSource();
+  const actions = {
     play: KEYS[' '], previous: KEYS['['], next: KEYS[']'], mute, contrast,
     heat: KEYS.o, signed: KEYS.s,
     reset: () => { state.kept = allKept(); show(); },
     strongest: () => seek((Math.floor(strongestCell(view.cells) / CELLS) + 0.5) * SECONDS),
   };
-  for (const [id, act] of Object.entries(hands)) byId(id).addEventListener('click', act);
+  for (const [id, act] of Object.entries(actions)) byId(id).addEventListener('click', act);
   canvas.addEventListener('click', KEYS[' ']);
-  canvas.addEventListener('pointermove', (event) => point(cellAt(canvas, event.offsetX, event.offsetY)));
-  canvas.addEventListener('pointerleave', () => point(-1));
-  canvas.addEventListener('blur', () => point(-1));
+  canvas.addEventListener('pointermove', (event) => selectCell(cellAt(canvas, event.offsetX, event.offsetY)));
+  canvas.addEventListener('pointerleave', () => selectCell(-1));
+  canvas.addEventListener('blur', () => selectCell(-1));
   document.addEventListener('keydown', onKey);
   new ResizeObserver(() => show()).observe(byId('bars'));
   new ResizeObserver(() => place()).observe(byId('stage'));

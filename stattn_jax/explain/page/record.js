@@ -1,8 +1,8 @@
-// The record that the page was made from, and its arithmetic: pooled logits, probabilities, terms. Read next: stage.js.
+// The data of the explanation and its arithmetic: logits of kept units, probabilities, contributions.
 //
 // With weights beta and scores s of every (modality m, segment t), and `kept` units (a Uint8Array, picture first),
 //     logit_c = bias_c + sum kept beta_c s_c / sum kept beta_c
-// since the softmax over what is left is its own renormalisation (Explanation.without_units). Terms are scaled by the same factor.
+// since a softmax over the remaining units is the original one, renormalised (ExplanationData.without_units). Terms are scaled by the same factor.
 
 const record = JSON.parse(document.getElementById('data').textContent);
 
@@ -24,14 +24,14 @@ function allKept() {
   return new Uint8Array(2 * T).fill(1);
 }
 
-// The logit of class c from the kept units, and the weight that they have; NaN where nothing that is left has any.
+// The logit of class c from the kept units, and their total weight; the logit is NaN where this weight is 0.
 function pooled(c, kept) {
   if (kept.every((k) => k)) return { logit: record.logits[c], weight: 1 };
   const left = [...kept.keys()].filter((unit) => kept[unit] && record.valid[unit % T]);
   let weight = 0;
   let sum = 0;
   for (const unit of left) {
-    // A unit that is left alone has all the weight, even where float32 had no number for its share.
+    // A single remaining unit has weight 1, even where its weight underflowed in float32.
     const beta = left.length === 1 ? 1 : record.beta[unit * CLASSES + c];
     weight += beta;
     sum += beta * record.segment_scores[unit * CLASSES + c];
@@ -63,18 +63,18 @@ function terms(c, kept) {
   return { logit, reference, cells, picture, sound };
 }
 
-// Terms of class c, or with another class the difference of the two: then `logit` is the margin.
+// Contributions to class c, or the differences to another class; then `logit` is the margin.
 function evidence(c, other, kept) {
-  const mine = terms(c, kept);
-  if (other === null) return mine;
-  const its = terms(other, kept);
-  const less = (a, b) => a.map((x, i) => x - b[i]);
+  const first = terms(c, kept);
+  if (other === null) return first;
+  const second = terms(other, kept);
+  const difference = (a, b) => a.map((x, i) => x - b[i]);
   return {
-    logit: mine.logit - its.logit,
-    reference: mine.reference - its.reference,
-    cells: less(mine.cells, its.cells),
-    picture: less(mine.picture, its.picture),
-    sound: less(mine.sound, its.sound),
+    logit: first.logit - second.logit,
+    reference: first.reference - second.reference,
+    cells: difference(first.cells, second.cells),
+    picture: difference(first.picture, second.picture),
+    sound: difference(first.sound, second.sound),
   };
 }
 
@@ -90,12 +90,12 @@ function largest(values) {
   return most;
 }
 
-// The best class beside c.
+// The best class other than c.
 function runnerUp(c) {
   return record.shown.find((other) => other !== c) ?? null;
 }
 
-// The number of the cell that speaks most for what is shown; -1 where none does.
+// The number of the cell with the largest positive contribution; -1 where there is none.
 function strongestCell(cells) {
   let best = -1;
   cells.forEach((x, n) => { if (x > 0 && (best < 0 || x > cells[best])) best = n; });
@@ -103,7 +103,7 @@ function strongestCell(cells) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Words
+// Text
 // ---------------------------------------------------------------------------------------------------------------------
 
 function signedText(x, digits = 2) {
@@ -116,7 +116,7 @@ function plainText(x, digits = 2) {
   return signedText(x, digits).replace('+', '');
 }
 
-// As words.percent: what is not certain never reads 0% or 100%.
+// As sentences.percent: values between 0 and 1 never round to 0% or 100%.
 function percent(p) {
   if (!Number.isFinite(p)) return 'undefined';
   if (p > 0 && p < 0.01) return 'below 1%';
@@ -128,14 +128,21 @@ function trimmed(x) {
   return String(Number(x.toFixed(2)));
 }
 
-function secondName(t) {
+// The names of the modalities in texts; in the code they are picture and sound.
+const NAMES = { picture: 'visual', sound: 'audio' };
+
+function nullText(weight) {
+  return `${percent(weight)} of the spatial attention is on the null cell (no visible source)`;
+}
+
+function segmentName(t) {
   return `${trimmed(t * SECONDS)}\u2013${trimmed((t + 1) * SECONDS)} s`;
 }
 
 function element(name, properties = {}, children = []) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
 }
 
 function byId(id) {

@@ -1,4 +1,4 @@
-// The clip and the heat over it: a clock that both a video and a slide show obey, and the canvas. Read next: timeline.js.
+// The clip (a video or slides, with one interface) and the canvas with the heat map over it.
 
 // -------------------------------------------------------------------------------------------------------------------
 // The clock: play, pause, seek, time, length, playing, muted
@@ -9,11 +9,11 @@ function videoClock(onChange) {
   video.hidden = false;
   video.src = URL.createObjectURL(new Blob([bytes(byId('clip').textContent.trim())], { type: 'video/mp4' }));
   for (const name of ['play', 'pause', 'ended', 'seeked', 'loadedmetadata', 'timeupdate']) video.addEventListener(name, onChange);
-  video.addEventListener('error', () => sayAbout('This browser cannot play the clip (H.264 and AAC in MP4).'));
+  video.addEventListener('error', () => showNotice('This browser cannot play the clip (MP4 with H.264 and AAC).'));
   return {
     play: () => video.play().catch((error) => {
-      // A pause before the first frame aborts the play that was asked for; nothing is wrong then.
-      if (error.name !== 'AbortError') sayAbout(`The clip does not play: ${error.message}`);
+      // A pause before the first frame aborts the request to play, which is not an error.
+      if (error.name !== 'AbortError') showNotice(`The clip cannot be played: ${error.message}`);
     }),
     pause: () => video.pause(),
     seek: (time) => { video.currentTime = time; },
@@ -30,7 +30,7 @@ function videoClock(onChange) {
 function slideClock(onChange) {
   const slide = byId('slide');
   slide.hidden = false;
-  sayAbout('The video file is not in this page: one frame of each second stands in for it, without sound.');
+  showNotice('This page does not contain the video. It shows one frame per segment, without sound.');
   let place = 0;
   let since = null;
   const now = () => (since === null ? place : Math.min(T * SECONDS, place + (performance.now() - since) / 1000));
@@ -48,7 +48,7 @@ function slideClock(onChange) {
   };
 }
 
-function sayAbout(text) {
+function showNotice(text) {
   byId('silent').hidden = false;
   byId('silent').textContent = text;
 }
@@ -65,19 +65,19 @@ function colour(table, place) {
   return `rgb(${table[i]} ${table[i + 1]} ${table[i + 2]})`;
 }
 
-// How a cell is painted, from its term and the clip's one scale; null for not at all. As figure.overlay has it.
+// The colour and opacity of a cell, as in colours.overlay; null where it is not painted.
 function paint(term, scale, signed) {
   const strength = scale > 0 ? Math.abs(term) / scale : 0;
   if (strength === 0 || (!signed && term < 0)) return null;
-  const opacity = 0.75 * strength ** 0.6;
+  const opacity = record.opacity * strength ** record.opacity_exponent;
   return { opacity, fill: signed ? colour(SIGNED, 0.5 + 0.5 * Math.sign(term) * strength) : colour(HEAT, strength) };
 }
 
-// The term at the end of the colour scale; longer where the picture's largest second is below a tenth of the sound's, so that a
-// picture that hardly matters does not glow. As figure.overlay has it.
+// The term at the end of the colour scale, as in colours.overlay: it is enlarged where the visual sum of no segment reaches
+// record.negligible times the largest audio term, so that a nearly irrelevant picture is not highlighted.
 function heatScale(view) {
-  const [second, loudest] = [largest(view.picture), record.negligible * largest(view.sound)];
-  return largest(view.cells) * (second > 0 && second < loudest ? loudest / second : 1);
+  const [largestSum, negligible] = [largest(view.picture), record.negligible * largest(view.sound)];
+  return largest(view.cells) * (largestSum > 0 && largestSum < negligible ? negligible / largestSum : 1);
 }
 
 // Edges of cell (i, j) in pixels of a canvas, rounded so that neighbours neither overlap nor leave a seam.
@@ -98,11 +98,11 @@ function drawOverlay(canvas, view, t, { overlay, signed, cell }) {
   const scale = heatScale(view);
   for (let s = 0; overlay && s < CELLS; s++) {
     const term = view.cells[t * CELLS + s];
-    const how = paint(term, scale, signed);
-    if (!how) continue;
+    const style = paint(term, scale, signed);
+    if (!style) continue;
     const box = cellBox(Math.floor(s / COLUMNS), s % COLUMNS, width, height);
-    context.globalAlpha = how.opacity;
-    context.fillStyle = how.fill;
+    context.globalAlpha = style.opacity;
+    context.fillStyle = style.fill;
     context.fillRect(...box);
     if (term < 0) hatch(context, box, 5 * ratio);
   }
@@ -120,7 +120,7 @@ function drawOverlay(canvas, view, t, { overlay, signed, cell }) {
   if (cell >= 0) outline(context, cellBox(Math.floor(cell / COLUMNS), cell % COLUMNS, width, height), 'white', [2, 3], ratio);
 }
 
-// Lines across cells that speak against, so that the sign is not told by colour alone.
+// Hatches cells with negative terms, so that colour is not the only cue for the sign.
 function hatch(context, [x, y, width, height], gap) {
   context.save();
   context.beginPath();
@@ -137,7 +137,7 @@ function hatch(context, [x, y, width, height], gap) {
   context.restore();
 }
 
-// Marks at the border where cells begin: the size of a cell is always to be seen.
+// Marks the edges of cells at the border, so that the size of a cell is always visible.
 function ruler(context, width, height, ratio) {
   const long = 6 * ratio;
   for (const [ink, wide] of [['black', 3], ['white', 1]]) {
@@ -165,8 +165,8 @@ function grid(context, width, height) {
 }
 
 function outline(context, [x, y, width, height], ink, dash, ratio) {
-  for (const [style, wide, dashes] of [['black', 4.5, []], [ink, 2.25, dash]]) {
-    Object.assign(context, { strokeStyle: style, lineWidth: wide * ratio });
+  for (const [colourOfLine, wide, dashes] of [['black', 4.5, []], [ink, 2.25, dash]]) {
+    Object.assign(context, { strokeStyle: colourOfLine, lineWidth: wide * ratio });
     context.setLineDash(dashes.map((d) => d * ratio));
     context.strokeRect(x + ratio, y + ratio, width - 2 * ratio, height - 2 * ratio);
   }

@@ -1,11 +1,11 @@
-// The strips under the clip: signed bars, what-if buttons, the slider that seeks, the table. Read next: panels.js.
+// The strips under the clip: signed bars, what-if buttons, the slider that seeks, and the table.
 
 const SVG = 'http://www.w3.org/2000/svg';
 
 function shape(name, attributes) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return node;
 }
 
 // Three to eight round numbers from low to high, and how many digits they need.
@@ -18,7 +18,7 @@ function ticks(low, high) {
   return { values, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
 }
 
-// Bars of `view`; `whole` is the same with nothing taken away, drawn in dashes where something is.
+// Draws the bars of `view`. Removed units are drawn as dashed bars of `whole`, in which nothing is removed.
 function drawBars(view, whole, kept) {
   const svg = byId('bars');
   const [width, height] = [svg.clientWidth, svg.clientHeight];
@@ -59,7 +59,7 @@ function upright(value, y) {
   return { y: Math.min(y(0), y(value)), height: Math.abs(y(value) - y(0)) };
 }
 
-// Hatching of the sound's bars and of seconds without data: the second cue beside colour.
+// Hatching of the audio bars and of segments without data, so that colour is not the only cue.
 function patterns() {
   const defs = shape('defs', {});
   for (const [id, step] of [['hatch', 5], ['missing', 8]]) {
@@ -71,18 +71,18 @@ function patterns() {
   return defs;
 }
 
-// Two rows of toggles, one for each (modality, second); `toggle(units)` is called with the units to turn over.
+// Makes two rows of buttons, one for each (modality, segment); `toggle(units)` removes or restores units.
 function makeUnits(toggle) {
   for (const [m, name] of ['picture', 'sound'].entries()) {
     for (let t = 0; t < T; t++) {
       const button = element('button', { type: 'button', className: name, disabled: !record.valid[t] });
-      button.setAttribute('aria-label', `Take away the ${name} of ${secondName(t)}`);
+      button.setAttribute('aria-label', `Remove the ${name === 'picture' ? 'visual part' : 'audio'} of ${segmentName(t)}`);
       button.title = button.getAttribute('aria-label');
       button.addEventListener('click', () => toggle([m * T + t]));
       byId(`${name}-units`).append(button);
     }
-    byId(`all-${name}`).title = `Take away all ${name}`;
-    byId(`all-${name}`).setAttribute('aria-label', `Take away all ${name}`);
+    byId(`all-${name}`).title = `Remove all ${NAMES[name]} evidence`;
+    byId(`all-${name}`).setAttribute('aria-label', `Remove all ${NAMES[name]} evidence`);
     byId(`all-${name}`).addEventListener('click', () => toggle(validUnits(m)));
   }
 }
@@ -98,7 +98,7 @@ function showUnits(kept) {
   }
 }
 
-// The slider over the strips: a click or a drag seeks; the page's keys serve it too.
+// The slider over the strips: a click or a drag seeks.
 function makeSeek(seek) {
   const slider = byId('seek');
   slider.setAttribute('aria-valuemin', '0');
@@ -114,29 +114,29 @@ function makeSeek(seek) {
 function showPlace(time, t, view, subject) {
   const slider = byId('seek');
   byId('head').style.left = `${Math.min(100, (100 * time) / (T * SECONDS))}%`;
-  const told = record.valid[t]
-    ? `picture ${signedText(view.picture[t])}, sound ${signedText(view.sound[t])} for ${subject}`
+  const description = record.valid[t]
+    ? `visual ${signedText(view.picture[t])}, audio ${signedText(view.sound[t])} for ${subject}`
     : 'no data';
   slider.setAttribute('aria-valuenow', time.toFixed(2));
-  slider.setAttribute('aria-valuetext', `${time.toFixed(1)} seconds of ${trimmed(T * SECONDS)}; ${told}`);
-  byId('readout').textContent = `${secondName(t)}: ${told}; ${percent(record.null[t])} of the attention finds nothing visible.`;
+  slider.setAttribute('aria-valuetext', `${time.toFixed(1)} seconds of ${trimmed(T * SECONDS)}; ${description}`);
+  byId('readout').textContent = `${segmentName(t)}: ${description}; ${nullText(record.null[t])}.`;
 }
 
 function showTable(view, kept, subject) {
   const table = byId('table');
-  table.caption.textContent = `Terms for ${subject} in logit, counted from the zero line; what is taken away is marked \u2013.`;
+  table.caption.textContent = `Contributions to the logit of ${subject}, relative to the zero line. Removed parts are marked \u2013.`;
   const cells = (tag, texts) => element('tr', {}, texts.map((text, k) => element(k ? tag : 'th', { textContent: text, scope: k && tag === 'td' ? '' : k ? 'col' : tag === 'td' ? 'row' : 'col' })));
-  table.tHead.replaceChildren(cells('th', ['second', 'picture', 'sound', 'both', 'attention on nothing visible', 'strongest cell (row, column)']));
+  table.tHead.replaceChildren(cells('th', ['segment', 'visual', 'audio', 'sum', 'attention on the null cell', 'strongest cell (row, column)']));
   table.tBodies[0].replaceChildren(...Array.from({ length: T }, (_, t) => {
-    if (!record.valid[t]) return cells('td', [secondName(t), 'no data', 'no data', '', '', '']);
+    if (!record.valid[t]) return cells('td', [segmentName(t), 'no data', 'no data', '', '', '']);
     const best = strongestCell(view.cells.subarray(t * CELLS, (t + 1) * CELLS));
     return cells('td', [
-      secondName(t),
+      segmentName(t),
       kept[t] ? signedText(view.picture[t], 3) : '\u2013',
       kept[T + t] ? signedText(view.sound[t], 3) : '\u2013',
       signedText(view.picture[t] + view.sound[t], 3),
       percent(record.null[t]),
-      best < 0 ? 'none speaks for it' : `${Math.floor(best / COLUMNS) + 1}, ${(best % COLUMNS) + 1}`,
+      best < 0 ? 'none' : `${Math.floor(best / COLUMNS) + 1}, ${(best % COLUMNS) + 1}`,
     ]);
   }));
 }

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from stattn_jax.models.trunks import vit, vit_names
-from stattn_jax.models.trunks.registry import Published, Trunk
+from stattn_jax.models.trunks.trunk import Published, Trunk
 
 WIDTH, HEADS = 768, 12
 PATCH, STRIDE, BANDS = 16, 10, 128

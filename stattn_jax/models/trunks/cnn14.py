@@ -11,7 +11,7 @@ from stattn_jax.models.layers.conv import Conv
 from stattn_jax.models.layers.dense import Linear
 from stattn_jax.models.layers.norm import make_norm
 from stattn_jax.models.pooling import largest
-from stattn_jax.models.trunks.registry import Published, Trunk
+from stattn_jax.models.trunks.trunk import Published, Trunk
 
 BANDS = 64
 BLOCKS = 6

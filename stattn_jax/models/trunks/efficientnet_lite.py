@@ -12,7 +12,7 @@ from flax import nnx
 
 from stattn_jax.models.layers.conv import Conv, DepthwiseConv
 from stattn_jax.models.layers.norm import make_norm
-from stattn_jax.models.trunks.registry import Package, Published, Trunk
+from stattn_jax.models.trunks.trunk import Package, Published, Trunk
 
 # Each stage is (blocks, kernel, stride of the first block, expansion, outputs). The stem before them has stride 2.
 STAGES = (

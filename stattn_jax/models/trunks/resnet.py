@@ -11,7 +11,7 @@ from flax import nnx
 
 from stattn_jax.models.layers.conv import Conv, MaxPool
 from stattn_jax.models.layers.norm import make_norm
-from stattn_jax.models.trunks.registry import MEL_MEAN, MEL_STD, Published, Trunk
+from stattn_jax.models.trunks.trunk import MEL_MEAN, MEL_STD, Published, Trunk
 
 # The number of blocks of each stage, and the ratio of a block's output channels to those of its 3x3 convolution.
 STAGES = {'resnet18': ((2, 2, 2, 2), 1), 'resnet34': ((3, 4, 6, 3), 1), 'resnet50': ((3, 4, 6, 3), 4)}

@@ -9,7 +9,7 @@ from flax import nnx
 from stattn_jax.models.layers.conv import Conv
 from stattn_jax.models.layers.norm import make_norm
 from stattn_jax.models.pooling import largest
-from stattn_jax.models.trunks.registry import MEL_MEAN, MEL_STD, Trunk
+from stattn_jax.models.trunks.trunk import MEL_MEAN, MEL_STD, Trunk
 
 # (inputs, outputs, kernel, stride) of each convolution; the product of the strides is 8. The first stride of `tiny`
 # halves the time of a training step on a CPU; where objects are small and cluttered, `small` localises better

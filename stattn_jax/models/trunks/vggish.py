@@ -10,7 +10,7 @@ from flax import nnx
 
 from stattn_jax.models.layers.conv import Conv
 from stattn_jax.models.layers.dense import Linear
-from stattn_jax.models.trunks.registry import Published, Trunk
+from stattn_jax.models.trunks.trunk import Published, Trunk
 
 MEL = 'vggish_published'
 FRAMES, BANDS = 96, 64

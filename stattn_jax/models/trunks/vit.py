@@ -15,7 +15,7 @@ from flax import nnx
 
 from stattn_jax.models.layers.dense import Linear
 from stattn_jax.models.trunks import vit_names
-from stattn_jax.models.trunks.registry import Published, Trunk
+from stattn_jax.models.trunks.trunk import Published, Trunk
 
 
 @dataclasses.dataclass(frozen=True)

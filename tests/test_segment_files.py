@@ -86,14 +86,12 @@ def test_cues_follow_each_other_and_say_what_the_numbers_say(tmp_path):
     np.testing.assert_allclose([cue[0] for cue in cues], np.arange(4) * 0.96, atol=1e-9)
     assert [cue[1] for cue in cues[:-1]] == [cue[0] for cue in cues[1:]]
     assert cues[0][2] == (
-        'dog: the picture speaks for it (+1.50), strongest support upper right; the sound speaks against it (−0.25); '
-        '20% of the attention finds nothing visible.'
+        'dog: visual evidence for it (+1.50), strongest cell: upper right; audio evidence against it (−0.25); '
+        '20% of the spatial attention is on the null cell (no visible source).'
     )
-    assert (
-        'the picture speaks against it (−1.50), strongest support centre; the sound says nothing (0.00)' in cues[1][2]
-    )
-    assert 'the picture says nothing (0.00); the sound says nothing (0.00)' in cues[2][2]
-    assert cues[3][2] == 'No picture and sound here.'
+    assert 'visual evidence against it (−1.50), strongest cell: centre; no audio evidence (0.00)' in cues[1][2]
+    assert 'no visual evidence (0.00); no audio evidence (0.00)' in cues[2][2]
+    assert cues[3][2] == 'No data in this segment.'
 
 
 def test_an_hour_has_its_digits(tmp_path):
@@ -105,4 +103,4 @@ def test_names_from_data_are_no_markup(tmp_path):
     name = '<b>dog & cat</b> -->\n\n1\n00:00'
     record = make(np.ones((1, 2, 1, 1)), np.ones((1, 2)), classes=(name,), probabilities=(0.5,))
     cues = cues_of(record, tmp_path / 'a.vtt')
-    assert len(cues) == 2 and cues[0][2].startswith('&lt;b&gt;dog &amp; cat&lt;/b&gt; --&gt; 1 00:00: the picture')
+    assert len(cues) == 2 and cues[0][2].startswith('&lt;b&gt;dog &amp; cat&lt;/b&gt; --&gt; 1 00:00: visual')

@@ -14,13 +14,22 @@ from absl import flags, logging
 
 from stattn_jax import run as runs
 from stattn_jax.data import media
-from stattn_jax.explain import page, record_files, truth
-from stattn_jax.explain.explanation import Explanation, Truth
+from stattn_jax.explain import ground_truth, page, record_files
+from stattn_jax.explain.explanation import GroundTruth
 from stattn_jax.explain.model import Model, load
+from stattn_jax.explain.result import Explanation
 from stattn_jax.runtime import checkpoint, perf
 
 # The slowest files come first, so that they are written in parallel.
 _ORDER = ('mp4', 'html', 'png', 'npz', 'json', 'csv', 'vtt')
+
+# How the notes of a clip (data/media.py) are printed.
+_NOTES = {
+    'short': 'the clip is short: segments without data are ignored',
+    'long': 'only the first {seconds:g} s are explained; --long explains the whole video',
+    'silent': 'the audio is silent',
+    'damaged': 'parts of the file could not be decoded; the previous frame, or silence, is used instead',
+}
 
 
 class Clock:
@@ -44,12 +53,12 @@ class Progress:
 
     def __init__(self, video: pathlib.Path):
         self._video, self._began = video, time.perf_counter()
-        self._told = self._began
+        self._printed = self._began
 
     def __call__(self, done: int, total: int) -> None:
         now = time.perf_counter()
-        if now - self._told >= 2 or done == total:
-            self._told = now
+        if now - self._printed >= 2 or done == total:
+            self._printed = now
             left = (now - self._began) * (total - done) / done
             print(f'{self._video}: window {done} of {total}, {left:.0f} s left', file=sys.stderr, flush=True)
 
@@ -72,8 +81,8 @@ def run(options: flags.FlagValues, imports: float) -> int:
     for video, out in folders.items():
         try:
             explain = _explain_long if options.long else _explain
-            for where, explanation in explain(options, model, video, out, clock):
-                entries += _write(options, explanation, where, truths[video], clock)
+            for folder, explanation in explain(options, model, video, out, clock):
+                entries += _write(options, explanation, folder, truths[video], clock)
         except media.MediaError as error:
             failed += 1
             _fail(error, 1)
@@ -85,7 +94,7 @@ def run(options: flags.FlagValues, imports: float) -> int:
     return 1 if failed else 0
 
 
-def _prepare(options) -> tuple[dict[pathlib.Path, pathlib.Path], Model, dict[pathlib.Path, dict[str, Truth]]]:
+def _prepare(options) -> tuple[dict[pathlib.Path, pathlib.Path], Model, dict[pathlib.Path, dict[str, GroundTruth]]]:
     """Returns each video's output folder, the model, and each video's annotations by label.
 
     Raises RunError and CheckpointError.
@@ -96,16 +105,21 @@ def _prepare(options) -> tuple[dict[pathlib.Path, pathlib.Path], Model, dict[pat
     folders = {video: out / video.stem if len(videos) > 1 else out for video in videos}
     if len(set(folders.values())) < len(videos):
         raise runs.RunError(
-            f'--video={" --video=".join(options.video)}: two have the same name and would share a folder of --out={out}'
+            f'--video={" --video=".join(options.video)}: two files of the same name would share a '
+            f'subfolder of --out={out}'
         )
     model = load(options.workdir)
-    known = model.trained.facts.classes
-    if options.label is not None and options.label not in known:
-        raise runs.RunError(f'--label={options.label} is not a class of the model; expected one of {", ".join(known)}')
+    classes = model.trained.facts.classes
+    if options.label is not None and options.label not in classes:
+        raise runs.RunError(
+            f'--label={options.label} is not a class of the model; expected one of {", ".join(classes)}'
+        )
     if options.hop is not None and options.hop > model.spec.segments:
-        raise runs.RunError(f'--hop={options.hop}; expected at most {model.spec.segments}, the segments of a window')
+        raise runs.RunError(
+            f'--hop={options.hop}; expected at most {model.spec.segments}, the number of segments in a window'
+        )
     tables = None if options.truth is None else pathlib.Path(options.truth)
-    return folders, model, {video: truth.read(tables, video.stem) if tables else {} for video in videos}
+    return folders, model, {video: ground_truth.read(tables, video.stem) if tables else {} for video in videos}
 
 
 def _explain(options, model: Model, video, out, clock) -> Iterator[tuple[pathlib.Path, Explanation]]:
@@ -116,13 +130,9 @@ def _explain(options, model: Model, video, out, clock) -> Iterator[tuple[pathlib
     print(f'{video}: ' + ', '.join(f'{row["label"]} {row["probability"]:.1%}' for row in explanation.top(3)))
     print(f'  {explanation.sentence(options.label)}')
     for note in explanation.media['notes']:
-        rest = (
-            f'; only its first {explanation.media["duration"]:g} s are explained, --long explains all'
-            if note == 'long'
-            else ''
-        )
-        print(f'  note: the clip is {note}{rest}')
-    print(f'  sum of contributions against logit: {explanation.residual()[1]:.1e} relative')
+        print(f'  note: {_NOTES[note].format(seconds=explanation.media["duration"])}')
+    error = explanation.residual()[1]
+    print(f'  the sum of the contributions differs from the logit by at most {error:.1e} (relative)')
     yield out, explanation
 
 
@@ -134,27 +144,31 @@ def _explain_long(options, model: Model, video, out, clock) -> Iterator[tuple[pa
     out.mkdir(parents=True, exist_ok=True)
     timeline.save_json(out / 'timeline.json')
     timeline.save_csv(out / 'timeline.csv')
-    print(f'{video}: {len(timeline.windows)} windows of {model.spec.seconds:g} s, every {timeline.hop} segments')
+    print(
+        f'{video}: {len(timeline.windows)} windows of {model.spec.seconds:g} s, starting every {timeline.hop} segments'
+    )
     if timeline.segments_without_data:
-        print(f'  {timeline.segments_without_data} of {len(timeline.rows)} segments hold no picture or no sound')
+        print(f'  {timeline.segments_without_data} of {len(timeline.rows)} segments have no video or no audio')
     print(f'  {out}/timeline.json, timeline.csv')
-    print(f'  {len(timeline.explanations)} windows in full, {timeline.windows_left_out} less probable ones left out')
+    print(f'  {len(timeline.explanations)} most probable windows explained, {timeline.windows_left_out} left out')
     for k, explanation in timeline.explanations.items():
         window = timeline.windows[k]
         print(f'  {window["start"]:g} to {window["end"]:g} s: {window["label"]} {window["probability"]:.1%}')
         yield out / f'window_{window["start"]:07.1f}s', explanation
 
 
-def _write(options, explanation: Explanation, out: pathlib.Path, known: dict[str, Truth], clock) -> list[page.Entry]:
+def _write(
+    options, explanation: Explanation, out: pathlib.Path, truths: dict[str, GroundTruth], clock
+) -> list[page.Entry]:
     """Writes the requested files; returns the clip's index entry in a list, which is empty without an HTML page."""
     label = options.label or explanation.top(1)[0]['label']
-    where = explanation.media
-    known = {name: truth.within(one, where['start'], where['duration']) for name, one in known.items()}
+    start, duration = explanation.media['start'], explanation.media['duration']
+    truths = {name: ground_truth.within(truth, start, duration) for name, truth in truths.items()}
     save = {
         'json': lambda path: explanation.save_json(path, label),
         'npz': explanation.save_npz,
-        'png': lambda path: explanation.save_png(path, label, known.get(label)),
-        'html': lambda path: explanation.save_html(path, label, known.get(label)),
+        'png': lambda path: explanation.save_png(path, label, truths.get(label)),
+        'html': lambda path: explanation.save_html(path, label, truths.get(label)),
         'mp4': lambda path: explanation.save_video(path, label),
         'csv': explanation.save_csv,
         'vtt': explanation.save_vtt,
@@ -168,10 +182,12 @@ def _write(options, explanation: Explanation, out: pathlib.Path, known: dict[str
     print(f'  {out}: {", ".join(path.name for path in paths)}', flush=True)
     if 'html' not in options.files:
         return []
-    annotated = [name for name, one in known.items() if name in explanation.classes and (one.intervals or one.boxes)]
+    annotated = [
+        name for name, truth in truths.items() if name in explanation.classes and (truth.intervals or truth.boxes)
+    ]
     true_label = label if label in annotated else next(iter(annotated), None)
     href = (out / 'explanation.html').relative_to(options.out).as_posix()
-    return [page.index_entry(explanation, href, true_label, known.get(true_label))]
+    return [page.index_entry(explanation, href, true_label, truths.get(true_label))]
 
 
 def _fail(error, code: int) -> int:

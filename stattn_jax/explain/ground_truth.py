@@ -4,12 +4,12 @@ import csv
 import pathlib
 
 from stattn_jax import run
-from stattn_jax.explain.explanation import Truth
+from stattn_jax.explain.explanation import GroundTruth
 
 _EVENT, _BOX = ('onset', 'offset'), ('time', 'x0', 'y0', 'x1', 'y1')
 
 
-def read(folder: pathlib.Path, clip_id: str) -> dict[str, Truth]:
+def read(folder: pathlib.Path, clip_id: str) -> dict[str, GroundTruth]:
     """Returns a clip's annotations in events.csv and boxes.csv of `folder`, by label.
 
     Raises run.RunError for tables that cannot be read.
@@ -32,10 +32,10 @@ def read(folder: pathlib.Path, clip_id: str) -> dict[str, Truth]:
                 raise run.RunError(
                     f'{path}: {error}; expected the columns clip_id, label, {", ".join(columns)}'
                 ) from None
-    return {label: Truth(**rows) for label, rows in found.items()}
+    return {label: GroundTruth(**rows) for label, rows in found.items()}
 
 
-def within(truth: Truth, start: float, seconds: float) -> Truth:
+def within(truth: GroundTruth, start: float, seconds: float) -> GroundTruth:
     """Returns the annotations within `seconds` from `start` (s), with times relative to `start`.
 
     Intervals are cut at the ends.
@@ -43,4 +43,4 @@ def within(truth: Truth, start: float, seconds: float) -> Truth:
     end = start + seconds
     intervals = [(max(a, start) - start, min(b, end) - start) for a, b in truth.intervals if a < end and b > start]
     boxes = [(time - start, *box) for time, *box in truth.boxes if start <= time < end]
-    return Truth(intervals, boxes)
+    return GroundTruth(intervals, boxes)

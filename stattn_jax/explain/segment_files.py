@@ -1,20 +1,20 @@
 """Writes an explanation per segment for other programs: a CSV table, and WebVTT cues for players and screen readers.
 
-Explanation (explanation.py) defines the numbers.
+ExplanationData (explanation.py) defines the numbers.
 """
 
 import csv
 import html
 import os
 
-from stattn_jax.explain import figure, words
-from stattn_jax.explain.explanation import Explanation
+from stattn_jax.explain import sentences
+from stattn_jax.explain.explanation import ExplanationData, strongest_cell
 
 # The table has columns for this many of the best classes.
 _CLASSES = 5
 
 
-def write_csv(explanation: Explanation, path: str | os.PathLike) -> None:
+def write_csv(explanation: ExplanationData, path: str | os.PathLike) -> None:
     """Writes one row per segment: seconds, attention weights, and the terms of the five best classes.
 
     - segment; start, end: seconds of the file; valid: 1 or 0; nothing_visible: attention weight of the null cell
@@ -37,15 +37,15 @@ def write_csv(explanation: Explanation, path: str | os.PathLike) -> None:
             table.writerow(row + _cell(explanation, classes[0], t) + [_number(x) for x in terms])
 
 
-def write_vtt(explanation: Explanation, path: str | os.PathLike) -> None:
+def write_vtt(explanation: ExplanationData, path: str | os.PathLike) -> None:
     """Writes one WebVTT cue per segment, which describes its visual and audio evidence for the best class.
 
     Second 0 is the beginning of the explained part, as in the videos that video.py writes.
     """
     c = explanation.class_index()
     seconds = explanation.geometry['segment_seconds']
-    title = f'{explanation.classes[c]}, {words.percent(explanation.probabilities[c])}'
-    blocks = ['WEBVTT', f'NOTE What speaks for and against {_cue_text(title)}, in units of the logit']
+    title = f'{explanation.classes[c]}, {sentences.percent(explanation.probabilities[c])}'
+    blocks = ['WEBVTT', f'NOTE Evidence for and against {_cue_text(title)}, in units of the logit']
     for t in range(len(explanation.valid)):
         times = f'{_stamp(t * seconds)} --> {_stamp((t + 1) * seconds)}'
         blocks.append(f'{t + 1}\n{times}\n{_cue_text(_segment_sentence(explanation, c, t))}')
@@ -53,30 +53,29 @@ def write_vtt(explanation: Explanation, path: str | os.PathLike) -> None:
         file.write('\n\n'.join(blocks) + '\n')
 
 
-def _segment_sentence(explanation: Explanation, c: int, t: int) -> str:
+def _segment_sentence(explanation: ExplanationData, c: int, t: int) -> str:
     label = explanation.classes[c]
     if not explanation.valid[t]:
-        return 'No picture and sound here.'
+        return 'No data in this segment.'
     picture, sound = explanation.visual[c, t].sum(dtype=float), explanation.audio[c, t]
-    strongest = figure.strongest_cell(explanation.visual[c, t : t + 1])
+    strongest = strongest_cell(explanation.visual[c, t : t + 1])
     # A cell whose term would be printed as 0.00 is not mentioned.
-    told = strongest is not None and explanation.visual[c, t].max() >= 0.005
-    where = f', strongest support {words.place(explanation, *strongest[1:])}' if told else ''
+    is_shown = strongest is not None and explanation.visual[c, t].max() >= 0.005
+    place = f', strongest cell: {sentences.place(explanation, *strongest[1:])}' if is_shown else ''
     return (
-        f'{label}: the picture {_verdict(picture)}{where}; the sound {_verdict(sound)}; '
-        f'{words.percent(explanation.null[t])} of the attention finds nothing visible.'
+        f'{label}: {_evidence("visual", picture)}{place}; {_evidence("audio", sound)}; '
+        f'{sentences.null_share(explanation.null[t])}.'
     )
 
 
-def _verdict(term: float) -> str:
-    number = words.signed(term)
+def _evidence(modality: str, term: float) -> str:
     if float(f'{term:.2f}') == 0:
-        return 'says nothing (0.00)'
-    return f'speaks {"for" if term > 0 else "against"} it ({number})'
+        return f'no {modality} evidence (0.00)'
+    return f'{modality} evidence {"for" if term > 0 else "against"} it ({sentences.signed(term)})'
 
 
-def _cell(explanation: Explanation, c: int, t: int) -> list[str]:
-    strongest = figure.strongest_cell(explanation.visual[c, t : t + 1])
+def _cell(explanation: ExplanationData, c: int, t: int) -> list[str]:
+    strongest = strongest_cell(explanation.visual[c, t : t + 1])
     if strongest is None:
         return [''] * 4
     _, i, j = strongest

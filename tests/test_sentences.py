@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from explained import make
 
-from stattn_jax.explain import words
+from stattn_jax.explain import sentences
 
 
 def test_the_sentence_tells_the_numbers():
@@ -13,24 +13,26 @@ def test_the_sentence_tells_the_numbers():
     audio[0] = [-0.25, 0.6, 1.0, 0.2]
     record = make(visual, audio, seconds=0.5, probabilities=(0.987, 0.013))
     assert record.sentence() == (
-        'a, 99%. Against the bias, the picture adds +2.50 and the sound +1.55 to the logit. '
-        'Most for it: the picture at 1 to 1.5 s, strongest cell upper right at 1 to 1.5 s; the sound at 0.5 to 1.5 s. '
-        'Most against it: the sound at 0 to 0.5 s (−0.25). In space, 20% of the attention finds nothing visible.'
+        'a, 99%. Relative to the bias, the visual evidence contributes +2.50 and the audio evidence +1.55 to the '
+        'logit. Strongest evidence for it: visual at 1 to 1.5 s (strongest cell: upper right at 1 to 1.5 s); '
+        'audio at 0.5 to 1.5 s. Strongest evidence against it: audio at 0 to 0.5 s (−0.25). '
+        '20% of the spatial attention is on the null cell (no visible source).'
     )
 
 
 def test_what_rounds_to_nothing_is_not_spoken_of():
     record = make(np.full((2, 2, 1, 1), 0.004), np.full((2, 2), -0.004))
     assert record.sentence('b') == (
-        'b, 30%. Against the bias, the picture adds +0.01 and the sound −0.01 to the logit. '
-        'In space, 20% of the attention finds nothing visible.'
+        'b, 30%. Relative to the bias, the visual evidence contributes +0.01 and the audio evidence −0.01 to the '
+        'logit. 20% of the spatial attention is on the null cell (no visible source).'
     )
 
 
 def test_an_average_clip_is_named_where_there_is_one():
     record = make(np.zeros((2, 2, 1, 1)), np.zeros((2, 2)))
     record.mean_scores[:] = 1
-    assert 'Against an average clip, the picture adds +0.00 and the sound +0.00' in record.sentence()
+    text = 'Relative to an average clip, the visual evidence contributes +0.00 and the audio evidence +0.00'
+    assert text in record.sentence()
 
 
 @pytest.mark.parametrize(
@@ -46,19 +48,19 @@ def test_an_average_clip_is_named_where_there_is_one():
     ],
 )
 def test_percentages_are_neither_nothing_nor_all_by_rounding(value, text):
-    assert words.percent(value) == text
+    assert sentences.percent(value) == text
 
 
 def test_a_signed_zero_has_no_minus():
-    assert [words.signed(x) for x in (-0.001, 0.0, -1.234, 5)] == ['+0.00', '+0.00', '−1.23', '+5.00']
+    assert [sentences.signed(x) for x in (-0.001, 0.0, -1.234, 5)] == ['+0.00', '+0.00', '−1.23', '+5.00']
 
 
 def test_places_are_thirds_of_the_source_frame():
     plain = make(np.zeros((1, 1, 3, 3)), np.zeros((1, 1)), classes='a', probabilities=[1])
-    assert words.place(plain, 0, 0) == 'upper left' and words.place(plain, 1, 1) == 'centre'
-    assert words.place(plain, 2, 1) == 'lower' and words.place(plain, 1, 2) == 'right'
+    assert sentences.place(plain, 0, 0) == 'upper left' and sentences.place(plain, 1, 1) == 'centre'
+    assert sentences.place(plain, 2, 1) == 'lower' and sentences.place(plain, 1, 2) == 'right'
     # In a wide frame cropped to its middle third, all columns of the crop lie in the centre.
     cropped = make(
         np.zeros((1, 1, 3, 3)), np.zeros((1, 1)), classes='a', probabilities=[1], affine=(1 / 3, 1 / 3, 1, 0)
     )
-    assert [words.place(cropped, 1, j) for j in range(3)] == ['centre'] * 3
+    assert [sentences.place(cropped, 1, j) for j in range(3)] == ['centre'] * 3
