@@ -32,6 +32,7 @@ LAYERS = (
     'weights',
     'command',
     'config_files',
+    'attribution',
 )
 # This module runs trunks over prepared records and needs the networks and JAX; all other preparation works without
 # them.
@@ -115,6 +116,17 @@ def test_weights_import_only_the_list_of_trunks():
     assert modules
     known = {'stattn_jax.models.trunks.registry', 'stattn_jax.command'}
     assert {name for module in modules for name in inside(module) if place(name) != 'weights'} <= known
+
+
+def test_attribution_depends_on_no_training_code():
+    modules = [module for module in SOURCES if module.startswith('stattn_jax.attribution')]
+    assert modules
+    assert {place(name) for module in modules for name in inside(module)} <= {
+        'attribution',
+        'data',
+        'metrics',
+        'models',
+    }
 
 
 def test_configs_import_nothing_but_ml_collections():
