@@ -10,6 +10,7 @@ import pathlib
 import ml_collections
 
 from stattn_jax import run
+from stattn_jax.attribution import EXPLAINERS
 
 # Version of the files that measure.py writes; changing it makes all networks be measured again.
 MEASURES = 2
@@ -46,8 +47,11 @@ class Entry:
 def entries(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Entry]:
     """Returns every entry, ordered by seed, so that a study stopped early has complete tables of fewer seeds.
 
-    Raises RunError for a row with an unknown group, variant or field, and for fields that no run can have.
+    Raises RunError for an unknown explainer, for a row with an unknown group, variant or field, and for fields that no run can have.
     """
+    for name in config.measure.explainers:
+        if name not in EXPLAINERS:
+            raise run.RunError(f'config.measure.explainers names {name!r}; expected some of {", ".join(EXPLAINERS)}')
     for row, fields in config.rows.items():
         _check_row(row, fields, config)
     rows = sorted(config.rows.items(), key=lambda item: GROUPS.index(item[1].group))
