@@ -47,7 +47,8 @@ class Entry:
 def entries(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Entry]:
     """Returns every entry, ordered by seed, so that a study stopped early has complete tables of fewer seeds.
 
-    Raises RunError for an unknown explainer, for a row with an unknown group, variant or field, and for fields that no run can have.
+    Raises RunError for an unknown explainer, for a row with an unknown group, variant or field, and for fields that no
+    run can have.
     """
     for name in config.measure.explainers:
         if name not in EXPLAINERS:
