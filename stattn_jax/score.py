@@ -6,7 +6,7 @@ modality). Presence labels give the metrics of VGGSounder. The metrics are in me
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent import futures
 from typing import Any
 
@@ -16,6 +16,9 @@ from stattn_jax.data import pipeline, records, source
 from stattn_jax.metrics import classification, events, localization, parsing, presence, segments, sounding
 
 Numbers = dict[str, Any]
+# Metrics of a clip's classes, for every data set: functions of scores [n c], which are log-probabilities, and multi-hot
+# labels [n c].
+CLIP_METRICS: list[Callable[[np.ndarray, np.ndarray], Numbers]] = [classification.summary]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +77,8 @@ def score(
     scores_nc = events.log_probabilities(rows['logits'], binary=binary)
     valid_nt = np.stack([r.valid for r in truth])
     numbers = {'data/used': info.splits[split], 'data/wanted': info.wanted[split]}
-    numbers |= classification.summary(scores_nc, labels_nc)
+    for metric in CLIP_METRICS:
+        numbers |= metric(scores_nc, labels_nc)
     additive = 'alpha' in rows
     if additive:
         numbers['attention/null'] = float(rows['null'][valid_nt].mean())

@@ -36,6 +36,7 @@ LAYERS = (
     'weights',
     'command',
     'config_files',
+    'attribution',
 )
 # This module runs trunks over prepared records and needs the networks and JAX; all other preparation works without
 # them.
@@ -155,6 +156,17 @@ def test_weights_import_only_the_list_of_trunks():
     known = {'stattn_jax.models.trunks.registry', 'stattn_jax.models.trunks.trunk', 'stattn_jax.command'}
     foreign = {name for module in modules for name in inside(module) if place(name) not in ('weights', *BASE)}
     assert foreign <= known
+
+
+def test_attribution_depends_on_no_training_code():
+    modules = [module for module in SOURCES if module.startswith('stattn_jax.attribution')]
+    assert modules
+    assert {place(name) for module in modules for name in inside(module)} <= {
+        'attribution',
+        'data',
+        'metrics',
+        'models',
+    }
 
 
 def test_configs_import_nothing_but_ml_collections():

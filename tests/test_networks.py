@@ -6,11 +6,11 @@ import pytest
 import tiny
 from tiny import quick_compile  # noqa: F401  autouse
 
+from stattn_jax.attribution import ClipArrays, Map
 from stattn_jax.study import networks
-from stattn_jax.study.clips import Clip, Map
 
 BATCH = tiny.make_batch(1, 4)
-CLIPS = Clip(
+CLIPS = ClipArrays(
     jnp.asarray(BATCH['frames'], jnp.float32) / 255,
     jnp.asarray(BATCH['log_mel'], jnp.float32),
     jnp.asarray(BATCH['valid']),
@@ -79,4 +79,4 @@ def test_batches_join_to_what_one_call_gives():
 
 def test_time_is_the_sum_of_a_segments_cells_and_its_sound():
     map_ = Map(jnp.arange(6.0).reshape(2, 3), jnp.array([1.0, -2.0]))
-    np.testing.assert_array_equal(networks.shown(map_).when, [4, 10])
+    np.testing.assert_array_equal(networks.timed(map_).when, [4, 10])

@@ -9,9 +9,9 @@ import tiny
 from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
 
+from stattn_jax import attribution
+from stattn_jax.attribution import ClipArrays, Map, perturb, removal
 from stattn_jax.metrics import aopc, perturbation
-from stattn_jax.study import perturb, removal
-from stattn_jax.study.clips import Clip, Map
 
 T, S, SIDE = tiny.SEGMENTS, 4, tiny.SIZE
 CLASS = 1
@@ -31,7 +31,7 @@ def frozen(array):
 def clip_of(number):
     """The clip of that number in the batch; clip 0 ends in padding."""
     frames, log_mel, valid = (BATCH[name][number] for name in ('frames', 'log_mel', 'valid'))
-    return Clip(frozen(frames.astype(np.float32) / 255), frozen(log_mel.astype(np.float32)), frozen(valid))
+    return ClipArrays(frozen(frames.astype(np.float32) / 255), frozen(log_mel.astype(np.float32)), frozen(valid))
 
 
 class Net:
@@ -41,8 +41,11 @@ class Net:
         model = tiny.make_model(kind=kind, frame=(SIDE, SIDE)) if kind != 'stan' else tiny.make_model()
         self.graphdef, params, rest = nnx.split(model, nnx.Param, ...)
         self.state = {'params': nnx.as_pure(params), 'rest': nnx.as_pure(rest)}
-        self.scorer = perturb.Scorer(self.graphdef, self.state, binary=binary, mean_hw3=MEAN, chunk=chunk)
+        self.scorer = perturb.Scorer(self.classifier, self.state, binary=binary, mean_hw3=MEAN, chunk=chunk)
         self.forward = jax.jit(self._forward)
+
+    def classifier(self, state):
+        return attribution.of_model(nnx.merge(self.graphdef, state['params'], state['rest']), SIDE, SIDE)
 
     def _forward(self, frames, log_mel, valid, **masks):
         model = nnx.merge(self.graphdef, self.state['params'], self.state['rest'])
@@ -130,7 +133,7 @@ def test_chunks_and_clips_compile_once_and_change_nothing(nets):
         np.testing.assert_allclose(single, whole[[0, 4]], rtol=1e-4, atol=1e-5)
         scorer.score(clip_of(3), 0, setting, ABSENT)(*masks(5))
     # Counts the compilations behind the trunks (masked ones) and for each removal setting.
-    assert scorer._masked._cache_size() == scorer._joined._cache_size() == scorer._see._cache_size() == 1
+    assert scorer._masked._cache_size() == scorer._joined._cache_size() == scorer._pictures._cache_size() == 1
     assert scorer._sources._cache_size() == len(removal.PAIRS)
 
 

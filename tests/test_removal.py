@@ -8,9 +8,8 @@ import scipy.ndimage
 import scipy.signal
 from tiny import quick_compile  # noqa: F401  autouse
 
+from stattn_jax.attribution import ClipArrays, removal
 from stattn_jax.data.mel import MEL_PRESETS, log_mel
-from stattn_jax.study import removal
-from stattn_jax.study.clips import Clip
 
 MEL = MEL_PRESETS['vggish']
 RATE, SEGMENTS = MEL.rate, 4
@@ -190,7 +189,7 @@ def test_nothing_and_everything_removed(frames, mean_picture, operator):
 
 @pytest.mark.parametrize('operator', ['blur', 'mean', 'freeze'])
 def test_without_maps_over_clips_and_keeps(frames, mean_picture, absent, operator):
-    clips = Clip(
+    clips = ClipArrays(
         np.stack([frames, frames[::-1]]),
         np.random.default_rng(2).normal(size=(2, T, 6, 4)).astype(np.float32),
         np.array([[True] * 5, [True] * 4 + [False]]),

@@ -7,17 +7,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from stattn_jax.study import curves, figures, panels, results, tables
+from stattn_jax.study import curves, figures, outputs, panels, results
 
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
-    return tables.load(measured.write(tmp_path_factory.mktemp('study'), seeds=(0, 1)))
+    return outputs.load(measured.write(tmp_path_factory.mktemp('study'), seeds=(0, 1)))
 
 
 @pytest.fixture(scope='module')
 def made(runs):
-    return tables.make(runs)
+    return outputs.make(runs)
 
 
 def test_every_kind_is_drawn_and_none_is_blank(runs, made, tmp_path):
@@ -34,8 +34,8 @@ def test_every_kind_is_drawn_and_none_is_blank(runs, made, tmp_path):
 
 def test_nothing_measured_nothing_drawn(tmp_path):
     measured.write(tmp_path, rows=('mbt',), seeds=(0,))
-    runs = tables.load(tmp_path)
-    assert figures.write(runs, tables.make(runs), tmp_path / 'figures') == []
+    runs = outputs.load(tmp_path)
+    assert figures.write(runs, outputs.make(runs), tmp_path / 'figures') == []
 
 
 def test_dots_and_chance_lines_stand_where_the_table_says(runs, made):
@@ -80,12 +80,12 @@ def test_removal_draws_the_mean_curves_of_stan_and_of_the_two_best_others(runs):
     expected = np.nanmean([run.arrays['terms/feature/curve_deletion'] for run in stan], axis=(0, 1))
     assert np.allclose(solid.get_ydata(), expected) and np.allclose(solid.get_xdata(), measured.FRACTION)
     names = [text.get_text() for text in sheet.axes[-1].get_xticklabels()]
-    assert names[0] == 'Stan\n(ours)' and set(names[1:]) == {'CAM', 'HAN'}
+    assert names[0] == 'STAN\n(ours)' and set(names[1:]) == {'CAM', 'HAN'}
 
 
 def test_the_surface_shows_networks_that_use_both_modalities(runs):
     titles = [axes.get_title() for axes in curves.surface(runs, {}).axes]
-    assert titles[:3] == ['Stan (ours), terms', 'FiLM, Grad-CAM', 'CAM, its own'] and not any(
+    assert titles[:3] == ['STAN (ours), terms', 'FiLM, Grad-CAM', 'CAM, its own'] and not any(
         'sound' in t for t in titles
     )
 

@@ -79,3 +79,10 @@ def test_rows_that_cannot_be_are_told_in_one_line(change, words):
     with pytest.raises(run.RunError, match=words) as error:
         plan.entries(config, WORKDIR)
     assert '\n' not in str(error.value)
+
+
+def test_an_unknown_explainer_is_refused_before_anything_is_trained():
+    config = studies.config('stan')
+    config.measure.explainers = ('grad_cam', 'rises')
+    with pytest.raises(run.RunError, match="config.measure.explainers names 'rises'; expected some of gradient_input"):
+        plan.entries(config, WORKDIR)

@@ -13,8 +13,8 @@ import measured
 import pytest
 from PIL import Image
 
-from stattn_jax.study import report, tables
-from stattn_jax.study.cells import Cell, Column, Table
+from stattn_jax.study import outputs, report
+from stattn_jax.study.table_format import Column, Estimate, Table
 
 VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
 CSS = (pathlib.Path(report.__file__).with_name('report.css')).read_text()
@@ -55,7 +55,7 @@ def folder(tmp_path_factory):
     place.mkdir(parents=True)
     Image.new('RGB', (8, 4), 'red').save(place / 'a.png')
     (place / 'examples.json').write_text(json.dumps([{'file': 'a.png', 'caption': 'clip <script>7</script> & "bell"'}]))
-    tables.write(tables.load(folder), folder, {'expected': ['binding/<b>-0'], 'commit': '<i>abc'})
+    outputs.write(outputs.load(folder), folder, {'expected': ['binding/<b>-0'], 'commit': '<i>abc'})
     return folder
 
 
@@ -84,7 +84,7 @@ def test_nothing_of_the_data_becomes_markup(page):
 
 def test_each_table_scrolls_in_a_box_of_its_own(page, folder):
     classes = page.of('class')
-    made = tables.make(tables.load(folder))
+    made = outputs.make(outputs.load(folder))
     assert page.tags.count('table') == classes.count('scroll') == len(made)
     assert 'overflow-x: auto' in CSS and page.of('name') == ['viewport']
     assert all(table.title in ''.join(page.text) for table in made)
@@ -92,7 +92,7 @@ def test_each_table_scrolls_in_a_box_of_its_own(page, folder):
 
 def test_a_verdict_is_a_word_and_a_shape(folder):
     columns = (Column('row'), Column('less', 'points', 'accuracy'))
-    rows = tuple((word, Cell(0.1, 0.0, 0.2, 4, 0, 1, word)) for word in ('ahead', 'level', 'behind'))
+    rows = tuple((word, Estimate(0.1, 0.0, 0.2, 4, 0, 1, word)) for word in ('ahead', 'level', 'behind'))
     table = Table('x', 'v', 'X', '', columns, rows)
     found = report.html(report.Story('', {'v': []}, {}, []), [table], [])
     for mark, word in zip('▲●▼', ('ahead', 'level', 'behind')):

@@ -203,10 +203,3 @@ def shifted(map_: np.ndarray, draws: int = 20, seed: int = 0) -> np.ndarray:
     drawn = np.random.default_rng(seed).choice(map_.size - 1, min(draws, map_.size - 1), replace=False) + 1
     axes = tuple(range(map_.ndim))
     return np.stack([np.roll(map_, np.unravel_index(i, map_.shape), axes) for i in drawn])
-
-
-def against_shifts(
-    metric: Callable[[np.ndarray], float], map_: np.ndarray, draws: int = 20, seed: int = 0
-) -> tuple[float, float]:
-    """Returns a metric of the map, and its mean over the shifted maps; the difference is the value of the location."""
-    return float(metric(map_)), float(np.mean([metric(rolled) for rolled in shifted(map_, draws, seed)]))

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from stattn_jax.metrics import localization
 from stattn_jax.study import results
-from stattn_jax.study.cells import Cell, Column, Table
 from stattn_jax.study.results import Run
+from stattn_jax.study.table_format import Column, Estimate, Table
 
 COMPARED = ('ours', 'representation', 'intrinsic')
 ROW, EXPLAINER, TRAININGS = Column('row'), Column('explanation'), Column('trainings', 'count')
@@ -64,7 +64,7 @@ def recognition(runs: Sequence[Run], variant: str) -> Table:
         TRAININGS,
         Column('accuracy', 'percent'),
         Column('mAP', 'percent'),
-        Column('Stan less this, accuracy', 'points', 'accuracy'),
+        Column('STAN less this, accuracy', 'points', 'accuracy'),
         Column('parameters', 'count'),
         Column('training', 'seconds'),
     )
@@ -115,7 +115,7 @@ def pointing(runs: Sequence[Run], variant: str) -> tuple[Table, Table, Table]:
             tuple(hits),
         ),
         Table('pointing-corrected', variant, 'Pointing beyond chance', CORRECTED, rates, tuple(corrected), aside=True),
-        Table('pointing-difference', variant, 'Pointing: Stan less the others', LESS, points, tuple(less)),
+        Table('pointing-difference', variant, 'Pointing: STAN less the others', LESS, points, tuple(less)),
     )
 
 
@@ -157,7 +157,7 @@ def _less(of_ours, theirs, games):
         yield results.difference(results.values(of_ours, f'{explainer}/{game.values}', game.stratum), values)
 
 
-def chance(runs: Sequence[Run], variant: str, game: Game) -> tuple[Cell | None, Cell | None]:
+def chance(runs: Sequence[Run], variant: str, game: Game) -> tuple[Estimate | None, Estimate | None]:
     """Returns the hit rate of a blind guess, and the best chance level of a game.
 
     The latter is the best of blind, centre and prior if a run's numbers contain it, and the blind guess otherwise. Both
@@ -175,7 +175,7 @@ def chance(runs: Sequence[Run], variant: str, game: Game) -> tuple[Cell | None, 
         None,
     )
     stored = next((run.numbers[game.chance] for run in of_variant if game.chance in run.numbers), None)
-    return blind, blind if stored is None else Cell(stored)
+    return blind, blind if stored is None else Estimate(stored)
 
 
 def _corrected(cell, best):
@@ -215,18 +215,18 @@ def ablations(runs: Sequence[Run], variant: str) -> Table:
     for name, _, _, unit in PARTS:
         columns += [
             Column(name, unit),
-            Column(f'Stan less this, {name}', 'points' if unit == 'percent' else 'signed', name),
+            Column(f'STAN less this, {name}', 'points' if unit == 'percent' else 'signed', name),
         ]
     note = (
-        'Each row is Stan with one thing changed. Level: the part makes no difference here that so many clips and '
+        'Each row is STAN with one thing changed. Level: the part makes no difference here that so many clips and '
         'trainings would show.'
     )
     return Table(
         'ablations',
         variant,
-        'Ablations: what each part of Stan is worth',
+        'Ablations: what each part of STAN is worth',
         note,
         tuple(columns),
         tuple(rows),
-        topic='Stan beside Stan without one of its parts',
+        topic='STAN beside STAN without one of its parts',
     )

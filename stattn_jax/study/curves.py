@@ -12,10 +12,10 @@ from matplotlib.lines import Line2D
 
 from stattn_jax.metrics import bootstrap
 from stattn_jax.study import results
-from stattn_jax.study.cells import Table, display_name
 from stattn_jax.study.comparisons import COMPARED
 from stattn_jax.study.panels import GRID, LINES, figure
 from stattn_jax.study.results import Run
+from stattn_jax.study.table_format import Table, display_name
 
 RANDOM = (0, (1, 1.5))
 LEAST = 1e-6

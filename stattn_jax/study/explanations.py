@@ -1,6 +1,6 @@
 """The tables about explanations: post-hoc methods on the same networks, sanity checks, leaks, agreement of settings.
 
-They are functions of the measured runs alone; tables.py writes them.
+They are functions of the measured runs alone; outputs.py writes them.
 """
 
 import itertools
@@ -10,9 +10,9 @@ import numpy as np
 
 from stattn_jax.metrics import bootstrap, maps
 from stattn_jax.study import results
-from stattn_jax.study.cells import Cell, Column, Table, display_name
 from stattn_jax.study.comparisons import COMPARED, EXPLAINER, ROW, TRAININGS
 from stattn_jax.study.results import Run
+from stattn_jax.study.table_format import Column, Estimate, Table, display_name
 
 # Name, array (after the explainer's name), stratum, unit. A larger value is better in all of them.
 MEASURES = (
@@ -61,7 +61,7 @@ def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
         Table(
             'explainers-difference', variant, 'The first explanation less the others', first, (*head, *gaps),
             tuple(less),
-            topic="Stan's own explanation beside others of the same network", only=of_ours, aside=True,
+            topic="STAN's own explanation beside others of the same network", only=of_ours, aside=True,
         ),
     )  # fmt: skip
 
@@ -83,7 +83,7 @@ def cascades(runs: Sequence[Run], variant: str) -> list[Table]:
 
     Returns one table for each similarity in `CASCADES`.
     """
-    asked = _asked(runs, variant)
+    checks_of_rows = _checks_of_rows(runs, variant)
     note = (
         'Parameters are drawn anew from the heads down to the trunks, all groups up to the named one. Near 0: the map '
         'was about what the network '
@@ -91,12 +91,12 @@ def cascades(runs: Sequence[Run], variant: str) -> list[Table]:
     )
     found = []
     for place, (kind, words) in enumerate(CASCADES.items()):
-        checks = cascade_groups([checks for _, _, of in asked for checks in of.values()], f'{kind}/')
+        checks = cascade_groups([checks for _, _, of in checks_of_rows for checks in of.values()], f'{kind}/')
         name, title = (
             kind.replace('randomised', 'sanity-cascade').replace('_', '-'),
             f'Sanity: parameters drawn anew, {words}',
         )
-        found.append(_similarities(name, variant, title, note, asked, checks, aside=place > 0))
+        found.append(_similarities(name, variant, title, note, checks_of_rows, checks, aside=place > 0))
     return found
 
 
@@ -105,18 +105,18 @@ def sanity(runs: Sequence[Run], variant: str) -> Table:
 
     The changes are other sounds, another class, mirrored frames, and rolled segments.
     """
-    asked = _asked(runs, variant)
-    every = dict.fromkeys(check for _, _, of in asked for checks in of.values() for check in checks)
+    checks_of_rows = _checks_of_rows(runs, variant)
+    every = dict.fromkeys(check for _, _, of in checks_of_rows for checks in of.values() for check in checks)
     checks = [check for check in every if check.split('/')[0] not in CASCADES]
     note = (
         'Silence, foreign and moved sound: near 1, the sound does not steer the map. Other class: near 1, the map is '
         'not about the class. Mirror '
         'and roll, undone again: near 1, the map follows the clip.'
     )
-    return _similarities('sanity', variant, 'Sanity: sound, class, place, time', note, asked, checks)
+    return _similarities('sanity', variant, 'Sanity: sound, class, place, time', note, checks_of_rows, checks)
 
 
-def _asked(runs, variant):
+def _checks_of_rows(runs, variant):
     return [(row, of_row, _checks(of_row)) for row, of_row in results.rows(runs, variant).items()]
 
 
@@ -142,10 +142,10 @@ def cascade_groups(checks: Sequence[Sequence[str]], prefix: str) -> list[str]:
     return sorted(depth, key=lambda group: np.mean(depth[group]))
 
 
-def _similarities(name, variant, title, note, asked, checks, aside=False):
+def _similarities(name, variant, title, note, checks_of_rows, checks, aside=False):
     rows = []
-    for row, of_row, there in asked:
-        for explainer in there:
+    for row, of_row, checks_of in checks_of_rows:
+        for explainer in checks_of:
             cells = [results.mean(results.values(of_row, f'sanity/{explainer}/{check}')) for check in checks]
             if any(cells):
                 rows.append((row, explainer, len(of_row), *cells))
@@ -153,8 +153,8 @@ def _similarities(name, variant, title, note, asked, checks, aside=False):
     return Table(name, variant, title, note, columns, tuple(rows), aside=aside)
 
 
-def inside(runs: Sequence[Run], variant: str) -> Table:
-    """The checks that need STAN's attention (study/inside.py), as means over clips and trainings."""
+def attention(runs: Sequence[Run], variant: str) -> Table:
+    """The checks that need STAN's attention (attention_checks.py), as means over clips and trainings."""
     of_ours = results.ours(runs, variant)
     names = dict.fromkeys(name for run in of_ours for name in run.numbers if name.startswith('inside/'))
     rows = tuple(
@@ -173,7 +173,7 @@ def inside(runs: Sequence[Run], variant: str) -> Table:
     return Table(
         'inside',
         variant,
-        'Inside Stan: does its attention matter?',
+        'Inside STAN: does its attention matter?',
         note,
         (Column('check'), Column('value', 'number')),
         rows,
@@ -195,11 +195,11 @@ def leaks(runs: Sequence[Run], variant: str) -> Table:
     rows = []
     for row, of_row in results.rows(runs, variant).items():
         cells = [results.rate(of_row, name, 'leak/n') for _, name in LEAKS]
-        told = next(
+        chance = next(
             (run.numbers['leak/swap_sound_chance'] for run in of_row if 'leak/swap_sound_chance' in run.numbers), None
         )
         if any(cells):
-            rows.append((row, len(of_row), *cells, None if told is None else Cell(told)))
+            rows.append((row, len(of_row), *cells, None if chance is None else Estimate(chance)))
     columns = (
         ROW,
         TRAININGS,
@@ -253,4 +253,4 @@ def _agreement(of_row, names, pair):
     found = bootstrap.statistic(
         lambda clips: maps.rank_correlation(*values_epn[..., clips].mean(axis=-1).T), int(whole_n.sum())
     )
-    return Cell(*found._replace(skipped=int((~whole_n).sum())), seeds=len(of_row))
+    return Estimate(*found._replace(skipped=int((~whole_n).sum())), seeds=len(of_row))

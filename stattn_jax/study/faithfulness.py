@@ -6,9 +6,9 @@ They are functions of the measured runs alone; the numbers are those of metrics/
 from collections.abc import Sequence
 
 from stattn_jax.study import results
-from stattn_jax.study.cells import Column, Table
 from stattn_jax.study.comparisons import EXPLAINER, ROW, TRAININGS, explained, name_of
 from stattn_jax.study.results import Run
+from stattn_jax.study.table_format import Column, Table
 
 
 def order(runs: Sequence[Run], variant: str) -> Table:
@@ -34,9 +34,9 @@ def order(runs: Sequence[Run], variant: str) -> Table:
     columns = (
         *(ROW, EXPLAINER, TRAININGS),
         Column('AOPC at the features', 'number'),
-        Column('Stan less this, features', 'signed', 'normalised AOPC at the features'),
+        Column('STAN less this, features', 'signed', 'normalised AOPC at the features'),
         Column('AOPC at the input', 'number'),
-        Column('Stan less this, input', 'signed', 'normalised AOPC at the input'),
+        Column('STAN less this, input', 'signed', 'normalised AOPC at the input'),
         *(Column(name, 'number') for name in ('blind order', 'surface volume', 'Gini', 'entropy')),
     )
     note = (
@@ -89,7 +89,7 @@ def removal(runs: Sequence[Run], variant: str) -> Table:
         *(Column(name, 'number') for name in AREAS.values()),
         Column('less shifted map', 'signed'),
         Column('less random map', 'signed'),
-        Column('Stan less this', 'signed', 'insertion less deletion'),
+        Column('STAN less this', 'signed', 'insertion less deletion'),
     )
     note = (
         "Areas under the class's probability while the strongest units go (deletion, small is good) or come "

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from stattn_jax import files
 from stattn_jax.study import curves, panels, results
-from stattn_jax.study.cells import Table
 from stattn_jax.study.results import Run
+from stattn_jax.study.table_format import Table
 
 
 class Picture(NamedTuple):

@@ -31,11 +31,11 @@ def is_done(entry: plan.Entry, measure: ml_collections.ConfigDict) -> bool:
 
 def make_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Makes, or completes, the data of each variant that does not name its own; raises RunError if that fails."""
-    for variant, what in config.variants.items():
+    for variant, fields in config.variants.items():
         folder = plan.data_folder(variant, workdir)
-        if what.run.data.dir or (folder / 'stattn.json').exists():
+        if fields.run.data.dir or (folder / 'stattn.json').exists():
             continue
-        flags = [f'--{name}={value}' for name, value in what.make.items()]
+        flags = [f'--{name}={value}' for name, value in fields.make.items()]
         print(f'making the data of {variant} in {folder}', flush=True)
         command = [sys.executable, '-m', 'data_prep.synthetic', f'--out={folder}', '--sounds', *flags]
         if code := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
@@ -94,7 +94,7 @@ class Jobs:
                     else:
                         clock.add(entry, time.perf_counter() - began)
                     left = clock.left([*queue, *(e for e, _ in self._running.values())], self._workers)
-                    print(f'[{done}/{total}] {_said(entry, process.returncode)}  eta {left}', flush=True)
+                    print(f'[{done}/{total}] {_progress_line(entry, process.returncode)}  eta {left}', flush=True)
                 time.sleep(0.2)
         finally:
             for number, handler in previous.items():
@@ -139,7 +139,7 @@ class Clock:
         return summaries.format_seconds(sum(sum(guess) / len(guess) for guess in guesses) / workers)
 
 
-def _said(entry: plan.Entry, code: int) -> str:
+def _progress_line(entry: plan.Entry, code: int) -> str:
     """Returns one line about an entry: its main numbers, or the last line of its log if it failed."""
     if code:
         lines = (entry.folder / LOG).read_text().strip().splitlines() or ['']

@@ -1,4 +1,4 @@
-"""Trains and measures one network of the study, per clip: answers, pointing, removal, sanity checks.
+"""Trains and measures one network of the study, per clip: predictions, pointing, removal, sanity checks.
 
 An entry's folder then holds measures.npz, arrays [n] over the test clips in order, NaN where a clip has no value or was
 not measured, and measures.json. Names: `correct`, `logits`; `chance/GAME`; `E/GAME`, `E/SETTING/AREA`, `E/aopc` of
@@ -16,9 +16,10 @@ import ml_collections
 import numpy as np
 
 from stattn_jax import files, run, train
+from stattn_jax.attribution import EXPLAINERS
 from stattn_jax.runtime import summaries
-from stattn_jax.study import asked, heldout, networks, plan, pointing
-from stattn_jax.study.networks import Shown
+from stattn_jax.study import measurements, networks, plan, pointing, test_clips
+from stattn_jax.study.networks import TimedMap
 
 EXAMPLES = 3
 
@@ -29,7 +30,7 @@ def work(entry: plan.Entry, options: ml_collections.ConfigDict) -> None:
         return
     began = time.perf_counter()
     net = networks.load(entry.workdir)
-    arrays, inside = measure(net, entry.row, options)
+    arrays, attention = measure(net, entry.row, options)
     arrays = {name: x.astype(np.float32) if x.dtype == np.float64 else x for name, x in arrays.items()}
     with files.whole_file(entry.folder / plan.ARRAYS) as file:
         np.savez_compressed(file, **arrays)
@@ -43,7 +44,7 @@ def work(entry: plan.Entry, options: ml_collections.ConfigDict) -> None:
         'parameters': sum(x.size for x in jax.tree.leaves(net.state['params'])),
         'train_seconds': _train_seconds(entry),
         'measure_seconds': time.perf_counter() - began,
-        'numbers': json.loads((entry.workdir / f'eval_{heldout.SPLIT}.json').read_text()) | inside,
+        'numbers': json.loads((entry.workdir / f'eval_{test_clips.SPLIT}.json').read_text()) | attention,
         'run': json.loads((entry.workdir / run.RUN_FILE).read_text()),
     })  # fmt: skip
 
@@ -60,38 +61,40 @@ def _train_seconds(entry: plan.Entry) -> float:
 
 def measure(net: networks.Network, row: str, options: ml_collections.ConfigDict) -> tuple[dict, dict]:
     """Returns the arrays of a network's measures, and the scalar results of the checks that apply to STAN only."""
-    clips = heldout.load(net.config, net.facts)
+    clips = test_clips.load(net.config, net.facts)
     arrays, own = _recognition(net, clips)
-    for name, shown in own.items():
-        arrays |= _named(name, pointing.games(shown, clips.targets))
-    arrays |= _of_the_answer(networks.shown_of(net, clips.inputs, arrays['logits'].argmax(axis=1))[1], clips.targets)
+    for name, explanation in own.items():
+        arrays |= _named(name, pointing.games(explanation, clips.targets))
+    arrays |= _of_the_prediction(
+        networks.explain_itself(net, clips.inputs, arrays['logits'].argmax(axis=1))[1], clips.targets
+    )
     chosen = np.unique(np.linspace(0, len(clips) - 1, options.clips).round().astype(int))
-    some = clips.subset(chosen)
+    chosen_clips = clips.subset(chosen)
     names = tuple(options.explainers) if not own else ()
-    names = asked.EVERY if row in options.explained else names
-    late = asked.explain(net, some, names)
+    names = tuple(EXPLAINERS) if row in options.explained else names
+    posthoc = measurements.explain(net, chosen_clips, names)
     found = {}
-    for name, shown in late.items():
-        found |= _named(name, pointing.games(shown, some.targets))
-    if 'grad_cam' in late:
-        answers = dataclasses.replace(some, labels=arrays['logits'][chosen].argmax(axis=1))
-        found |= _of_the_answer(asked.explain(net, answers, ('grad_cam',)), some.targets)
-    everything = {name: _take(shown, chosen) for name, shown in own.items()} | late
-    found |= asked.removals(net, some, everything, shifts=options.shifts)
+    for name, explanation in posthoc.items():
+        found |= _named(name, pointing.games(explanation, chosen_clips.targets))
+    if 'grad_cam' in posthoc:
+        predicted = dataclasses.replace(chosen_clips, labels=arrays['logits'][chosen].argmax(axis=1))
+        found |= _of_the_prediction(measurements.explain(net, predicted, ('grad_cam',)), chosen_clips.targets)
+    everything = {name: _take(explanation, chosen) for name, explanation in own.items()} | posthoc
+    found |= measurements.removals(net, chosen_clips, everything, shifts=options.shifts)
     if name := networks.first(everything):
-        found |= _named(f'sanity/{name}', asked.sanity_checks(net, some, name, redraws=options.redraws))
-    spread = [name for name in found if name.endswith('fraction') or name.endswith('/surface')]
-    arrays |= {name: x if name in spread else _everyone(x, chosen, len(clips)) for name, x in found.items()}
+        found |= _named(f'sanity/{name}', measurements.sanity_checks(net, chosen_clips, name, redraws=options.redraws))
+    shared = [name for name in found if name.endswith('fraction') or name.endswith('/surface')]
+    arrays |= {name: x if name in shared else _among_all(x, chosen, len(clips)) for name, x in found.items()}
     arrays['example/clips'] = chosen[:EXAMPLES]
-    for name, shown in everything.items():
-        arrays[f'example/{name}/visual'] = shown.map.visual[:EXAMPLES]
-        arrays[f'example/{name}/when'] = shown.when[:EXAMPLES]
-    return arrays, asked.inside(net, some, redraws=options.redraws)
+    for name, explanation in everything.items():
+        arrays[f'example/{name}/visual'] = explanation.map.visual[:EXAMPLES]
+        arrays[f'example/{name}/when'] = explanation.when[:EXAMPLES]
+    return arrays, measurements.attention(net, chosen_clips, redraws=options.redraws)
 
 
-def _recognition(net, clips) -> tuple[dict[str, np.ndarray], dict[str, Shown]]:
+def _recognition(net, clips) -> tuple[dict[str, np.ndarray], dict[str, TimedMap]]:
     """Returns labels, logits, strata and chance hits as arrays, and the network's own explanations of the labels."""
-    logits, own = networks.shown_of(net, clips.inputs, clips.labels)
+    logits, own = networks.explain_itself(net, clips.inputs, clips.labels)
     arrays = {
         'labels': clips.labels,
         'logits': logits,
@@ -102,28 +105,28 @@ def _recognition(net, clips) -> tuple[dict[str, np.ndarray], dict[str, Shown]]:
     return arrays, own
 
 
-def _of_the_answer(shown: dict[str, Shown], targets: pointing.Targets) -> dict[str, np.ndarray]:
+def _of_the_prediction(explanations: dict[str, TimedMap], targets: pointing.Targets) -> dict[str, np.ndarray]:
     """Scores whether maps of the predicted class point at the label's object; names end in `_said`.
 
     A map of the label may find the object because the label names it, without knowing which object sounds; to predict
     the class, the network has to recognise the sounding object.
     """
     found = {}
-    for name, one in shown.items():
-        games = pointing.games(one, targets)
+    for name, explanation in explanations.items():
+        games = pointing.games(explanation, targets)
         found |= {f'{name}/{game}_said': games[game] for game in ('space', 'time', 'joint')}
     return found
 
 
-def _take(shown: Shown, chosen: np.ndarray) -> Shown:
-    return jax.tree.map(lambda x: x[chosen], shown)
+def _take(explanation: TimedMap, chosen: np.ndarray) -> TimedMap:
+    return jax.tree.map(lambda x: x[chosen], explanation)
 
 
 def _named(prefix: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {f'{prefix}/{name}': value for name, value in values.items()}
 
 
-def _everyone(values: np.ndarray, chosen: np.ndarray, n: int) -> np.ndarray:
+def _among_all(values: np.ndarray, chosen: np.ndarray, n: int) -> np.ndarray:
     """Places the values of the chosen clips among all clips, with NaN for the others."""
     whole = np.full((n, *values.shape[1:]), np.nan)
     whole[chosen] = values

@@ -5,16 +5,16 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from stattn_jax import assemble, run
+from stattn_jax import assemble, attribution, run
+from stattn_jax.attribution import ClipArrays, Map
 from stattn_jax.models import contributions
-from stattn_jax.study.clips import Clip, Map
 from stattn_jax.training import step
 
 # Explanations that a network can give of itself (see `own`).
@@ -44,26 +44,39 @@ class Network:
         return run.is_binary(self.config, self.facts)
 
     @property
+    def variables(self) -> dict[str, Any]:
+        """Parameters and statistics: the part of the state that its outputs depend on."""
+        return {'params': self.state['params'], 'rest': self.state['rest']}
+
+    @property
     def grid(self) -> tuple[int, int]:
         """The rows and columns of its cells."""
-        side = self.config.model.frame_size
-        return nnx.merge(self.graphdef, self.state['params'], self.state['rest']).grid(side, side)
+        return self.classifier(self.variables).grid
 
     @functools.cached_property
     def own(self) -> Callable:
         """The function `own` below, compiled once, as a function of clips and classes."""
         return self.compile(own)
 
+    def module(self, variables: dict[str, Any]) -> nnx.Module:
+        """Returns the network with these variables, such as those of `fresh`."""
+        return nnx.merge(self.graphdef, variables['params'], variables['rest'])
+
+    def classifier(self, variables: dict[str, Any]) -> attribution.Classifier:
+        """Returns the network with these variables in the form that stattn_jax/attribution explains."""
+        side = self.config.model.frame_size
+        return attribution.of_model(self.module(variables), side, side)
+
     def compile(self, function: Callable) -> Callable:
         """Compiles `function(model, *arrays)` into a function of the arrays.
 
-        The parameters are arguments of the compiled program, not constants.
+        The variables are arguments of the compiled program, not constants.
         """
-        compiled = jax.jit(lambda params, rest, *arrays: function(nnx.merge(self.graphdef, params, rest), *arrays))
-        return lambda *arrays: compiled(self.state['params'], self.state['rest'], *arrays)
+        compiled = jax.jit(lambda variables, *arrays: function(self.module(variables), *arrays))
+        return functools.partial(compiled, self.variables)
 
-    def fresh(self, seed: int) -> step.State:
-        """Returns parameters and statistics of this network before training, initialised with another seed."""
+    def fresh(self, seed: int) -> dict[str, Any]:
+        """Returns the variables of this network before training, initialised with another seed."""
         return self._draw(jax.random.key(seed))
 
     @functools.cached_property
@@ -89,7 +102,7 @@ def load(workdir: pathlib.Path) -> Network:
     return Network(graphdef, trained.state, config, trained.facts)
 
 
-def in_batches(compiled: Callable, clips: Clip, classes_n: np.ndarray, chunk: int = 20) -> list:
+def in_batches(compiled: Callable, clips: ClipArrays, classes_n: np.ndarray, chunk: int = 20) -> list:
     """Runs `compiled(clips, classes)` on `chunk` clips at a time; returns a list of NumPy results.
 
     The last batch may be smaller.
@@ -100,24 +113,24 @@ def in_batches(compiled: Callable, clips: Clip, classes_n: np.ndarray, chunk: in
     ]
 
 
-def shown_of(net: Network, clips: Clip, classes_n: np.ndarray) -> tuple[np.ndarray, dict[str, 'Shown']]:
+def explain_itself(net: Network, clips: ClipArrays, classes_n: np.ndarray) -> tuple[np.ndarray, dict[str, 'TimedMap']]:
     """Runs `own` on any number of clips: logits [n c], and the network's own explanations, as NumPy arrays."""
     return jax.tree.map(lambda *x: np.concatenate(x), *in_batches(net.own, clips, classes_n))
 
 
-class Shown(NamedTuple):
+class TimedMap(NamedTuple):
     """An explanation: its map, and `when` [t], the importance of each segment."""
 
     map: Map
     when: jax.Array
 
 
-def shown(map_: Map) -> Shown:
+def timed(map_: Map) -> TimedMap:
     """Returns a map as an explanation whose `when` is the sum over each segment."""
-    return Shown(map_, map_.visual.sum(-1) + map_.audio)
+    return TimedMap(map_, map_.visual.sum(-1) + map_.audio)
 
 
-def own(model, clips: Clip, classes_b: jax.Array) -> tuple[jax.Array, dict[str, Shown]]:
+def own(model, clips: ClipArrays, classes_b: jax.Array) -> tuple[jax.Array, dict[str, TimedMap]]:
     """Returns the logits [b c], and the network's own explanations by name; {} if the network has none.
 
     STAN has `terms`, the sum that makes the logit, and `attention`, the weights of that sum. Others have `own`. A
@@ -128,8 +141,8 @@ def own(model, clips: Clip, classes_b: jax.Array) -> tuple[jax.Array, dict[str, 
     if model.additive:
         beta_bmt = jnp.take_along_axis(out['beta'], classes_b[:, None, None, None], axis=-1)[..., 0]
         weights = Map(beta_bmt[:, 0, :, None] * out['alpha'].mean(2), beta_bmt[:, 1])
-        attention = Shown(weights, beta_bmt.sum(1))
-        return logits, {'terms': shown(Map(*contributions.contributions(out, classes_b))), 'attention': attention}
+        attention = TimedMap(weights, beta_bmt.sum(1))
+        return logits, {'terms': timed(Map(*contributions.contributions(out, classes_b))), 'attention': attention}
     where_bts, when_bt = model.maps(out, classes_b)
     if when_bt is None:
         return logits, {}
@@ -139,4 +152,4 @@ def own(model, clips: Clip, classes_b: jax.Array) -> tuple[jax.Array, dict[str, 
     elif model.where_by_frame:
         weight_bt = jax.nn.softmax(jnp.where(clips.valid, when_bt, -jnp.inf), axis=1)
         where_bts = where_bts * weight_bt[..., None]
-    return logits, {'own': Shown(Map(where_bts, when_bt), when_bt)}
+    return logits, {'own': TimedMap(Map(where_bts, when_bt), when_bt)}

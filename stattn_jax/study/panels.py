@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from stattn_jax.study import results
-from stattn_jax.study.cells import Cell, Table, display_name
 from stattn_jax.study.comparisons import COMPARED
 from stattn_jax.study.results import Run
+from stattn_jax.study.table_format import Estimate, Table, display_name
 
 DPI = 110
 # Okabe and Ito: vermilion, blue, bluish green, grey, each with its own marker.
@@ -24,7 +24,7 @@ GROUPS = {
     'intrinsic': ('#007a58', 's'),
     'ablation': ('#606060', '^'),
 }
-LEGEND = {'ours': 'Stan', 'representation': 'joint representations', 'intrinsic': 'explain themselves'}
+LEGEND = {'ours': 'STAN', 'representation': 'joint representations', 'intrinsic': 'explain themselves'}
 # The lines of one panel differ in colour, in dash and in marker.
 LINES = (
     ('#d55e00', '-', 'D'),
@@ -65,7 +65,7 @@ def pointing(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
     for panel, game in zip(axes, games):
         c = _names(table).index(game)
         for place, row in enumerate(rows):
-            if isinstance(row[c], Cell):
+            if isinstance(row[c], Estimate):
                 colour, marker = GROUPS[groups[row[0]]]
                 hollow = row[1] == 'attention'
                 _dot(panel, row[c], place, colour, marker, hollow)
@@ -121,7 +121,7 @@ def tradeoff(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         return None
     accuracy = {row[0]: row[_names(tables['recognition']).index('accuracy')] for row in tables['recognition'].rows}
     c = _names(tables['faithfulness']).index('AOPC at the features')
-    aopc = {row[0]: row[c] for row in reversed(tables['faithfulness'].rows) if isinstance(row[c], Cell)}
+    aopc = {row[0]: row[c] for row in reversed(tables['faithfulness'].rows) if isinstance(row[c], Estimate)}
     rows = [row for row in accuracy if row in aopc]
     if not rows:
         return None
@@ -156,14 +156,14 @@ def _label(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
         )  # fmt: skip
 
 
-def spread(wanted: Sequence[float], least: float) -> list[float]:
-    """Returns increasing positions in 0..1, at least `least` apart, close to the increasing `wanted` ones.
+def spread(preferred: Sequence[float], least: float) -> list[float]:
+    """Returns increasing positions in 0..1, at least `least` apart, close to the increasing `preferred` ones.
 
-    Neighbours that are too close become one block, centred on the mean of their wanted positions, as in isotonic
+    Neighbours that are too close become one block, centred on the mean of their preferred positions, as in isotonic
     regression.
     """
     blocks: list[list[float]] = []
-    for i, place in enumerate(wanted):
+    for i, place in enumerate(preferred):
         blocks.append([place - i * least, 1])
         while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
             (a, m), (b, n) = blocks[-2:]
@@ -188,7 +188,7 @@ def cascade(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         return None
     groups, first = group_of(runs), _first_explained(runs)
     sides = {
-        "Stan's network": [row for row in table.rows if groups[row[0]] == 'ours'],
+        "STAN's network": [row for row in table.rows if groups[row[0]] == 'ours'],
         'other networks': [row for row in table.rows if (row[0], row[1]) in first and groups[row[0]] != 'ours'],
     }
     sides = {title: rows for title, rows in sides.items() if rows}
@@ -197,10 +197,10 @@ def cascade(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
     sheet = figure(5.2 * len(sides), 5.2)
     for panel, (title, rows) in zip(sheet.subplots(1, len(sides), sharey=True, squeeze=False)[0], sides.items()):
         for row, (colour, dash, marker) in zip(rows, (*LINES, *[('0.75', '-', '')] * len(rows))):
-            cells = [Cell(1.0, 1.0, 1.0), *(cell for cell in row if isinstance(cell, Cell))]
+            cells = [Estimate(1.0, 1.0, 1.0), *(cell for cell in row if isinstance(cell, Estimate))]
             at = np.linspace(0, 1, len(cells))
             name = (
-                display_name(row[1]) if title.startswith('Stan') else f'{display_name(row[0])}, {display_name(row[1])}'
+                display_name(row[1]) if title.startswith('STAN') else f'{display_name(row[0])}, {display_name(row[1])}'
             )
             panel.plot(
                 at,

@@ -10,6 +10,7 @@ import pathlib
 import ml_collections
 
 from stattn_jax import config_checks, run
+from stattn_jax.attribution import EXPLAINERS
 
 # Version of the files that measure.py writes; changing it makes all networks be measured again.
 MEASURES = 2
@@ -46,19 +47,23 @@ class Entry:
 def entries(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Entry]:
     """Returns every entry, ordered by seed, so that a study stopped early has complete tables of fewer seeds.
 
-    Raises RunError for a row with an unknown group, variant or field, and for fields that no run can have.
+    Raises RunError for an unknown explainer, for a row with an unknown group, variant or field, and for fields that no
+    run can have.
     """
-    for row, what in config.rows.items():
-        _check_row(row, what, config)
+    for name in config.measure.explainers:
+        if name not in EXPLAINERS:
+            raise run.RunError(f'config.measure.explainers names {name!r}; expected some of {", ".join(EXPLAINERS)}')
+    for row, fields in config.rows.items():
+        _check_row(row, fields, config)
     rows = sorted(config.rows.items(), key=lambda item: GROUPS.index(item[1].group))
     found = []
     for seed in config.seeds:
         for variant in config.variants:
-            for row, what in rows:
-                if not what.variants or variant in what.variants:
-                    fields = run_config(config, variant, row, seed, workdir)
+            for row, fields in rows:
+                if not fields.variants or variant in fields.variants:
+                    made = run_config(config, variant, row, seed, workdir)
                     folder = workdir / 'runs' / variant / f'{row}-{seed}'
-                    found.append(Entry(variant, row, seed, what.group, fields, folder))
+                    found.append(Entry(variant, row, seed, fields.group, made, folder))
     return found
 
 
@@ -84,10 +89,10 @@ def data_folder(variant: str, workdir: pathlib.Path) -> pathlib.Path:
     return workdir / 'data' / variant
 
 
-def _check_row(row, what, config):
-    if what.group not in GROUPS:
-        raise run.RunError(f'config.rows.{row}.group is {what.group!r}; expected one of {", ".join(GROUPS)}')
-    for variant in what.variants:
+def _check_row(row, fields, config):
+    if fields.group not in GROUPS:
+        raise run.RunError(f'config.rows.{row}.group is {fields.group!r}; expected one of {", ".join(GROUPS)}')
+    for variant in fields.variants:
         if variant not in config.variants:
             near = difflib.get_close_matches(variant, config.variants, n=1)
             raise run.RunError(

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 
 from stattn_jax import score
+from stattn_jax.attribution import Map
 from stattn_jax.data import pipeline
 from stattn_jax.metrics import energy, joint, localization, maps
-from stattn_jax.study.clips import Map
-from stattn_jax.study.networks import Shown
+from stattn_jax.study.networks import TimedMap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,16 +48,16 @@ class Targets:
         return {'small': localization.small_clips(self.boxes), 'partial': (inside != self.valid).any(axis=1)}
 
 
-def games(shown: Shown, targets: Targets) -> dict[str, np.ndarray]:
+def games(explanation: TimedMap, targets: Targets) -> dict[str, np.ndarray]:
     """Computes expected hits [n] in space, in time and in both at once, energy inside the boxes, and sparseness.
 
     Hits in space are also given with TorchRay's tolerance.
     """
-    where_nthw = _grids(shown.map.visual, targets.valid)
+    where_nthw = _grids(explanation.map.visual, targets.valid)
     spatial = {'boxes': targets.boxes, 'affines': targets.affines, 'segment_seconds': targets.seconds}
-    when_nt = np.asarray(shown.when)
+    when_nt = np.asarray(explanation.when)
     together = (when_nt, where_nthw, targets.boxes, targets.events, targets.affines, targets.seconds)
-    kept = [visual[valid] for visual, valid in zip(np.asarray(shown.map.visual), targets.valid)]
+    kept = [visual[valid] for visual, valid in zip(np.asarray(explanation.map.visual), targets.valid)]
     return {
         'space': localization.spatial_hits(where_nthw, **spatial),
         'space_scaled': localization.spatial_hits(where_nthw, **spatial, tau=localization.TOLERANCE),
@@ -72,7 +72,7 @@ def games(shown: Shown, targets: Targets) -> dict[str, np.ndarray]:
 def chance(targets: Targets, cells: int) -> dict[str, np.ndarray]:
     """Computes the score [n] of a blind guess in each game: a constant map, all of whose cells tie."""
     n, t = targets.valid.shape
-    blind = games(Shown(Map(np.ones((n, t, cells)), np.zeros((n, t))), np.zeros((n, t))), targets)
+    blind = games(TimedMap(Map(np.ones((n, t, cells)), np.zeros((n, t))), np.zeros((n, t))), targets)
     return {name: blind[name] for name in ('space', 'space_scaled', 'time', 'joint', 'energy')}
 
 

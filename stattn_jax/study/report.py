@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from stattn_jax.study.cells import AHEAD, BEHIND, LEVEL, Row, Table
 from stattn_jax.study.figures import Picture
-from stattn_jax.study.words import ASKED, READING
+from stattn_jax.study.sentences import HOW_TO_READ, QUESTION
+from stattn_jax.study.table_format import AHEAD, BEHIND, LEVEL, Row, Table
 
 MARKS = {AHEAD: '▲', LEVEL: '●', BEHIND: '▼'}
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 NOWHERE = 'Nowhere, in what was measured.'
-TITLE = 'Stan and the others: does it recognise more, and are its explanations true?'
+TITLE = 'STAN and the others: does it recognise more, and are its explanations true?'
 
 
 class Story(NamedTuple):
@@ -59,7 +59,7 @@ def examples(folder: pathlib.Path) -> list[Example]:
 
 def markdown(story: Story, tables: Sequence[Table], pictures: Sequence[Picture]) -> str:
     """Returns results.md as text; figures are linked as figures/FILE beside it."""
-    parts = ['# Results of the study', ASKED, f'{story.coverage} {READING}']
+    parts = ['# Results of the study', QUESTION, f'{story.coverage} {HOW_TO_READ}']
     parts.append('\n'.join(f'- {name}: {value}' for name, value in story.facts))
     for variant, sentences in story.outcome.items():
         parts += [f'## {variant}', '\n'.join(f'- {sentence}' for sentence in sentences)]
@@ -69,7 +69,7 @@ def markdown(story: Story, tables: Sequence[Table], pictures: Sequence[Picture])
         for table in tables:
             if table.variant == variant:
                 parts += [f'### {table.title} ({variant})', table.note, table.markdown()]
-    parts.append('## Where Stan is not ahead')
+    parts.append('## Where STAN is not ahead')
     for topic, sentences in story.shortfalls.items():
         parts += [f'### {topic}', '\n'.join(f'- {sentence}' for sentence in sentences) or NOWHERE]
     return '\n\n'.join(part for part in parts if part) + '\n'
@@ -103,22 +103,22 @@ def html(story: Story, tables: Sequence[Table], pictures: Sequence[Picture], sho
 
 def _head(story: Story) -> str:
     links = [
-        ('shortfalls', 'Where Stan is not ahead'),
+        ('shortfalls', 'Where STAN is not ahead'),
         *((v, v) for v in story.outcome),
         ('facts', 'What the numbers hang on'),
     ]
-    found = [f'<header><h1>{TITLE}</h1><p>{escape(ASKED)}</p><p class="coverage">{escape(story.coverage)}</p>']
+    found = [f'<header><h1>{TITLE}</h1><p>{escape(QUESTION)}</p><p class="coverage">{escape(story.coverage)}</p>']
     found.append(
         '<nav>' + ' '.join(f'<a href="#{escape(to)}">{escape(text)}</a>' for to, text in links) + '</nav></header>'
     )
     found.append('<section id="outcome"><h2>What came out</h2>')
     for variant, sentences in story.outcome.items():
         found.append(f'<h3>{escape(variant)}</h3>{_list(sentences)}')
-    return ''.join(found) + f'<p class="note">{escape(READING)}</p></section>'
+    return ''.join(found) + f'<p class="note">{escape(HOW_TO_READ)}</p></section>'
 
 
 def _shortfalls(by_topic: dict[str, list[str]]) -> str:
-    found = ['<section id="shortfalls"><h2>Where Stan is not ahead</h2>']
+    found = ['<section id="shortfalls"><h2>Where STAN is not ahead</h2>']
     for place, (topic, sentences) in enumerate(by_topic.items()):
         behind = sum(f': {BEHIND} ' in sentence for sentence in sentences)
         count = (

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from stattn_jax.attribution import EXPLAINERS, removal
 from stattn_jax.metrics import bootstrap, events
-from stattn_jax.study import networks, plan, posthoc, removal
-from stattn_jax.study.cells import Cell, verdict
+from stattn_jax.study import networks, plan
+from stattn_jax.study.table_format import Estimate, verdict
 
 BLIND = ('random',)
-EXPLAINERS = ('terms', 'attention', 'own', *posthoc.METHODS, *BLIND)
 SETTINGS = ('feature', *('_'.join(pair) for pair in removal.PAIRS))
 VARIANTS = ('events', 'lopsided', 'binding')
 
@@ -102,7 +102,8 @@ def ours(runs: Sequence[Run], variant: str) -> list[Run]:
 def explainers(runs: Sequence[Run]) -> list[str]:
     """Returns the names of the explanations of these runs, the random map included."""
     there = {name.split('/')[0] for run in runs for name in run.arrays}
-    return [name for name in EXPLAINERS if name in there]
+    order = ('terms', 'attention', 'own', *EXPLAINERS, *BLIND)
+    return [name for name in order if name in there]
 
 
 def first_explainer(runs: Sequence[Run]) -> str | None:
@@ -147,7 +148,7 @@ def _stacked(runs, of, stratum):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def mean(values_sn: np.ndarray | None, judged: bool = False) -> Cell | None:
+def mean(values_sn: np.ndarray | None, judged: bool = False) -> Estimate | None:
     """Returns the mean over clips and trainings.
 
     `judged`: the values are differences, and the cell gets the verdict whether they are above, around or below 0.
@@ -155,27 +156,27 @@ def mean(values_sn: np.ndarray | None, judged: bool = False) -> Cell | None:
     return None if values_sn is None else _cell(bootstrap.mean(values_sn), len(values_sn), judged)
 
 
-def difference(ours_sn: np.ndarray | None, theirs_sn: np.ndarray | None) -> Cell | None:
+def difference(ours_sn: np.ndarray | None, theirs_sn: np.ndarray | None) -> Estimate | None:
     """Returns the mean of ours minus the mean of theirs on the same clips, with its verdict."""
     if ours_sn is None or theirs_sn is None:
         return None
     return _cell(bootstrap.difference(ours_sn, theirs_sn), min(len(ours_sn), len(theirs_sn)), judged=True)
 
 
-def _cell(found: bootstrap.Interval, seeds: int, judged: bool) -> Cell | None:
+def _cell(found: bootstrap.Interval, seeds: int, judged: bool) -> Estimate | None:
     if not found.n:
         return None
-    return Cell(*found, seeds=seeds, verdict=verdict(found.low, found.high) if judged else '')
+    return Estimate(*found, seeds=seeds, verdict=verdict(found.low, found.high) if judged else '')
 
 
-def over_seeds(values_s: Sequence[float]) -> Cell:
+def over_seeds(values_s: Sequence[float]) -> Estimate:
     """Returns the mean of one number per training; there is no interval for a single training."""
     found = bootstrap.mean(np.array(values_s, float))
     low, high = (found.low, found.high) if len(values_s) > 1 else (np.nan, np.nan)
-    return Cell(found.value, low, high, len(values_s), seeds=len(values_s))
+    return Estimate(found.value, low, high, len(values_s), seeds=len(values_s))
 
 
-def rate(runs: Sequence[Run], name: str, count: str) -> Cell | None:
+def rate(runs: Sequence[Run], name: str, count: str) -> Estimate | None:
     """Returns a rate among the runs' numbers with the interval that so many hits among its `count` clips have.
 
     The clips themselves are not known. Trainings are treated as if the same clips were hard for all of them, which
@@ -190,7 +191,7 @@ def rate(runs: Sequence[Run], name: str, count: str) -> Cell | None:
     return found and found._replace(value=float(np.mean([numbers[name] for numbers in stored])))
 
 
-def mean_average_precision(runs: Sequence[Run]) -> Cell:
+def mean_average_precision(runs: Sequence[Run]) -> Estimate:
     """Returns mean average precision over classes, averaged over trainings.
 
     The interval resamples clips and keeps the trainings fixed.
@@ -198,7 +199,7 @@ def mean_average_precision(runs: Sequence[Run]) -> Cell:
     labels_n = runs[0].arrays['labels']
     functions = [ap_of_draws(run.arrays['logits'], labels_n) for run in runs]
     found = bootstrap.statistic(lambda clips: float(np.mean([f(clips) for f in functions])), len(labels_n))
-    return Cell(*found, seeds=len(runs))
+    return Estimate(*found, seeds=len(runs))
 
 
 def ap_of_draws(logits_nc: np.ndarray, labels_n: np.ndarray) -> Callable[[np.ndarray], float]:

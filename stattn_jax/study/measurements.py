@@ -10,35 +10,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stattn_jax import attribution
+from stattn_jax.attribution import Map, explainers, perturb, removal, sanity
 from stattn_jax.metrics import perturbation
-from stattn_jax.study import inside as inside_stan
-from stattn_jax.study import networks, perturb, posthoc, removal, sanity
-from stattn_jax.study.clips import Clip, Map
-from stattn_jax.study.heldout import TestClips
-from stattn_jax.study.networks import Network, Shown
+from stattn_jax.models import parameter_groups
+from stattn_jax.study import attention_checks, networks
+from stattn_jax.study.networks import Network, TimedMap
+from stattn_jax.study.test_clips import TestClips
 
-EVERY = tuple(posthoc.METHODS)
 BASELINE = removal.PAIRS[0]
 SHIFTED = ('feature', BASELINE)
 KEY = 0
 
 
-def explain(net: Network, clips: TestClips, names: tuple[str, ...]) -> dict[str, Shown]:
-    """Computes post-hoc explanations of the clips' labels, by method name.
+def explain(net: Network, clips: TestClips, names: tuple[str, ...]) -> dict[str, TimedMap]:
+    """Computes post-hoc explanations of the clips' labels, by the explainers' names.
 
-    The baseline of the methods is the clip with blurred frames and muted sound (`BASELINE`).
+    The baseline of the explainers is the clip with blurred frames and muted sound (`BASELINE`).
     """
     if not names:
         return {}
     mute = np.stack([absent[BASELINE[1]] for absent in clips.absent_sounds])
     found = {}
     for name in names:
-
-        def of_clip(model, clip, absent_mel, class_, method=posthoc.METHODS[name]):
-            absent = _absent(model, clip, absent_mel, clips.mean_picture)
-            return networks.shown(method(model, clip, absent, class_, jax.random.key(KEY)))
-
-        compiled = net.compile(of_clip)
+        compiled = net.compile(functools.partial(_of_clip, explainers.find(name), clips.mean_picture))
         each = [
             compiled(jax.tree.map(lambda x, i=i: x[i], clips.inputs), mute[i], clips.labels[i])
             for i in range(len(clips))
@@ -47,16 +42,22 @@ def explain(net: Network, clips: TestClips, names: tuple[str, ...]) -> dict[str,
     return found
 
 
-def removals(net: Network, clips: TestClips, shown: dict[str, Shown], *, shifts: int) -> dict[str, np.ndarray]:
+def _of_clip(explainer, mean_picture, model, clip, absent_mel, class_) -> TimedMap:
+    return networks.timed(_explained(explainer, mean_picture, model, clip, absent_mel, class_))
+
+
+def removals(
+    net: Network, clips: TestClips, explanations: dict[str, TimedMap], *, shifts: int
+) -> dict[str, np.ndarray]:
     """Computes deletion and insertion areas and curves, AOPC and the removal surface of some clips, as named arrays.
 
     Areas and curves are given for each explanation and for a random map in each removal setting; for the first
     explanation also after shifting its map, in the settings `SHIFTED`. AOPC is measured in these settings too. The
     surface is that of the first explanation, averaged over clips.
     """
-    scorer = perturb.Scorer(net.graphdef, net.state, binary=net.binary, mean_hw3=clips.mean_picture)
+    scorer = perturb.Scorer(net.classifier, net.variables, binary=net.binary, mean_hw3=clips.mean_picture)
     rows = [
-        _removed(scorer, net.grid, clips, i, jax.tree.map(lambda x, i=i: x[i], shown), shifts)
+        _removals_of_clip(scorer, net.grid, clips, i, jax.tree.map(lambda x, i=i: x[i], explanations), shifts)
         for i in range(len(clips))
     ]
     found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -67,20 +68,20 @@ def removals(net: Network, clips: TestClips, shown: dict[str, Shown], *, shifts:
     return found
 
 
-def _removed(scorer, grid, clips, i, shown, shifts) -> dict[str, Any]:
+def _removals_of_clip(scorer, grid, clips, i, explanations, shifts) -> dict[str, Any]:
     """Computes the measures of one clip, by name."""
     clip, label, absent = jax.tree.map(lambda x: x[i], clips.inputs), int(clips.labels[i]), clips.absent_sounds[i]
     rng = np.random.default_rng(int(clips.numbers[i]))
-    first = networks.first(shown)
+    first = networks.first(explanations)
     t, s = len(clip.valid), grid[0] * grid[1]
-    maps = {name: one.map for name, one in shown.items()} | {'random': Map(rng.random((t, s)), rng.random(t))}
-    whens = {name: one.when for name, one in shown.items()}
+    maps = {name: one.map for name, one in explanations.items()} | {'random': Map(rng.random((t, s)), rng.random(t))}
+    whens = {name: one.when for name, one in explanations.items()}
     found = {}
     for setting in removal.SETTINGS:
         name = setting if isinstance(setting, str) else '_'.join(setting)
-        ask = scorer.score(clip, label, setting, None if setting == 'feature' else absent[setting[1]])
-        rolled = _rolled(shown[first].map, grid, shifts) if shown and setting in SHIFTED else []
-        curves = perturb.curves(ask, clip.valid, [*maps.values(), *rolled])
+        score = scorer.score(clip, label, setting, None if setting == 'feature' else absent[setting[1]])
+        rolled = _rolled(explanations[first].map, grid, shifts) if explanations and setting in SHIFTED else []
+        curves = perturb.curves(score, clip.valid, [*maps.values(), *rolled])
         for explainer, curve in zip(maps, curves):
             found |= {f'{explainer}/{name}/{key}': value for key, value in _areas(curve).items()}
         if rolled:
@@ -88,12 +89,12 @@ def _removed(scorer, grid, clips, i, shown, shifts) -> dict[str, Any]:
             found[f'{first}/{name}/shifted'] = np.mean(areas)
         if setting in SHIFTED:
             key = 'aopc' if setting == 'feature' else 'aopc_input'
-            scores = perturb.segment_scores(ask, clip.valid, s)
+            scores = perturb.segment_scores(score, clip.valid, s)
             normalised, blind = perturb.segment_aopc(scores, clip.valid, np.array(list(whens.values())).reshape(-1, t))
             found |= {f'{explainer}/{key}': value for explainer, value in zip(whens, normalised)}
             found[f'chance/{key}'] = blind
-        if setting == 'feature' and shown:
-            surface = perturb.surface(ask, clip.valid, maps[first])
+        if setting == 'feature' and explanations:
+            surface = perturb.surface(score, clip.valid, maps[first])
             found[f'{first}/feature/volume'] = surface.volume()[perturb.PROBABILITY]
             found[f'{first}/surface'] = surface.scores[..., perturb.PROBABILITY]
             found['surface_fraction'] = np.asarray(perturb.SURFACE_FRACTIONS, float)
@@ -134,52 +135,55 @@ def sanity_checks(net: Network, clips: TestClips, name: str, *, redraws: int) ->
     Returns rank correlations [n] (SSIM under `randomised_ssim`) by name; see sanity.py.
     """
     explain_one = _explainer(net, clips, name)
-    asked = (net.graphdef, net.state, explain_one, clips.inputs, clips.labels)
-    cascade = sanity.randomisation(*asked, fresh=net.fresh, grid=net.grid, seeds=redraws)
+    inputs = (explain_one, net.variables, clips.inputs, clips.labels)
+    groups = parameter_groups.groups(net.state['params'])
+    cascade = sanity.randomisation(*inputs, fresh=net.fresh, groups=groups, grid=net.grid, seeds=redraws)
     found = {f'randomised/{group}': rows['visual'] for group, rows in cascade.items()}
     found |= {f'randomised_magnitude/{group}': rows['visual_magnitude'] for group, rows in cascade.items()}
     found |= {f'randomised_ssim/{group}': rows['visual_ssim'] for group, rows in cascade.items()}
-    sounds = sanity.heard(*asked, silence=clips.silence)
+    sounds = sanity.other_sounds(*inputs, silence=clips.silence)
     found |= {'foreign_sound': sounds['other'], 'silence': sounds['silent'], 'moved_sound': sounds['moved']}
-    found['other_class'] = sanity.other_class(*asked, classes=len(net.facts.classes))['visual']
-    follows = sanity.equivariance(*asked, grid=net.grid)
+    found['other_class'] = sanity.other_class(*inputs, classes=len(net.facts.classes))['visual']
+    follows = sanity.equivariance(*inputs, grid=net.grid)
     return found | {'mirror': follows['mirror_visual'], 'roll': follows['roll_visual']}
 
 
 def _explainer(net, clips, name):
-    """Returns the explanation called `name` as a function of one clip, as sanity.py expects it."""
+    """Returns the explanation called `name` as a function of variables, clip and class, as sanity.py expects it."""
     if name in networks.OWN:
-        return functools.partial(_own, name)
-    return functools.partial(_late, posthoc.METHODS[name], np.asarray(clips.mean_picture), float(clips.silence))
+
+        def explain_one(variables, clip, class_):
+            batch = jax.tree.map(lambda x: x[None], clip)
+            own = networks.own(net.module(variables), batch, class_[None])[1]
+            return jax.tree.map(lambda x: x[0], own[name].map)
+    else:
+        # The checks change the sound of a clip as log-mel, and the faded mute of `explain` needs its waveform. The
+        # sound that stands for none is therefore silence from the first to the last frame, for every clip alike.
+        explainer, silence, mean_picture = explainers.find(name), float(clips.silence), np.asarray(clips.mean_picture)
+
+        def explain_one(variables, clip, class_):
+            absent_mel = jnp.full_like(clip.log_mel, silence)
+            return _explained(explainer, mean_picture, net.module(variables), clip, absent_mel, class_)
+
+    return explain_one
 
 
-def _own(name, model, clip, class_) -> Map:
-    batch = jax.tree.map(lambda x: x[None], clip)
-    return jax.tree.map(lambda x: x[0], networks.own(model, batch, class_[None])[1][name].map)
+def _explained(explainer, mean_picture, model, clip, absent_mel, class_) -> Map:
+    """Returns an explainer's map; its baseline is the clip with blurred frames and the sound `absent_mel`."""
+    network = attribution.of_model(model, *clip.frames.shape[1:3])
+    absent = removal.absent(clip, absent_mel, BASELINE[0], jnp.asarray(mean_picture))
+    return explainer(network, clip, absent, class_, jax.random.key(KEY))
 
 
-def _late(method, mean_picture, silence, model, clip, class_) -> Map:
-    return method(
-        model,
-        clip,
-        _absent(model, clip, jnp.full_like(clip.log_mel, silence), mean_picture),
-        class_,
-        jax.random.key(KEY),
-    )
+def attention(net: Network, clips: TestClips, *, redraws: int) -> dict[str, float]:
+    """Computes means over clips of the checks in attention_checks.py, which apply to STAN only; {} for other networks.
 
-
-def _absent(model, clip, absent_mel, mean_picture) -> Clip:
-    """Returns the clip with everything removed."""
-    keep = jnp.zeros((len(clip.valid), *model.grid(*clip.frames.shape[1:3])), bool)
-    return removal.without(clip, absent_mel, keep, keep[:, 0, 0], BASELINE[0], jnp.asarray(mean_picture))
-
-
-def inside(net: Network, clips: TestClips, *, redraws: int) -> dict[str, float]:
-    """Computes means over clips of the checks in study/inside.py, which apply to STAN only; {} for other networks."""
+    Their names begin with 'inside/'.
+    """
     if net.config.model.kind != 'stan':
         return {}
-    asked = (net.graphdef, net.state, clips.inputs, clips.labels)
-    modules = inside_stan.modular(*asked, fresh=net.fresh, seeds=redraws)
+    inputs = (net.graphdef, net.variables, clips.inputs, clips.labels)
+    modules = attention_checks.modular(*inputs, fresh=net.fresh, seeds=redraws)
     found = {f'inside/{module}/{part}': x for module, parts in modules.items() for part, x in parts.items()}
-    found |= {f'inside/permuted/{name}': x for name, x in inside_stan.permuted(*asked).items()}
+    found |= {f'inside/permuted/{name}': x for name, x in attention_checks.permuted(*inputs).items()}
     return {name: float(np.nanmean(x)) for name, x in found.items() if not np.isnan(x).all()}

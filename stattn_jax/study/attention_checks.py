@@ -1,6 +1,7 @@
 """Checks that need STAN's attention: which modules each part depends on, and whether shuffled attention matters.
 
-`state`, the batches and the results have the form described in sanity.py.
+`variables` are those of study/networks.py; the batches and the results have the form described in
+attribution/sanity.py.
 """
 
 import functools
@@ -11,21 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from stattn_jax.attribution import ClipArrays, sanity
+from stattn_jax.models import parameter_groups
 from stattn_jax.models.baselines.compared import of_class
-from stattn_jax.study import sanity
-from stattn_jax.study.clips import Clip
 
-MODULES = {'space': ('space',), 'time': ('time',), 'heads': sanity.HEADS, 'sound': ('audio',)}
+MODULES = {'space': ('space',), 'time': ('time',), 'heads': parameter_groups.HEADS, 'sound': ('audio',)}
 LEAST = 1e-6
 
 
 def modular(
     graphdef: nnx.GraphDef,
-    state: sanity.State,
-    clips: Clip,
+    variables: sanity.Variables,
+    clips: ClipArrays,
     classes_n: np.ndarray,
     *,
-    fresh: Callable[[int], sanity.State],
+    fresh: Callable[[int], sanity.Variables],
     seeds: int = 5,
     batch: int = 16,
 ) -> dict[str, dict[str, np.ndarray]]:
@@ -34,27 +35,27 @@ def modular(
     Terms are visual and audio. The correlation is exactly 1 where a part does not depend on the module: alpha with
     another `time` or other `heads`, beta with other `heads`.
     """
-    trained = _parts(_inside(graphdef, state, clips, classes_n, batch))
+    trained = _parts(_attention(graphdef, variables, clips, classes_n, batch))
     found = {name: [] for name in MODULES}
     for seed in range(sanity.FIRST_SEED, sanity.FIRST_SEED + seeds):
         new = fresh(seed)
         for module, names in MODULES.items():
-            parts = _parts(_inside(graphdef, sanity.redrawn(state, new, names), clips, classes_n, batch))
+            parts = _parts(_attention(graphdef, sanity.redrawn(variables, new, names), clips, classes_n, batch))
             found[module].append({name: sanity.correlations(trained[name], parts[name], clips.valid) for name in parts})
     return {module: sanity.over_seeds(rows) for module, rows in found.items()}
 
 
-def _parts(inside):
+def _parts(attention):
     """Returns the arrays that are compared, each [n t ...]."""
-    visual = inside['beta'][:, 0, :, None] * (inside['alpha'] * inside['evidence']).sum(axis=2)
-    audio = inside['beta'][:, 1] * inside['scores'][:, 1]
-    return {'alpha': inside['alpha'], 'beta': inside['beta'].swapaxes(1, 2), 'visual': visual, 'audio': audio}
+    visual = attention['beta'][:, 0, :, None] * (attention['alpha'] * attention['evidence']).sum(axis=2)
+    audio = attention['beta'][:, 1] * attention['scores'][:, 1]
+    return {'alpha': attention['alpha'], 'beta': attention['beta'].swapaxes(1, 2), 'visual': visual, 'audio': audio}
 
 
 def permuted(
     graphdef: nnx.GraphDef,
-    state: sanity.State,
-    clips: Clip,
+    variables: sanity.Variables,
+    clips: ClipArrays,
     classes_n: np.ndarray,
     *,
     draws: int = 100,
@@ -70,11 +71,11 @@ def permuted(
     than 1e-6 apart. The objection is that of Jain and Wallace 2019 (Attention is not Explanation); here the change has
     a closed form.
     """
-    inside = _inside(graphdef, state, clips, classes_n, batch)
+    attention = _attention(graphdef, variables, clips, classes_n, batch)
     rows = []
     for i, valid in enumerate(clips.valid):
-        alpha, evidence = inside['alpha'][i, valid].astype(float), inside['evidence'][i, valid]
-        beta, scores = inside['beta'][i][:, valid].astype(float), inside['scores'][i][:, valid]
+        alpha, evidence = attention['alpha'][i, valid].astype(float), attention['evidence'][i, valid]
+        beta, scores = attention['beta'][i][:, valid].astype(float), attention['scores'][i][:, valid]
         rng = np.random.default_rng((seed, i))
         moved = rng.permuted(np.broadcast_to(alpha, (draws, *alpha.shape)), axis=-1) - alpha
         space = np.einsum('t,jtns,tns->j', beta[0], moved, evidence, optimize=True)
@@ -88,14 +89,14 @@ def permuted(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _attended(graphdef, state, clips, classes_b):
-    _, out = nnx.merge(graphdef, state['params'], state['rest'])(*clips, train=False)
+def _attention_of_batch(graphdef, variables, clips, classes_b):
+    _, out = nnx.merge(graphdef, variables['params'], variables['rest'])(*clips, train=False)
     head_bne = out['visual_head'][classes_b]
     evidence = jnp.einsum('btnse,bne->btns', out['cell_values'], head_bne, precision='highest')
     found = {name: of_class(out[name], classes_b) for name in ('beta', 'segment_scores')}
     return {'alpha': out['alpha'], 'evidence': evidence, 'beta': found['beta'], 'scores': found['segment_scores']}
 
 
-def _inside(graphdef, state, clips, classes_n, batch) -> dict[str, np.ndarray]:
+def _attention(graphdef, variables, clips, classes_n, batch) -> dict[str, np.ndarray]:
     """Returns, for each clip's class, alpha and the cells' evidence [n t heads s], beta and segment scores [n m t]."""
-    return sanity.in_batches(functools.partial(_attended, graphdef), state, clips, classes_n, batch)
+    return sanity.in_batches(functools.partial(_attention_of_batch, graphdef), variables, clips, classes_n, batch)

@@ -1,11 +1,11 @@
-"""The data types that the study's modules share: clips as the network reads them, and explanations as two maps."""
+"""The arrays of one clip, as a network reads them, and an explanation of it as two maps."""
 
 from typing import NamedTuple
 
 import jax
 
 
-class Clip(NamedTuple):
+class ClipArrays(NamedTuple):
     """One clip, or a batch with a leading axis b.
 
     frames float32 [t H W 3] in 0..1, log_mel float32 [t f k], valid bool [t].

@@ -1,4 +1,6 @@
-"""Tables of numbers with confidence intervals, written as CSV, Markdown or JSON. tables.py fills them.
+"""Tables of numbers with confidence intervals, written as CSV, Markdown or JSON.
+
+comparisons.py, faithfulness.py and explanations.py fill them.
 
 Tables hold the names that configs use; `display_name` turns these names into words for readers.
 """
@@ -20,7 +22,7 @@ UNITS = {
     'seconds': (1, 0, False, '\N{NO-BREAK SPACE}s'),
 }
 WORDS = {
-    'stan': 'Stan (ours)',
+    'stan': 'STAN (ours)',
     'audio_only': 'sound only',
     'visual_only': 'picture only',
     'late_sum': 'late fusion (sum)',
@@ -57,7 +59,7 @@ def verdict(low: float, high: float) -> str:
     return AHEAD if low > 0 else BEHIND if high < 0 else LEVEL
 
 
-class Cell(NamedTuple):
+class Estimate(NamedTuple):
     """A number with its 95 % interval, counts of clips and trainings, and `verdict` if it is a difference.
 
     `n` clips have a value and `skipped` clips have none; `seeds` is the number of trainings. The interval is NaN where
@@ -96,7 +98,7 @@ class Column(NamedTuple):
     measure: str = ''
 
 
-Row = tuple[str | int | Cell | None, ...]
+Row = tuple[str | int | Estimate | None, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Table:
     note: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    topic: str = 'Stan beside the other networks'
+    topic: str = 'STAN beside the other networks'
     only: str = ''
     aside: bool = False
 
@@ -178,20 +180,20 @@ class Table:
 
         The number of clips is '' if the column head already gives it, and the trainings are '' if they equal the row's.
         """
-        seeds = max((cell.seeds for cell in row if isinstance(cell, Cell)), default=0)
+        seeds = max((cell.seeds for cell in row if isinstance(cell, Estimate)), default=0)
         return [self._text(c, cell, seeds) for c, cell in enumerate(row)]
 
     def _text(self, c, cell, seeds):
         if isinstance(cell, str):
             return (display_name(cell),)
-        if not isinstance(cell, Cell):
+        if not isinstance(cell, Estimate):
             return ('–' if cell is None else f'{cell:,}',)
         fewer = f'({cell.seeds} of {seeds} trainings)' if 0 < cell.seeds < seeds else ''
         n = f'n\N{NO-BREAK SPACE}{cell.n}' if cell.n and not self._shared(c) else ''
         return *cell.text(self.columns[c].unit), n, fewer, cell.verdict
 
     def _cells(self, c):
-        return [row[c] for row in self.rows if isinstance(row[c], Cell)]
+        return [row[c] for row in self.rows if isinstance(row[c], Estimate)]
 
     def _shared(self, c):
         numbers = {cell.n for cell in self._cells(c) if cell.n}
@@ -209,6 +211,6 @@ def _csv_cell(cell, judged):
 
 
 def _json_cell(cell):
-    if not isinstance(cell, Cell):
+    if not isinstance(cell, Estimate):
         return cell
     return {key: None if isinstance(x, float) and math.isnan(x) else x for key, x in cell._asdict().items()}

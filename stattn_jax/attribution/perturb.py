@@ -1,9 +1,10 @@
 """Scores a network while units are removed in the order of a map: curves, surfaces, and the order among all orders.
 
-metrics/perturbation.py and metrics/aopc.py define the masks and the areas; this module applies them to a network and a
-removal. A score is a function of one clip and many removals. The trunks process segments one by one, so each distinct
-picture among all these removals is encoded once, and the rest of the network runs on the encoded features: the numbers
-are those of running the whole network on each removal.
+metrics/perturbation.py and metrics/aopc.py define the masks and the areas; this module applies them to a `Classifier`
+and a removal. A score is a function of one clip and many removals; `Scorer` makes it from a network, and the functions
+after it take any score. Encoders process segments one by one, so each distinct picture among all these removals is
+encoded once, and the rest of the network runs on the encoded features: the numbers are those of running the whole
+network on each removal.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,11 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
+from stattn_jax.attribution import removal
+from stattn_jax.attribution.arrays import ClipArrays, Map
+from stattn_jax.attribution.classifier import Classifier
 from stattn_jax.metrics import aopc, perturbation
-from stattn_jax.study import removal
-from stattn_jax.study.clips import Clip, Map
 
 FRACTIONS = (0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1)
 SURFACE_FRACTIONS = (0, 0.1, 0.3, 0.6, 1)
@@ -29,39 +30,41 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Scorer:
     """The scores of one network, compiled once for all its clips, removals and settings.
 
-    `state` holds 'params' and 'rest'; `binary`: a class's probability is a sigmoid instead of a softmax; `mean_hw3`:
-    the training set's mean picture; `chunk`: how many pictures, or removals, go through the network at a time.
+    classifier: the network, or a function that returns it for `variables`, which are then arguments of the compiled
+      programs; arrays that a function closes over are constants in them, which compile slowly if they are large.
+    binary: whether a class's probability is a sigmoid instead of a softmax.
+    mean_hw3: the training set's mean picture.
+    chunk: how many pictures, or removals, go through the network at a time.
     """
 
     def __init__(
         self,
-        graphdef: nnx.GraphDef,
-        state: dict[str, Any],
+        classifier: Classifier | Callable[[Any], Classifier],
+        variables: Any = None,
         *,
         binary: bool,
         mean_hw3: np.ndarray,
         chunk: int = 16,
     ):
-        self._params, self._chunk, self._mean = (state['params'], state['rest']), chunk, jnp.asarray(mean_hw3)
-        model = nnx.merge(graphdef, *self._params)
-        self._uses_video, self._uses_audio, self._grid = (
-            model.uses_video,
-            model.uses_audio,
-            model.grid(*self._mean.shape[:2]),
-        )
+        self._variables, self._chunk, self._mean = variables, chunk, jnp.asarray(mean_hw3)
+        self._network = classifier if isinstance(classifier, Classifier) else classifier(variables)
 
         def compiled(function):
-            return jax.jit(lambda params, *inputs: function(nnx.merge(graphdef, *params), *inputs))
+            def call(variables, *inputs):
+                network = classifier if isinstance(classifier, Classifier) else classifier(variables)
+                return function(network, *inputs)
+
+            return jax.jit(call)
 
         self._bank = jax.jit(removal.bank)
         self._sources = jax.jit(jax.vmap(removal.sources, (None, 0)), static_argnums=0)
-        self._look, self._hear, self._see = map(compiled, (_look, _hear, _see))
+        self._frames, self._sound, self._pictures = map(compiled, (_encode_frames, _encode_sound, _encode_pictures))
         self._masked = compiled(lambda *inputs: _masked(*inputs, binary=binary))
         self._joined = compiled(lambda *inputs: _joined(*inputs, binary=binary))
 
     def score(
         self,
-        clip: Clip,
+        clip: ClipArrays,
         class_: int,
         setting: str | tuple[str, str] = 'feature',
         absent_log_mel: np.ndarray | None = None,
@@ -71,49 +74,55 @@ class Scorer:
         Everything that does not depend on the removal is computed here. `absent_log_mel` [t f k]: the output of
         `removal.sound_absent` for the second operator of an input-level pair. The score of 'feature' removes cells with
         the network's masks, and a picture together with its last cell. Where nothing at all is kept, the sound is zero
-        and there is no cell, for which a sum of terms gives the bias.
+        and there is no cell, for which a sum of terms gives the bias. Raises ValueError for 'feature' if the network
+        takes no masks.
         """
-        clip = Clip(*map(np.asarray, clip))
-        heard = self._hear(self._params, clip.log_mel) if self._uses_audio else None
+        if setting == 'feature' and not self._network.masks:
+            raise ValueError("the setting 'feature' needs a network that takes masks; expected a pair of removal.PAIRS")
+        uses_video, uses_audio = self._network.uses_video, self._network.uses_audio
+        clip = ClipArrays(*map(np.asarray, clip))
+        sound = self._sound(self._variables, clip.log_mel) if uses_audio else None
         if setting == 'feature':
-            seen = self._look(self._params, clip.frames) if self._uses_video else None
-            return lambda keep_nts, keep_nt: self._ask_masked((seen, heard, clip.valid, class_), keep_nts, keep_nt)
-        absent = self._hear(self._params, absent_log_mel) if self._uses_audio else None
-        pictures = self._bank(clip.frames, self._mean) if self._uses_video else None
-        sounds = None if heard is None else np.stack([absent, heard])
+            cells = self._frames(self._variables, clip.frames) if uses_video else None
+            return lambda keep_nts, keep_nt: self._score_masked((cells, sound, clip.valid, class_), keep_nts, keep_nt)
+        silence = self._sound(self._variables, absent_log_mel) if uses_audio else None
+        pictures = self._bank(clip.frames, self._mean) if uses_video else None
+        sounds = None if sound is None else np.stack([silence, sound])
 
-        def ask(keep_nts, keep_nt):
+        def score(keep_nts, keep_nt):
             t, n = np.arange(keep_nt.shape[1]), len(keep_nt)
-            heard_ntd = None if sounds is None else sounds[keep_nt.astype(int), t]
+            sound_nt = None if sounds is None else sounds[keep_nt.astype(int), t]
             if pictures is None:
-                return self._ask_joined(None, np.zeros((n, len(t)), int), heard_ntd, clip.valid, class_)
-            keep_nthw = (keep_nts & clip.valid[:, None]).reshape(n, len(t), *self._grid)
-            shown, index = self._distinct(setting[0], keep_nthw)
-            return self._ask_joined(self._read(pictures, shown), index, heard_ntd, clip.valid, class_)
+                return self._score_joined(None, np.zeros((n, len(t)), int), sound_nt, clip.valid, class_)
+            keep_nthw = (keep_nts & clip.valid[:, None]).reshape(n, len(t), *self._network.grid)
+            sources, index = self._distinct(setting[0], keep_nthw)
+            return self._score_joined(self._encode(pictures, sources), index, sound_nt, clip.valid, class_)
 
-        return ask
+        return score
 
     def _distinct(self, operator, keep_nthw):
         """Returns the distinct pictures [u h w] that removal.sources gives for the kept cells, and indices [n t]."""
         parts = [self._sources(operator, keep) for (keep,) in self._chunks(keep_nthw)]
         source = np.concatenate(parts)[: len(keep_nthw)]
-        shown, index = np.unique(source.reshape(-1, source[0, 0].size), axis=0, return_inverse=True)
-        return shown.reshape(-1, *self._grid), index.reshape(source.shape[:2])
+        distinct, index = np.unique(source.reshape(-1, source[0, 0].size), axis=0, return_inverse=True)
+        return distinct.reshape(-1, *self._network.grid), index.reshape(source.shape[:2])
 
-    def _read(self, pictures, source_uhw):
+    def _encode(self, pictures, source_uhw):
         """Returns the cells [u s d'] of the pictures that are assembled from `source_uhw`."""
-        parts = [np.asarray(self._see(self._params, pictures, source)) for (source,) in self._chunks(source_uhw)]
+        parts = [
+            np.asarray(self._pictures(self._variables, pictures, source)) for (source,) in self._chunks(source_uhw)
+        ]
         return np.concatenate(parts)[: len(source_uhw)]
 
-    def _ask_masked(self, read, keep_nts, keep_nt):
-        parts = [self._masked(self._params, *read, *kept) for kept in self._chunks(keep_nts, keep_nt)]
+    def _score_masked(self, encoded, keep_nts, keep_nt):
+        parts = [self._masked(self._variables, *encoded, *kept) for kept in self._chunks(keep_nts, keep_nt)]
         return np.concatenate(parts)[: len(keep_nt)].astype(float)
 
-    def _ask_joined(self, seen_usd, index_nt, heard_ntd, valid, class_):
+    def _score_joined(self, cells_u, index_nt, sound_nt, valid, class_):
         parts = []
-        for index, *heard in self._chunks(*(x for x in (index_nt, heard_ntd) if x is not None)):
-            seen = None if seen_usd is None else seen_usd[index]
-            parts.append(self._joined(self._params, seen, heard[0] if heard else None, valid, class_))
+        for index, *sound in self._chunks(*(x for x in (index_nt, sound_nt) if x is not None)):
+            cells = None if cells_u is None else cells_u[index]
+            parts.append(self._joined(self._variables, cells, sound[0] if sound else None, valid, class_))
         return np.concatenate(parts)[: len(index_nt)].astype(float)
 
     def _chunks(self, *arrays):
@@ -123,44 +132,44 @@ class Scorer:
             yield [np.concatenate([x, np.repeat(x[-1:], self._chunk - len(x), axis=0)]) for x in rows]
 
 
-def _look(model, frames):
-    return model.cells(frames[None], train=False)[0]
+def _encode_frames(network, frames):
+    return network.encode_frames(frames[None])[0]
 
 
-def _hear(model, log_mel):
-    return model.sound(log_mel[None], train=False)[0]
+def _encode_sound(network, log_mel):
+    return network.encode_audio(log_mel[None])[0]
 
 
-def _see(model, pictures, source_nhw):
-    return _look(model, removal.assemble(pictures, source_nhw))
+def _encode_pictures(network, pictures, source_nhw):
+    return _encode_frames(network, removal.assemble(pictures, source_nhw))
 
 
-def _masked(model, seen, heard, valid, class_, keep_nts, keep_nt, *, binary):
-    """Scores one clip from the trunks' outputs, [t s d'] and [t d], with masks."""
+def _masked(network, cells, sound, valid, class_, keep_nts, keep_nt, *, binary):
+    """Scores one clip from the encoders' results, [t s d'] and [t d], with masks."""
 
-    def ask(keep_ts, keep_t):
+    def logits_of(keep_ts, keep_t):
         units = jnp.stack([keep_ts.any(axis=-1), keep_t]) & valid
         nothing = ~units.any()
-        logits, _ = model.forward_heads(
-            None if seen is None else seen[None],
-            None if heard is None else jnp.where(nothing, 0.0, heard)[None],
+        logits = network.head(
+            None if cells is None else cells[None],
+            None if sound is None else jnp.where(nothing, 0.0, sound)[None],
             valid[None],
             cell_mask=keep_ts[None],
             unit_mask=(units | nothing)[None],
         )
         return logits[0]
 
-    return _said(jax.vmap(ask)(keep_nts, keep_nt), class_, binary)
+    return _probability_and_logit(jax.vmap(logits_of)(keep_nts, keep_nt), class_, binary)
 
 
-def _joined(model, seen, heard, valid, class_, *, binary):
-    """Scores clips with different outputs of the trunks, [n t s d'] and [n t d]."""
-    n = len(heard if seen is None else seen)
-    logits, _ = model.forward_heads(seen, heard, jnp.broadcast_to(valid, (n, *valid.shape)))
-    return _said(logits, class_, binary)
+def _joined(network, cells, sound, valid, class_, *, binary):
+    """Scores clips with different results of the encoders, [n t ...] each."""
+    n = len(sound if cells is None else cells)
+    logits = network.head(cells, sound, jnp.broadcast_to(valid, (n, *valid.shape)))
+    return _probability_and_logit(logits, class_, binary)
 
 
-def _said(logits_nc, class_, binary):
+def _probability_and_logit(logits_nc, class_, binary):
     probabilities = jax.nn.sigmoid(logits_nc) if binary else jax.nn.softmax(logits_nc, axis=-1)
     return jnp.stack([probabilities[:, class_], logits_nc[:, class_]], axis=-1)
 

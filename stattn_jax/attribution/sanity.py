@@ -1,40 +1,30 @@
 """Sanity checks: whether an explanation depends on the trained parameters, the sound, the class, place and time.
 
-An explanation function is `explain(model, clip, class_) -> Map` of one clip, in pure JAX; it is compiled once if the
-same object is passed again. `state` holds 'params' and 'rest', and may hold more, as a training state does. The results
-are NumPy arrays [n], one number per clip, independent of `batch`. Maps are compared by their ranks (metrics/maps.py),
-over valid segments alone; NaN where a map is constant, such as one of zeros for a modality that a method does not
-explain. Checks that apply to STAN only are in inside.py.
+An explanation function is `explain(variables, clip, class_) -> Map` of one clip, in pure JAX; it is compiled once if
+the same object is passed again. `variables` are passed to it as they are, for instance a network's parameters; an
+explainer of explainers.py becomes such a function by building its `Classifier` from `variables`. Only `randomisation`
+looks into `variables`: it expects Flax's form, {collection: {name: ...}}.
+
+The results are NumPy arrays [n], one number per clip, independent of `batch`. Maps are compared by their ranks
+(metrics/maps.py), over valid segments alone; NaN where a map is constant, such as one of zeros for a modality that a
+method does not explain.
 """
 
 import functools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from stattn_jax.explain import counterfactuals
+from stattn_jax.attribution.arrays import ClipArrays, Map
 from stattn_jax.metrics import maps
-from stattn_jax.study.clips import Clip, Map
 
-State = dict[str, Any]
-Explain = Callable[[nnx.Module, Clip, jax.Array], Map]
+Variables = Any
+Explain = Callable[[Variables, ClipArrays, jax.Array], Map]
 # Runs have small seeds; a re-initialised network must not have the initial parameters of the trained one.
 FIRST_SEED = 10_000
-HEADS, PROJECTIONS, TRUNKS = ('head', 'visual_head', 'audio_head', 'bias'), ('value', 'audio_out'), ('visual', 'audio')
-# Names between heads and projections in the kinds of models/, from the logits to the pixels; a line holds names of
-# equal depth.
-BETWEEN = (
-    ('joint', 'ranks', 'shift', 'norm', 'prototypes'),
-    ('lstms', 'layers', 'unit'),
-    ('class_tokens', 'bottleneck'),
-    ('time', 'modality', 'score'),
-    ('space', 'hybrid', 'of_seen', 'of_heard', 'gate', 'content', 'gamma', 'beta'),
-    ('seen', 'heard', 'embed', 'narrow'),
-)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -42,59 +32,43 @@ BETWEEN = (
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def groups(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Returns the top-level names of a network's parameters by group, from the logits to the pixels.
+def redrawn(variables: Variables, new: Variables, names: Collection[str]) -> Variables:
+    """Returns the variables with those of the given names taken from `new`, a tree of the same structure.
 
-    The groups are heads, the levels between (named after their parts), projections and trunks. Raises ValueError for a
-    name of no known depth.
-    """
-    names = set(names)
-    levels = [('heads', HEADS), *(('', level) for level in BETWEEN), ('projections', PROJECTIONS), ('trunks', TRUNKS)]
-    unknown = names - {name for _, level in levels for name in level}
-    if unknown:
-        raise ValueError(
-            f'parameters {", ".join(sorted(unknown))}: at no known depth; name them in study/sanity.py, BETWEEN'
-        )
-    found = [(label, tuple(name for name in level if name in names)) for label, level in levels]
-    return {label or '+'.join(level): level for label, level in found if level}
-
-
-def redrawn(state: State, new: State, names: Collection[str]) -> State:
-    """Returns the state with the parameters and statistics of the given top-level names taken from `new`.
-
-    `new` is a state of the same structure.
+    The names are the keys of the second level, below Flax's collections: {collection: {name: ...}}.
     """
     return jax.tree_util.tree_map_with_path(
-        lambda path, old, drawn: drawn if path[1].key in names else old, _only_model(state), _only_model(new)
+        lambda path, old, drawn: drawn if path[1].key in names else old, variables, new
     )
 
 
 def randomisation(
-    graphdef: nnx.GraphDef,
-    state: State,
     explain: Explain,
-    clips: Clip,
+    variables: Variables,
+    clips: ClipArrays,
     classes_n: np.ndarray,
     *,
-    fresh: Callable[[int], State],
+    fresh: Callable[[int], Variables],
+    groups: Mapping[str, Collection[str]],
     grid: tuple[int, int],
     seeds: int = 5,
     batch: int = 16,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Compares the trained network's maps with maps after re-initialising its groups one after another, heads first.
 
-    `fresh(seed)` returns the state of a newly built network. Returns, for each group (all groups down to it are
-    re-initialised), the entries of `similarity`, [n], averaged over seeds; the trained network itself is in no mean.
-    This is the cascade of Adebayo et al., arXiv 1810.03292.
+    `fresh(seed)` returns the variables of a newly built network; `groups` holds the names of each group of parameters
+    (see `redrawn`), from the logits to the pixels. Returns, for each group (all groups down to it are re-initialised),
+    the entries of `similarity`, [n], averaged over seeds; the trained network itself is in no mean. This is the cascade
+    of Adebayo et al., arXiv 1810.03292.
     """
-    ask = functools.partial(_maps, graphdef, explain=explain, clips=clips, classes_n=classes_n, batch=batch)
-    trained = ask(state)
+    maps_of = functools.partial(_maps, explain, clips=clips, classes_n=classes_n, batch=batch)
+    trained = maps_of(variables)
     found = {}
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
-        new, mixed = fresh(seed), state
-        for group, names in groups(state['params']).items():
+        new, mixed = fresh(seed), variables
+        for group, names in groups.items():
             mixed = redrawn(mixed, new, names)
-            found.setdefault(group, []).append(similarity(trained, ask(mixed), clips.valid, grid))
+            found.setdefault(group, []).append(similarity(trained, maps_of(mixed), clips.valid, grid))
     return {group: over_seeds(rows) for group, rows in found.items()}
 
 
@@ -106,8 +80,9 @@ def similarity(map_: Map, other: Map, valid: np.ndarray, grid: tuple[int, int]) 
     differs in level and in pattern, and SSIM, the product of both, would rate the two as similar.
     """
     rows = []
-    for there, seen, heard, other_seen, other_heard in zip(valid, *map_, *other, strict=True):
-        pairs = {'visual': (seen[there], other_seen[there]), 'audio': (heard[there], other_heard[there])}
+    for valid_t, *visual_and_audio in zip(valid, *map_, *other, strict=True):
+        visual, audio, other_visual, other_audio = (x[valid_t] for x in visual_and_audio)
+        pairs = {'visual': (visual, other_visual), 'audio': (audio, other_audio)}
         row = {name: maps.rank_correlation(*pair) for name, pair in pairs.items()}
         row |= {f'{name}_magnitude': maps.rank_correlation(*pair, magnitude=True) for name, pair in pairs.items()}
         frames = [0.5 + 0.5 * x.reshape(-1, *grid) / (np.abs(x).max(initial=0) or 1) for x in pairs['visual']]
@@ -120,11 +95,10 @@ def similarity(map_: Map, other: Map, valid: np.ndarray, grid: tuple[int, int]) 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def heard(
-    graphdef: nnx.GraphDef,
-    state: State,
+def other_sounds(
     explain: Explain,
-    clips: Clip,
+    variables: Variables,
+    clips: ClipArrays,
     classes_n: np.ndarray,
     *,
     silence: float = float(np.log(0.01)),
@@ -132,26 +106,22 @@ def heard(
 ) -> dict[str, np.ndarray]:
     """Tests whether the visual map depends on the sound, by rank correlation with the map of the true sound.
 
-    `other`, `silent`, `moved` are the rank correlations; `other_same`, ... whether the predicted class stays, bool [n].
-    The other sound is that of the next clip of another class (mismatched audio); the moved one is the clip's own, half
-    its valid segments later. A map that hardly changes is visual saliency. `silence`: the log-mel of silence
+    `other`: the sound of the next clip of another class (mismatched audio); `silent`; `moved`: the clip's own sound,
+    half its valid segments later. A map that hardly changes is visual saliency. `silence`: the log-mel of silence
     (data/media.py, ClipSpec.silence). Raises ValueError if all clips have the same class.
     """
-    orders = np.array([counterfactuals.moved(valid)[0] for valid in clips.valid])
+    half = [int(valid.sum()) // 2 for valid in clips.valid]
     sounds = {
         'other': clips.log_mel[_partners(classes_n)],
         'silent': np.full_like(clips.log_mel, silence),
-        'moved': _ordered(clips.log_mel, orders),
+        'moved': _ordered(clips.log_mel, _rolled(clips.valid, half)),
     }
-    ask = functools.partial(_maps, graphdef, state, explain, classes_n=classes_n, batch=batch)
-    say = functools.partial(in_batches, functools.partial(_said, graphdef), state, classes_n=classes_n, batch=batch)
-    own, predicted = ask(clips=clips), say(clips=clips)
-    found = {}
-    for name, log_mel in sounds.items():
-        other = clips._replace(log_mel=log_mel)
-        found[name] = correlations(own.visual, ask(clips=other).visual, clips.valid)
-        found[f'{name}_same'] = say(clips=other) == predicted
-    return found
+    maps_of = functools.partial(_maps, explain, variables, classes_n=classes_n, batch=batch)
+    own = maps_of(clips=clips).visual
+    return {
+        name: correlations(own, maps_of(clips=clips._replace(log_mel=log_mel)).visual, clips.valid)
+        for name, log_mel in sounds.items()
+    }
 
 
 def _partners(classes_n):
@@ -164,10 +134,9 @@ def _partners(classes_n):
 
 
 def other_class(
-    graphdef: nnx.GraphDef,
-    state: State,
     explain: Explain,
-    clips: Clip,
+    variables: Variables,
+    clips: ClipArrays,
     classes_n: np.ndarray,
     *,
     classes: int,
@@ -179,15 +148,14 @@ def other_class(
     The other class is sampled at random among the remaining ones of the network's `classes`.
     """
     drawn = (classes_n + np.random.default_rng(seed).integers(1, classes, len(classes_n))) % classes
-    own, other = (_maps(graphdef, state, explain, clips, asked, batch) for asked in (classes_n, drawn))
+    own, other = (_maps(explain, variables, clips, numbers, batch) for numbers in (classes_n, drawn))
     return _both(own, other, clips.valid)
 
 
 def equivariance(
-    graphdef: nnx.GraphDef,
-    state: State,
     explain: Explain,
-    clips: Clip,
+    variables: Variables,
+    clips: ClipArrays,
     classes_n: np.ndarray,
     *,
     grid: tuple[int, int],
@@ -199,19 +167,25 @@ def equivariance(
     `mirror_visual`, `mirror_audio`: the frames are mirrored left to right. `roll_visual`, `roll_audio`: the valid
     segments, with picture and sound, come `by` segments later, the last ones first.
     """
-    ask = functools.partial(_maps, graphdef, state, explain, classes_n=classes_n, batch=batch)
-    own = ask(clips=clips)
-    mirrored = ask(clips=clips._replace(frames=clips.frames[..., ::-1, :]))
+    maps_of = functools.partial(_maps, explain, variables, classes_n=classes_n, batch=batch)
+    own = maps_of(clips=clips)
+    mirrored = maps_of(clips=clips._replace(frames=clips.frames[..., ::-1, :]))
     n, t, s = mirrored.visual.shape
     mirrored = mirrored._replace(visual=mirrored.visual.reshape(n, t, *grid)[..., ::-1].reshape(n, t, s))
-    orders = np.tile(np.arange(t), (n, 1))
-    for order, valid in zip(orders, clips.valid, strict=True):
-        order[valid] = np.roll(order[valid], by)
+    orders = _rolled(clips.valid, [by] * n)
     moved = {'frames': _ordered(clips.frames, orders), 'log_mel': _ordered(clips.log_mel, orders)}
-    rolled = ask(clips=clips._replace(**moved))
+    rolled = maps_of(clips=clips._replace(**moved))
     expected = Map(*(_ordered(x, orders) for x in own))
     found = {'mirror': _both(own, mirrored, clips.valid), 'roll': _both(expected, rolled, clips.valid)}
     return {f'{name}_{part}': x for name, parts in found.items() for part, x in parts.items()}
+
+
+def _rolled(valid_nt, by_n):
+    """Returns the order of each clip's segments, [n t], with the valid ones later by `by_n`, the last ones first."""
+    orders = np.tile(np.arange(valid_nt.shape[1]), (len(valid_nt), 1))
+    for order, valid, by in zip(orders, valid_nt, by_n, strict=True):
+        order[valid] = np.roll(order[valid], by)
+    return orders
 
 
 def _ordered(x, orders_nt):
@@ -219,41 +193,30 @@ def _ordered(x, orders_nt):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Asking in batches, comparing clip by clip
+# Running in batches, comparing clip by clip
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _explained(graphdef, explain, state, clips, classes_b):
-    model = nnx.merge(graphdef, state['params'], state['rest'])
-    return jax.vmap(lambda clip, class_: explain(model, clip, class_))(clips, classes_b)
-
-
 @functools.partial(jax.jit, static_argnums=0)
-def _said(graphdef, state, clips, classes_b):
-    del classes_b
-    return nnx.merge(graphdef, state['params'], state['rest'])(*clips, train=False)[0].argmax(axis=1)
+def _explained(explain, variables, clips, classes_b):
+    return jax.vmap(lambda clip, class_: explain(variables, clip, class_))(clips, classes_b)
 
 
-def _maps(graphdef, state, explain, clips, classes_n, batch) -> Map:
-    return in_batches(functools.partial(_explained, graphdef, explain), state, clips, classes_n, batch)
+def _maps(explain, variables, clips, classes_n, batch) -> Map:
+    return in_batches(functools.partial(_explained, explain), variables, clips, classes_n, batch)
 
 
-def in_batches(ask: Callable, state: State, clips: Clip, classes_n: np.ndarray, batch: int):
-    """Runs ask(state, clips, classes), which returns a tree of [b ...], on n clips: NumPy arrays [n ...]."""
+def in_batches(function: Callable, variables: Variables, clips: ClipArrays, classes_n: np.ndarray, batch: int):
+    """Runs function(variables, clips, classes), which returns a tree of [b ...], on n clips: NumPy arrays [n ...]."""
     n = len(classes_n)
-    state = jax.tree.map(jnp.asarray, jax.device_get(_only_model(state)))
+    variables = jax.tree.map(jnp.asarray, jax.device_get(variables))
     parts = []
     for start in range(0, n, batch):
         # A batch beyond the last clip repeats it, so that one compiled program serves every batch.
         rows = np.minimum(np.arange(start, start + min(batch, n)), n - 1)
-        clips_b = Clip(*(np.asarray(x)[rows] for x in clips))
-        parts.append(jax.device_get(ask(state, clips_b, np.asarray(classes_n)[rows])))
+        clips_b = ClipArrays(*(np.asarray(x)[rows] for x in clips))
+        parts.append(jax.device_get(function(variables, clips_b, np.asarray(classes_n)[rows])))
     return jax.tree.map(lambda *x: np.concatenate(x)[:n], *parts)
-
-
-def _only_model(state):
-    return {'params': state['params'], 'rest': state['rest']}
 
 
 def _both(map_, other, valid):

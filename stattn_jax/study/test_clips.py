@@ -9,9 +9,8 @@ import ml_collections
 import numpy as np
 
 from stattn_jax import run, score
+from stattn_jax.attribution import ClipArrays, removal
 from stattn_jax.data import mel, pipeline, source
-from stattn_jax.study import removal
-from stattn_jax.study.clips import Clip
 from stattn_jax.study.pointing import Targets
 from stattn_jax.training import augment
 
@@ -28,7 +27,7 @@ class TestClips:
     inputs [n ...], labels int [n], targets, sounds: waveforms int16 [n samples].
     """
 
-    inputs: Clip
+    inputs: ClipArrays
     labels: np.ndarray
     targets: Targets
     sounds: np.ndarray
@@ -86,24 +85,24 @@ def load(config: ml_collections.ConfigDict, facts: run.DataFacts) -> TestClips:
             'data_prep.synthetic --sounds writes them'
         )
     train = source.RecordSource(config.data.dir, config.data.split)
-    some = _inputs(train, np.unique(np.linspace(0, len(train) - 1, AVERAGED).astype(int)), config)
+    sample = _inputs(train, np.unique(np.linspace(0, len(train) - 1, AVERAGED).astype(int)), config)
     return TestClips(
         inputs=_inputs(data, np.arange(len(data)), config),
         labels=np.array([r.labels[0] for r in truth]),
         targets=Targets.of(truth, config.data.fit, facts.spec.segment_seconds),
         sounds=np.load(path, mmap_mode='r'),
-        mean_picture=some.frames.mean((0, 1)),
-        mean_patch=some.log_mel.mean((0, 1)),
+        mean_picture=sample.frames.mean((0, 1)),
+        mean_patch=sample.log_mel.mean((0, 1)),
         facts=facts,
         numbers=np.arange(len(data)),
     )
 
 
-def _inputs(data, numbers, config) -> Clip:
+def _inputs(data, numbers, config) -> ClipArrays:
     clips = [pipeline.clip_arrays(data[int(i)], config.data.frame_size, config.data.fit) for i in numbers]
     frames, log_mel, valid = (np.stack([clip[name] for clip in clips]) for name in ('frames', 'log_mel', 'valid'))
     size = config.model.frame_size
     resized = [
         np.asarray(augment.resize_frames(part / np.float32(255), size)) for part in np.split(frames, len(frames))
     ]
-    return Clip(np.concatenate(resized), log_mel.astype(np.float32), valid)
+    return ClipArrays(np.concatenate(resized), log_mel.astype(np.float32), valid)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from stattn_jax.metrics import bootstrap, classification, events, localization
-from stattn_jax.study import results, tables, words
-from stattn_jax.study.cells import Cell, Column, Table, verdict
+from stattn_jax.study import outputs, results, sentences
+from stattn_jax.study.table_format import Column, Estimate, Table, verdict
 
 
 @pytest.fixture(scope='module')
@@ -20,12 +20,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def runs(folder):
-    return tables.load(folder)
+    return outputs.load(folder)
 
 
 @pytest.fixture(scope='module')
 def made(runs):
-    return {table.name: table for table in tables.make(runs)}
+    return {table.name: table for table in outputs.make(runs)}
 
 
 def cell(table, column, *labels):
@@ -42,20 +42,20 @@ def test_runs_come_in_the_order_of_the_groups_and_half_written_ones_not_at_all(f
     shutil.copytree(folder, tmp_path / 'copy')
     (tmp_path / 'copy/runs/events/stan-0/measures.npz').unlink()
     (tmp_path / 'copy/runs/events/han-2/measures.json').unlink()
-    found = tables.load(tmp_path / 'copy')
+    found = outputs.load(tmp_path / 'copy')
     assert [run.group for run in found] == sorted(
         (run.group for run in found), key=['ours', 'representation', 'intrinsic', 'ablation'].index
     )
     expected = [f'events/{row}-{seed}' for row in measured.ROWS for seed in (0, 1, 2)]
-    assert words.coverage(found, expected) == '19 of 21 runs are there; missing: events/stan-0, events/han-2.'
-    assert words.coverage(found, ['events/stan-1']) == '1 of 1 runs are there.'
+    assert sentences.coverage(found, expected) == '19 of 21 runs are there; missing: events/stan-0, events/han-2.'
+    assert sentences.coverage(found, ['events/stan-1']) == '1 of 1 runs are there.'
 
 
 def test_runs_of_other_test_clips_are_refused(tmp_path):
     measured.write_run(tmp_path, 'events', 'stan', 0, n=30)
     measured.write_run(tmp_path, 'events', 'cam', 0, n=31)
     with pytest.raises(ValueError, match='events/stan-0 and events/cam-0 were measured on different test clips'):
-        tables.load(tmp_path)
+        outputs.load(tmp_path)
 
 
 def test_accuracy_is_the_mean_and_its_difference_the_paired_bootstrap(runs, made):
@@ -63,8 +63,8 @@ def test_accuracy_is_the_mean_and_its_difference_the_paired_bootstrap(runs, made
     found = cell(table, 'accuracy', 'film')
     assert found.value == pytest.approx(correct['film'].mean(), abs=1e-12) and (found.n, found.seeds) == (40, 3)
     assert found[:5] == tuple(bootstrap.mean(correct['film']))
-    assert cell(table, 'Stan less this, accuracy', 'film')[:5] == tuple(bootstrap.difference(*correct.values()))
-    assert cell(table, 'Stan less this, accuracy', 'stan') is None
+    assert cell(table, 'STAN less this, accuracy', 'film')[:5] == tuple(bootstrap.difference(*correct.values()))
+    assert cell(table, 'STAN less this, accuracy', 'stan') is None
     assert cell(table, 'parameters', 'film') == 12349 and cell(table, 'training', 'film').value == 101
 
 
@@ -122,7 +122,7 @@ def test_clips_without_a_value_are_left_out_and_counted(runs, made):
     found = cell(made['faithfulness'], 'AOPC at the features', 'cam', 'own')
     aopc = stack(runs, 'cam', 'own/aopc')
     assert found.value == pytest.approx(aopc[:, :16].mean()) and (found.n, found.skipped) == (16, 24)
-    theirs = cell(made['faithfulness'], 'Stan less this, features', 'cam', 'own')
+    theirs = cell(made['faithfulness'], 'STAN less this, features', 'cam', 'own')
     assert (
         theirs[:5] == tuple(bootstrap.difference(stack(runs, 'stan', 'terms/aopc'), aopc)) and theirs.verdict == 'ahead'
     )
@@ -179,7 +179,7 @@ def test_rates_known_by_their_count_get_the_interval_of_so_many_clips(made):
 
 
 def test_ablations_stand_beside_stan(runs, made):
-    found = cell(made['ablations'], 'Stan less this, accuracy', 'shared_time')
+    found = cell(made['ablations'], 'STAN less this, accuracy', 'shared_time')
     assert found[:5] == tuple(bootstrap.difference(*(stack(runs, row, 'correct') for row in ('stan', 'shared_time'))))
     assert [row[0] for row in made['ablations'].rows] == ['stan', 'shared_time']
 
@@ -195,7 +195,7 @@ def test_every_number_over_clips_has_an_interval_and_its_counts(made):
     for table in made.values():
         for row in table.rows:
             for found in row:
-                if isinstance(found, Cell) and found.n:
+                if isinstance(found, Estimate) and found.n:
                     assert found.low <= found.value + 1e-9 and found.value <= found.high + 1e-9 and found.seeds, (
                         table.name,
                         row,
@@ -208,7 +208,7 @@ def test_csv_parses_back_to_the_same_numbers(made):
         assert len(rows) == len(table.rows)
         for row, told in zip(table.rows, rows, strict=True):
             for column, found in zip(table.columns, row, strict=True):
-                if isinstance(found, Cell):
+                if isinstance(found, Estimate):
                     assert (
                         float(told[column.name]) == found.value
                         and told.get(f'{column.name} verdict', '') == found.verdict
@@ -226,43 +226,43 @@ def test_csv_parses_back_to_the_same_numbers(made):
 def test_numbers_as_people_read_them():
     columns = (Column('row'), Column('a', 'percent'), Column('b', 'points'), Column('c', 'count'))
     rows = (
-        ('stan', Cell(0.97, 0.95, 0.991, 40, 0, 3), None, 1234567),
-        ('a|b', Cell(0.5, 0.4, 0.6, 40, 0, 1), Cell(-0.0001, -0.2, 0.1, 39, 1, 2, 'level'), None),
-        ('film', None, Cell(0.1, 0.05, 0.2, 40, 0, 3, 'ahead'), 7),
+        ('stan', Estimate(0.97, 0.95, 0.991, 40, 0, 3), None, 1234567),
+        ('a|b', Estimate(0.5, 0.4, 0.6, 40, 0, 1), Estimate(-0.0001, -0.2, 0.1, 39, 1, 2, 'level'), None),
+        ('film', None, Estimate(0.1, 0.05, 0.2, 40, 0, 3, 'ahead'), 7),
     )
     lines = Table('x', 'events', 'X', '', columns, rows).markdown().replace('\N{NO-BREAK SPACE}', ' ').splitlines()
     assert lines[0] == '| row | a, n 40 | b | c |'
-    assert lines[2] == '| Stan (ours) | 97.0 % [95.0, 99.1] | – | 1,234,567 |'
+    assert lines[2] == '| STAN (ours) | 97.0 % [95.0, 99.1] | – | 1,234,567 |'
     assert lines[3] == '| a/b | 50.0 % [40.0, 60.0] (1 of 2 trainings) | +0.0 [−20.0, 10.0] n 39 level | – |'
     assert lines[4] == '| film | – | +10.0 [5.0, 20.0] n 40 ahead | 7 |'.replace('film', 'FiLM')
 
 
 def test_shortfalls_name_every_verdict_that_is_not_ahead(made):
-    told = words.shortfalls(list(made.values()))
-    sentences = [sentence for of_topic in told.values() for sentence in of_topic]
-    less = cell(made['recognition'], 'Stan less this, accuracy', 'cam')
+    by_topic = sentences.shortfalls(list(made.values()))
+    found = [sentence for of_topic in by_topic.values() for sentence in of_topic]
+    less = cell(made['recognition'], 'STAN less this, accuracy', 'cam')
     assert less.verdict == 'level'
-    accuracy = next(s for s in told['Stan beside the other networks'] if s.startswith('events, accuracy: '))
+    accuracy = next(s for s in by_topic['STAN beside the other networks'] if s.startswith('events, accuracy: '))
     assert (
         'level with' in accuracy
         and f'CAM ({" ".join(less.text("points"))})' in accuracy
         and 'sound only' not in accuracy
     )
-    wanted = 0
+    expected = 0
     for table in made.values():
         for c, column in enumerate(table.columns):
             rows = [row for row in table.rows if column.measure and row[0] == (table.only or row[0])]
-            wanted += sum(isinstance(row[c], Cell) and row[c].verdict in ('level', 'behind') for row in rows)
-    assert wanted == sum(sentence.count('[') for sentence in sentences) > 5
+            expected += sum(isinstance(row[c], Estimate) and row[c].verdict in ('level', 'behind') for row in rows)
+    assert expected == sum(sentence.count('[') for sentence in found) > 5
 
 
 def test_without_stan_or_explanations_there_are_the_tables_that_can_be(tmp_path):
     measured.write(tmp_path, rows=('mbt', 'cam'), seeds=(0,))
-    runs = tables.load(tmp_path)
-    made = {table.name: table for table in tables.make(runs)}
-    assert 'Stan less this, accuracy' not in [column.name for column in made['recognition'].columns]
-    assert 'explainers' not in made and words.outcome(list(made.values()), 'events') == []
-    tables.write(runs, tmp_path, {'expected': ['events/stan-0', 'events/mbt-0']})
+    runs = outputs.load(tmp_path)
+    made = {table.name: table for table in outputs.make(runs)}
+    assert 'STAN less this, accuracy' not in [column.name for column in made['recognition'].columns]
+    assert 'explainers' not in made and sentences.outcome(list(made.values()), 'events') == []
+    outputs.write(runs, tmp_path, {'expected': ['events/stan-0', 'events/mbt-0']})
     assert 'missing: events/stan-0' in (tmp_path / 'results.md').read_text()
 
 
@@ -273,7 +273,7 @@ def test_all_files_are_written_and_say_the_same(folder, runs, made):
         'versions': {'jax': '1.2'},
         'wall_seconds': 3725.0,
     }
-    tables.write(runs, folder, facts)
+    outputs.write(runs, folder, facts)
     told = json.loads((folder / 'study.json').read_text())
     assert (
         told['coverage'] == '1 of 2 runs are there; missing: events/stan-7.'

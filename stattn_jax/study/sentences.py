@@ -4,16 +4,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stattn_jax.runtime import summaries
-from stattn_jax.study.cells import AHEAD, BEHIND, LEVEL, Cell, Table, display_name
+from stattn_jax.study.table_format import AHEAD, BEHIND, LEVEL, Estimate, Table, display_name
 
-ASKED = (
-    'Stan and the networks it is compared with were trained alike: same clips, same trunks, same number of steps. On '
+QUESTION = (
+    'STAN and the networks it is compared with were trained alike: same clips, same trunks, same number of steps. On '
     'data whose truth is known, '
     'do they name the class; does what they show as important lie on the object and in the event (pointing); does '
     'removing it change the '
     'answer (faithfulness); and does it depend on the network and the sound at all (sanity)?'
 )
-READING = (
+HOW_TO_READ = (
     'Every number stands with its 95 % interval over test clips and trainings (percentile bootstrap). Differences are '
     'of the same clips: ahead '
     'where the interval lies above 0, behind where below, level where it holds 0, which with few clips may only mean '
@@ -40,8 +40,8 @@ def outcome(tables: Sequence[Table], variant: str) -> list[str]:
 def _recognised(of):
     found = _ours(of, 'recognition', 'accuracy')
     if found:
-        against = _against(of['recognition'], 'Stan less this, accuracy')
-        yield f'Stan names the class of {_value(found, "percent")} of {found.n} test clips{_trainings(found)}{against}.'
+        against = _against(of['recognition'], 'STAN less this, accuracy')
+        yield f'STAN names the class of {_value(found, "percent")} of {found.n} test clips{_trainings(found)}{against}.'
 
 
 def _pointed(of):
@@ -62,7 +62,7 @@ def _faithful(of):
     found = _ours(of, 'faithfulness', 'AOPC at the features')
     if found:
         blind = _ours(of, 'faithfulness', 'blind order')
-        against = _against(of['faithfulness'], 'Stan less this, features')
+        against = _against(of['faithfulness'], 'STAN less this, features')
         chance = f' (a blind order: {blind.text("number")[0]})' if blind else ''
         yield (
             f'Removing seconds in the order of its terms has a normalised AOPC of {_value(found, "number")} of '
@@ -70,12 +70,12 @@ def _faithful(of):
         )
 
 
-def _ours(of: dict[str, Table], name: str, column: str) -> Cell | None:
+def _ours(of: dict[str, Table], name: str, column: str) -> Estimate | None:
     """Returns STAN's number, from the first row of the table."""
     table = of.get(name)
     c = _column(table, column) if table else None
     found = table.rows[0][c] if c is not None and table.rows[0][0] == 'stan' else None
-    return found if isinstance(found, Cell) else None
+    return found if isinstance(found, Estimate) else None
 
 
 def _column(table, name):
@@ -93,7 +93,9 @@ def _trainings(cell):
 def _against(table, column):
     """Returns how many of the others STAN is ahead of, level with and behind, as a clause."""
     c = _column(table, column)
-    found = [] if c is None else [row[c].verdict for row in table.rows if isinstance(row[c], Cell) and row[c].verdict]
+    found = (
+        [] if c is None else [row[c].verdict for row in table.rows if isinstance(row[c], Estimate) and row[c].verdict]
+    )
     if not found:
         return ''
     ways = ((AHEAD, 'ahead of'), (LEVEL, 'level with'), (BEHIND, 'behind'))
@@ -119,7 +121,7 @@ def _sentences(table: Table, c: int) -> Iterator[str]:
     by_setting = table.columns[0].name == 'removed'
     for row in table.rows:
         if (
-            not isinstance(row[c], Cell)
+            not isinstance(row[c], Estimate)
             or row[c].verdict not in (LEVEL, BEHIND)
             or (table.only and row[0] != table.only)
         ):

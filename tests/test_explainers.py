@@ -12,10 +12,9 @@ import tiny
 from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
 
-from stattn_jax import models
+from stattn_jax import attribution, models
+from stattn_jax.attribution import Classifier, ClipArrays, Map, explainers
 from stattn_jax.models.encoders import Encoders
-from stattn_jax.study import posthoc
-from stattn_jax.study.clips import Clip, Map
 
 CLASS = 1
 KEY = jax.random.key(3)
@@ -50,7 +49,9 @@ class Linear(Encoders):
 def draw(seed, shape, mel, valid):
     rng = np.random.default_rng(seed)
     frames = rng.random((*shape, 3), np.float32)
-    return Clip(*map(jnp.asarray, (frames, rng.normal(-2, 1, (shape[0], *mel)).astype(np.float32), np.array(valid))))
+    return ClipArrays(
+        *map(jnp.asarray, (frames, rng.normal(-2, 1, (shape[0], *mel)).astype(np.float32), np.array(valid)))
+    )
 
 
 def pair(shape=(3, 16, 16), mel=(16, 8), valid=(True, True, False)):
@@ -66,14 +67,20 @@ def model_of(kind='stan', **options):
 
 def explain(name, model, clip, absent, class_=CLASS, key=KEY) -> Map:
     """Runs the method under jit and returns NumPy arrays."""
-    call = compiled_method(name, nnx.graphdef(model), posthoc.STEPS, posthoc.MASKS)
+    call = compiled_method(name, nnx.graphdef(model), explainers.STEPS, explainers.MASKS)
     return jax.tree.map(np.asarray, call(nnx.as_pure(nnx.state(model)), clip, absent, np.array(class_), key))
+
+
+def network_of(graphdef, state, clip) -> Classifier:
+    return attribution.of_model(nnx.merge(graphdef, state), *clip.frames.shape[-3:-1])
 
 
 @functools.cache
 def compiled_method(name, graphdef, *sizes):
     del sizes  # constants of the compiled program
-    return jax.jit(lambda state, *arguments: posthoc.METHODS[name](nnx.merge(graphdef, state), *arguments))
+    return jax.jit(
+        lambda state, *arguments: explainers.EXPLAINERS[name](network_of(graphdef, state, arguments[0]), *arguments)
+    )
 
 
 def logit(model, clip, class_=CLASS):
@@ -145,8 +152,8 @@ def rise_often(model, clip, absent, keys):
 
     @jax.jit
     def call(state, clip, absent, keys):
-        model = nnx.merge(graphdef, state)
-        return jax.vmap(lambda key: posthoc.rise(model, clip, absent, jnp.asarray(CLASS), key))(keys)
+        network = network_of(graphdef, state, clip)
+        return jax.vmap(lambda key: explainers.rise(network, clip, absent, jnp.asarray(CLASS), key))(keys)
 
     return jax.tree.map(np.asarray, call(nnx.as_pure(state), clip, absent, keys))
 
@@ -158,7 +165,7 @@ def test_rise_of_a_linear_model_comes_to_its_terms_blurred_by_the_masks(linear):
     # The covariance of a pixel's mask and a cell's (each sampled value has a variance of 1/4), divided by p = 1/2.
     visual = np.einsum('thw,hy,wx->tyx', pixels, shared(16, 4), shared(12, 3)).reshape(3, -1) / 2
     for values, expected in ((found.visual, visual), (found.audio, audio / 2)):
-        mean = values.mean(0) * posthoc.MASKS / (posthoc.MASKS - 1)
+        mean = values.mean(0) * explainers.MASKS / (explainers.MASKS - 1)
         error = values.std(0, ddof=1) / np.sqrt(len(keys))
         assert (np.abs(mean - expected) <= 4.5 * error).all()
         assert np.corrcoef(mean.ravel(), expected.ravel())[0, 1] > 0.97
@@ -169,7 +176,7 @@ def test_integrated_gradients_sum_to_the_difference_of_logits_the_closer_the_mor
     difference = logit(model, clip) - logit(model, absent)
     errors = []
     for steps in (2, 64):
-        monkeypatch.setattr(posthoc, 'STEPS', steps)
+        monkeypatch.setattr(explainers, 'STEPS', steps)
         found = explain('integrated_gradients', model, clip, absent)
         errors.append(abs(found.visual.sum() + found.audio.sum() - difference))
     size = np.abs(found.visual).sum() + np.abs(found.audio).sum()
@@ -234,7 +241,7 @@ VALID = np.array([[True, False, True], [True, True, False]])
 def features(seed):
     """Two clips of features; networks on features are small, and the kinds differ only behind their trunks."""
     rng = np.random.default_rng(seed)
-    return Clip(*(rng.normal(size=(2, 3, *shape)).astype(np.float32) for shape in ((2, 2, 6), (1, 7))), VALID)
+    return ClipArrays(*(rng.normal(size=(2, 3, *shape)).astype(np.float32) for shape in ((2, 2, 6), (1, 7))), VALID)
 
 
 CLIPS, ABSENT = features(0), features(1)
@@ -252,8 +259,8 @@ def of_each(kind, batched=True):
     graphdef, state = nnx.split(of_features(kind))
 
     def call(state, *arguments):
-        model = nnx.merge(graphdef, state)
-        each = {name: functools.partial(method, model) for name, method in posthoc.METHODS.items()}
+        network = network_of(graphdef, state, arguments[0])
+        each = {name: functools.partial(method, network) for name, method in explainers.EXPLAINERS.items()}
         return {name: (jax.vmap(method) if batched else method)(*arguments) for name, method in each.items()}
 
     return functools.partial(call, nnx.as_pure(state))
@@ -294,11 +301,11 @@ def test_a_batch_by_vmap_is_each_clip_by_itself_and_nothing_given_changes():
     jax.tree.map(np.testing.assert_array_equal, given, before)
 
 
-@pytest.mark.parametrize('name', posthoc.METHODS)
+@pytest.mark.parametrize('name', explainers.EXPLAINERS)
 def test_frames_that_do_not_divide_into_cells_are_refused(name):
     clip, absent = pair((3, 20, 16))
     with pytest.raises(ValueError, match='frames of 20 x 16 do not divide evenly into the 3 x 2 cells of the model'):
-        posthoc.METHODS[name](model_of(), clip, absent, jnp.asarray(CLASS), KEY)
+        explainers.EXPLAINERS[name](attribution.of_model(model_of(), 20, 16), clip, absent, jnp.asarray(CLASS), KEY)
 
 
 def test_detached_evidence_hides_the_pictures_own_part_from_gradients():

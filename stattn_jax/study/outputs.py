@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from stattn_jax import files
-from stattn_jax.study import comparisons, explanations, faithfulness, figures, report, results, words
-from stattn_jax.study.cells import Table
+from stattn_jax.study import comparisons, explanations, faithfulness, figures, report, results, sentences
 from stattn_jax.study.results import Run, load
+from stattn_jax.study.table_format import Table
 
 __all__ = ['Run', 'Table', 'load', 'make', 'write']
 
@@ -27,12 +27,12 @@ def write(runs: Sequence[Run], folder: pathlib.Path, facts: dict[str, Any]) -> N
     replaced atomically.
     """
     folder, facts = pathlib.Path(folder), dict(facts)
-    coverage, made = words.coverage(runs, facts.pop('expected')), make(runs)
+    coverage, made = sentences.coverage(runs, facts.pop('expected')), make(runs)
     story = report.Story(
         coverage,
-        {v: words.outcome(made, v) for v in results.variants(runs)},
-        words.shortfalls(made),
-        words.facts(facts),
+        {v: sentences.outcome(made, v) for v in results.variants(runs)},
+        sentences.shortfalls(made),
+        sentences.facts(facts),
     )
     content = {
         'format': FORMAT,
@@ -68,7 +68,7 @@ def make(runs: Sequence[Run]) -> list[Table]:
             *explanations.explainers(runs, variant),
             *explanations.cascades(runs, variant),
             explanations.sanity(runs, variant),
-            explanations.inside(runs, variant),
+            explanations.attention(runs, variant),
             explanations.leaks(runs, variant),
             comparisons.ablations(runs, variant),
             explanations.rankings(runs, variant),

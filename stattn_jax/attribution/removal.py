@@ -1,9 +1,9 @@
 """Removal at the input: clips without some of their cells and without some of their segments' sound.
 
-Each removal replaces the removed part, and the result depends on the replacement; a study therefore uses several
-(PAIRS) and names each. Sound is removed before the log-mel front-end, since a zero in a log-mel is a loud sound, and on
-the host. Pictures are changed in JAX, vmappable over clips and over masks. Segments are independent: removing one
-segment's sound changes no other segment's patch, so one replacement patch per segment is enough.
+Each removal replaces the removed part, and the result depends on the replacement; studies therefore use several (PAIRS)
+and name each. Sound is removed before the log-mel front-end, since a zero in a log-mel is a loud sound, and on the
+host. Pictures are changed in JAX, vmappable over clips and over masks. Segments are independent: removing one segment's
+sound changes no other segment's patch, so one replacement patch per segment is enough. Nothing here needs a network.
 """
 
 from typing import Literal
@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stattn_jax.attribution.arrays import ClipArrays
 from stattn_jax.data.mel import MelSpec, log_mel
-from stattn_jax.study.clips import Clip
 
-Picture = Literal['blur', 'mean', 'freeze']
+FrameReplacement = Literal['blur', 'mean', 'freeze']
 PAIRS = (('blur', 'mute'), ('mean', 'noise'), ('freeze', 'mean'))
 # In the setting 'feature' nothing is replaced: the network's own masks remove the features after the trunks.
 SETTINGS = ('feature', *PAIRS)
@@ -89,22 +89,30 @@ def _fades(edges, samples):
 
 
 def without(
-    clip: Clip,
+    clip: ClipArrays,
     absent_log_mel: jax.Array,
     keep_thw: jax.Array,
     keep_t: jax.Array,
-    operator: Picture,
+    operator: FrameReplacement,
     mean_hw3: jax.Array,
-) -> Clip:
+) -> ClipArrays:
     """Returns one clip that keeps the cells `keep_thw` and the sounds `keep_t` (bool).
 
     `absent_log_mel` [t f k] comes from `sound_absent`.
     """
     frames = picture_without(operator, clip.frames, keep_thw & clip.valid[:, None, None], mean_hw3)
-    return Clip(frames, jnp.where(keep_t[:, None, None], clip.log_mel, absent_log_mel), clip.valid)
+    return ClipArrays(frames, jnp.where(keep_t[:, None, None], clip.log_mel, absent_log_mel), clip.valid)
 
 
-def picture_without(operator: Picture, frames: jax.Array, keep_thw: jax.Array, mean_hw3: jax.Array) -> jax.Array:
+def absent(clip: ClipArrays, absent_log_mel: jax.Array, operator: FrameReplacement, mean_hw3: jax.Array) -> ClipArrays:
+    """Returns one clip with everything removed, the baseline of explainers.py."""
+    nothing = jnp.zeros(len(clip.valid), bool)
+    return without(clip, absent_log_mel, nothing[:, None, None], nothing, operator, mean_hw3)
+
+
+def picture_without(
+    operator: FrameReplacement, frames: jax.Array, keep_thw: jax.Array, mean_hw3: jax.Array
+) -> jax.Array:
     """Returns frames [t H W 3] of one clip that keep the cells `keep_thw` (bool).
 
     H and W are multiples of h and w. 'blur': a removed cell shows the frame blurred by a Gaussian whose standard
@@ -122,7 +130,7 @@ def bank(frames: jax.Array, mean_hw3: jax.Array) -> jax.Array:
     return jnp.concatenate([frames, blurred, mean_hw3[None]])
 
 
-def sources(operator: Picture, keep_thw: jax.Array) -> jax.Array:
+def sources(operator: FrameReplacement, keep_thw: jax.Array) -> jax.Array:
     """Returns the index in the `bank` of the picture that each cell shows, int32 [t h w]."""
     t = keep_thw.shape[0]
     own = jnp.arange(t, dtype=jnp.int32)[:, None, None]
