@@ -22,7 +22,7 @@ from configs import common
 def get_config(arg: str = ''):
     config = common.get_config()
     common.check_variant('configs/ave.py', arg, 'pretrained', 'runlocal')
-    config.loss.binary = True
+    config.loss.multi_label = True
     config.train.update({'steps': 6000, 'batch': 64, 'eval_every_steps': 300, 'save_every_steps': 300})
     if arg == 'pretrained':
         return common.pretrained(config)

@@ -42,26 +42,27 @@ def get_config() -> ConfigDict:
             'dtype': 'bfloat16',  # of the trunks; attention and head are float32
             'layers': 'auto',  # 'plain' (Flax), or forms that are fast on a 'cpu' or 'accelerator'; auto: by platform
             'heads': 1,
-            'detach_evidence': True,
+            'stop_gradient_evidence': True,
             'uniform_space': False,
             'uniform_time': False,
-            'guided': True,  # False: a learned query in place of the audio; set loss.match and loss.swap to 0
-            'null_cell': True,  # False: the cells share all attention; set loss.match to 0
+            # False: a learned query in place of the audio; set loss.correspondence and loss.mismatched_uniform to 0
+            'guided': True,
+            'null_cell': True,  # False: the cells share all attention; set loss.correspondence to 0
             'class_time': True,  # False: one temporal attention for all classes
         }
     )
     config.loss = ConfigDict(
         {
-            'binary': False,  # True: independent sigmoid per class, as always for multi-label data
-            'smoothing': 0.0,
+            'multi_label': False,  # True: independent sigmoid per class, as always for multi-label data
+            'label_smoothing': 0.0,
             'audio': 0.5,
-            'picture': 1.0,
-            'cells': 1.0,
-            'cells_sharpness': 1.0,
-            'match': 1.0,
-            'swap': 1.0,
+            'visual': 1.0,
+            'frame_mil': 1.0,
+            'frame_mil_sharpness': 1.0,
+            'correspondence': 1.0,
+            'mismatched_uniform': 1.0,
             'attention': 0.0,
-            'foreign': 0.0,
+            'mismatched_mil': 0.0,
             'negatives': 2,
         }
     )
@@ -86,7 +87,7 @@ def get_config() -> ConfigDict:
             'best_metric': 'classification/top1',  # on eval.select_split, if the data have that split
         }
     )
-    config.eval = ConfigDict({'splits': (), 'select_split': 'val', 'batch': 64, 'leak_clips': 1000})
+    config.eval = ConfigDict({'splits': (), 'select_split': 'val', 'batch': 64, 'shortcut_clips': 1000})
     return config
 
 
@@ -105,7 +106,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.train.update(
         {'steps': 600, 'batch': 32, 'log_every_steps': 25, 'eval_every_steps': 200, 'save_every_steps': 200}
     )
-    config.eval.update({'batch': 32, 'leak_clips': 400})
+    config.eval.update({'batch': 32, 'shortcut_clips': 400})
     return config
 
 
@@ -118,10 +119,11 @@ def small(config: ConfigDict) -> ConfigDict:
     config.data.extract = True
     config.data.frame_size = config.model.frame_size = 128
     config.model.update({'visual': 'efficientnet_lite0_multi', 'visual_weights': 'imagenet', 'visual_frozen': True})
-    config.loss.update({'swap': 0.0, 'attention': 2.0, 'foreign': 2.0, 'match': 3.0, 'negatives': 16})
+    config.loss.update({'mismatched_uniform': 0.0, 'attention': 2.0, 'mismatched_mil': 2.0})
+    config.loss.update({'correspondence': 3.0, 'negatives': 16})
     # The audio of few clips is soon memorised, and the visual path then gets no gradient from the main loss
     # (docs/log.md, 2026-11-27).
-    config.loss.update({'smoothing': 0.1, 'audio': 0.2})
+    config.loss.update({'label_smoothing': 0.1, 'audio': 0.2})
     config.augment.update({'mel_shift': 12, 'mel_gain': 0.7, 'mel_background': 0.3, 'feature_dropout': 0.4})
     config.optim.lr = 1e-3
     config.train.steps = 1000
@@ -137,7 +139,7 @@ def pretrained(config: ConfigDict) -> ConfigDict:
     config.model.update({'visual': 'resnet50_stride16', 'visual_weights': 'weights/resnet50-11ad3fa6.pth'})
     config.model.update({'audio': 'cnn14_16k', 'audio_weights': 'weights/Cnn14_16k_mAP=0.438.pth'})
     config.optim.update({'visual_lr': 0.1, 'audio_lr': 0.1})
-    config.loss.update({'swap': 0.0, 'attention': 2.0, 'foreign': 2.0})
+    config.loss.update({'mismatched_uniform': 0.0, 'attention': 2.0, 'mismatched_mil': 2.0})
     return config
 
 
@@ -149,7 +151,7 @@ def features(config: ConfigDict) -> ConfigDict:
     config.data.fit = 'squash'
     config.model.update({'visual': 'precomputed', 'audio': 'precomputed', 'width': 256, 'dtype': 'float32'})
     config.augment.update({'crop': 1.0, 'flip': 0.0, 'colour': 0.0, 'mel_bands': 0, 'mel_frames': 0})
-    config.loss.binary = True
+    config.loss.multi_label = True
     return config
 
 
@@ -158,5 +160,5 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     config.train.update({'steps': 20, 'batch': 8, 'log_every_steps': 5, 'eval_every_steps': 10, 'save_every_steps': 10})
     config.optim.warmup_steps = 5
     config.data.threads = 2
-    config.eval.update({'batch': 8, 'leak_clips': 8})
+    config.eval.update({'batch': 8, 'shortcut_clips': 8})
     return config

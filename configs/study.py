@@ -20,13 +20,13 @@ INTRINSIC = ('cam', 'mil', 'proto', 'avel_paper', 'avel_code', 'han')
 ABLATIONS = {
     'uniform_space': {'model': {'uniform_space': True}},
     'uniform_time': {'model': {'uniform_time': True}},
-    'not_guided': {'model': {'guided': False}, 'loss': {'match': 0.0, 'swap': 0.0}},
-    'no_null_cell': {'model': {'null_cell': False}, 'loss': {'match': 0.0}},
+    'not_guided': {'model': {'guided': False}, 'loss': {'correspondence': 0.0, 'mismatched_uniform': 0.0}},
+    'no_null_cell': {'model': {'null_cell': False}, 'loss': {'correspondence': 0.0}},
     'shared_time': {'model': {'class_time': False}},
     'removal_dropout': {'drop': {'cell': 0.1, 'segment': 0.1, 'modality': 0.1}},
     'main_loss_only': {
-        'model': {'detach_evidence': False},
-        'loss': {'audio': 0.0, 'picture': 0.0, 'cells': 0.0, 'match': 0.0, 'swap': 0.0},
+        'model': {'stop_gradient_evidence': False},
+        'loss': {'audio': 0.0, 'visual': 0.0, 'frame_mil': 0.0, 'correspondence': 0.0, 'mismatched_uniform': 0.0},
     },
 }
 # Number of training clips, and number of steps of 16 clips.
@@ -69,7 +69,7 @@ def _variant(name, clips, steps):
     # models were not tried at another rate.
     run.optim.lr = 1e-3
     run.data.threads = 1
-    run.eval.leak_clips = 200
+    run.eval.shortcut_clips = 200
     make = {'variant': name, 'segments': 8, 'train': clips, 'test': 300, 'seed': 0}
     return ConfigDict({'run': run, 'make': make})
 

@@ -24,14 +24,15 @@ def get_config(arg: str = ''):
     if variant == 'lopsided':
         config.model.visual = 'small'
         config.augment.colour = 0.1  # colour is half of what distinguishes these classes
-        config.loss.swap = 0.5
+        config.loss.mismatched_uniform = 0.5
         config.train.steps = 900
     if variant == 'binding':
         # The audio alone carries no information about the class: there is nothing to learn from it alone (audio,
-        # match), and nothing that the visual path could copy from it (swap, detach_evidence). Frames are not cropped,
-        # because the class cannot be inferred when an object is cut off.
-        config.model.detach_evidence = False
-        config.loss.update({'audio': 0.0, 'picture': 0.0, 'match': 0.0, 'swap': 0.0})
+        # correspondence), and nothing that the visual path could copy from it (mismatched_uniform,
+        # stop_gradient_evidence). Frames are not cropped, because the class cannot be inferred when an object is cut
+        # off.
+        config.model.stop_gradient_evidence = False
+        config.loss.update({'audio': 0.0, 'visual': 0.0, 'correspondence': 0.0, 'mismatched_uniform': 0.0})
         config.augment.update({'crop': 1.0, 'colour': 0.0})
         config.train.steps = 1200
     return _gpu(config) if device else config

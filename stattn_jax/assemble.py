@@ -91,7 +91,7 @@ def make_step(
     """
     options = {
         'optimiser': optimiser,
-        'loss': step.Loss(**config.loss.to_dict() | {'binary': binary}),
+        'loss': step.Loss(**config.loss.to_dict() | {'multi_label': binary}),
         'augment': augment.Augment(**config.augment),
         'drop': step.Drop(**config.drop),
         'frame_size': config.model.frame_size,

@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from stattn_jax import config_files
+from stattn_jax import config_files, renamed
 
 
 class RunError(Exception):
@@ -33,7 +33,7 @@ def run(
     A RunError ends the command with its own code, the exceptions in `codes` with theirs, and Ctrl-C with 130. Any other
     exception is a bug and keeps its traceback.
     """
-    argv = config_files.find_in(sys.argv if argv is None else argv)
+    argv = renamed.arguments(config_files.find_in(sys.argv if argv is None else argv))
     if '--help' in argv or '-h' in argv:
         with config_files.importable():
             print(f'{document}\n{make(argv).get_help()}')

@@ -5,7 +5,7 @@ configs/common.py declares the fields and their defaults.
 
 import ml_collections
 
-from stattn_jax import models
+from stattn_jax import models, renamed
 from stattn_jax.command import RunError, flatten
 from stattn_jax.data import pipeline
 from stattn_jax.models import encoders, layers
@@ -17,7 +17,7 @@ FREE_FIELDS = ('parallel', 'compile_cache', 'data.dir', 'data.threads', 'train.l
 FREE_FIELDS += ('train.best_metric', 'model.layers')
 POSITIVE_FIELDS = ('data.threads', 'data.frame_size', 'model.frame_size', 'model.width', 'model.heads', 'model.hidden')
 POSITIVE_FIELDS += ('train.steps', 'train.batch', 'train.log_every_steps', 'train.eval_every_steps')
-POSITIVE_FIELDS += ('train.save_every_steps', 'train.keep', 'eval.batch', 'eval.leak_clips')
+POSITIVE_FIELDS += ('train.save_every_steps', 'train.keep', 'eval.batch', 'eval.shortcut_clips')
 CHOICES = {
     'parallel': parallel.KINDS,
     'data.fit': pipeline.FITS,
@@ -31,7 +31,15 @@ CHOICES = {
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises RunError for a field with a value that no run can have, before anything is read or written."""
+    """Raises RunError for a field with a value that no run can have, before anything is read or written.
+
+    Fields that a config file of the user's sets by an old name get the new one.
+    """
+    present = renamed.fields(config.to_dict(), 'config')
+    if flatten(present).keys() != flatten(config.to_dict()).keys():
+        with config.unlocked():
+            for group in ('model', 'loss', 'eval'):
+                config[group] = ml_collections.ConfigDict(present[group])
     values = flatten(config.to_dict())
     for name in POSITIVE_FIELDS:
         if values[name] < 1:
@@ -50,7 +58,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         models.check_options(config.model.kind, config.model)
     except ValueError as error:
         raise RunError(str(error)) from None
-    needs = (('guided', 'match'), ('guided', 'swap'), ('guided', 'foreign'), ('null_cell', 'match'))
+    of_audio = ('correspondence', 'mismatched_uniform', 'mismatched_mil')
+    needs = (*(('guided', part) for part in of_audio), ('null_cell', 'correspondence'))
     for option, part in needs:
         if config.model.kind == 'stan' and not config.model[option] and config.loss[part]:
             raise RunError(
@@ -63,7 +72,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             'no attention '
             'is learned'
         )
-    enabled = [part for part in ('match', 'swap', 'foreign') if config.loss[part]]
+    enabled = [part for part in of_audio if config.loss[part]]
     if config.model.kind == 'stan' and enabled and config.loss.negatives < 1:
         raise RunError(
             f'config.loss.negatives is {config.loss.negatives}; expected 1 or more with config.loss.{enabled[0]} '

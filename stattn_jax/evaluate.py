@@ -1,7 +1,7 @@
-"""Evaluates a split to one flat JSON of numbers, each with its chance level and its n, and runs two leak checks.
+"""Evaluates a split to one flat JSON of numbers, each with its chance level and its n, and checks for shortcuts.
 
 The numbers do not depend on batch size, device count or strategy: every clip counts once, and the mismatched audio of a
-leak check is chosen by clip number. score.py computes the numbers from the rows that are gathered here.
+shortcut check is chosen by clip number. score.py computes the numbers from the rows that are gathered here.
 """
 
 import contextlib
@@ -124,33 +124,33 @@ class Evaluator:
 
         `number` is the step of the checkpoint.
         """
-        numbers = {'checkpoint/step': number} | self.split(state, split, leaks=True)
+        numbers = {'checkpoint/step': number} | self.split(state, split, shortcuts=True)
         if jax.process_index() == 0:
             run.write_json(workdir / f'eval_{split}.json', numbers)
         return numbers
 
-    def split(self, state: step.State, split: str, leaks: bool) -> dict[str, Any]:
-        """Returns the flat `group/name` numbers of a split; with `leaks` they include the leak checks."""
+    def split(self, state: step.State, split: str, shortcuts: bool) -> dict[str, Any]:
+        """Returns the flat `group/name` numbers of a split; with `shortcuts` they include the shortcut checks."""
         data = source.RecordSource(self._config.data.dir, split)
         truth = score.read_truth(data)
         rows = self._rows(state, data, _widest(truth), any(r.events for r in truth))
         binary = run.is_binary(self._config, run.DataFacts.of(data.info))
         numbers = score.score(rows, truth, data.info, split=split, fit=self._config.data.fit, binary=binary)
-        return numbers | (self._leaks(state, data, truth) if leaks else {})
+        return numbers | (self._shortcuts(state, data, truth) if shortcuts else {})
 
-    def _leaks(self, state, data, truth) -> dict[str, Any]:
+    def _shortcuts(self, state, data, truth) -> dict[str, Any]:
         chosen = np.unique(
-            np.linspace(0, len(data) - 1, min(len(data), self._config.eval.leak_clips)).round().astype(int)
+            np.linspace(0, len(data) - 1, min(len(data), self._config.eval.shortcut_clips)).round().astype(int)
         )
-        pairs = [(i, other) for i in chosen if (other := _foreign(truth, i)) is not None]
+        pairs = [(i, other) for i in chosen if (other := _clip_with_other_label(truth, i)) is not None]
         if not pairs:
-            return {'leak/n': 0}
+            return {'shortcut/n': 0}
         classes = len(data.info.classes)
         labels = score.multi_hot([truth[i] for i, _ in pairs], classes)
-        foreign = score.multi_hot([truth[other] for _, other in pairs], classes)
+        other_labels = score.multi_hot([truth[other] for _, other in pairs], classes)
         widest = _widest([truth[i] for i, _ in pairs])
         black = self._rows(state, _Altered(data, pairs, lambda clip, _: clip.without_picture()), widest)
-        numbers = {'leak/audio_only': classification.top_k(black['logits'], labels), 'leak/n': len(pairs)}
+        numbers = {'shortcut/audio_only': classification.top_k(black['logits'], labels), 'shortcut/n': len(pairs)}
         if 'picture' not in black:
             return numbers
         swapped = self._rows(state, _Altered(data, pairs, lambda clip, i: clip.with_sound_of(data[i].clip)), widest)
@@ -158,11 +158,11 @@ class Evaluator:
         rows = np.arange(len(pairs))
         undecided = jax.nn.softmax(swapped['picture'], axis=1).max(1) < 0.5
         return numbers | {
-            'leak/swap_sound': float(labels[rows, predicted].mean()),
-            'leak/swap_sound_follows_sound': float(foreign[rows, predicted].mean()),
-            'leak/swap_sound_chance': float(foreign.mean(0).sum() / labels.shape[1]),
-            'leak/swap_sound_undecided': float(np.mean(undecided)),
-            'leak/swap_sound_decided_follows_sound': float((foreign[rows, predicted] * ~undecided).mean()),
+            'shortcut/mismatched_audio': float(labels[rows, predicted].mean()),
+            'shortcut/mismatched_audio_follows': float(other_labels[rows, predicted].mean()),
+            'shortcut/mismatched_audio_chance': float(other_labels.mean(0).sum() / labels.shape[1]),
+            'shortcut/mismatched_audio_undecided': float(np.mean(undecided)),
+            'shortcut/mismatched_audio_decided_follows': float((other_labels[rows, predicted] * ~undecided).mean()),
         }
 
     def _rows(self, state, data, labels_per_clip: int, by_segment: bool = False) -> dict[str, np.ndarray]:
@@ -223,7 +223,7 @@ def _widest(truth: list[score.Truth]) -> int:
     return max([1, *(len(r.labels) for r in truth)])
 
 
-def _foreign(truth: list[score.Truth], i: int) -> int | None:
+def _clip_with_other_label(truth: list[score.Truth], i: int) -> int | None:
     """Returns the next clip, cyclically, that has labels but shares none of them with clip i.
 
     Returns None where there is no such clip, or where clip i has no labels.

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from stattn_jax import assemble, config_checks, files, trunks
+from stattn_jax import assemble, config_checks, files, renamed, trunks
 from stattn_jax.command import RunError, flatten
 from stattn_jax.data import features, records, source
 from stattn_jax.data.mel import MEL_PRESETS
@@ -111,7 +111,7 @@ def make_strategy(config: ml_collections.ConfigDict, *batches: int):
 
 def is_binary(config: ml_collections.ConfigDict, facts: DataFacts) -> bool:
     """Returns whether each class has an independent sigmoid; otherwise there is one softmax over classes."""
-    return facts.multi_label or config.loss.binary
+    return facts.multi_label or config.loss.multi_label
 
 
 def make_state(
@@ -134,9 +134,10 @@ def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Tra
         raise RunError(
             f'{workdir} holds no {CHECKPOINTS}/; expected the --workdir of a finished or stopped training run'
         )
-    saved = json.loads((pathlib.Path(workdir) / CONFIG_FILE).read_text())
+    file = pathlib.Path(workdir) / CONFIG_FILE
+    saved = renamed.fields(json.loads(file.read_text()), str(file))
     saved['model'].setdefault('layers', layers.AUTO)  # runs from before 2026-11-27 lack this field
-    missing = sorted({*config_checks.CHOICES, *config_checks.POSITIVE_FIELDS, 'loss.binary'} - set(flatten(saved)))
+    missing = sorted({*config_checks.CHOICES, *config_checks.POSITIVE_FIELDS, 'loss.multi_label'} - set(flatten(saved)))
     if missing:
         raise RunError(
             f'{workdir} was trained by another version: its {CONFIG_FILE} lacks {", ".join(missing)}; train again, or '
@@ -221,7 +222,8 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
     """Raises RunError, with the differing fields, where a workdir was begun with another config."""
     path = workdir / CONFIG_FILE
     if path.exists():
-        begun, current = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(config.to_dict())))
+        begun = flatten(renamed.fields(json.loads(path.read_text()), str(path)))
+        current = flatten(json.loads(json.dumps(config.to_dict())))
         differing = [
             f'{name} is {current.get(name)!r}, was {begun.get(name)!r}'
             for name in sorted(begun.keys() | current.keys())

@@ -135,7 +135,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
             writer.write(number, scalars, progress.line(number, scalars))
             pending = []
             if evaluating:
-                selected = evaluator.split(state, config.eval.select_split, leaks=False)
+                selected = evaluator.split(state, config.eval.select_split, shortcuts=False)
                 writer.write(number, {f'{config.eval.select_split}/{name}': value for name, value in selected.items()})
             if saving or evaluating:
                 checkpointer.save(number, strategy.to_global(state), record, metrics=selected if evaluating else None)

@@ -68,12 +68,20 @@ def write_run(folder, variant, row, seed, n=40, classes=4, measured=16) -> None:
         'parameters': 12345 + len(row),
     }
     told |= {'train_seconds': 100.0 + seed, 'measure_seconds': 9.5, 'run': {'commit': 'abc'}}
-    numbers = {'classification/top1': float(arrays['correct'].mean()), 'leak/n': 20, 'leak/audio_only': 0.45}
+    numbers = {'classification/top1': float(arrays['correct'].mean()), 'shortcut/n': 20, 'shortcut/audio_only': 0.45}
     if group == 'ours':
-        numbers |= {'pointing/space_chance': 0.31, 'pointing/time_partial_chance': 0.42, 'leak/swap_sound_chance': 0.25}
-        numbers |= {'leak/swap_sound': 0.2, 'leak/swap_sound_follows_sound': 0.3, 'leak/swap_sound_undecided': 0.75}
         numbers |= {
-            'leak/swap_sound_decided_follows_sound': 0.05,
+            'pointing/space_chance': 0.31,
+            'pointing/time_partial_chance': 0.42,
+            'shortcut/mismatched_audio_chance': 0.25,
+        }
+        numbers |= {
+            'shortcut/mismatched_audio': 0.2,
+            'shortcut/mismatched_audio_follows': 0.3,
+            'shortcut/mismatched_audio_undecided': 0.75,
+        }
+        numbers |= {
+            'shortcut/mismatched_audio_decided_follows': 0.05,
             'inside/time/alpha': 1.0,
             'inside/space/alpha': 0.1 * seed,
         }

@@ -31,7 +31,7 @@ SMALL = {
     'train.eval_every_steps': 5,
     'train.save_every_steps': 2,
     'eval.batch': 8,
-    'eval.leak_clips': 4,
+    'eval.shortcut_clips': 4,
 }
 # Several packages look for a heavy library; a stand-in records that a run would have imported it if it were installed.
 HEAVY = ('tensorflow', 'torch')

@@ -13,7 +13,7 @@ FIELDS = {
     'loss': {'negatives': 1},
     'optim': {'warmup_steps': 2},
     'train': {'steps': 4, 'batch': 8, 'log_every_steps': 2, 'save_every_steps': 2},
-    'eval': {'batch': 8, 'leak_clips': 4},
+    'eval': {'batch': 8, 'shortcut_clips': 4},
 }
 MAKE = {'train': 16, 'test': 8, 'segments': 6}
 MEASURE = {'clips': 2, 'shifts': 2, 'redraws': 1}

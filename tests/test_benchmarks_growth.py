@@ -12,7 +12,7 @@ from tiny import quick_compile  # noqa: F401  autouse
 from benchmarks import growth, memory
 from configs import synthetic
 
-NO_LOSS = {'audio': 0.0, 'picture': 0.0, 'cells': 0.0, 'match': 0.0, 'swap': 0.0}
+NO_LOSS = {'audio': 0.0, 'visual': 0.0, 'frame_mil': 0.0, 'correspondence': 0.0, 'mismatched_uniform': 0.0}
 HLO = """
   %all-reduce.1 = (f32[128]{0}, bf16[2,3]{1,0:T(8,128)}) all-reduce(%a, %b), channel_id=1, to_apply=%add
   %all-reduce.2 = f32[] all-reduce(%c), channel_id=2, metadata={op_name="x = y all-gather("}

@@ -168,7 +168,7 @@ def test_other_kinds_refuse_the_ablations_of_stan_and_leave_its_options():
         tiny.make_model(kind='cam', guided=False)
     with pytest.raises(ValueError, match='config.model.uniform_time is True.*expected False'):
         tiny.make_model(kind='han', uniform_time=True)
-    assert isinstance(tiny.make_model(kind='cam', heads=4, detach_evidence=False), baselines.KINDS['cam'])
+    assert isinstance(tiny.make_model(kind='cam', heads=4, stop_gradient_evidence=False), baselines.KINDS['cam'])
     assert isinstance(tiny.make_model(), models.SpaceTimeAttention) and models.KINDS == ('stan', *KINDS)
 
 

@@ -36,7 +36,7 @@ def make_step(kind, strategy, drop=DROP, binary=False):
         step.train_step,
         graphdef,
         optimiser=optimiser,
-        loss=step.Loss(binary=binary),
+        loss=step.Loss(multi_label=binary),
         augment=Augment(),
         drop=drop,
         frame_size=tiny.SIZE,
@@ -109,9 +109,9 @@ def test_a_compared_model_trains_and_is_evaluated_by_the_command(kind, shows, ti
     assert runs.run_main(*runs.make_flags(tmp_path / kind, tiny_data, compile_cache=compiled, **fields)) == 0
     numbers = json.loads((tmp_path / kind / 'eval_test.json').read_text())
     games = {name for name in ('space', 'time') if f'pointing/{name}' in numbers}
-    assert games == set(shows) and numbers['classification/n'] == 6 and 'leak/audio_only' in numbers
+    assert games == set(shows) and numbers['classification/n'] == 6 and 'shortcut/audio_only' in numbers
     groups = {name.split('/')[0] for name in numbers}
-    assert not groups & {'attention', 'segments', 'parsing'} and 'leak/swap_sound' not in numbers
+    assert not groups & {'attention', 'segments', 'parsing'} and 'shortcut/mismatched_audio' not in numbers
     assert 'pointing/space_contribution' not in numbers and 'pointing/time_picture' not in numbers
     loaded = run.load(str(tmp_path / kind), parallel_kind='jit', devices=jax.devices()[:1])
     again = evaluate.Evaluator(loaded.graphdef, loaded.strategy, loaded.config).split(loaded.state, 'test', leaks=True)

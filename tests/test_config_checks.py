@@ -35,11 +35,11 @@ def test_width_must_split_over_the_heads():
     ({'model__kind': 'cam', 'model__null_cell': False},
      "config.model.null_cell is False, an ablation .* kind is 'cam'"),
     ({'model__kind': 'mbt', 'model__hidden': 6}, "config.model.hidden is 6; expected a multiple of 4 for kind 'mbt'"),
-    ({'model__guided': False}, 'config.loss.match is 1.0; expected 0 with config.model.guided=False'),
-    ({'model__guided': False, 'loss__match': 0.0},
-     'config.loss.swap is 1.0; expected 0 with config.model.guided=False'),
-    ({'model__null_cell': False}, 'config.loss.match is 1.0; expected 0 with config.model.null_cell=False'),
-    ({'loss__negatives': 0}, 'config.loss.negatives is 0; expected 1 or more with config.loss.match 1.0'),
+    ({'model__guided': False}, 'config.loss.correspondence is 1.0; expected 0 with config.model.guided=False'),
+    ({'model__guided': False, 'loss__correspondence': 0.0},
+     'config.loss.mismatched_uniform is 1.0; expected 0 with config.model.guided=False'),
+    ({'model__null_cell': False}, 'config.loss.correspondence is 1.0; expected 0 with config.model.null_cell=False'),
+    ({'loss__negatives': 0}, 'config.loss.negatives is 0; expected 1 or more with config.loss.correspondence 1.0'),
     ({'loss__negatives': 9, 'train__batch': 9},
      'negatives is 9; expected fewer than config.train.batch, 9.*negatives=8'),
 ])  # fmt: skip
@@ -49,6 +49,6 @@ def test_options_that_a_kind_or_an_ablation_cannot_have_are_refused(fields, mess
 
 
 def test_ablations_with_losses_that_fit_are_welcome():
-    config_checks.check(changed(model__guided=False, loss__match=0.0, loss__swap=0.0))
-    config_checks.check(changed(model__null_cell=False, loss__match=0.0))
+    config_checks.check(changed(model__guided=False, loss__correspondence=0.0, loss__mismatched_uniform=0.0))
+    config_checks.check(changed(model__null_cell=False, loss__correspondence=0.0))
     config_checks.check(changed(model__kind='mbt'))

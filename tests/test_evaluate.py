@@ -1,6 +1,6 @@
 """Tests that evaluation does not depend on how it is run and counts every clip once.
 
-The leak checks are tested on networks whose answer is known.
+The shortcut checks are tested on networks whose answer is known.
 """
 
 import json
@@ -32,12 +32,12 @@ def test_numbers_do_not_depend_on_batch_devices_or_strategy(trained, kind, devic
     loaded = run.load(str(trained), parallel_kind=kind, devices=jax.devices()[:devices])
     loaded.config.eval.batch = batch
     numbers = evaluate.Evaluator(loaded.graphdef, loaded.strategy, loaded.config).split(
-        loaded.state, 'test', leaks=True
+        loaded.state, 'test', shortcuts=True
     )
     expected = json.loads((trained / 'eval_test.json').read_text())
     del expected['checkpoint/step']
     assert numbers == pytest.approx(expected, abs=1e-6)
-    assert numbers['classification/n'] == 6 and numbers['leak/n'] == 4
+    assert numbers['classification/n'] == 6 and numbers['shortcut/n'] == 4
 
 
 def test_rows_are_those_of_each_clip_on_its_own(trained, tiny_data):
@@ -119,39 +119,45 @@ def config(trained):
     return ml_collections.ConfigDict(json.loads((trained / 'config.json').read_text()))
 
 
-def leaks(config, by, labels, clips=100, **options):
-    config.eval.leak_clips = clips
+def shortcuts(config, by, labels, clips=100, **options):
+    config.eval.shortcut_clips = clips
     data = ToldSource(labels, info(multi_label=True))
-    return Knowing(config, by, **options)._leaks(None, data, score.read_truth(data))
+    return Knowing(config, by, **options)._shortcuts(None, data, score.read_truth(data))
 
 
 LABELS = [(0,), (0,), (1,), (2,), (1,), (0,)]
 
 
-def test_picture_that_follows_the_picture_has_no_leak(config):
-    numbers = leaks(config, 'picture', LABELS)
-    assert numbers['leak/swap_sound'] == 1 and numbers['leak/swap_sound_follows_sound'] == 0 and numbers['leak/n'] == 6
-    assert numbers['leak/swap_sound_undecided'] == 0 and numbers['leak/swap_sound_chance'] == pytest.approx(1 / 3)
+def test_picture_that_follows_the_picture_has_no_shortcut(config):
+    numbers = shortcuts(config, 'picture', LABELS)
+    assert (
+        numbers['shortcut/mismatched_audio'] == 1
+        and numbers['shortcut/mismatched_audio_follows'] == 0
+        and numbers['shortcut/n'] == 6
+    )
+    assert numbers['shortcut/mismatched_audio_undecided'] == 0 and numbers[
+        'shortcut/mismatched_audio_chance'
+    ] == pytest.approx(1 / 3)
     # All black frames look alike to this network, and it predicts class 0.
-    assert numbers['leak/audio_only'] == pytest.approx(3 / 6)
+    assert numbers['shortcut/audio_only'] == pytest.approx(3 / 6)
 
 
 def test_picture_that_follows_the_sound_is_caught(config):
-    numbers = leaks(config, 'sound', LABELS)
-    assert numbers['leak/swap_sound'] == 0 and numbers['leak/swap_sound_follows_sound'] == 1
-    assert numbers['leak/swap_sound_decided_follows_sound'] == 1 and numbers['leak/audio_only'] == 1
+    numbers = shortcuts(config, 'sound', LABELS)
+    assert numbers['shortcut/mismatched_audio'] == 0 and numbers['shortcut/mismatched_audio_follows'] == 1
+    assert numbers['shortcut/mismatched_audio_decided_follows'] == 1 and numbers['shortcut/audio_only'] == 1
 
 
 def test_picture_that_hardly_prefers_a_class_is_undecided(config):
-    numbers = leaks(config, 'sound', LABELS, certain=0.1)
-    assert numbers['leak/swap_sound_follows_sound'] == 1 and numbers['leak/swap_sound_undecided'] == 1
-    assert numbers['leak/swap_sound_decided_follows_sound'] == 0
+    numbers = shortcuts(config, 'sound', LABELS, certain=0.1)
+    assert numbers['shortcut/mismatched_audio_follows'] == 1 and numbers['shortcut/mismatched_audio_undecided'] == 1
+    assert numbers['shortcut/mismatched_audio_decided_follows'] == 0
 
 
-def test_leak_clips_limits_the_clips_spread_over_the_split(config):
-    assert leaks(config, 'picture', LABELS, clips=3)['leak/n'] == 3
-    assert leaks(config, 'picture', [(1,)] * 4) == {'leak/n': 0}
-    assert leaks(config, 'picture', [(1,)]) == {'leak/n': 0}
+def test_shortcut_clips_limits_the_clips_spread_over_the_split(config):
+    assert shortcuts(config, 'picture', LABELS, clips=3)['shortcut/n'] == 3
+    assert shortcuts(config, 'picture', [(1,)] * 4) == {'shortcut/n': 0}
+    assert shortcuts(config, 'picture', [(1,)]) == {'shortcut/n': 0}
 
 
 def test_sound_of_the_partner_shares_no_label():
@@ -177,15 +183,17 @@ def test_several_labels_and_a_split_of_one_clip_go_all_the_way(tmp_path):
         'train__steps': 2,
         'train__eval_every_steps': 2,
         'loss__negatives': 0,
-        'loss__match': 0.0,
-        'loss__swap': 0.0,
+        'loss__correspondence': 0.0,
+        'loss__mismatched_uniform': 0.0,
     }
     fields |= {'model__visual': 'tiny', 'model__audio': 'tiny', 'model__dtype': 'float32'}
     assert runs.run_main(*runs.make_flags(workdir, data, config='configs/own.py', **fields)) == 0
     one, two = (json.loads((workdir / f'eval_{split}.json').read_text()) for split in ('test', 'val'))
-    assert one['classification/n'] == 1 and one['leak/n'] == 0 and one['classification/map_skipped'] == 2
+    assert one['classification/n'] == 1 and one['shortcut/n'] == 0 and one['classification/map_skipped'] == 2
     assert (
-        two['classification/n'] == 2 and two['leak/n'] == 2 and two['leak/swap_sound_chance'] == pytest.approx(1.5 / 3)
+        two['classification/n'] == 2
+        and two['shortcut/n'] == 2
+        and two['shortcut/mismatched_audio_chance'] == pytest.approx(1.5 / 3)
     )
     for numbers in (one, two):
         assert numbers['pointing/space_n'] == numbers['pointing/time_n'] == 0 and 'pointing/space' not in numbers

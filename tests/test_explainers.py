@@ -61,7 +61,7 @@ def pair(shape=(3, 16, 16), mel=(16, 8), valid=(True, True, False)):
 
 @functools.cache
 def model_of(kind='stan', **options):
-    options |= {'detach_evidence': False}
+    options |= {'stop_gradient_evidence': False}
     return tiny.make_model(kind=kind, frame=(tiny.SIZE, tiny.SIZE), **options)
 
 
@@ -249,9 +249,9 @@ CLASSES, KEYS = np.array([2, 0]), jax.random.split(KEY, 2)
 
 
 @functools.cache
-def of_features(kind, detach_evidence=False):
+def of_features(kind, stop_gradient_evidence=False):
     options = {'visual': 'precomputed', 'audio': 'precomputed', 'channels': (6, 7), 'frame': (2, 2)}
-    return tiny.make_model(kind=kind, detach_evidence=detach_evidence, **options)
+    return tiny.make_model(kind=kind, stop_gradient_evidence=stop_gradient_evidence, **options)
 
 
 def of_each(kind, batched=True):
@@ -309,7 +309,7 @@ def test_frames_that_do_not_divide_into_cells_are_refused(name):
 
 
 def test_detached_evidence_hides_the_pictures_own_part_from_gradients():
-    attached, detached = of_features('stan'), of_features('stan', detach_evidence=True)
+    attached, detached = of_features('stan'), of_features('stan', stop_gradient_evidence=True)
     clip, absent = (jax.tree.map(lambda x: x[1], clips) for clips in (CLIPS, ABSENT))
     np.testing.assert_array_equal(logit(detached, clip), logit(attached, clip))
     (own, _), (hidden, _) = (explain('gradient_input', model, clip, absent) for model in (attached, detached))

@@ -20,7 +20,7 @@ FIELDS = {'data.frame_size': 32, 'model.frame_size': 32, 'train.steps': 4, 'trai
 FIELDS |= {
     'loss.negatives': 7,
     'eval.batch': 8,
-    'eval.leak_clips': 4,
+    'eval.shortcut_clips': 4,
     'model.width': 16,
     'model.hidden': 8,
     'data.threads': 1,

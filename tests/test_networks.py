@@ -24,7 +24,7 @@ def shown(**options):
 
 
 def test_stan_shows_its_terms_and_its_weights():
-    model, logits, own = shown(detach_evidence=False)
+    model, logits, own = shown(stop_gradient_evidence=False)
     _, out = model(*CLIPS, train=False)
     terms, weights = own['terms'].map, own['attention'].map
     total = model.bias[...][CLASSES] + terms.visual.sum((1, 2)) + terms.audio.sum(1)

@@ -83,16 +83,20 @@ def make_pair(config):
 
 
 def test_outputs_and_every_part_of_the_loss_are_the_same():
-    config = make_config(data__frame_size=20, loss__smoothing=0.1, loss__cells_sharpness=2.0)
+    config = make_config(data__frame_size=20, loss__label_smoothing=0.1, loss__frame_mil_sharpness=2.0)
     found = compare.same(config, DATA)['float32']
-    parts = {f'loss_{name}' for name in ('main', 'audio', 'picture', 'cells', 'match', 'swap')}
+    parts = {
+        f'loss_{name}' for name in ('main', 'audio', 'visual', 'frame_mil', 'correspondence', 'mismatched_uniform')
+    }
     assert found.keys() == parts | {'logits', 'loss', 'top1', 'l2_grads'}
     assert max(found.values()) < 1e-4
 
 
 def test_two_steps_give_the_same_parameters_statistics_and_scores():
     """Uses an independent sigmoid per class, and trains the picture through the sound-steered logits too."""
-    config = compare.plain(make_config(loss__binary=True, loss__smoothing=0.1, model__detach_evidence=False))
+    config = compare.plain(
+        make_config(loss__multi_label=True, loss__label_smoothing=0.1, model__stop_gradient_evidence=False)
+    )
     graphdef, state, optimiser, peer = make_pair(config)
     before = weights.read(state)
     batch = compare.made_batch(config, DATA)

@@ -25,7 +25,7 @@ FIELDS |= {'train.steps': 10, 'train.batch': 8, 'train.log_every_steps': 5, 'tra
 FIELDS |= {
     'train.eval_every_steps': 10,
     'eval.batch': 8,
-    'eval.leak_clips': 2,
+    'eval.shortcut_clips': 2,
     'optim.warmup_steps': 2,
     'loss.negatives': 1,
 }

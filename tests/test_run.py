@@ -54,16 +54,16 @@ def test_every_differing_field_is_named_with_both_values(tmp_path):
 
 def test_field_that_was_added_since_is_a_difference(tmp_path):
     saved = common.get_config().to_dict()
-    del saved['loss']['swap']
+    del saved['loss']['mismatched_uniform']
     run.write_json(tmp_path / run.CONFIG_FILE, saved)
-    with pytest.raises(run.RunError, match='loss.swap is 1.0, was None'):
+    with pytest.raises(run.RunError, match='loss.mismatched_uniform is 1.0, was None'):
         run.check_workdir(tmp_path, common.get_config())
 
 
 def test_fields_that_cannot_change_the_numbers_are_free(tmp_path):
     free = {
         'parallel': 'pmap', 'compile_cache': '/x', 'data__dir': '/y', 'data__threads': 3, 'train__log_every_steps': 7,
-        'train__keep': 9, 'eval__batch': 5, 'eval__splits': ('a',), 'eval__leak_clips': 2,
+        'train__keep': 9, 'eval__batch': 5, 'eval__splits': ('a',), 'eval__shortcut_clips': 2,
     }  # fmt: skip
     run.check_workdir(begun(tmp_path, common.get_config()), changed(**free))
     names = set(run.flatten(common.get_config().to_dict()))
@@ -89,7 +89,10 @@ def test_data_facts_are_those_of_the_data_set(tiny_data):
 
 
 def test_config_hash_is_one_of_every_field_and_of_nothing_else():
-    hashes = [run.config_hash(config) for config in (common.get_config(), common.get_config(), changed(loss__swap=0.5))]
+    hashes = [
+        run.config_hash(config)
+        for config in (common.get_config(), common.get_config(), changed(loss__mismatched_uniform=0.5))
+    ]
     assert hashes[0] == hashes[1] != hashes[2]
     reordered = ml_collections.ConfigDict(dict(reversed(common.get_config().to_dict().items())))
     assert run.config_hash(reordered) == hashes[0]
@@ -177,14 +180,14 @@ def test_classes_are_yes_or_no_with_several_labels_or_where_asked_for():
     config = common.get_config()
     facts = [run.DataFacts(('a', 'b'), several, media.ClipSpec(), '') for several in (False, True)]
     assert [run.is_binary(config, f) for f in facts] == [False, True]
-    config.loss.binary = True
+    config.loss.multi_label = True
     assert run.is_binary(config, facts[0])
 
 
 def test_a_run_of_another_version_is_named_with_the_fields_that_it_lacks(tmp_path):
     config = common.get_config().to_dict()
-    del config['loss']['binary']
+    del config['loss']['multi_label']
     (tmp_path / run.CHECKPOINTS).mkdir()
     (tmp_path / run.CONFIG_FILE).write_text(json.dumps(config))
-    with pytest.raises(run.RunError, match='another version: its config.json lacks loss.binary; train again'):
+    with pytest.raises(run.RunError, match='another version: its config.json lacks loss.multi_label; train again'):
         run.load(str(tmp_path))

@@ -132,7 +132,7 @@ def test_match_is_the_odds_of_the_picture_against_nothing(models):
 
 @pytest.mark.parametrize('detach', [True, False])
 def test_the_sound_steered_logits_teach_the_picture_only_without_detach(detach):
-    graphdef, params, rest = nnx.split(tiny.make_model(detach_evidence=detach), nnx.Param, ...)
+    graphdef, params, rest = nnx.split(tiny.make_model(stop_gradient_evidence=detach), nnx.Param, ...)
 
     @jax.jit
     def gradient(params):

@@ -33,7 +33,15 @@ DROP = Drop(cell=0.3, segment=0.3, modality=0.5)
 RANDOM = {'augment': AUGMENT, 'drop': DROP}
 FACTS = run.DataFacts(('a', 'b', 'c'), False, media.ClipSpec(), '')
 MASKS = {'cell_mask': ('cell',), 'unit_mask': ('segment', 'modality')}
-NO_LOSS = {'audio': 0.0, 'picture': 0.0, 'cells': 0.0, 'match': 0.0, 'swap': 0.0, 'attention': 0.0, 'foreign': 0.0}
+NO_LOSS = {
+    'audio': 0.0,
+    'visual': 0.0,
+    'frame_mil': 0.0,
+    'correspondence': 0.0,
+    'mismatched_uniform': 0.0,
+    'attention': 0.0,
+    'mismatched_mil': 0.0,
+}
 
 
 def make_config(multi_label=False):
@@ -46,7 +54,7 @@ def make_config(multi_label=False):
     config.optim.update(
         {'name': 'sgd' if multi_label else 'adamw', 'lr': 0.1 if multi_label else 2e-3, 'warmup_steps': 2}
     )
-    config.loss.update({'negatives': 1, 'attention': 0.05, 'foreign': 0.05})
+    config.loss.update({'negatives': 1, 'attention': 0.05, 'mismatched_mil': 0.05})
     config.train.steps = STEPS
     # With seed 0, rounding moves a value across a ReLU in the eighth step (jax 0.10.2), and devices differ a little.
     config.seed = 2
@@ -64,7 +72,7 @@ def make_step(strategy, *, multi_label=False, augment=Augment(), drop=Drop(), **
             state,
             batch,
             optimiser=optimiser,
-            loss=Loss(**config.loss.to_dict() | {'binary': multi_label} | loss),
+            loss=Loss(**config.loss.to_dict() | {'multi_label': multi_label} | loss),
             augment=augment,
             drop=drop,
             frame_size=tiny.SIZE,
@@ -104,7 +112,7 @@ def test_eight_devices_train_as_one_does(name, multi_label):
         # rounding moves a value across a ReLU or a maximum to another cell, so norms agree less closely than losses.
         # `attention` takes the logarithm of weights near 0.
         rtol = 1e-3 if 'l2_' in key else 2e-4 if 'attention' in key else 1e-5
-        atol = 1e-6 if 'swap' in key else 0
+        atol = 1e-6 if 'mismatched_uniform' in key else 0
         np.testing.assert_allclose(metrics[key], values, rtol=rtol, atol=atol, err_msg=key)
         assert np.ptp(values) > 0, key
     for part in ('params', 'rest', 'score_mean', 'step'):
@@ -119,7 +127,7 @@ def test_the_parts_make_the_total_and_their_loss_falls():
     weights = make_config().loss
     total = metrics['train/loss_main'] + sum(weights[part] * metrics[f'train/loss_{part}'] for part in NO_LOSS)
     np.testing.assert_allclose(metrics['train/loss'], total, rtol=1e-5)
-    assert metrics['train/loss_cells'][-1] < metrics['train/loss_cells'][0]
+    assert metrics['train/loss_frame_mil'][-1] < metrics['train/loss_frame_mil'][0]
     norm = np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(state['params'])))
     np.testing.assert_allclose(metrics['train/l2_params'][-1], norm, rtol=1e-5)
     assert (first['step'], state['step']) == (0, STEPS)
@@ -157,7 +165,7 @@ def abstract_step(frame_size, **options):
 
     def pure_step(state, batch):
         return step.train_step(
-            kept['graphdef'], state, batch, optimiser=kept['optimiser'], loss=Loss(attention=1.0, foreign=1.0),
+            kept['graphdef'], state, batch, optimiser=kept['optimiser'], loss=Loss(attention=1.0, mismatched_mil=1.0),
             augment=AUGMENT, drop=DROP,
             frame_size=frame_size,
         )  # fmt: skip
@@ -183,7 +191,7 @@ def test_the_tree_mode_of_flax_makes_the_same_program():
     'options',
     [
         {'visual': 'resnet18', 'audio': 'resnet18', 'dtype': 'bfloat16'},
-        {'visual': 'resnet50', 'detach_evidence': False},
+        {'visual': 'resnet50', 'stop_gradient_evidence': False},
     ],
     ids=['resnet18 in bfloat16', 'resnet50'],
 )

@@ -118,7 +118,7 @@ def test_jit_and_pmap_on_eight_devices_give_the_same_losses(spread):
 def test_checkpoint_of_eight_devices_evaluates_alike_on_one(spread, kind):
     trained = run.load(spread[kind], parallel_kind='jit', devices=jax.devices()[:1])
     numbers = evaluate.Evaluator(trained.graphdef, trained.strategy, trained.config).split(
-        trained.state, 'test', leaks=True
+        trained.state, 'test', shortcuts=True
     )
     expected = json.loads((spread[kind] / 'eval_test.json').read_text())
     assert expected.pop('checkpoint/step') == trained.step

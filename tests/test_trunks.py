@@ -262,7 +262,7 @@ def test_a_run_on_features_evaluates_pictures_alike(world):
     for data in ('features', 'data'):
         assert runs.run_main('--mode=eval', *flags(world / 'run', world / data)) == 0
         numbers.append(json.loads((world / 'run' / 'eval_test.json').read_text()))
-    assert numbers[0].keys() == numbers[1].keys() and 'leak/audio_only' in numbers[0]
+    assert numbers[0].keys() == numbers[1].keys() and 'shortcut/audio_only' in numbers[0]
     for name, value in numbers[0].items():
         assert numbers[1][name] == pytest.approx(value, abs=1e-3), name
 

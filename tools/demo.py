@@ -17,9 +17,13 @@ ROWS = (
     ('where: attention on the object', 'pointing/space', 'pointing/space_chance'),
     ('where: strongest evidence', 'pointing/space_contribution', 'pointing/space_contribution_chance'),
     ('when: strongest second (partial events)', 'pointing/time_partial', 'pointing/time_partial_chance'),
-    ('foreign sound: the picture is undecided', 'leak/swap_sound_undecided', None),
-    ('foreign sound: the picture decides for it', 'leak/swap_sound_decided_follows_sound', 'leak/swap_sound_chance'),
-    ('black frames: accuracy from sound alone', 'leak/audio_only', None),
+    ('mismatched audio: the visual evidence is undecided', 'shortcut/mismatched_audio_undecided', None),
+    (
+        'mismatched audio: the visual evidence decides for it',
+        'shortcut/mismatched_audio_decided_follows',
+        'shortcut/mismatched_audio_chance',
+    ),
+    ('black frames: accuracy from audio alone', 'shortcut/audio_only', None),
 )
 
 
@@ -52,12 +56,12 @@ def main() -> int:
             )
             return code
     numbers = json.loads((pathlib.Path(workdir) / 'eval_test.json').read_text())
-    print(f'\n{"on " + str(numbers["classification/n"]) + " test clips":<44}{"":>9}{"chance":>9}')
+    print(f'\n{"on " + str(numbers["classification/n"]) + " test clips":<54}{"":>9}{"chance":>9}')
     for name, key, chance in ROWS:
         beside = f'{numbers[chance]:>9.1%}' if chance else f'{"":>9}'
-        print(f'{name:<44}{numbers[key]:>9.1%}{beside}')
+        print(f'{name:<54}{numbers[key]:>9.1%}{beside}')
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f'{"wall time":<44}{time.perf_counter() - start:>8.0f}s     peak memory of a process {peak:.1f} GB')
+    print(f'{"wall time":<54}{time.perf_counter() - start:>8.0f}s     peak memory of a process {peak:.1f} GB')
     print('\npages to open in a browser (the videos with heat, pictures and tables lie beside them):')
     print(f'  {workdir}/explained/index.html')
     for video in videos + ([args.video] if args.video else []):

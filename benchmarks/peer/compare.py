@@ -87,7 +87,7 @@ def ours(config: ml_collections.ConfigDict, data: model.Data, state: dict[str, A
     """Returns the outputs of the JAX version: logits, and the metrics of a training step."""
     graphdef, _, optimiser, _ = assemble.make_state(config, shape_of(config, data), None, abstract=True)
     batch = made_batch(config, data)
-    train = jax.jit(assemble.make_step(config, graphdef, optimiser, binary=config.loss.binary, axis=None))
+    train = jax.jit(assemble.make_step(config, graphdef, optimiser, binary=config.loss.multi_label, axis=None))
     forward = jax.jit(lambda s, b: our_step.forward(graphdef, s, b, frame_size=config.model.frame_size)[0])
     # By default tensor cores round float32 to ten bits.
     with jax.default_matmul_precision('highest'):

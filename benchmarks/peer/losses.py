@@ -19,23 +19,25 @@ def parts(
     loss: Loss,
 ) -> dict[str, torch.Tensor]:
     """Returns each part that has a weight, averaged over the clips; labels multi-hot [b c], valid bool [b t]."""
-    logits_of = unimodal_logits if loss.binary else modality_logits
+    logits_of = unimodal_logits if loss.multi_label else modality_logits
     found = {'main': classify(logits, labels, loss)}
     if loss.audio:
         found['audio'] = classify(logits_of(network, out, 1), labels, loss)
-    if loss.picture:
-        found['picture'] = classify(logits_of(network, out, 0), labels, loss)
+    if loss.visual:
+        found['visual'] = classify(logits_of(network, out, 0), labels, loss)
     heard_btc = audio_saliency(network, out, valid, loss)
     shares = labels / labels.sum(-1, keepdim=True).clamp(min=1)
-    if loss.cells:
-        found['cells'] = frame_mil(out['values'] @ network.visual_head, heard_btc, labels, shares, valid, loss).mean()
+    if loss.frame_mil:
+        found['frame_mil'] = frame_mil(
+            out['values'] @ network.visual_head, heard_btc, labels, shares, valid, loss
+        ).mean()
     heard_bt = torch.einsum('btc,bc->bt', heard_btc, shares)
-    if loss.match or loss.swap:
-        found |= foreign_parts(network, out, labels, heard_bt, valid, loss)
+    if loss.correspondence or loss.mismatched_uniform:
+        found |= mismatched_parts(network, out, labels, heard_bt, valid, loss)
     return found
 
 
-def foreign_parts(
+def mismatched_parts(
     network: SpaceTimeAttention,
     out: dict[str, torch.Tensor],
     labels: torch.Tensor,
@@ -43,32 +45,36 @@ def foreign_parts(
     valid: torch.Tensor,
     loss: Loss,
 ) -> dict[str, torch.Tensor]:
-    """Returns `match` and `swap`: the pictures with their own sound and with mismatched audio.
+    """Returns `correspondence` and `mismatched_uniform`: frames with their own and with mismatched audio.
 
     The mismatched audio is that of `negatives` other clips.
     """
     found = {}
-    if loss.match:
-        keys = network.space.keys(out['cells']) if network.detach_evidence else out['keys']
-        found['match'] = (functional.softplus(-network.match(keys, out['audio'])) * heard_bt).sum(1).mean()
+    if loss.correspondence:
+        keys = network.space.keys(out['cells']) if network.stop_gradient_evidence else out['keys']
+        found['correspondence'] = (functional.softplus(-network.match(keys, out['audio'])) * heard_bt).sum(1).mean()
     for shift in range(1, loss.negatives + 1):
         audio, other, seconds = (x.roll(shift, 0) for x in (out['audio'], labels, heard_bt))
-        foreign = (1 - (other * labels).sum(-1).clamp(0, 1)) / loss.negatives
-        if loss.match:
+        differs = (1 - (other * labels).sum(-1).clamp(0, 1)) / loss.negatives
+        if loss.correspondence:
             odds = network.match(keys, audio)
-            found['match'] = found['match'] + (foreign * (functional.softplus(odds) * seconds).sum(1)).mean()
-        if loss.swap:
+            found['correspondence'] = (
+                found['correspondence'] + (differs * (functional.softplus(odds) * seconds).sum(1)).mean()
+            )
+        if loss.mismatched_uniform:
             picture = modality_logits(network, network.attend_and_score(out['keys'], out['values'], audio, valid), 0)
-            found['swap'] = found.get('swap', 0.0) + (foreign * kl_to_uniform(picture)).mean()
+            found['mismatched_uniform'] = (
+                found.get('mismatched_uniform', 0.0) + (differs * kl_to_uniform(picture)).mean()
+            )
     return found
 
 
 def classify(logits: torch.Tensor, labels: torch.Tensor, loss: Loss) -> torch.Tensor:
     """Cross-entropy, or the sum of binary cross-entropies where each class has an independent sigmoid."""
-    if loss.binary:
-        targets = labels * (1 - loss.smoothing) + 0.5 * loss.smoothing
+    if loss.multi_label:
+        targets = labels * (1 - loss.label_smoothing) + 0.5 * loss.label_smoothing
         return functional.binary_cross_entropy_with_logits(logits, targets, reduction='none').sum(-1).mean()
-    return functional.cross_entropy(logits, labels / labels.sum(-1, keepdim=True), label_smoothing=loss.smoothing)
+    return functional.cross_entropy(logits, labels / labels.sum(-1, keepdim=True), label_smoothing=loss.label_smoothing)
 
 
 def modality_logits(network: SpaceTimeAttention, out: dict[str, torch.Tensor], modality: int) -> torch.Tensor:
@@ -87,7 +93,7 @@ def audio_saliency(
 ) -> torch.Tensor:
     """Returns when each class is heard, according to the audio alone, as weights without gradient: [b t c]."""
     logits = (network.bias + out['segment_scores'][:, 1]).detach()
-    probability = torch.sigmoid(logits) if loss.binary else torch.softmax(logits, dim=-1)
+    probability = torch.sigmoid(logits) if loss.multi_label else torch.softmax(logits, dim=-1)
     weights = (probability + 1e-3) ** HEARD_POWER * valid[..., None]
     return weights / weights.sum(1, keepdim=True).clamp(min=1e-30)
 
@@ -104,9 +110,9 @@ def frame_mil(
 
     The frames are weighted by the times at which the label is heard.
     """
-    sharpness = loss.cells_sharpness
+    sharpness = loss.frame_mil_sharpness
     frame = (torch.logsumexp(evidence * sharpness, dim=2) - math.log(evidence.shape[2])) / sharpness
-    if not loss.binary:
+    if not loss.multi_label:
         return -torch.einsum('btc,btc,bc->b', heard_btc, functional.log_softmax(frame, dim=-1), shares)
     present = torch.einsum('btc,btc,bc->b', heard_btc, functional.softplus(-frame), labels)
     everywhere = valid / valid.sum(1, keepdim=True).clamp(min=1)

@@ -25,7 +25,7 @@ PLAIN = {
     'model.visual_frozen': False,
     'model.audio_frozen': False,
     'loss.attention': 0.0,
-    'loss.foreign': 0.0,
+    'loss.mismatched_mil': 0.0,
     'augment.mixup': 0.0,
     'augment.mel_shift': 0,
     'augment.mel_gain': 0.0,
@@ -99,12 +99,12 @@ class SpaceTimeAttention(nn.Module):
         width: int,
         heads: int,
         hidden: int,
-        detach_evidence: bool,
+        stop_gradient_evidence: bool,
         dtype: str,
         channels_last: bool,
     ):
         super().__init__()
-        self.heads, self.detach_evidence = heads, detach_evidence
+        self.heads, self.stop_gradient_evidence = heads, stop_gradient_evidence
         self.dtype = getattr(torch, dtype)
         self.visual = trunks.make_visual(visual)
         self.audio = trunks.make_audio(audio)
@@ -138,7 +138,7 @@ class SpaceTimeAttention(nn.Module):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Returns logits [b c] and out from cells [b t s d'] and sound [b t d]."""
         values = self.value(cells)
-        keys = self.space.keys(cells.detach() if self.detach_evidence else cells)
+        keys = self.space.keys(cells.detach() if self.stop_gradient_evidence else cells)
         out = {'cells': cells, 'audio': audio, 'values': values, 'keys': keys}
         out |= self.attend_and_score(keys, values, audio, valid)
         return self.bias + (out['beta'] * out['segment_scores']).sum((1, 2)), out
@@ -151,12 +151,12 @@ class SpaceTimeAttention(nn.Module):
         Returns alpha, time_logits, beta and segment_scores.
         """
         head = self.visual_head
-        if self.detach_evidence:
+        if self.stop_gradient_evidence:
             head, values = head.detach(), values.detach()
         alpha, null = self.space(keys, audio)
         pooled = torch.einsum('btns,btsne->btne', alpha, values.unflatten(-1, (self.heads, -1))).flatten(2)
         match = log_odds(alpha, null)
-        logits = self.time(pooled, audio, match.detach() if self.detach_evidence else match, valid)
+        logits = self.time(pooled, audio, match.detach() if self.stop_gradient_evidence else match, valid)
         beta = torch.softmax(logits.flatten(1, 2), dim=1).view_as(logits)
         scores = torch.stack([pooled @ head, audio @ self.audio_head], dim=1)
         return {'alpha': alpha, 'time_logits': logits, 'beta': beta, 'segment_scores': scores}
@@ -179,7 +179,7 @@ def unit(x: torch.Tensor) -> torch.Tensor:
 def build(config: ml_collections.ConfigDict, classes: int, *, channels_last: bool = True) -> SpaceTimeAttention:
     """Builds the network of cfg.model, whose weights weights.copy sets. Raises ValueError as `check` does."""
     check(config)
-    names = ('visual', 'audio', 'width', 'heads', 'hidden', 'detach_evidence', 'dtype')
+    names = ('visual', 'audio', 'width', 'heads', 'hidden', 'stop_gradient_evidence', 'dtype')
     return SpaceTimeAttention(classes, **{name: config.model[name] for name in names}, channels_last=channels_last)
 
 

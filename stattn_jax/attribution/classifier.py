@@ -55,8 +55,8 @@ class Classifier:
 def of_model(model: Encoders, height: int, width: int) -> Classifier:
     """Returns one of our networks (stattn_jax/models) for frames of this height and width.
 
-    Build STAN with `detach_evidence=False`: its stop_gradient changes no logit, but hides the visual cells' evidence
-    from every gradient.
+    Build STAN with `stop_gradient_evidence=False`: its stop_gradient changes no logit, but hides the visual cells'
+    evidence from every gradient.
     """
     return Classifier(
         head=lambda *units, **masks: model.forward_heads(*units, **masks)[0],

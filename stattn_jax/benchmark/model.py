@@ -136,7 +136,7 @@ def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -
     plain_graphdef, plain_state, *_ = assemble.make_state(plain_config, shape, None, abstract=True)
     rows = made_batch(config, data, case.batch // jax.process_count())
     if case.mode == 'train':
-        options = {'optimiser': optimiser, 'binary': config.loss.binary}
+        options = {'optimiser': optimiser, 'binary': config.loss.multi_label}
         compiled = strategy.compile(assemble.make_step(config, graphdef, axis=strategy.axis, **options))
         counted = assemble.make_step(config, plain_graphdef, axis=None, **options)
     elif case.mode == 'head':
@@ -213,7 +213,7 @@ def _forward(config, graphdef, mode: str) -> Callable:
         logits, out = step.forward(graphdef, state, batch, frame_size=config.model.frame_size)
         if mode == 'forward':
             return logits
-        record = contributions.record(logits, out, state['score_mean'], config.loss.binary)
+        record = contributions.record(logits, out, state['score_mean'], config.loss.multi_label)
         return {name: x for name, x in record.items() if name not in ('bias', 'mean_scores')}
 
     return forward

@@ -13,7 +13,7 @@ KINDS = ('stan', *baselines.KINDS)
 # Options that only STAN has, with the values that leave it unchanged.
 STAN_OPTIONS = {
     'heads': None,
-    'detach_evidence': None,
+    'stop_gradient_evidence': None,
     'uniform_space': False,
     'uniform_time': False,
     'guided': True,

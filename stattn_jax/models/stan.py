@@ -16,10 +16,10 @@ from stattn_jax.models.encoders import Encoders
 class SpaceTimeAttention(Encoders):
     """Maps the frames and log-mel of a clip's segments to class logits and `out` (listed in docs/design.md).
 
-    `detach_evidence` stops the gradient of the audio-guided logits from reaching the visual evidence (trunk, values,
-    head), which then learns only from losses on `cell_values`. This way the evidence of a cell does not depend on which
-    cell the audio selects. `uniform_space`, `uniform_time`, and `guided`, `null_cell` or `class_time` set to False are
-    ablations (models/attention.py).
+    `stop_gradient_evidence` stops the gradient of the audio-guided logits from reaching the visual evidence (trunk,
+    values, head), which then learns only from losses on `cell_values`. This way the evidence of a cell does not depend
+    on which cell the audio selects. `uniform_space`, `uniform_time`, and `guided`, `null_cell` or `class_time` set to
+    False are ablations (models/attention.py).
     """
 
     additive = True
@@ -33,7 +33,7 @@ class SpaceTimeAttention(Encoders):
         hidden: int = 64,
         uniform_space: bool = False,
         uniform_time: bool = False,
-        detach_evidence: bool = True,
+        stop_gradient_evidence: bool = True,
         guided: bool = True,
         null_cell: bool = True,
         class_time: bool = True,
@@ -41,7 +41,7 @@ class SpaceTimeAttention(Encoders):
         **trunks,
     ):
         super().__init__(width=width, rngs=rngs, **trunks)
-        self.heads, self.detach_evidence = heads, detach_evidence
+        self.heads, self.stop_gradient_evidence = heads, stop_gradient_evidence
         self.space = SpatialAttention(
             self.cell_width,
             width,
@@ -72,7 +72,7 @@ class SpaceTimeAttention(Encoders):
         """Returns logits [b c] and `out`; masked cells and units are left out of the softmaxes."""
         value = self.value(v_btsd.astype(jnp.float32))
         b, t, s, d = value.shape
-        keys = self.space.keys(jax.lax.stop_gradient(v_btsd) if self.detach_evidence else v_btsd)
+        keys = self.space.keys(jax.lax.stop_gradient(v_btsd) if self.stop_gradient_evidence else v_btsd)
         out = self.attend_and_score(keys, value, a_btd, valid, cell_mask=cell_mask, unit_mask=unit_mask)
         logits = self.bias[...] + jnp.sum(out['beta'] * out['segment_scores'], axis=(1, 2))
         out |= {
@@ -102,7 +102,7 @@ class SpaceTimeAttention(Encoders):
         The cells and the audio may be of different clips (mismatched audio).
         """
         head = self.visual_head[...]
-        if self.detach_evidence:
+        if self.stop_gradient_evidence:
             head, value_btsd = jax.lax.stop_gradient((head, value_btsd))
         b, t, s, d = value_btsd.shape
         with jax.named_scope('space'):
@@ -112,7 +112,7 @@ class SpaceTimeAttention(Encoders):
         with jax.named_scope('time'):
             valid_bmt = jnp.broadcast_to(valid[:, None], (b, 2, t))
             match_bt = _log_odds(alpha, null)
-            if self.detach_evidence:
+            if self.stop_gradient_evidence:
                 # The match stays a measure of the audio's visible source, which the logits do not train.
                 match_bt = jax.lax.stop_gradient(match_bt)
             units_bmt = valid_bmt if unit_mask is None else valid_bmt & unit_mask

@@ -109,7 +109,7 @@ def sanity(runs: Sequence[Run], variant: str) -> Table:
     every = dict.fromkeys(check for _, _, of in checks_of_rows for checks in of.values() for check in checks)
     checks = [check for check in every if check.split('/')[0] not in CASCADES]
     note = (
-        'Silence, foreign and moved sound: near 1, the sound does not steer the map. Other class: near 1, the map is '
+        'Silence, other and moved audio: near 1, the audio does not steer the map. Other class: near 1, the map is '
         'not about the class. Mirror '
         'and roll, undone again: near 1, the map follows the clip.'
     )
@@ -181,12 +181,12 @@ def attention(runs: Sequence[Run], variant: str) -> Table:
     )
 
 
-LEAKS = (
-    ('sound alone (black frames)', 'leak/audio_only'),
-    ("foreign sound: the picture's terms keep its label", 'leak/swap_sound'),
-    ("... follow the sound's", 'leak/swap_sound_follows_sound'),
-    ('... undecided', 'leak/swap_sound_undecided'),
-    ("... decided, for the sound's", 'leak/swap_sound_decided_follows_sound'),
+SHORTCUTS = (
+    ('audio alone (black frames)', 'shortcut/audio_only'),
+    ('mismatched audio: the visual contributions keep the label', 'shortcut/mismatched_audio'),
+    ("... follow the audio's", 'shortcut/mismatched_audio_follows'),
+    ('... undecided', 'shortcut/mismatched_audio_undecided'),
+    ("... decided, for the audio's", 'shortcut/mismatched_audio_decided_follows'),
 )
 
 
@@ -194,25 +194,29 @@ def leaks(runs: Sequence[Run], variant: str) -> Table:
     """What the network recognises from audio alone, and whether its visual terms follow mismatched audio."""
     rows = []
     for row, of_row in results.rows(runs, variant).items():
-        cells = [results.rate(of_row, name, 'leak/n') for _, name in LEAKS]
+        cells = [results.rate(of_row, name, 'shortcut/n') for _, name in SHORTCUTS]
         chance = next(
-            (run.numbers['leak/swap_sound_chance'] for run in of_row if 'leak/swap_sound_chance' in run.numbers), None
+            (
+                run.numbers['shortcut/mismatched_audio_chance']
+                for run in of_row
+                if 'shortcut/mismatched_audio_chance' in run.numbers
+            ),
+            None,
         )
         if any(cells):
             rows.append((row, len(of_row), *cells, None if chance is None else Estimate(chance)))
     columns = (
         ROW,
         TRAININGS,
-        *(Column(name, 'percent') for name, _ in LEAKS),
+        *(Column(name, 'percent') for name, _ in SHORTCUTS),
         Column('chance of following', 'percent'),
     )
     note = (
-        "The picture's terms of a network that has terms, when the clip gets another clip's sound. Following it above "
-        'chance means that the '
-        'picture repeats the sound; in binding it may, for there the sound says where to look. Undecided: no class has '
-        'half of their softmax.'
+        'The visual contributions of a network that has contributions, when the clip gets the audio of another clip. '
+        'Following it above chance means that the visual contributions repeat the audio. In binding they may, because '
+        'the audio says there where to look. Undecided: no class has half of their softmax.'
     )
-    return Table('leaks', variant, 'Leaks between the modalities', note, columns, tuple(rows))
+    return Table('leaks', variant, 'Shortcuts between the modalities', note, columns, tuple(rows))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -93,11 +93,11 @@ class Network:
 def load(workdir: pathlib.Path) -> Network:
     """Loads the network of a finished run so that all gradients flow.
 
-    detach_evidence is turned off: training may stop gradients at the evidence, explanations must not.
+    stop_gradient_evidence is turned off: training may stop gradients at the evidence, explanations must not.
     """
     trained = run.load(str(workdir), devices=jax.devices()[:1])
     config = copy.deepcopy(trained.config)
-    config.model.detach_evidence = False
+    config.model.stop_gradient_evidence = False
     graphdef, *_ = run.make_state(config, trained.facts, None, abstract=True)
     return Network(graphdef, trained.state, config, trained.facts)
 

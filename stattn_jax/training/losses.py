@@ -2,10 +2,10 @@
 
 The purpose of each part (docs/log.md has the numbers):
 
-`audio` and `picture` train each path alone, so that neither path relies on the other.
-`cells` trains the evidence of each cell without letting the audio choose the cell.
-`match` trains the null cell.
-`swap` and `foreign` give targets for the visual terms under mismatched audio (audio of another clip).
+`audio` and `visual` train each path alone, so that neither path relies on the other.
+`frame_mil` trains the evidence of each cell without letting the audio choose the cell.
+`correspondence` trains the null cell.
+`mismatched_uniform` and `mismatched_mil` give targets under mismatched audio (audio of another clip).
 `attention` trains the attention weights on the cells' own evidence.
 """
 

@@ -21,7 +21,8 @@ from stattn_jax.training.augment import Augment, augment_features, augment_frame
 from stattn_jax.training.optim import norm
 from stattn_jax.training.sharded_random import ShardedRandom
 
-# The number of negatives for which the whole attention is computed (swap, foreign); match needs less computation.
+# The number of negatives for which the whole attention is computed (mismatched_uniform, mismatched_mil). The loss
+# correspondence needs less computation.
 ATTENDED_NEGATIVES = 2
 
 State = dict[str, Any]
@@ -32,27 +33,27 @@ Batch = dict[str, jax.Array]
 class Loss:
     """Weights of the parts of the loss, beside the main part of weight 1; training/losses.py explains their purpose.
 
-    binary: each class has an independent sigmoid, as for clips with several labels or none.
-    smoothing: label smoothing.
-    audio, picture: classification by the audio path alone and by the visual path alone.
-    cells: classification of single frames by class evidence pooled over cells at `cells_sharpness`.
-    match: audio against its own frames and against the frames of `negatives` other clips.
-    swap: under mismatched audio, the visual contribution must not favour any class.
+    multi_label: each class has an independent sigmoid, as for clips with several labels or none.
+    label_smoothing: label smoothing.
+    audio, visual: classification by the audio path alone and by the visual path alone.
+    frame_mil: classification of single frames by class evidence pooled over cells at `frame_mil_sharpness`.
+    correspondence: audio against its own frames and against the frames of `negatives` other clips.
+    mismatched_uniform: under mismatched audio, the visual contribution must not favour any class.
     attention: the attention weights must find the cells that the visual classifier assigns to the label.
-    foreign: under mismatched audio, the visual contribution must predict the class probabilities that this classifier
-      gives.
+    mismatched_mil: under mismatched audio, the visual contribution must predict the class probabilities that the
+      classifier of `frame_mil` gives.
     """
 
-    binary: bool = False
-    smoothing: float = 0.0
+    multi_label: bool = False
+    label_smoothing: float = 0.0
     audio: float = 0.5
-    picture: float = 1.0
-    cells: float = 1.0
-    cells_sharpness: float = 1.0
-    match: float = 1.0
-    swap: float = 1.0
+    visual: float = 1.0
+    frame_mil: float = 1.0
+    frame_mil_sharpness: float = 1.0
+    correspondence: float = 1.0
+    mismatched_uniform: float = 1.0
     attention: float = 0.0
-    foreign: float = 0.0
+    mismatched_mil: float = 0.0
     negatives: int = 2
 
 
@@ -175,28 +176,30 @@ def loss_parts(
     """
 
     def classify(logits_bc):
-        targets = labels_bc if loss.binary else labels_bc / labels_bc.sum(-1, keepdims=True)
-        return losses.classification(logits_bc, targets, multi_label=loss.binary, smoothing=loss.smoothing).mean()
+        targets = labels_bc if loss.multi_label else labels_bc / labels_bc.sum(-1, keepdims=True)
+        return losses.classification(
+            logits_bc, targets, multi_label=loss.multi_label, smoothing=loss.label_smoothing
+        ).mean()
 
     # Independent sigmoids need an absolute level (the bias); a softmax over classes does not (docs/log.md, 2026-11-23).
-    logits_of = losses.unimodal_logits if loss.binary else losses.modality_logits
+    logits_of = losses.unimodal_logits if loss.multi_label else losses.modality_logits
     parts = {'main': classify(logits)}
     if not model.additive:
         return parts
     if loss.audio:
         parts['audio'] = classify(logits_of(out, 1))
-    if loss.picture:
-        parts['picture'] = classify(logits_of(out, 0))
-    heard_btc = losses.audio_saliency(out, valid_bt, multi_label=loss.binary)
-    evidence_btsc = losses.cell_evidence(out) if loss.cells or loss.attention or loss.foreign else None
-    if loss.cells:
-        parts['cells'] = losses.frame_mil(
+    if loss.visual:
+        parts['visual'] = classify(logits_of(out, 0))
+    heard_btc = losses.audio_saliency(out, valid_bt, multi_label=loss.multi_label)
+    evidence_btsc = losses.cell_evidence(out) if loss.frame_mil or loss.attention or loss.mismatched_mil else None
+    if loss.frame_mil:
+        parts['frame_mil'] = losses.frame_mil(
             evidence_btsc,
             heard_btc,
             labels_bc,
             valid_bt,
-            multi_label=loss.binary,
-            sharpness=loss.cells_sharpness,
+            multi_label=loss.multi_label,
+            sharpness=loss.frame_mil_sharpness,
         ).mean()
     if loss.attention:
         parts['attention'] = losses.attention(
@@ -204,35 +207,37 @@ def loss_parts(
             evidence_btsc,
             heard_btc,
             labels_bc,
-            sharpness=loss.cells_sharpness,
+            sharpness=loss.frame_mil_sharpness,
             cell_mask_bts=cell_mask_bts,
         ).mean()
     shares = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
     heard_bt = jnp.einsum('btc,bc->bt', heard_btc, shares)
-    if loss.match:
+    if loss.correspondence:
         # The match also trains the visual trunk. All audio shares these keys, for one gradient of the key layer.
         keys = model.space.keys(out['cells'])
-        parts['match'] = losses.correspondence(model.match(keys, out['audio']), heard_bt, True).mean()
+        parts['correspondence'] = losses.correspondence(model.match(keys, out['audio']), heard_bt, True).mean()
     attended_clips = min(loss.negatives, ATTENDED_NEGATIVES)
-    for shift in range(1, loss.negatives + 1 if loss.match or loss.swap or loss.foreign else 0):
+    for shift in range(
+        1, loss.negatives + 1 if loss.correspondence or loss.mismatched_uniform or loss.mismatched_mil else 0
+    ):
         audio, other_labels, other_heard_bt = losses.other_clips((out['audio'], labels_bc, heard_bt), shift, axis)
         differs_b = 1.0 - jnp.clip((other_labels * labels_bc).sum(-1), 0, 1)
-        if loss.match:
+        if loss.correspondence:
             absent = losses.correspondence(model.match(keys, audio), other_heard_bt, False)
-            parts['match'] += (differs_b * absent).mean() / loss.negatives
-        if shift > attended_clips or not (loss.swap or loss.foreign):
+            parts['correspondence'] += (differs_b * absent).mean() / loss.negatives
+        if shift > attended_clips or not (loss.mismatched_uniform or loss.mismatched_mil):
             continue
         attended = model.attend_and_score(out['keys'], out['values'], audio, valid_bt)
-        if loss.swap:
+        if loss.mismatched_uniform:
             part = (differs_b * losses.kl_to_uniform(losses.modality_logits(attended, 0))).mean() / attended_clips
-            parts['swap'] = parts.get('swap', 0.0) + part
-        if loss.foreign:
+            parts['mismatched_uniform'] = parts.get('mismatched_uniform', 0.0) + part
+        if loss.mismatched_mil:
             picture = logits_of(attended | {'bias': out['bias']}, 0)
             seen_bc = losses.frame_probabilities(
-                evidence_btsc, heard_bt, multi_label=loss.binary, sharpness=loss.cells_sharpness
+                evidence_btsc, heard_bt, multi_label=loss.multi_label, sharpness=loss.frame_mil_sharpness
             )
-            part = losses.classification(picture, seen_bc, multi_label=loss.binary)
-            parts['foreign'] = parts.get('foreign', 0.0) + (differs_b * part).mean() / attended_clips
+            part = losses.classification(picture, seen_bc, multi_label=loss.multi_label)
+            parts['mismatched_mil'] = parts.get('mismatched_mil', 0.0) + (differs_b * part).mean() / attended_clips
     return parts
 
 

@@ -1,0 +1,53 @@
+"""renamed.py: old names of config fields and metrics are read, each with one line that says the new name."""
+
+import pytest
+
+from configs import common
+from stattn_jax import command, renamed
+
+
+def test_every_new_field_exists_and_no_old_one_does():
+    known = command.flatten(common.get_config().to_dict())
+    assert set(renamed.FIELDS.values()) <= set(known) and not set(renamed.FIELDS) & set(known)
+
+
+def test_arguments_are_renamed_with_a_notice(capsys):
+    given = [
+        'main',
+        '--config=own.py',
+        '--config.loss.binary=True',
+        '--config.train.steps=3',
+        '--config.loss.swap',
+        '0',
+    ]
+    assert renamed.arguments(given) == [
+        'main', '--config=own.py', '--config.loss.multi_label=True', '--config.train.steps=3',
+        '--config.loss.mismatched_uniform', '0',
+    ]  # fmt: skip
+    notices = capsys.readouterr().err.splitlines()
+    assert len(notices) == 2 and notices[0] == (
+        'notice: config.loss.binary is called config.loss.multi_label now; version 0.2 will refuse the old name'
+    )
+
+
+def test_a_saved_config_is_renamed_with_one_notice(capsys):
+    saved = {'seed': 3, 'loss': {'binary': True, 'match': 2.0, 'audio': 1.0}, 'train': {'best_metric': 'leak/n'}}
+    assert renamed.fields(saved, 'RUN/config.json') == {
+        'seed': 3,
+        'loss': {'multi_label': True, 'correspondence': 2.0, 'audio': 1.0},
+        'train': {'best_metric': 'shortcut/n'},
+    }
+    assert saved['loss'] == {'binary': True, 'match': 2.0, 'audio': 1.0}
+    assert 'RUN/config.json: loss.binary is called loss.multi_label now (1 more' in capsys.readouterr().err
+
+
+def test_present_names_give_no_notice(capsys):
+    config = common.get_config().to_dict()
+    assert renamed.fields(config, 'x') == config and renamed.arguments(['--config.seed=1']) == ['--config.seed=1']
+    assert renamed.metric('classification/top1') == 'classification/top1'
+    assert capsys.readouterr().err == ''
+
+
+@pytest.mark.parametrize('old, new', renamed.METRICS.items())
+def test_metrics_are_renamed(old, new):
+    assert renamed.metric(old) == new
