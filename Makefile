@@ -14,7 +14,7 @@ demo: $(VENV)/ready
 	@$(BIN)/python tools/demo.py --out=$(DEMO) --seed=$(SEED) $(if $(VIDEO),--video="$(VIDEO)")
 
 test: $(VENV)/ready
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist loadfile
 
 lint: $(VENV)/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

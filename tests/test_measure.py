@@ -48,7 +48,7 @@ def test_pointing_is_that_of_the_evaluation(entries):
     """
     kept, trained = arrays(entries['stan']), run.load(entries['stan'].workdir, devices=jax.devices()[:1])
     state = trained.state | {'score_mean': 0 * trained.state['score_mean']}
-    told = evaluate.Evaluator(trained.graphdef, trained.strategy, trained.config).split(state, 'test', leaks=False)
+    told = evaluate.Evaluator(trained.graphdef, trained.strategy, trained.config).split(state, 'test', shortcuts=False)
     assert told['pointing/space'] == pytest.approx(kept['attention/space'].mean(), abs=1e-6)
     assert told['pointing/space_contribution'] == pytest.approx(kept['terms/space'].mean(), abs=1e-6)
     assert told['pointing/time'] == pytest.approx(kept['terms/time'].mean(), abs=1e-6)
