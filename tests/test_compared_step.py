@@ -114,5 +114,6 @@ def test_a_compared_model_trains_and_is_evaluated_by_the_command(kind, shows, ti
     assert not groups & {'attention', 'segments', 'parsing'} and 'shortcut/mismatched_audio' not in numbers
     assert 'pointing/space_contribution' not in numbers and 'pointing/time_picture' not in numbers
     loaded = run.load(str(tmp_path / kind), parallel_kind='jit', devices=jax.devices()[:1])
-    again = evaluate.Evaluator(loaded.graphdef, loaded.strategy, loaded.config).split(loaded.state, 'test', shortcuts=True)
+    evaluator = evaluate.Evaluator(loaded.graphdef, loaded.strategy, loaded.config)
+    again = evaluator.split(loaded.state, 'test', shortcuts=True)
     assert numbers == pytest.approx({'checkpoint/step': loaded.step, **again}, abs=1e-6)
