@@ -153,7 +153,7 @@ def background(folder: pathlib.Path, annotations: pathlib.Path, listing: publish
     files do not have a row for each row of the annotations, or the noisy ones do not have a row for each row of
     labels_noisy.h5.
     """
-    rows = 1 + max(clip.payload['row'] for clip in listing.clips)
+    rows = 1 + max((clip.payload['row'] for clip in listing.clips), default=-1)
     held = features.count_rows(folder, 'main', features.AVE_SPEC)
     if held < rows:
         raise cli.UsageError(f'--features={folder}: {held} clips, expected {rows}, as many as Annotations.txt has rows')

@@ -5,6 +5,7 @@ project's own tables, and read back through tables.py, so that all data pass the
 files.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -16,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from data_prep import cli, prepare, report, rows, tables, videos
+from data_prep import cli, labels, prepare, report, rows, tables, videos
 from stattn_jax.data import media, records
 from stattn_jax.data.features import FeatureSpec
 
@@ -161,7 +162,10 @@ def prepare_jobs(
     multi_label: bool,
     remarks: Sequence[str] = (),
 ) -> None:
-    """Calls prepare.prepare with the common flags; `beam` is the words after `--` (cli.beam_options)."""
+    """Calls prepare.prepare with the common flags; `beam` is the words after `--` (cli.beam_options).
+
+    Classes that cannot be learned (labels.warnings) are added to the remarks.
+    """
     prepare.prepare(
         flag_values.out,
         flag_values.name,
@@ -172,7 +176,7 @@ def prepare_jobs(
         multi_label=multi_label,
         workers=flag_values.workers,
         require=None if flag_values.require is None else cli.parse_require(flag_values.require),
-        remarks=remarks,
+        remarks=[*remarks, *labels.warnings(jobs, classes)],
         beam=cli.beam_options(flag_values.runner, beam),
     )
 
@@ -236,7 +240,18 @@ def _prepare_listing(
 
 
 def write_tables(listing: Listing, found: dict[str, videos.Found], where: pathlib.Path) -> tables.Tables:
-    """Writes a listing as the project's tables and a file of its classes, and reads them back."""
+    """Writes a listing as the project's tables and a file of its classes, and reads them back.
+
+    Raises cli.UsageError if there are no clips, or if classes differ only by case, Unicode form or spaces.
+    """
+    if not listing.clips:
+        raise cli.UsageError(
+            'the annotations list no clips; expected at least one, so check that these are their files'
+        )
+    for group in labels.alike(collections.Counter(listing.classes)):
+        raise cli.UsageError(
+            f'the annotations spell a class as {labels.show(group)}; write one of them everywhere in the annotations'
+        )
     content = {
         'clips.csv': [_clip_row(clip, found.get(clip.clip_id)) for clip in listing.clips],
         'events.csv': listing.events,
