@@ -11,6 +11,7 @@ import io
 import math
 import os
 import pathlib
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _SHOWN = 20
@@ -134,7 +135,8 @@ def read_rows(
 def _check_header(path: str | os.PathLike, reader: csv.DictReader, columns: Sequence[str], faults: list[str]) -> bool:
     """Strips the names in the header; returns whether each of `columns` is there and no name is there twice."""
     names = [name.strip() for name in reader.fieldnames or ()]
-    shown = ','.join(names) or 'nothing'
+    shown = textwrap.shorten(','.join(names), 300) or 'nothing'
+    shown = shown if shown.isprintable() else ascii(shown)
     twice = [name for name, count in collections.Counter(filter(None, names)).items() if count > 1]
     missing = [column for column in columns if column not in names]
     if twice:
