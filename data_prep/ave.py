@@ -14,11 +14,10 @@ import csv
 import pathlib
 import re
 
-import h5py
 import numpy as np
 from absl import flags
 
-from data_prep import cli, features, prepare, published, videos
+from data_prep import cli, extras, features, prepare, published, videos
 from data_prep.rows import Row, collect, read_rows
 
 FLAGS = flags.FlagValues()
@@ -114,7 +113,7 @@ def _splits(folder: pathlib.Path, count: int) -> dict[int, str]:
 def _table(path: pathlib.Path) -> np.ndarray:
     """Returns the only table of a small HDF5 file."""
     try:
-        with h5py.File(path) as file:
+        with extras.load('h5py', 'prep').File(path) as file:
             return next(iter(file.values()))[:]
     except (OSError, StopIteration) as error:
         raise cli.UsageError(

@@ -21,9 +21,7 @@ import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-import tqdm
-
-from data_prep import local, report
+from data_prep import extras, local, report
 from data_prep.work import Job, Maker, MakeRecord, PrepareError, Progress, Shard, UsageError, is_done
 from stattn_jax.data import records, source, tfrecord
 
@@ -102,7 +100,9 @@ def prepare(
                 f'{kept} of {len(jobs)} clips are there already and stay as they are; delete {out} first if the videos '
                 'have changed'
             )
-        with tqdm.tqdm(total=len(jobs), initial=kept, unit='clip', desc=f'preparing {name}') as progress:
+        with extras.load('tqdm', 'prep').tqdm(
+            total=len(jobs), initial=kept, unit='clip', desc=f'preparing {name}'
+        ) as progress:
             run(maker, todo, progress.update)
         names = {split: [shard.name for shard in members] for split, members in shards.items()}
         summary = _report(out, names, remarks)
