@@ -96,7 +96,7 @@ def _pairs(text: str) -> frozenset[str]:
 
 
 def warnings(jobs: Collection[Job], classes: Sequence[str]) -> list[str]:
-    """Returns a line for each sign that training on these clips cannot go well, though it would start.
+    """Returns a line for each sign that training on these usable clips cannot go well, though it would start.
 
     The signs are a single class, no training split, and classes without a training clip.
     """
@@ -115,6 +115,6 @@ def warnings(jobs: Collection[Job], classes: Sequence[str]) -> list[str]:
         if 'train' not in splits:
             lacking[tuple(sorted(splits))].append(repr(classes[number]))
     for splits, names in sorted(lacking.items()):
-        where = f'only the split {" and ".join(splits)} has' if splits else 'no clip has'
+        where = f'only the split {" and ".join(splits)} has' if splits else 'no usable clip has'
         lines.append(videos.named(f'of {len(classes)} classes cannot be learned, since {where} them', names))
     return lines

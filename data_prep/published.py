@@ -162,10 +162,7 @@ def prepare_jobs(
     multi_label: bool,
     remarks: Sequence[str] = (),
 ) -> None:
-    """Calls prepare.prepare with the common flags; `beam` is the words after `--` (cli.beam_options).
-
-    Classes that cannot be learned (labels.warnings) are added to the remarks.
-    """
+    """Calls prepare.prepare with the common flags; `beam` is the words after `--` (cli.beam_options)."""
     prepare.prepare(
         flag_values.out,
         flag_values.name,
@@ -176,7 +173,7 @@ def prepare_jobs(
         multi_label=multi_label,
         workers=flag_values.workers,
         require=None if flag_values.require is None else cli.parse_require(flag_values.require),
-        remarks=[*remarks, *labels.warnings(jobs, classes)],
+        remarks=remarks,
         beam=cli.beam_options(flag_values.runner, beam),
     )
 

@@ -67,6 +67,8 @@ def run(videos, tmp_path, capsys):
             '--segments=3',
             '--short_side=32',
         ]
+        given = {flag.partition('=')[0] for flag in extra}
+        argv = [flag for flag in argv if flag.partition('=')[0] not in given]
         code = cli.exit_code([*argv, *flags, *extra], folder.main, folder.FLAGS, folder.__doc__)
         output = capsys.readouterr()
         return code, output.out, [line for line in output.err.splitlines() if line.startswith('error')]
@@ -128,6 +130,13 @@ def test_what_cannot_be_learned_and_unused_files_are_remarks(run, tmp_path):
         ' are in no row of the clips table: cut.mp4, mute.mp4, sub/good 2.mp4, text.mp4'
     )
     assert remarks[1] == "1 of 2 classes cannot be learned, since only the split test has them: 'hum'"
+
+
+def test_a_class_that_loses_its_training_clips_is_a_remark(run):
+    clips = HEADER + 'a,good.mp4,,,train,tone\nb,good.mp4,,,test,hum\nc,gone.mp4,,,train,hum\n'
+    code, out, _ = run(clips=clips)
+    assert code == 0
+    assert "remark: 1 of 2 classes cannot be learned, since only the split test has them: 'hum'\n" in out
 
 
 def test_names_in_another_unicode_form_are_found(run, videos, tmp_path):

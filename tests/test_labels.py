@@ -21,7 +21,7 @@ def jobs(**labels_of):
             jobs(train=[0], test=[0]),
             [
                 "all labels are 'dog': a model cannot learn from one class; expected two or more",
-                "2 of 3 classes cannot be learned, since no clip has them: 'cat', 'cow'",
+                "2 of 3 classes cannot be learned, since no usable clip has them: 'cat', 'cow'",
             ],
         ),
         (
