@@ -14,11 +14,10 @@ import csv
 import pathlib
 import re
 
-import h5py
 import numpy as np
 from absl import flags
 
-from data_prep import cli, features, prepare, published, videos
+from data_prep import cli, extras, features, prepare, published, videos
 from data_prep.rows import Row, collect, read_rows
 
 FLAGS = flags.FlagValues()
@@ -114,7 +113,7 @@ def _splits(folder: pathlib.Path, count: int) -> dict[int, str]:
 def _table(path: pathlib.Path) -> np.ndarray:
     """Returns the only table of a small HDF5 file."""
     try:
-        with h5py.File(path) as file:
+        with extras.load('h5py', 'prep').File(path) as file:
             return next(iter(file.values()))[:]
     except (OSError, StopIteration) as error:
         raise cli.UsageError(
@@ -153,7 +152,7 @@ def background(folder: pathlib.Path, annotations: pathlib.Path, listing: publish
     files do not have a row for each row of the annotations, or the noisy ones do not have a row for each row of
     labels_noisy.h5.
     """
-    rows = 1 + max(clip.payload['row'] for clip in listing.clips)
+    rows = 1 + max((clip.payload['row'] for clip in listing.clips), default=-1)
     held = features.count_rows(folder, 'main', features.AVE_SPEC)
     if held < rows:
         raise cli.UsageError(f'--features={folder}: {held} clips, expected {rows}, as many as Annotations.txt has rows')

@@ -13,6 +13,7 @@ from absl import flags
 
 from data_prep import rows
 from data_prep.work import PrepareError, UsageError
+from stattn_jax import flag_once
 from stattn_jax.data import tfrecord
 
 __all__ = ['UsageError', 'beam_options', 'exit_code', 'parse_require', 'run']
@@ -39,9 +40,10 @@ def exit_code(
     cut = argv.index('--') if '--' in argv else len(argv)
     own, passed_on = argv[:cut], argv[cut + 1 :]
     if '--help' in own or '-h' in own:
-        print(f'{doc.strip()}\n{flag_values.main_module_help() or flag_values.get_help()}')
+        print(f'{doc.strip()}\n{flag_values.get_help(include_special_flags=False)}')
         return 0
     try:
+        flag_once.check_once(own, flag_values)
         arguments = flag_values(own)[1:]
         if len(arguments) != positional:
             raise UsageError(f'got {len(arguments)} positional arguments {arguments}, expected {positional}')

@@ -7,11 +7,11 @@ ave.py and llp.py make the jobs.
 
 import functools
 import pathlib
+from typing import Any
 
-import h5py
 import numpy as np
 
-from data_prep import cli
+from data_prep import cli, extras
 from data_prep.prepare import Job
 from stattn_jax.data import media, records
 from stattn_jax.data.features import FeatureClip, FeatureSpec
@@ -100,15 +100,15 @@ def _record(job: Job, spec: FeatureSpec, visual: np.ndarray, audio: np.ndarray) 
 
 
 @functools.lru_cache
-def _table(path: pathlib.Path) -> h5py.Dataset:
-    """Returns the only table of a file, which stays open in this process."""
-    file = h5py.File(path, 'r', rdcc_nbytes=_CHUNK_CACHE, rdcc_nslots=10_007)
+def _table(path: pathlib.Path) -> Any:
+    """Returns the only table of a file, an h5py.Dataset; the file stays open in this process."""
+    file = extras.load('h5py', 'prep').File(path, 'r', rdcc_nbytes=_CHUNK_CACHE, rdcc_nslots=10_007)
     if len(file) != 1:
         raise OSError(f'it has the keys {sorted(file)}, expected one')
     return next(iter(file.values()))
 
 
-def _read(table: h5py.Dataset, row: int, path: pathlib.Path) -> np.ndarray:
+def _read(table: Any, row: int, path: pathlib.Path) -> np.ndarray:
     try:
         return table[row]
     except OSError as error:

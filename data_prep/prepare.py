@@ -21,9 +21,7 @@ import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-import tqdm
-
-from data_prep import local, report
+from data_prep import extras, labels, local, report
 from data_prep.work import Job, Maker, MakeRecord, PrepareError, Progress, Shard, UsageError, is_done
 from stattn_jax.data import records, source, tfrecord
 
@@ -102,10 +100,12 @@ def prepare(
                 f'{kept} of {len(jobs)} clips are there already and stay as they are; delete {out} first if the videos '
                 'have changed'
             )
-        with tqdm.tqdm(total=len(jobs), initial=kept, unit='clip', desc=f'preparing {name}') as progress:
+        with extras.load('tqdm', 'prep').tqdm(
+            total=len(jobs), initial=kept, unit='clip', desc=f'preparing {name}'
+        ) as progress:
             run(maker, todo, progress.update)
         names = {split: [shard.name for shard in members] for split, members in shards.items()}
-        summary = _report(out, names, remarks)
+        summary = _report(out, names, jobs, classes, remarks)
         _check_enough(summary, require)
         if finish is not None:
             finish(out)
@@ -135,8 +135,14 @@ def _shards(name: str, split: str, jobs: list[Job], size: int | None) -> list[Sh
     return [Shard(tfrecord.shard_name(name, split, i, count), jobs[i * size : (i + 1) * size]) for i in range(count)]
 
 
-def _report(out: pathlib.Path, shards: dict[str, list[str]], remarks: Sequence[str]) -> dict[str, dict]:
-    """Writes and prints the report once every shard is there.
+def _report(
+    out: pathlib.Path,
+    shards: dict[str, list[str]],
+    jobs: list[Job],
+    classes: Sequence[str],
+    remarks: Sequence[str],
+) -> dict[str, dict]:
+    """Writes and prints the report once every shard is there, with remarks on classes that cannot be learned.
 
     Raises PrepareError for a split without usable clips.
     """
@@ -145,6 +151,8 @@ def _report(out: pathlib.Path, shards: dict[str, list[str]], remarks: Sequence[s
         leftover.unlink(missing_ok=True)
     outcomes = {split: [report.read_outcome(out, shard) for shard in names] for split, names in shards.items()}
     summary = report.summarize(outcomes)
+    used = {clip_id for parts in outcomes.values() for part in parts for clip_id in part.used}
+    remarks = [*remarks, *labels.warnings([job for job in jobs if job.clip_id in used], classes)]
     report.write_json(out / report.REPORT_FILE, {'remarks': list(remarks), 'splits': summary})
     for remark in remarks:
         print(f'remark: {remark}')

@@ -5,6 +5,7 @@ project's own tables, and read back through tables.py, so that all data pass the
 files.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -16,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from data_prep import cli, prepare, report, rows, tables, videos
+from data_prep import cli, labels, prepare, report, rows, tables, videos
 from stattn_jax.data import media, records
 from stattn_jax.data.features import FeatureSpec
 
@@ -236,7 +237,18 @@ def _prepare_listing(
 
 
 def write_tables(listing: Listing, found: dict[str, videos.Found], where: pathlib.Path) -> tables.Tables:
-    """Writes a listing as the project's tables and a file of its classes, and reads them back."""
+    """Writes a listing as the project's tables and a file of its classes, and reads them back.
+
+    Raises cli.UsageError if there are no clips, or if classes differ only by case, Unicode form or spaces.
+    """
+    if not listing.clips:
+        raise cli.UsageError(
+            'the annotations list no clips; expected at least one, so check that these are their files'
+        )
+    for group in labels.alike(collections.Counter(listing.classes)):
+        raise cli.UsageError(
+            f'the annotations spell a class as {labels.show(group)}; write one of them everywhere in the annotations'
+        )
     content = {
         'clips.csv': [_clip_row(clip, found.get(clip.clip_id)) for clip in listing.clips],
         'events.csv': listing.events,

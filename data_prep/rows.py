@@ -4,11 +4,14 @@ A fault is one line with file, line, column, value and the expected content; all
 any is raised. tables.py reads the project's own tables with it, and the commands of published data sets read theirs.
 """
 
+import collections
 import contextlib
 import csv
+import io
 import math
 import os
 import pathlib
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _SHOWN = 20
@@ -94,47 +97,78 @@ def read_rows(
 ) -> Iterator[Row]:
     """Yields the rows of a file without blank lines; an unreadable row is noted as a fault and left out.
 
-    header: the first line names the columns, in any order and with others among them; without a header, they are
-      `columns` in this order.
+    A BOM is skipped.
+
+    header: the first line names the columns, in any order and with others among them; spaces around the names do not
+      count, and a name that is there twice is a fault. Without a header, the columns are `columns` in this order, and a
+      file without rows is a fault.
     quoting: of the csv module.
     """
+    text = _read_text(path, f'a CSV file with the columns {",".join(columns)}', faults)
+    if text is None:
+        return
     try:
-        with open(path, encoding='utf-8-sig', newline='') as file:
-            reader = csv.DictReader(
-                file, None if header else columns, delimiter=delimiter, quoting=quoting, strict=True
-            )
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
-            if missing:
-                faults.append(
-                    f'{path}:1: column {", ".join(missing)} is missing; '
-                    f'the header has {",".join(reader.fieldnames or ()) or "nothing"}, expected {",".join(columns)}'
-                )
-                return
-            expected = f'{len(reader.fieldnames)} ' + ('as in the header' if header else f'({",".join(columns)})')
-            for cells in reader:
-                if None in cells or None in cells.values():
-                    count = sum(value is not None for key, value in cells.items() if key) + len(cells.get(None, ()))
-                    faults.append(f'{path}:{reader.line_num}: {count} cells, expected {expected}; quote commas')
-                else:
-                    yield Row(path, reader.line_num, cells, faults)
-    except OSError as error:
-        faults.append(
-            f'{path}: cannot be read ({error.strerror}); expected a CSV file with the columns {",".join(columns)}'
+        reader = csv.DictReader(
+            io.StringIO(text, newline=''),
+            None if header else columns,
+            delimiter=delimiter,
+            quoting=quoting,
+            strict=True,
         )
-    except UnicodeDecodeError as error:
-        faults.append(f'{path}: byte {error.start} is not UTF-8; save the table as UTF-8')
+        if header and not _check_header(path, reader, columns, faults):
+            return
+        expected = f'{len(reader.fieldnames)} ' + ('as in the header' if header else f'({",".join(columns)})')
+        empty = True
+        for cells in reader:
+            empty = False
+            if None in cells or None in cells.values():
+                count = sum(value is not None for key, value in cells.items() if key) + len(cells.get(None, ()))
+                faults.append(f'{path}:{reader.line_num}: {count} cells, expected {expected}; quote commas')
+            else:
+                yield Row(path, reader.line_num, cells, faults)
+        if empty and not header:
+            faults.append(f'{path}: holds no rows; expected rows of {",".join(columns)}')
     except csv.Error as error:
         faults.append(f'{path}:{reader.line_num}: not CSV ({error}); expected standard quoting')
 
 
+def _check_header(path: str | os.PathLike, reader: csv.DictReader, columns: Sequence[str], faults: list[str]) -> bool:
+    """Strips the names in the header; returns whether each of `columns` is there and no name is there twice."""
+    names = [name.strip() for name in reader.fieldnames or ()]
+    shown = textwrap.shorten(','.join(names), 300) or 'nothing'
+    shown = shown if shown.isprintable() else ascii(shown)
+    twice = [name for name, count in collections.Counter(filter(None, names)).items() if count > 1]
+    missing = [column for column in columns if column not in names]
+    if twice:
+        faults.append(
+            f'{path}:1: column {", ".join(twice)} is there twice; the header has {shown}; rename or delete one'
+        )
+    if missing:
+        faults.append(
+            f'{path}:1: column {", ".join(missing)} is missing; the header has {shown}, expected {",".join(columns)}'
+        )
+    # Spreadsheets leave columns without a name at the right edge; they get different names, which are then ignored.
+    reader.fieldnames = [name or f'column {number} without a name' for number, name in enumerate(names, 1)]
+    return not (twice or missing)
+
+
+def _read_text(path: str | os.PathLike, expected: str, faults: list[str]) -> str | None:
+    """Returns a UTF-8 file without its BOM; notes a fault and returns None if it cannot be read."""
+    try:
+        content = pathlib.Path(path).read_bytes()
+        return content.decode().removeprefix('\ufeff')
+    except OSError as error:
+        faults.append(f'{path}: cannot be read ({error.strerror}); expected {expected}')
+    except UnicodeDecodeError as error:
+        line = content.count(b'\n', 0, error.start) + 1
+        faults.append(f'{path}:{line}: byte {error.start} is not UTF-8; save the table as UTF-8')
+    return None
+
+
 def read_lines(path: str | os.PathLike, expected: str, faults: list[str]) -> list[str]:
     """Returns the lines of a text file without surrounding blanks; empty lines are left out."""
-    try:
-        lines = [line.strip() for line in pathlib.Path(path).read_text(encoding='utf-8-sig').splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        faults.append(f'{path}: cannot be read ({error}); expected {expected}')
-        return []
-    return [line for line in lines if line]
+    text = _read_text(path, expected, faults)
+    return [line.strip() for line in (text or '').splitlines() if line.strip()]
 
 
 def write_rows(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Sequence]) -> None:

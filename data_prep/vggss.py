@@ -61,7 +61,7 @@ def _is_sound(box: list[float]) -> bool:
 
 def _read(path: str | os.PathLike) -> list[dict[str, Any]]:
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding='utf-8-sig') as file:
             items = json.load(file)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise cli.UsageError(f'{path} cannot be read ({error}); expected the vggss.json of VGG-SS') from None

@@ -4,17 +4,23 @@
                                  (Kinetics), -0BIyqJj9ZU_30_40 (LLP), -0BIyqJj9ZU_30, Y-0BIyqJj9ZU (cut out, PANNs),
                                  -0BIyqJj9ZU (the whole video)
 
-published.py writes the paths into the clips table.
+The times of these names may be written in any way: -0BIyqJj9ZU_30.000_40.000, -0BIyqJj9ZU_030, -0BIyqJj9ZU-30,
+Y-0BIyqJj9ZU_30_40. published.py writes the paths into the clips table.
 """
 
 import collections
 import dataclasses
 import os
 import pathlib
+import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 SUFFIXES = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v', '.flv', '.3gp', '.mpg', '.mpeg', '.ts', '.wmv')
 _NAMED = 50
+_SEPARATOR = r'[-_. ]+'
+_TIME = r'(\d+(?:\.\d+)?)s?'
+_TIMED = re.compile(f'([\\w-]{{11}}){_SEPARATOR}{_TIME}(?:{_SEPARATOR}(?:to{_SEPARATOR})?{_TIME})?', re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,26 +69,29 @@ def locate(
 ) -> dict[str, Found]:
     """Returns the file of each clip that has one.
 
-    Remarks on the forms of names that were found, and on every doubt, are added to `remarks`.
+    Remarks on the forms of names that were found, on every doubt, and on files that are not used are added to
+    `remarks`. A file is found by its exact name first, then by the times in its name, however they are written.
     wanted: clip_id -> (source video of the clip, names to try in this order).
     """
-    paths = _scan(folder)
+    files = Files(folder, remarks)
     clips_of = collections.Counter(source for source, _ in wanted.values())
-    found, forms, doubtful = {}, collections.Counter(), []
+    found, forms, doubtful, asked = {}, collections.Counter(), [], set()
     for clip_id, (source, options) in wanted.items():
-        there = [name for name in options if name.stem in paths]
-        sure = [name for name in there if not name.vague or clips_of[source] == 1]
+        there = [(name, path, how) for name in options for path, how in files.of_stem(name.stem)]
+        # A file of the clip goes before one of the whole video, and an exact name before another spelling.
+        there.sort(key=lambda item: (item[0].vague or item[0].start is not None, bool(item[2])))
+        asked.update(path for _, path, _ in there)
+        sure = [item for item in there if not item[0].vague or clips_of[source] == 1]
         if sure:
-            found[clip_id] = Found(paths[sure[0].stem][0], sure[0].start, sure[0].end)
-            forms[sure[0].form] += 1
+            name, path, how = sure[0]
+            found[clip_id] = Found(path, name.start, name.end)
+            forms[name.form + how] += 1
         elif there:
-            doubtful.append(f'{clip_id} ({paths[there[0].stem][0]})')
-    remarks.append(
-        f'{folder}: {sum(map(len, paths.values()))} video files; {len(found)} of {len(wanted)} clips are there'
-    )
+            doubtful.append(f'{clip_id} ({there[0][1]})')
+    remarks.append(f'{folder}: {len(files.paths)} video files; {len(found)} of {len(wanted)} clips are there')
     if found:
         remarks[-1] += ': ' + ', '.join(f'{count} as {form}' for form, count in forms.most_common())
-    else:
+    elif wanted:
         clip_id, (_, options) = next(iter(wanted.items()))
         remarks[-1] += (
             f'; {clip_id} for one was looked for as {", ".join(name.stem for name in options)} with '
@@ -90,27 +99,125 @@ def locate(
         )
     if doubtful:
         remarks.append(named('clips not used, since the name of their file fits several clips of one video', doubtful))
-    used = {found_.path for found_ in found.values()}
-    twice = [f'{first}, not {", ".join(others)}' for first, *others in paths.values() if others and first in used]
-    if twice:
-        remarks.append(named('files of one name in several folders, of which the first in sorted order is used', twice))
+    remarks += _unused(files, {file.path for file in found.values()}, asked)
     return found
 
 
-def _scan(folder: pathlib.Path) -> dict[str, list[str]]:
-    """Returns the video files below a folder by stem, as sorted paths relative to the folder.
+def _unused(files: 'Files', used: set[str], asked: set[str]) -> list[str]:
+    """Returns remarks on the files of a folder that are not used: copies, other files of clips, and all others."""
+    copies = [paths for paths in files.of_exact.values() if len(paths) > 1 and paths[0] in used]
+    twice = [f'{first}, not {", ".join(others)}' for first, *others in copies]
+    known = {path for paths in copies for path in paths}
+    return named_all(
+        ('files of one name in several folders, of which the first in sorted order is used', twice),
+        (
+            'more files fit clips that have another file, or fit several clips; they are not used',
+            sorted(asked - used - known),
+        ),
+        ('video files are of no clip of the annotations', sorted(set(files.paths) - asked)),
+    )
 
-    Links are followed, because large data sets may be spread over several disks.
+
+class Files:
+    """The video files below a folder, by their names without suffix; the Unicode form of names does not matter.
+
+    paths: all files, sorted, relative to the folder. Links are followed, because large data sets may be spread over
+      several disks. Folders that cannot be read are added to `remarks`.
     """
-    paths = []
-    for parent, _, files in os.walk(folder, followlinks=True):
-        paths += [
-            os.path.relpath(os.path.join(parent, file), folder) for file in files if file.lower().endswith(SUFFIXES)
-        ]
-    stems: dict[str, list[str]] = {}
-    for path in sorted(paths):
-        stems.setdefault(pathlib.PurePath(path).stem, []).append(path)
-    return stems
+
+    def __init__(self, folder: pathlib.Path, remarks: list[str], suffixes: tuple[str, ...] = SUFFIXES):
+        self.paths = _scan(folder, suffixes, remarks)
+        self.of_exact: dict[str, list[str]] = {}
+        self._of_times: dict[tuple, list[str]] = {}
+        for path in self.paths:
+            stem = _composed(pathlib.PurePath(path).stem)
+            self.of_exact.setdefault(stem, []).append(path)
+            for key in _times(stem):
+                self._of_times.setdefault(key, []).append(path)
+
+    def of_stem(self, stem: str) -> list[tuple[str, str]]:
+        """Returns the files of a name as (path, how it differs from the name: '' or a remark)."""
+        exact = self.of_exact.get(_composed(stem), [])
+        alike = {path: None for key in _times(stem) for path in self._of_times.get(key, ()) if path not in exact}
+        return [(path, '') for path in exact] + [(path, ' spelt otherwise') for path in alike]
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize('NFC', text)
+
+
+def _times(stem: str) -> list[tuple]:
+    """Returns what a stem such as ID_000030 or ID-30.0-40.0 says, (ID, start, end or None).
+
+    A Y before the ID does not count. There are two readings if the ID itself may begin with Y.
+    """
+    matches = (_TIMED.fullmatch(text) for text in dict.fromkeys((stem, stem.removeprefix('Y'))))
+    return [(m[1], float(m[2]), m[3] and float(m[3])) for m in matches if m]
+
+
+def match_paths(folder: pathlib.Path, wanted: Collection[str], remarks: list[str]) -> dict[str, str]:
+    """Returns, for paths below a folder that are there only in another Unicode form, the path that is there.
+
+    Remarks count these paths and the video files that are not wanted.
+    """
+    files = Files(folder, remarks, (*SUFFIXES, *{pathlib.PurePosixPath(path).suffix.lower() for path in wanted} - {''}))
+    exact = set(files.paths)
+    of_composed: dict[str, str] = {}
+    for path in files.paths:
+        of_composed.setdefault(_composed(path), path)
+    others = {}
+    for path in dict.fromkeys(wanted):
+        plain = str(pathlib.PurePosixPath(path))
+        there = of_composed.get(_composed(plain))
+        if there and plain not in exact and not os.path.exists(folder / path):
+            others[path] = there
+    used = {others.get(path, str(pathlib.PurePosixPath(path))) for path in wanted}
+    shown = [f'{path!r} as {ascii(there)}' for path, there in others.items()]
+    remarks += named_all(
+        ('videos are found under another Unicode form of their name', shown),
+        (
+            f'video files in {folder} are in no row of the clips table',
+            [path for path in files.paths if path not in used],
+        ),
+    )
+    return others
+
+
+def _scan(folder: pathlib.Path, suffixes: tuple[str, ...], remarks: list[str]) -> list[str]:
+    """Returns the video files below a folder, sorted, as paths relative to it.
+
+    Folders that cannot be read, and files whose names are not UTF-8, become remarks.
+    """
+    found, unreadable = [], []
+    waiting = [(str(folder), frozenset())]
+    while waiting:
+        parent, above = waiting.pop()
+        try:
+            status = os.stat(parent)
+            entries = list(os.scandir(parent))
+        except OSError as error:
+            unreadable.append(f'{parent} ({error.strerror})')
+            continue
+        place = (status.st_dev, status.st_ino)
+        # A link to a folder that contains it would be followed forever.
+        if place in above:
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
+                waiting.append((entry.path, above | {place}))
+            elif entry.name.lower().endswith(suffixes):
+                found.append(os.path.relpath(entry.path, folder))
+    strange = [path for path in found if not _is_text(path)]
+    remarks += named_all(
+        ('folders cannot be read, so that videos in them are not found', sorted(unreadable)),
+        ('video files are left out, since their names are not UTF-8', sorted(map(ascii, strange))),
+    )
+    return sorted(set(found) - set(strange))
+
+
+def _is_text(path: str) -> bool:
+    """Returns whether a path can be written to a table; bytes that are not UTF-8 are surrogates in it."""
+    return not any('\ud800' <= character <= '\udfff' for character in path)
 
 
 def named_all(*findings: tuple[str, Collection[str]]) -> list[str]:

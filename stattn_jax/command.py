@@ -1,13 +1,15 @@
 """The frame of a command with --config: it parses the flags, prints errors in one line and returns an exit code."""
 
 import difflib
+import pathlib
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 
-from stattn_jax import config_files, renamed
+from stattn_jax import config_files, flag_once, renamed
 
 
 class RunError(Exception):
@@ -27,16 +29,19 @@ def run(
     make: Callable[[list[str]], flags.FlagValues],
     body: Callable[[flags.FlagValues], int],
     codes: dict[type[BaseException], int] | None = None,
+    describe_fields: Callable[[], str] = str,
 ) -> int:
     """Prints the help, or runs `body(values)` and returns its exit code; expected errors are printed in one line.
 
+    The help is `document`, the flags, and the text of `describe_fields` on the fields of --config.
     A RunError ends the command with its own code, the exceptions in `codes` with theirs, and Ctrl-C with 130. Any other
     exception is a bug and keeps its traceback.
     """
     argv = renamed.arguments(config_files.find_in(sys.argv if argv is None else argv))
     if '--help' in argv or '-h' in argv:
         with config_files.importable():
-            print(f'{document}\n{make(argv).get_help()}')
+            flag_help = make(argv[:1]).get_help(include_special_flags=False)
+            print('\n'.join(filter(None, [document, flag_help, describe_fields()])))
         return 0
     known = codes or {}
     try:
@@ -53,35 +58,81 @@ def run(
 
 def parse(argv: list[str], make: Callable[[list[str]], flags.FlagValues]) -> flags.FlagValues:
     """Parses the flags of a command with --config; raises RunError, with a message of one line, for invalid ones."""
-    values = make(argv)
+    # The config is loaded without the fields first, so that an error in its file is told from an unknown field.
+    _parse(_without_fields(argv), make)
     try:
-        rest = values(argv)
-        # A config file that cannot be read raises its error only on the first access.
-        values.config.lock()
-    except (AttributeError, KeyError):
+        values, rest = _parse(argv, make)
+    except _LoadError:
         raise RunError(_unknown_field(argv, make)) from None
-    except OSError as error:
-        raise RunError(
-            f'--config: {str(error).splitlines()[-1].strip()}; expected a file such as configs/own.py, or a name of '
-            f'{", ".join(config_files.names())}'
-        ) from None
-    except (flags.Error, ValueError, TypeError) as error:
-        # An error inside the config file includes its whole traceback; only the last line is the message.
-        text = str(error).strip()
-        text = text.splitlines()[-1] if 'Traceback' in text else text
-        raise RunError(f'{text}; --help lists the flags') from None
     if len(rest) > 1:
         raise RunError(f'{rest[1:]} on the command line is not a flag; expected --NAME=VALUE')
     return values
 
 
+class _LoadError(RunError):
+    """Raised where the Python code of a config file, or an access to its config, fails."""
+
+
+def _without_fields(argv: list[str]) -> list[str]:
+    return [argument for argument in argv if not argument.startswith(('--config.', '-config.'))]
+
+
+def _parse(argv: list[str], make: Callable[[list[str]], flags.FlagValues]) -> tuple[flags.FlagValues, list[str]]:
+    """Returns the parsed flags and the words that are no flags; raises RunError."""
+    path = (flag_once.given(argv, 'config') or '').partition(':')[0]
+    try:
+        values = make(argv)
+        flag_once.check_once(argv, values)
+        rest = values(argv)
+        flag_once.check_once(argv, values)
+        # A config file that cannot be read raises its error only on the first access.
+        values.config.lock()
+    except RunError:
+        raise
+    except OSError as error:
+        if pathlib.Path(path).is_file():
+            raise _LoadError(_in_file(path, error)) from None
+        raise RunError(f'--config={path}: {config_files.missing(path)}') from None
+    except (flags.Error, ValueError, TypeError) as error:
+        # An error inside the config file includes its whole traceback; only the last line is the message.
+        text = str(error).strip()
+        if 'Traceback' in text:
+            raise _LoadError(
+                f'--config={path}: {text.splitlines()[-1]}; mend that file, or give another variant'
+            ) from None
+        if path and text.startswith('flag --config=None'):
+            text = f'--config={path}: get_config returned None; expected a ConfigDict, so return it'
+        raise RunError(f'{text}; --help lists the flags') from None
+    except Exception as error:
+        # A config file is a program of the user's own, which may raise anything. Without one, only access to an unknown
+        # field fails.
+        if not path and not isinstance(error, AttributeError | KeyError):
+            raise
+        raise _LoadError(_in_file(path, error)) from None
+    return values, rest
+
+
+def _in_file(path: str, error: Exception) -> str:
+    """Returns one line about an exception that a config file raised."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    where = f'{path}:{lines[-1]}' if lines else path
+    text = ' '.join(str(error).split())
+    if isinstance(error, OSError):
+        return f'--config={path}: {str(error).splitlines()[-1].strip()}; mend that file'
+    if isinstance(error, AttributeError) and not lines:
+        return f'--config={path}: {text}; expected a file with a function get_config that returns a ConfigDict'
+    if isinstance(error, ImportError) and 'configs' in text:
+        text += (
+            f'; the folder configs of the project, {config_files.FOLDER}, goes before yours: give yours another name'
+        )
+    return f'--config: {where}: {type(error).__name__}: {text}; mend that file'
+
+
 def _unknown_field(argv, make):
     """Returns one line about the given fields that --config does not have, with the nearest known names."""
-    config_only = [argument for argument in argv if not argument.startswith('--config.')]
-    values = make(config_only)
-    values(config_only)
+    values, _ = _parse(_without_fields(argv), make)
     known = list(flatten(values.config.to_dict()))
-    given = [a.split('=')[0].removeprefix('--config.') for a in argv if a.startswith('--config.')]
+    given = [a.split('=')[0].lstrip('-').removeprefix('config.') for a in argv if a.lstrip('-').startswith('config.')]
     unknown = [name for name in given if name not in known]
     near = {match for name in unknown for match in difflib.get_close_matches(name, known, n=3, cutoff=0.4)}
     return f'config has no field {", ".join(unknown)}; ' + (

@@ -38,7 +38,7 @@ def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_col
             'and give its --out as config.data.dir'
         )
     config_checks.check(config)
-    run.check_workdir(workdir, config)
+    run.check_workdir(workdir, config, lengthen=True)
     trunks.check(config, info.spec)
     if 'visual' in frozen and config.data.frame_size != config.model.frame_size:
         raise run.RunError(

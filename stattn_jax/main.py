@@ -1,6 +1,11 @@
 """Trains or evaluates a model.
 
-  python -m stattn_jax.main --config=configs/X.py --workdir=DIR [--mode=eval] [--config.FIELD=VALUE]
+  python -m stattn_jax.main --config=configs/X.py --workdir=DIR [--config.FIELD=VALUE]
+  python -m stattn_jax.main --workdir=DIR --mode=eval [--config.FIELD=VALUE]
+
+Without --config, --mode=eval takes the config of the run, DIR/config.json. A run is lengthened by the same command with
+a larger --config.train.steps. The learning rate depends on the total: from there it follows the schedule of the new
+total, so that it rises again before it falls to 0, and the result is not that of a run of this length from the start.
 
 Exit codes: 0 done (or stopped by SIGTERM after saving), 2 wrong use (one line on stderr), 1 a failure.
 """
@@ -13,7 +18,8 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from stattn_jax import command, config_checks, evaluate, extraction, run, score, train, trunks
+from stattn_jax import command, config_checks, evaluate, extraction, flag_once, run, score, train, trunks
+from stattn_jax.config_files import fields
 from stattn_jax.data import source, tfrecord
 from stattn_jax.runtime import checkpoint, perf
 
@@ -22,24 +28,38 @@ CODES = {tfrecord.NoDataError: 2, tfrecord.DataError: 1, checkpoint.CheckpointEr
 
 
 def make_flags(argv: list[str]) -> flags.FlagValues:
-    """Returns the command's flags, not yet parsed; `argv` determines which --config.FIELD flags are defined."""
+    """Returns the command's flags, not yet parsed; `argv` determines which --config.FIELD flags are defined.
+
+    Raises RunError where an evaluation without --config finds no config in its workdir.
+    """
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
-    )
+    options = {'lock_config': True, 'flag_values': values, 'sys_argv': argv}
+    if flag_once.given(argv, 'mode') == 'eval' and flag_once.given(argv, 'config') is None:
+        config_flags.DEFINE_config_dict('config', _config_of(argv), 'The config of the run.', **options)
+    else:
+        help_text = "A file of configs/, or the name of one of the package's; --mode=eval does without."
+        config_flags.DEFINE_config_file('config', None, help_text, **options)
     flags.DEFINE_string('workdir', None, 'Where the run lives; an unfinished run there continues.', flag_values=values)
     flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'What to do.', flag_values=values)
     flags.DEFINE_string('coordinator', None, 'host:port of process 0, for several processes.', flag_values=values)
     flags.DEFINE_integer('processes', None, 'How many processes there are.', lower_bound=1, flag_values=values)
     flags.DEFINE_integer('process', None, 'The number of this process.', lower_bound=0, flag_values=values)
-    flags.mark_flags_as_required(['config', 'workdir'], values)
+    required = [name for name in ('config', 'workdir') if values[name].default is None]
+    flags.mark_flags_as_required(required, values)
     return values
+
+
+def _config_of(argv: list[str]) -> ml_collections.ConfigDict:
+    workdir = flag_once.given(argv, 'workdir')
+    if workdir is None:
+        raise run.RunError('--workdir is missing; expected --workdir=DIR, the run to evaluate')
+    return run.saved_config(workdir)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the flags, trains or evaluates, and returns the exit code."""
     logging.set_verbosity('warning')
-    return command.run(argv, __doc__, make_flags, _main, CODES)
+    return command.run(argv, __doc__, make_flags, _main, CODES, fields.describe)
 
 
 def _main(values: flags.FlagValues) -> int:
@@ -55,7 +75,7 @@ def _main(values: flags.FlagValues) -> int:
         )
     if config.data.extract and values.mode == 'train':
         config = extraction.prepared(config, workdir)
-    numbers = train.train(config, workdir) if values.mode == 'train' else _evaluate(config, workdir)
+    numbers = train.train(config, workdir, lengthen=True) if values.mode == 'train' else _evaluate(config, workdir)
     if jax.process_index() == 0:
         _print(numbers)
     return 0

@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 import optax
 from flax import nnx
+from ml_collections import config_dict
 
 from stattn_jax import assemble, config_checks, files, renamed, trunks
 from stattn_jax.command import RunError, flatten
@@ -25,7 +26,7 @@ from stattn_jax.data import features, records, source
 from stattn_jax.data.mel import MEL_PRESETS
 from stattn_jax.models import layers
 from stattn_jax.runtime import checkpoint, parallel
-from stattn_jax.training import step
+from stattn_jax.training import optim, step
 
 CONFIG_FILE, RUN_FILE, CHECKPOINTS = 'config.json', 'run.json', 'checkpoints'
 PACKAGES = tuple('jax jaxlib flax optax orbax-checkpoint grain numpy tensorflow-datasets librosa av'.split())
@@ -218,8 +219,35 @@ def git_commit() -> str | None:
         return None
 
 
-def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Raises RunError, with the differing fields, where a workdir was begun with another config."""
+def saved_config(workdir: str) -> ml_collections.ConfigDict:
+    """Returns the config that a run was begun with; raises RunError where there is none."""
+    path = pathlib.Path(workdir) / CONFIG_FILE
+    try:
+        saved = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise RunError(
+            f'--workdir={workdir} has no {CONFIG_FILE} that can be read ({reason}); expected the --workdir of a '
+            'training run, or give --config'
+        ) from None
+    return ml_collections.ConfigDict(_with_types(saved))
+
+
+def _with_types(value: Any) -> Any:
+    """Returns JSON as the content of a config: lists are tuples, and None is a field for a string."""
+    if isinstance(value, dict):
+        return {name: _with_types(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return tuple(_with_types(inner) for inner in value)
+    return config_dict.placeholder(str) if value is None else value
+
+
+def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict, *, lengthen: bool = False) -> None:
+    """Raises RunError, with the differing fields, where a workdir was begun with another config.
+
+    lengthen: more steps than the run was begun with are no difference.
+    """
+    free = config_checks.FREE_FIELDS + (('train.steps',) if lengthen and steps_before(workdir, config) else ())
     path = workdir / CONFIG_FILE
     if path.exists():
         begun = flatten(renamed.fields(json.loads(path.read_text()), str(path)))
@@ -227,13 +255,42 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
         differing = [
             f'{name} is {current.get(name)!r}, was {begun.get(name)!r}'
             for name in sorted(begun.keys() | current.keys())
-            if begun.get(name) != current.get(name) and not name.startswith(config_checks.FREE_FIELDS)
+            if begun.get(name) != current.get(name) and not name.startswith(free)
         ]
         if differing:
             raise RunError(
                 f'--workdir={workdir} was begun with another config ({"; ".join(differing)}); '
                 'give the same values to continue, or another --workdir'
             )
+
+
+def steps_before(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> int | None:
+    """Returns the number of steps that a run was begun with, if the config has more; otherwise None."""
+    path = workdir / CONFIG_FILE
+    steps = flatten(json.loads(path.read_text())).get('train.steps') if path.exists() else None
+    return steps if isinstance(steps, int) and steps < config.train.steps else None
+
+
+def lengthened(workdir: pathlib.Path, config: ml_collections.ConfigDict, start: int) -> tuple[list[dict], str]:
+    """Returns the record of each time that a run was lengthened, and a line about this time ('' if it is not).
+
+    The schedule of the learning rate depends on the total number of steps. A run that continues from step `start` with
+    a larger total follows the new schedule from there: the rate, which had fallen towards 0, rises again, so that the
+    result differs from that of a run which had the larger total from the start.
+    """
+    path = workdir / RUN_FILE
+    known = json.loads(path.read_text()).get('lengthened', []) if path.exists() else []
+    before = steps_before(workdir, config)
+    if not (start and before):
+        return known, ''
+    options = {'lr': config.optim.lr, 'warmup_steps': config.optim.warmup_steps}
+    rates = [float(optim.make_schedule(total_steps=total, **options)(start)) for total in (before, config.train.steps)]
+    line = (
+        f'lengthened at step {start}, from {before} to {config.train.steps} steps: the learning rate follows the '
+        f'schedule of {config.train.steps} steps from here ({rates[1]:.2g}, where it was {rates[0]:.2g}); the result '
+        f'is not that of {config.train.steps} steps from the start'
+    )
+    return [*known, {'at_step': start, 'from': before, 'to': config.train.steps}], line
 
 
 def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:

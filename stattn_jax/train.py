@@ -3,7 +3,8 @@
 How a run is resumed: (1) the latest checkpoint of the workdir is restored if there is one; (2) the data continue at the
 step after which it was saved, since a batch is a function of (seed, step); (3) the random numbers continue too, since
 they are folded from (seed, step); (4) metrics that a killed run wrote after that step are dropped. A resumed run
-therefore ends with the same parameters as an uninterrupted one.
+therefore ends with the same parameters as an uninterrupted one. A run that is lengthened (more cfg.train.steps) does
+not, because the learning rates depend on the total (run.lengthened).
 """
 
 import contextlib
@@ -18,8 +19,11 @@ from stattn_jax.data import pipeline, source
 from stattn_jax.runtime import checkpoint, parallel, perf, summaries
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str, float]]:
+def train(config: ml_collections.ConfigDict, workdir: str, *, lengthen: bool = False) -> dict[str, dict[str, float]]:
     """Trains until cfg.train.steps or a stop signal; returns the numbers of each evaluated split, {} when stopped.
+
+    lengthen: a workdir that was begun with fewer steps goes on to cfg.train.steps, with the learning rates of the new
+      total (run.lengthened); otherwise it is refused.
 
     Raises RunError for a workdir or data that do not fit the config, and for a loss that is not finite.
     """
@@ -39,7 +43,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
     if config.compile_cache:
         perf.enable_compile_cache(config.compile_cache)
     workdir = pathlib.Path(workdir)
-    run.check_workdir(workdir, config)
+    run.check_workdir(workdir, config, lengthen=lengthen)
     strategy = run.make_strategy(config, config.train.batch, config.eval.batch)
     record = run.record(config, facts, strategy)
     # ------------------------------------------------------------------------------------------------------------------
@@ -75,6 +79,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
             state, record['trunks'] = trunks.load(config, facts.spec, state)
         state = strategy.place_state(state)
         first_process = jax.process_index() == 0
+        times, notice = run.lengthened(workdir, config, start)
+        record |= {'lengthened': times} if times else {}
         if first_process:
             # These files are written last, so that after a failed start the corrected command may use another config.
             run.write_json(workdir / run.CONFIG_FILE, config.to_dict())
@@ -83,6 +89,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, dict[str
         stack.callback(writer.close)
         writer.truncate(start)
         if first_process:
+            if notice:
+                print(notice, flush=True)
             size = sum(x.size for x in jax.tree.leaves(state['params']))
             print(
                 f'{"resuming at" if start else "starting from"} step {start} of {config.train.steps}: '

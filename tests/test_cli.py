@@ -39,6 +39,12 @@ def test_beam_options(words, options):
     ('words', 'runner', 'message'),
     [
         (['a', '--', '--x=1'], True, "what stands after -- is for Beam; give --runner=beam, or leave out '--x=1'"),
+        (
+            ['a', '--runner=beam', '--runner', 'local'],
+            True,
+            "--runner is given twice, 'beam' and 'local'; expected once, so leave one of them out; "
+            '--help lists the flags',
+        ),
         (['a', '--', '--x=1'], False, 'this command runs without Beam and passes nothing on; leave out -- --x=1'),
         (['--runner=beam', '--', 'a'], True, 'got 0 positional arguments [], expected 1'),
         (

@@ -1,10 +1,14 @@
 """Tests that names of configs on the command line become paths and that nothing else changes."""
 
+import importlib
 import sys
+import types
 
 import pytest
 
-from stattn_jax import config_files
+from configs import common
+from stattn_jax import command, config_files
+from stattn_jax.config_files import fields
 
 
 def test_names_are_those_of_the_folder():
@@ -35,6 +39,58 @@ def test_only_the_value_of_config_is_looked_up():
     assert config_files.find_in(argv) == ['main', f'--config={own}', '--workdir=own', '--config.seed=3']
     assert config_files.find_in(['main', '--config', 'own']) == ['main', '--config', own]
     assert config_files.find_in(['main', '--config']) == ['main', '--config']
+
+
+def test_another_package_of_this_name_is_set_aside(monkeypatch):
+    theirs = {name: types.ModuleType(name) for name in ('configs', 'configs.common')}
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'configs']:
+        monkeypatch.delitem(sys.modules, name)
+    for name, module in theirs.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    with config_files.importable():
+        assert importlib.import_module('configs.common').__file__ == str(config_files.FOLDER / 'common.py')
+    assert {name: sys.modules[name] for name in theirs} == theirs
+
+
+SOURCE = """
+def get_config():
+    config = ConfigDict()
+    config.seed = 0  # of everything
+    # Where the
+    # data are.
+    config.data = ConfigDict({'dir': None, 'fit': 'crop'})  # or 'squash'
+    config.optim = ConfigDict(
+        {
+            'lr': 1.0,
+            # Steps.
+            'steps': 3,  # one or more
+        }
+        # Factors.
+        | {'visual_lr': 1.0, 'audio_lr': 1.0}
+    )
+    return config
+
+
+def tiny(config):
+    config.seed = 1  # not this
+"""
+
+
+def test_comments_of_fields():
+    assert fields.read_comments(SOURCE) == {
+        'seed': 'of everything',
+        'data.dir': 'Where the data are.',
+        'data.fit': "or 'squash'",
+        'optim.steps': 'Steps. one or more',
+        'optim.visual_lr': 'Factors.',
+    }
+
+
+def test_every_field_is_described():
+    lines = fields.describe().splitlines()
+    config = command.flatten(common.get_config().to_dict())
+    assert [sum(line.startswith(f'  --config.{name}=') for line in lines) for name in config] == [1] * len(config)
+    assert len(lines) > len(config) + 10
 
 
 def test_the_path_of_imports_is_left_as_it_was():

@@ -67,6 +67,8 @@ def run(videos, tmp_path, capsys):
             '--segments=3',
             '--short_side=32',
         ]
+        given = {flag.partition('=')[0] for flag in extra}
+        argv = [flag for flag in argv if flag.partition('=')[0] not in given]
         code = cli.exit_code([*argv, *flags, *extra], folder.main, folder.FLAGS, folder.__doc__)
         output = capsys.readouterr()
         return code, output.out, [line for line in output.err.splitlines() if line.startswith('error')]
@@ -117,6 +119,41 @@ def test_the_command_itself_with_two_processes(videos, tmp_path, run):
     names = sorted(path.relative_to(left) for path in left.rglob('*') if path.is_file())
     assert names == sorted(path.relative_to(right) for path in right.rglob('*') if path.is_file())
     assert all((left / name).read_bytes() == (right / name).read_bytes() for name in names)
+
+
+def test_what_cannot_be_learned_and_unused_files_are_remarks(run, tmp_path):
+    code, out, _ = run(clips=HEADER + 'a,good.mp4,,,train,tone\nb,./good.mp4,,,test,hum\n')
+    assert code == 0
+    remarks = json.loads((tmp_path / 'out' / 'prepare_report.json').read_text())['remarks']
+    assert len(remarks) == 2 and all(f'remark: {remark}\n' in out for remark in remarks)
+    assert remarks[0].startswith('4 video files in ') and remarks[0].endswith(
+        ' are in no row of the clips table: cut.mp4, mute.mp4, sub/good 2.mp4, text.mp4'
+    )
+    assert remarks[1] == "1 of 2 classes cannot be learned, since only the split test has them: 'hum'"
+
+
+def test_a_class_that_loses_its_training_clips_is_a_remark(run):
+    clips = HEADER + 'a,good.mp4,,,train,tone\nb,good.mp4,,,test,hum\nc,gone.mp4,,,train,hum\n'
+    code, out, _ = run(clips=clips)
+    assert code == 0
+    assert "remark: 1 of 2 classes cannot be learned, since only the split test has them: 'hum'\n" in out
+
+
+def test_names_in_another_unicode_form_are_found(run, videos, tmp_path):
+    (tmp_path / 'cafe\u0301').mkdir()
+    (tmp_path / 'cafe\u0301' / 'u\u0308.mp4').write_bytes((videos / 'good.mp4').read_bytes())
+    code, out, _ = run(f'--videos={tmp_path}', clips=HEADER + 'a,café/ü.mp4,,,train,x\n')
+    assert code == 0 and 'remark: 1 videos are found under another Unicode form of their name: ' in out
+    assert source.RecordSource(tmp_path / 'out', 'train')[0].video == 'cafe\u0301/u\u0308.mp4'
+
+
+def test_labels_are_merged_on_request(run, tmp_path):
+    clips = HEADER + 'a,good.mp4,,,train,Tone\nb,good.mp4,,,test,tone\n'
+    code, _, errors = run(clips=clips)
+    assert code == 2 and "labels 'Tone' and 'tone' (first in lines 2, 3) differ only by case" in errors[0]
+    code, out, _ = run('--merge_labels', clips=clips)
+    assert code == 0 and "remark: 1 spellings of labels merged (with their number): 'tone' as 'Tone' (1)" in out
+    assert source.DatasetInfo.load(tmp_path / 'out').classes == ('Tone',)
 
 
 def test_no_usable_clip_fails_with_the_reason(run, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import fakes
 import pytest
@@ -70,6 +71,59 @@ def test_config_file_that_is_not_there(workdir, capsys):
         assert "'configs/nope.py'" in error and 'configs/own.py' in error
 
 
+BAD_CONFIGS = [
+    ('int("x")', ["ValueError: invalid literal for int() with base 10: 'x'; mend that file"]),
+    ('1/0', ['bad.py:1: ZeroDivisionError']),
+    ('import nonsense', ["bad.py:1: ModuleNotFoundError: No module named 'nonsense'"]),
+    ('def f(:', ['bad.py: SyntaxError']),
+    ('x = 1', ["no attribute 'get_config'; expected a file with a function get_config"]),
+    ('def get_config(): return {}', ['expected a file with a function get_config that returns a ConfigDict']),
+    ('def get_config(): return None', ['get_config returned None']),
+    ('open("nofile")', ["'nofile'; mend that file"]),
+    ('from configs import mine', ["cannot import name 'mine'", 'goes before yours: give yours another name']),
+]
+
+
+@pytest.mark.parametrize('text, words', BAD_CONFIGS, ids=[text for text, _ in BAD_CONFIGS])
+def test_a_config_file_that_fails_is_one_line(workdir, tmp_path, capsys, monkeypatch, text, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'bad.py').write_text(text + '\n')
+    # The module of the config that another test gave, whose names would still be there.
+    monkeypatch.delitem(sys.modules, 'config_config', raising=False)
+    for extra in ((), ('--config.seed=1',)):
+        error = refused(capsys, '--config=bad.py', workdir, *extra)
+        assert 'bad.py' in error
+        for word in words:
+            assert word in error
+
+
+@pytest.mark.parametrize(
+    'value, expected',
+    [
+        ('mine', "there is no file 'mine', but mine.py; give --config=mine.py"),
+        (
+            'configs/own.py:small',
+            "there is no file 'configs/own.py' here; the one that comes with the package is given",
+        ),
+        ('oen.py', '(did you mean own?); expected a file such as configs/own.py, or a name of ave, '),
+        ('', 'the name is empty; expected a file'),
+        ('.', "'.' is a folder; expected a file"),
+    ],
+)
+def test_a_config_elsewhere_is_named(workdir, tmp_path, capsys, monkeypatch, value, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'mine.py').touch()
+    assert expected in refused(capsys, f'--config={value}', workdir)
+
+
+def test_a_config_beside_a_folder_named_like_ours(workdir, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs' / '__init__.py').touch()
+    (tmp_path / 'configs' / 'mine.py').write_text('from configs import common\nget_config = common.get_config\n')
+    assert 'config.data.dir is not set' in refused(capsys, '--config=configs/mine.py', workdir)
+
+
 def test_unknown_variant_of_a_config(workdir, capsys):
     error = refused(capsys, f'--config={runs.ROOT}/configs/own.py:huge', workdir)
     assert 'own.py:huge: the variants are "" and small, tiny' in error
@@ -118,10 +172,59 @@ def test_damaged_data_are_a_failure(tiny_data, tmp_path, capsys):
     assert shard.name in refused(capsys, *runs.make_flags(tmp_path / 'run', data), code=1)
 
 
-def test_help_lists_the_flags(capsys):
-    assert runs.run_main('--help') == 0
+@pytest.mark.parametrize('more', [(), (CONFIG, '--workdir=x')])
+def test_help_lists_the_flags_and_the_fields(capsys, more):
+    assert runs.run_main('--help', *more) == 0
     output = capsys.readouterr().out
+    assert '\n  --config.seed=0\n' in output and '\n  --config.data.dir=\n' in output
+    comment = "the whole frame made square, or 'crop': its central square"
+    assert f'\n  --config.data.fit=squash\n      {comment}\n' in output
     assert 'python -m stattn_jax.main --config' in output and '--workdir' in output and '--coordinator' in output
+
+
+@pytest.mark.parametrize(
+    'flags',
+    [
+        (CONFIG, '--workdir=a', '--workdir=b'),
+        (CONFIG, '--workdir=a', '--config.seed=1', '--config.seed', '2'),
+        (CONFIG, CONFIG, '--workdir=a'),
+    ],
+)
+def test_a_flag_twice_is_refused(capsys, flags):
+    assert ' is given twice, ' in refused(capsys, *flags)
+
+
+def test_evaluation_needs_only_the_workdir(trained, tmp_path, capsys, quick_compile):
+    workdir = tmp_path / 'run'
+    shutil.copytree(trained, workdir)
+    (workdir / 'eval_test.json').unlink()
+    assert runs.run_main('--mode=eval', '--workdir', workdir, "--config.eval.splits=('test',)") == 0
+    again, before = (json.loads((path / 'eval_test.json').read_text()) for path in (workdir, trained))
+    assert again == pytest.approx(before, abs=1e-6)
+    assert 'classification/top1' in capsys.readouterr().out
+    error = refused(capsys, '--mode=eval', f'--workdir={workdir}', '--config.data.dri=x')
+    assert 'config has no field data.dri; near: data.dir' in error
+
+
+def test_evaluation_without_config_of_no_run_is_one_line(tmp_path, capsys):
+    error = refused(capsys, '--mode=eval', f'--workdir={tmp_path}')
+    assert f'--workdir={tmp_path} has no config.json' in error and 'give --config' in error
+    assert '--workdir is missing' in refused(capsys, '--mode=eval')
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_lengthened(trained, tiny_data, tmp_path, capsys, quick_compile):
+    workdir = tmp_path / 'run'
+    shutil.copytree(trained, workdir)
+    flags = runs.make_flags(workdir, tiny_data, train__steps=12)
+    assert runs.run_main(*flags) == 0
+    output = capsys.readouterr().out
+    assert output.startswith('lengthened at step 10, from 10 to 12 steps: the learning rate follows the schedule of 12')
+    record, config = (json.loads((workdir / name).read_text()) for name in ('run.json', 'config.json'))
+    assert record['lengthened'] == [{'at_step': 10, 'from': 10, 'to': 12}] and config['train']['steps'] == 12
+    assert list(runs.metrics(workdir)) == list(range(1, 13))
+    assert json.loads((workdir / 'eval_test.json').read_text()) != json.loads((trained / 'eval_test.json').read_text())
+    assert 'train.steps is 11, was 12' in refused(capsys, *runs.make_flags(workdir, tiny_data, train__steps=11))
 
 
 def test_evaluation_writes_the_numbers_of_training_again(trained, tiny_data, tmp_path, capsys, quick_compile):

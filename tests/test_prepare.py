@@ -112,11 +112,12 @@ def test_table_has_a_column_for_each_common_fate(tmp_path, capsys):
 def test_remarks_are_printed_and_kept(tmp_path, capsys):
     remarks = ['list.csv: 2 rows are empty', 'list.csv: line 7 is there twice']
     _prepare(tmp_path / 'd', fakes.jobs(2), remarks=remarks)
+    remarks.append("1 of 3 classes cannot be learned, since no usable clip has them: 'dog'")
     assert json.loads((tmp_path / 'd' / 'prepare_report.json').read_text())['remarks'] == remarks
     assert capsys.readouterr().out.startswith(''.join(f'remark: {remark}\n' for remark in remarks))
     # Remarks are not part of the plan.
     _prepare(tmp_path / 'd', fakes.jobs(2))
-    assert json.loads((tmp_path / 'd' / 'prepare_report.json').read_text())['remarks'] == []
+    assert json.loads((tmp_path / 'd' / 'prepare_report.json').read_text())['remarks'] == remarks[2:]
 
 
 @pytest.mark.parametrize(('require', 'enough'), [(0.5, True), (0.51, False), (11, True), (12, False), (1.0, False)])

@@ -1,8 +1,10 @@
 """Tests `python -m data_prep NAME`: every command is listed, and an unknown name gives one line."""
 
+import importlib
 import pathlib
 import subprocess
 import sys
+import warnings
 
 import pytest
 import runs
@@ -35,3 +37,16 @@ def test_the_command_gets_the_arguments_behind_its_name():
     )
     (line,) = run.stderr.splitlines()
     assert run.returncode == 2 and 'nowhere' in line
+
+
+@pytest.mark.parametrize('name', prepare.COMMANDS)
+def test_help_shows_every_flag(name, capsys, monkeypatch):
+    """The command is run as a program, since absl's own help leaves out flags that other modules define."""
+    monkeypatch.setattr(sys, 'argv', ['prepare', name, '--help'])
+    with pytest.raises(SystemExit) as caught, warnings.catch_warnings():
+        warnings.simplefilter('ignore', RuntimeWarning)  # the module is imported already
+        prepare.main()
+    output = capsys.readouterr().out
+    assert caught.value.code == 0
+    for flag in importlib.import_module(f'data_prep.{name}').FLAGS:
+        assert f'--{flag}:' in output or f'--[no]{flag}:' in output

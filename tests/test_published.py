@@ -5,7 +5,7 @@ import commands
 import planted
 import pytest
 
-from data_prep import folder, llp, published, videos
+from data_prep import cli, folder, llp, published, vggsound, videos
 from stattn_jax.data import source
 
 ANNOTATIONS = {
@@ -82,6 +82,23 @@ def test_the_front_end_of_the_sound_can_be_chosen(given, capsys):
     assert source.DatasetInfo.load(given / 'out').spec.mel == 'panns_32k' and record.clip.log_mel.shape == (10, 101, 64)
     code, _, errors = run_llp(given, capsys, '--mel=panns', out='other')
     assert code == 2 and 'panns_32k' in errors[0] and not (given / 'other').exists()
+
+
+def test_annotations_without_clips_or_with_two_spellings_are_refused(tmp_path):
+    with pytest.raises(cli.UsageError, match='the annotations list no clips'):
+        published.write_tables(published.Listing(('x',), []), {}, tmp_path)
+    clip = published.Clip('c', 'abcdefghijk', 'test', ('x',), videos.names('abcdefghijk', 30, 40))
+    with pytest.raises(cli.UsageError, match="the annotations spell a class as 'x' and 'X'; write one of them"):
+        published.write_tables(published.Listing(('x', 'X'), [clip]), {}, tmp_path)
+
+
+def test_empty_annotations_are_one_line(tmp_path, capsys):
+    (tmp_path / 'vggsound.csv').touch()
+    flags = (f'--annotations={tmp_path}', f'--videos={tmp_path}', f'--out={tmp_path}/out')
+    code, _, errors = commands.run(vggsound, capsys, *flags)
+    assert code == 2 and errors == [
+        f'error: {tmp_path}/vggsound.csv: holds no rows; expected rows of id,start,label,split'
+    ]
 
 
 def test_a_clip_without_a_file_keeps_the_name_that_it_should_have(tmp_path):

@@ -71,6 +71,49 @@ def test_fields_that_cannot_change_the_numbers_are_free(tmp_path):
     assert all(any(name.startswith(field) for name in names) for field in config_checks.FREE_FIELDS)
 
 
+def test_more_steps_are_no_difference_where_a_run_may_be_lengthened(tmp_path):
+    workdir = begun(tmp_path, changed(train__steps=100))
+    run.check_workdir(workdir, changed(train__steps=101), lengthen=True)
+    for steps, lengthen in ((101, False), (99, True)):
+        with pytest.raises(run.RunError, match=f'train.steps is {steps}, was 100'):
+            run.check_workdir(workdir, changed(train__steps=steps), lengthen=lengthen)
+    with pytest.raises(run.RunError, match=r'another config \(seed is 3, was 0\)'):
+        run.check_workdir(workdir, changed(train__steps=101, seed=3), lengthen=True)
+
+
+def test_each_lengthening_is_recorded(tmp_path):
+    workdir = begun(tmp_path, changed(train__steps=1000))
+    assert run.lengthened(workdir, changed(train__steps=1000), 1000) == ([], '')
+    assert run.lengthened(workdir, changed(train__steps=2000), 0) == ([], '')
+    times, line = run.lengthened(workdir, changed(train__steps=2000), 1000)
+    assert times == [{'at_step': 1000, 'from': 1000, 'to': 2000}] and '\n' not in line
+    assert line.startswith(
+        'lengthened at step 1000, from 1000 to 2000 steps: the learning rate follows the schedule of'
+    )
+    assert '(0.00075, where it was 0)' in line
+    run.write_json(begun(workdir, changed(train__steps=2000)) / run.RUN_FILE, {'lengthened': times})
+    assert run.lengthened(workdir, changed(train__steps=2000), 1500) == (times, '')
+    assert run.lengthened(workdir, changed(train__steps=3000), 2000)[0] == [
+        *times,
+        {'at_step': 2000, 'from': 2000, 'to': 3000},
+    ]
+
+
+def test_a_saved_config_takes_overrides_as_the_first_one_did(tmp_path):
+    config = common.get_config()
+    saved = run.saved_config(begun(tmp_path, config))
+    assert saved.to_dict() == config.to_dict()
+    saved.data.dir, saved.eval.splits = '/x', ('val',)
+    assert {name: saved.data.get_type(name) for name in saved.data} == {
+        name: config.data.get_type(name) for name in config.data
+    }
+    (tmp_path / run.CONFIG_FILE).write_text('{')
+    for workdir in (tmp_path, tmp_path / 'none'):
+        with pytest.raises(run.RunError, match=f'--workdir={workdir} has no config.json that can be read') as error:
+            run.saved_config(workdir)
+        assert '\n' not in str(error.value)
+
+
 def test_batches_that_do_not_split_over_the_devices_are_refused():
     assert len(run.make_strategy(common.get_config(), 64, 16).devices) == 8
     with pytest.raises(run.RunError, match='global batch 20 does not split over 8 devices'):

@@ -22,12 +22,12 @@ PRESENCE = 'clip_id,label,modality,flags\n'
 def read(tmp_path):
     """Returns a function that writes the given tables and reads them."""
 
-    def run(clips=GOOD, **others):
+    def run(clips=GOOD, merge_labels=False, **others):
         paths = {}
         for name, text in {'clips': clips, **others}.items():
             paths[name] = tmp_path / f'{name}.csv'
             paths[name].write_bytes(text if isinstance(text, bytes) else text.encode())
-        return tables.read_tables(**paths)
+        return tables.read_tables(**paths, merge_labels=merge_labels)
 
     return run
 
@@ -84,6 +84,82 @@ def test_bom_crlf_quotes_extra_columns_and_blanks(read, tmp_path):
     own = read(text + b'\r\n')
     assert own.classes == ('Bellow, deep', 'Zug "ICE"')
     assert own.jobs == [Job('é1', 'train', (0, 1), video='x, y.mp4', start=1.5)]
+
+
+def test_spaces_around_header_names_do_not_count(read):
+    own = read('clip_id, video, start, end ,split,\tlabels\na, a.mp4, , 3, train, dog\nb,b.mp4,,,test, cat|dog\n')
+    assert own.classes == ('cat', 'dog') and own.jobs[0] == Job('a', 'train', (1,), video='a.mp4', end=3.0)
+
+
+def test_columns_without_a_name_are_ignored(read):
+    assert read(CLIPS.strip() + ',,\na,a.mp4,,,train,dog,,\n').classes == ('dog',)
+
+
+@pytest.mark.parametrize('name', ['labels', ' labels ', 'remark'])
+def test_a_column_twice_is_a_fault(faults, name):
+    (fault,) = faults(clips=CLIPS.strip() + f',remark,{name}\na,a.mp4,,,train,dog,x,cow\n')
+    assert fault == (
+        f'clips.csv:1: column {name.strip()} is there twice; the header has {CLIPS.strip()},remark,{name.strip()}; '
+        'rename or delete one'
+    )
+
+
+@pytest.mark.parametrize(
+    ('one', 'two', 'shown'),
+    [
+        ('Dog', 'dog', "'Dog' and 'dog'"),
+        ('STRASSE', 'Straße', "'STRASSE' and 'Straße'"),
+        ('café', 'cafe\u0301', "'café' (caf\\xe9) and 'cafe\u0301' (cafe\\u0301)"),
+        ('Café', 'cafe\u0301', "'Café' and 'cafe\u0301'"),
+        ('dog', 'dog ', "'dog' and 'dog '"),
+        ('big dog', 'big  dog', "'big dog' and 'big  dog'"),
+    ],
+)
+def test_spellings_of_one_label_are_refused_or_merged(faults, read, one, two, shown):
+    clips = CLIPS + f'a,a.mp4,,,train,{one}\nb,b.mp4,,,test,"cat|{two}"\nc,c.mp4,,,train,{one}\n'
+    (fault,) = faults(clips=clips)
+    assert fault == (
+        f'clips.csv: labels {shown} (first in lines 2, 3) differ only by case, Unicode form or surrounding space; '
+        f'write one of them everywhere, or add --merge_labels, which takes {one!r}'
+    )
+    own = read(clips, events=EVENTS + f'a,{two},0,1,both\n', merge_labels=True)
+    assert own.classes == tuple(sorted(('cat', one)))
+    assert own.jobs[0].events[0].label == own.jobs[0].labels[0] == own.jobs[1].labels[1] == own.jobs[2].labels[0]
+    assert own.remarks == (f'1 spellings of labels merged (with their number): {two!r} as {one!r} (2)',)
+
+
+def test_spaces_around_the_bar_are_no_spelling(read):
+    assert read(CLIPS + 'a,a.mp4,,,train,dog | cat\nb,b.mp4,,,test,cat|dog\n').classes == ('cat', 'dog')
+
+
+def test_merged_labels_of_one_clip_are_one(read):
+    own = read(CLIPS + 'a,a.mp4,,,train,dog|Dog\nb,b.mp4,,,test,cat\n', merge_labels=True)
+    assert own.jobs[0].labels == (1,) and own.classes == ('cat', 'dog') and not own.multi_label
+
+
+def test_the_classes_file_decides_the_spelling(faults, read):
+    clips = CLIPS + 'a,a.mp4,,,train,dog\nb,b.mp4,,,test,cat\n'
+    assert read(clips, classes='DOG\ncat\n', merge_labels=True).classes == ('DOG', 'cat')
+    (fault,) = faults(clips=clips, classes='Dog\ndog\ncat\n')
+    assert fault == (
+        "classes.csv: classes 'Dog' and 'dog' differ only by case, Unicode form or spaces; keep one of them"
+    )
+
+
+def test_spellings_of_one_split_are_refused(faults):
+    (fault,) = faults(clips=CLIPS + 'a,a.mp4,,,Train,dog\nb,b.mp4,,,train,cat\n')
+    assert (
+        fault
+        == "clips.csv: splits 'Train' and 'train' differ only by case or Unicode form; write one of them everywhere"
+    )
+
+
+def test_a_wrong_label_names_the_nearest_few_of_many(faults):
+    classes = ''.join(f'word {number:05d}\n' for number in range(10_000))
+    clips = CLIPS + ''.join(f'c{i},a.mp4,,,train,wrod {i + 1234:05d}\n' for i in range(100))
+    found = faults(clips=clips, classes=classes)
+    assert len(found) == 100 and max(map(len, found)) < 250
+    assert "(did you mean 'word 01234' or " in found[0] and found[0].count(' or ') == 2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 A clip's file is found under each of its names; a name that fits several clips is never guessed.
 """
 
+import os
+
 import pytest
 
 from data_prep import videos
@@ -45,7 +47,75 @@ def locate(tmp_path):
 def test_each_name(locate, stem, start, stretch):
     found, remarks = locate(f'a/b/{stem}.MKV', 'a/other.mp4', f'{stem}.txt', clips=[(ID, start)])
     assert found == {(ID, start): videos.Found(f'a/b/{stem}.MKV', *stretch)}
-    assert len(remarks) == 1 and '2 video files; 1 of 1 clips are there: 1 as ' in remarks[0]
+    assert '2 video files; 1 of 1 clips are there: 1 as ' in remarks[0] and 'otherwise' not in remarks[0]
+    assert remarks[1:] == ['1 video files are of no clip of the annotations: a/other.mp4']
+
+
+@pytest.mark.parametrize('stem', [
+    '{}_30.000_40.000', '{}_030', '{}-30', '{}_30.0', '{}-30-40', '{} 30 40', '{}.30', '{}_00030_00040', '{}_30s_40s',
+    '{}_30_to_40', '{}_030000_040000', 'Y{}_30.000_40.000', 'Y{}_000030',
+])  # fmt: skip
+def test_times_may_be_written_in_any_way(locate, stem):
+    found, remarks = locate(f'{stem.format(ID)}.mp4', clips=[(ID, 30), (ID, 50)])
+    assert found == {(ID, 30): videos.Found(f'{stem.format(ID)}.mp4')}
+    assert '1 of 2 clips are there: 1 as ID_' in remarks[0] and remarks[0].endswith('spelt otherwise')
+    assert len(remarks) == 1
+
+
+@pytest.mark.parametrize('stem', ['{}_031', '{}_30.5', '{}_30_41', '{}-3', '{}x_30', '{}_30_40_50', '{}_3e1', '{}_٣٠'])
+def test_other_times_are_of_no_clip_and_counted(locate, stem):
+    found, remarks = locate(f'{stem.format(ID)}.mp4', f'{ID}_30.mp4', clips=[(ID, 30)])
+    assert found == {(ID, 30): videos.Found(f'{ID}_30.mp4')}
+    assert remarks[1:] == [f'1 video files are of no clip of the annotations: {stem.format(ID)}.mp4']
+
+
+def test_the_exact_name_goes_first_and_the_other_file_is_named(locate):
+    found, remarks = locate(f'a/{ID}_030.mp4', f'b/{ID}_30.mp4', f'{ID}.mp4', clips=[(ID, 30)])
+    assert found[ID, 30].path == f'b/{ID}_30.mp4'
+    assert len(remarks) == 2 and remarks[1].startswith('2 more files fit clips that have another file')
+    assert remarks[1].endswith(f'{ID}.mp4, a/{ID}_030.mp4')
+
+
+def test_an_id_that_begins_with_y_or_ends_with_a_separator(locate):
+    yid, end = 'Y1234567890', 'abcdefghij-'
+    found, _ = locate(f'{yid}_030.mp4', f'{end}-030.mp4', clips=[(yid, 30), (end, 30)])
+    assert {clip: file.path for clip, file in found.items()} == {
+        (yid, 30): f'{yid}_030.mp4',
+        (end, 30): f'{end}-030.mp4',
+    }
+
+
+def test_no_clips_and_no_files(locate):
+    assert locate(clips=[])[0] == {}
+
+
+def test_links_in_a_circle_end(locate, tmp_path):
+    for name in ('a', 'b'):
+        (tmp_path / name).mkdir()
+    (tmp_path / 'a' / 'b').symlink_to(tmp_path / 'b')
+    (tmp_path / 'b' / 'a').symlink_to(tmp_path / 'a')
+    (tmp_path / 'a' / 'self').symlink_to('self')
+    assert locate(f'a/{ID}_30.mp4', clips=[(ID, 30)])[0][ID, 30].path == f'a/{ID}_30.mp4'
+
+
+def test_names_that_are_not_utf8_are_named(locate, tmp_path):
+    (tmp_path / os.fsdecode(b'caf\xe9.mp4')).touch()
+    _, remarks = locate(f'{ID}_30.mp4', clips=[(ID, 30)])
+    assert remarks[0] == "1 video files are left out, since their names are not UTF-8: 'caf\\udce9.mp4'"
+
+
+@pytest.mark.parametrize(('wanted', 'there'), [('é/ü.mp4', 'e\u0301/u\u0308.mp4'), ('e\u0301/x.OGV', 'é/x.OGV')])
+def test_paths_find_their_other_unicode_form(tmp_path, wanted, there):
+    for path in (there, 'more.mkv'):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    remarks = []
+    assert videos.match_paths(tmp_path, ['gone.mp4', wanted], remarks) == {wanted: there}
+    assert remarks == [
+        f'1 videos are found under another Unicode form of their name: {wanted!r} as {ascii(there)}',
+        f'1 video files in {tmp_path} are in no row of the clips table: more.mkv',
+    ]
+    assert videos.match_paths(tmp_path, [f'./{there}', 'more.mkv'], remarks) == {} and len(remarks) == 2
 
 
 def test_names_of_other_clips_are_not_taken(locate):

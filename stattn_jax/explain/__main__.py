@@ -12,6 +12,8 @@ import time
 
 from absl import flags
 
+from stattn_jax import flag_once
+
 KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
 FLAGS = flags.FlagValues()
 flags.DEFINE_string('workdir', None, 'A trained workdir.', flag_values=FLAGS)
@@ -73,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv) -> None:
     FLAGS.unparse_flags()
+    flag_once.check_once(argv, FLAGS)
     rest = FLAGS(argv)
     if len(rest) > 1:
         raise flags.Error(f'{rest[1:]} on the command line is not a flag; expected --NAME=VALUE')

@@ -22,7 +22,7 @@ def read(folder: pathlib.Path, clip_id: str) -> dict[str, GroundTruth]:
     found: dict[str, dict[str, list]] = {}
     for path in paths:
         kind, columns = ('intervals', _EVENT) if path.name == 'events.csv' else ('boxes', _BOX)
-        with open(path, newline='', encoding='utf-8') as file:
+        with open(path, newline='', encoding='utf-8-sig') as file:
             try:
                 for row in csv.DictReader(file):
                     if row['clip_id'] == clip_id:

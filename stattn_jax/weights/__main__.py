@@ -16,7 +16,7 @@ import sys
 import jax
 from absl import flags
 
-from stattn_jax import command
+from stattn_jax import command, flag_once
 from stattn_jax.models.trunks import registry
 from stattn_jax.models.trunks.trunk import Trunk
 from stattn_jax.weights import find, match, reading
@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv, values) -> list[str]:
     """Returns the command and its file; raises RunError or flags.Error for wrong commands, files or flags."""
+    flag_once.check_once(argv, values)
     name, *files = values(argv)[1:] or ['']
     if name not in _COMMANDS:
         raise command.RunError(
