@@ -24,7 +24,9 @@ def read(folder: pathlib.Path, clip_id: str) -> dict[str, GroundTruth]:
         kind, columns = ('intervals', _EVENT) if path.name == 'events.csv' else ('boxes', _BOX)
         with open(path, newline='', encoding='utf-8-sig') as file:
             try:
-                for row in csv.DictReader(file):
+                reader = csv.DictReader(file)
+                reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+                for row in reader:
                     if row['clip_id'] == clip_id:
                         values = tuple(float(row[name]) for name in columns)
                         found.setdefault(row['label'], {}).setdefault(kind, []).append(values)

@@ -117,8 +117,8 @@ def attention(
 ) -> jax.Array:
     """Cross-entropy of the attention weights over cells against the cells' responsibility for the label: [b].
 
-    It is averaged over the segments where the label is heard. The responsibility of a cell is its share in the log-
-    mean-exp of `frame_mil`, softmax(sharpness * evidence) over cells, without gradient. The audio therefore learns to
+    It is averaged over the segments where the label is heard. The responsibility of a cell is its share in the
+    log-mean-exp of `frame_mil`, softmax(sharpness * evidence), without gradient. The audio therefore learns to
     attend to the cells that the visual classifier, which does not depend on the audio, assigns to the label. All heads
     have the same target. `cell_mask_bts` is False for cells that training removed.
     """
