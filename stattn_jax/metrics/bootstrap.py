@@ -57,7 +57,8 @@ def statistic(
     Resamples where it is NaN (no positive clip in the sample) are left out of the interval.
     """
     found = np.array([function(clips) for clips in drawn(n, draws, seed)])
-    return Interval(float(function(np.arange(n))), *_ends(found[~np.isnan(found)], level), n, 0)
+    low, high = _ends(found[~np.isnan(found)], level)
+    return Interval(float(function(np.arange(n))), low, high, n, 0)
 
 
 def drawn(n: int, draws: int, seed: int = 0) -> np.ndarray:

@@ -59,11 +59,11 @@ def joint_pointing(
     hits = joint_hits(scores_nt, maps_nthw, boxes, events, affines, segment_seconds, tau=tau)
     targets = _targets(maps_nthw, boxes, events, affines, segment_seconds, tau)
     scored = np.flatnonzero(~np.isnan(hits))
-    counts = {f'{prefix}_n': len(scored), f'{prefix}_skipped': len(hits) - len(scored)}
+    counts: dict[str, float | int] = {f'{prefix}_n': len(scored), f'{prefix}_skipped': len(hits) - len(scored)}
     if not len(scored):
         return counts
     random, centre_nt = [], []
-    for i in scored:
+    for i in scored.tolist():
         there_thw = _there(scores_nt[i], maps_nthw[i])[:, None, None] & (maps_nthw[i] > -np.inf)
         rate_t = [target[there].mean() for target, there in zip(targets[i], there_thw) if there.any()]
         random.append(np.mean(rate_t))

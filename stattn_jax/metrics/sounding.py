@@ -104,7 +104,7 @@ def summary(
     maps_nhw: np.ndarray,
     boxes: Sequence[np.ndarray],
     affines: Sequence[Sequence[float]],
-    classes_n: Sequence[int],
+    classes_n: Sequence[int] | np.ndarray,
 ) -> dict[str, float | int]:
     """Returns the `sounding/` block of eval_SPLIT.json from the maps of the annotated frames.
 
