@@ -16,7 +16,7 @@ from stattn_jax.attribution.arrays import Array, ClipArrays
 from stattn_jax.data.mel import MelSpec, log_mel
 
 FrameReplacement = Literal['blur', 'mean', 'freeze']
-PAIRS = (('blur', 'mute'), ('mean', 'noise'), ('freeze', 'mean'))
+PAIRS: tuple[tuple[FrameReplacement, str], ...] = (('blur', 'mute'), ('mean', 'noise'), ('freeze', 'mean'))
 # In the setting 'feature' nothing is replaced: the network's own masks remove the features after the trunks.
 SETTINGS = ('feature', *PAIRS)
 
