@@ -81,7 +81,8 @@ def _over_clips(sides, draws, level, seed):
         means_sd = np.stack([row[clips_dn].mean(axis=1) for row in rows])
         value += sign * rows.mean()
         found_d += sign * means_sd[rng.integers(0, len(rows), (len(rows), draws)), np.arange(draws)].mean(axis=0)
-    return Interval(float(value), *_ends(found_d, level), n, skipped)
+    low, high = _ends(found_d, level)
+    return Interval(float(value), low, high, n, skipped)
 
 
 def _ends(found, level):

@@ -156,7 +156,7 @@ _POINTERS = {
 
 
 def _point_rates(hits, classes_n, small_n):
-    numbers = {'sounding/point_small_n': int(small_n.sum())}
+    numbers: dict[str, float | int] = {'sounding/point_small_n': int(small_n.sum())}
     for subset, kept_n in (('', np.ones_like(small_n)), ('_small', small_n)):
         if not kept_n.any():
             continue

@@ -218,7 +218,7 @@ class _CompiledOnce:
         self._lower, self._function, self._ahead = lower, function, ahead
         # The number of devices where the lowered module holds the work of one device.
         self._flops_factor = flops_factor
-        self._shapes = None
+        self._shapes: list[tuple[int, ...]] | None = None
 
     def __call__(self, state: Any, batch: Any) -> Any:
         if self._shapes is None:

@@ -87,7 +87,8 @@ class Network:
         @jax.jit
         def draw(key):
             model = assemble.build_model(self.config, self.facts.shape(self.config), None, nnx.Rngs(key))
-            _, params, rest = nnx.split(model, nnx.Param, ...)
+            # Flax declares any number of states.
+            _, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
             return {'params': nnx.as_pure(params), 'rest': nnx.as_pure(rest)}
 
         return draw
