@@ -18,6 +18,7 @@ test: $(VENV)/ready
 
 lint: $(VENV)/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@if [ -x $(BIN)/mypy ]; then $(BIN)/mypy; fi
 
 setup: $(VENV)/ready
 

@@ -14,6 +14,7 @@ from flax import nnx
 
 from stattn_jax import models
 from stattn_jax.models import layers
+from stattn_jax.models.encoders import Encoders
 from stattn_jax.training import augment, optim, step
 
 # Fields of cfg.model that describe the input or the initial weights and are not arguments of the network.
@@ -45,7 +46,7 @@ def make_optimiser(config: ml_collections.ConfigDict) -> tuple[optax.GradientTra
     return optim.make_optimiser(schedule, **options), schedule
 
 
-def build_model(config: ml_collections.ConfigDict, shape: InputSpec, axis: str | None, rngs: nnx.Rngs) -> nnx.Module:
+def build_model(config: ml_collections.ConfigDict, shape: InputSpec, axis: str | None, rngs: nnx.Rngs) -> Encoders:
     """Builds the network of cfg.model for data of this shape, with its parameters initialised from `rngs`."""
     options = {name: value for name, value in config.model.to_dict().items() if name not in NOT_OF_THE_NETWORK}
     options |= {'channels': shape.channels, 'frame': shape.frame, 'extracted': shape.extracted}

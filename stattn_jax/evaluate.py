@@ -117,7 +117,7 @@ class Evaluator:
 
     def __init__(self, graphdef, strategy, config: ml_collections.ConfigDict):
         self._graphdef, self._strategy, self._config = graphdef, strategy, config
-        self._compiled = {}
+        self._compiled: dict[Any, Callable] = {}
 
     def write(self, state: step.State, split: str, number: int, workdir: pathlib.Path) -> dict[str, Any]:
         """Evaluates a split, writes eval_SPLIT.json into the workdir (process 0 only) and returns the numbers.

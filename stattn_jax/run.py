@@ -57,12 +57,12 @@ class DataFacts:
     def shape(self, config: ml_collections.ConfigDict) -> assemble.InputSpec:
         """Returns the properties of these data on which the network's shapes depend."""
         visual, audio = trunks.parts_of(self.spec)
-        frame = (config.model.frame_size,) * 2
+        frame = (config.model.frame_size, config.model.frame_size)
         # The grid of features is fixed by the data; the frame size of the config does not apply.
         if isinstance(self.spec, features.FeatureSpec):
             frame = self.spec.visual[:2]
         elif visual:
-            frame = visual.shape[:2]
+            frame = (visual.shape[0], visual.shape[1])
         extracted = (visual is not None, audio is not None)
         return assemble.InputSpec(len(self.classes), self.spec.channels, frame, extracted)
 

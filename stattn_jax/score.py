@@ -76,7 +76,7 @@ def score(
     # Log-probabilities, because probabilities saturate at 1 and then tie.
     scores_nc = events.log_probabilities(rows['logits'], binary=binary)
     valid_nt = np.stack([r.valid for r in truth])
-    numbers = {'data/used': info.splits[split], 'data/wanted': info.wanted[split]}
+    numbers: Numbers = {'data/used': info.splits[split], 'data/wanted': info.wanted[split]}
     for metric in CLIP_METRICS:
         numbers |= metric(scores_nc, labels_nc)
     additive = 'alpha' in rows
@@ -211,7 +211,7 @@ def _pointing_time(rows, truth, pairs: _Pairs, info, binary) -> Numbers:
     if 'segment' in rows:
         likely = events.probabilities(rows['segment'], binary=binary)[pairs.clip, :, pairs.label]
         curves['pointing/time_event'] = likely * (1 - rows['null'][pairs.clip])
-    numbers = {}
+    numbers: Numbers = {}
     for prefix, curve in curves.items():
         numbers |= localization.temporal_pointing(curve, valid_pt, intervals, info.spec.segment_seconds, prefix=prefix)
     return numbers
@@ -227,7 +227,7 @@ def _truth_by_segment(truth: list[Truth], info: source.DatasetInfo) -> np.ndarra
     rows = {'visual': [0], 'audio': [1], 'both': [0, 1]}
     for there_mtc, r in zip(there_nmtc, truth):
         for e in r.events:
-            inside_t = localization.segments_in_events(t, [(e.onset, e.offset)], seconds)
+            inside_t = localization.segments_in_events(t, np.array([(e.onset, e.offset)]), seconds)
             there_mtc[rows[e.modality], :, e.label] |= inside_t
     return there_nmtc
 

@@ -44,9 +44,10 @@ def check(config: ml_collections.ConfigDict, spec: records.Spec, known: Sequence
         name = config.model[modality]
         if has_features != (name == encoders.PRECOMPUTED):
             held = f'features of the trunk {part.trunk}' if part else 'pictures and sound'
+            if isinstance(spec, features.FeatureSpec):
+                held = f'features ({spec.source}); expected precomputed'
             raise RunError(
-                f'config.model.{modality} is {name!r}, but {config.data.dir} holds '
-                + (f'features ({spec.source}); expected precomputed' if has_features else held)
+                f'config.model.{modality} is {name!r}, but {config.data.dir} holds {held}'
                 + (
                     f'; give --config.model.{modality}={part.trunk} --config.model.{modality}_frozen=True'
                     if part

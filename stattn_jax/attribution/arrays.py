@@ -3,6 +3,10 @@
 from typing import NamedTuple
 
 import jax
+import numpy as np
+
+# An array on a device or on the host.
+Array = jax.Array | np.ndarray
 
 
 class ClipArrays(NamedTuple):
@@ -11,13 +15,13 @@ class ClipArrays(NamedTuple):
     frames float32 [t H W 3] in 0..1, log_mel float32 [t f k], valid bool [t].
     """
 
-    frames: jax.Array
-    log_mel: jax.Array
-    valid: jax.Array
+    frames: Array
+    log_mel: Array
+    valid: Array
 
 
 class Map(NamedTuple):
     """An explanation of one class of a clip: visual [t s] and audio [t]; larger values support the class more."""
 
-    visual: jax.Array
-    audio: jax.Array
+    visual: Array
+    audio: Array

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 
-from stattn_jax.attribution.arrays import ClipArrays
+from stattn_jax.attribution.arrays import Array, ClipArrays
 from stattn_jax.models.encoders import Encoders
 
 
@@ -29,8 +29,8 @@ class Classifier:
 
     head: Callable[..., jax.Array]
     grid: tuple[int, int]
-    frame_encoder: Callable[[jax.Array], jax.Array] | None = None
-    audio_encoder: Callable[[jax.Array], jax.Array] | None = None
+    frame_encoder: Callable[..., jax.Array] | None = None
+    audio_encoder: Callable[..., jax.Array] | None = None
     masks: bool = False
     uses_video: bool = True
     uses_audio: bool = True
@@ -39,13 +39,13 @@ class Classifier:
         """Returns the logits [b c] of a batch of clips."""
         return self.head(self.encode_frames(clips.frames), self.encode_audio(clips.log_mel), clips.valid)
 
-    def encode_frames(self, frames: jax.Array) -> jax.Array | None:
+    def encode_frames(self, frames: Array) -> Array | None:
         """Returns what `head` takes in place of the frames: the frames themselves without an encoder."""
         if not self.uses_video:
             return None
         return frames if self.frame_encoder is None else self.frame_encoder(frames)
 
-    def encode_audio(self, log_mel: jax.Array) -> jax.Array | None:
+    def encode_audio(self, log_mel: Array) -> Array | None:
         """Returns what `head` takes in place of the log-mel: the log-mel itself without an encoder."""
         if not self.uses_audio:
             return None

@@ -58,8 +58,8 @@ def integrated_gradients(
     _patch(network, clip)
 
     def gradient(share):
-        between = jax.tree.map(lambda there, none: none + share * (there - none), clip[:2], absent[:2])
-        return _gradient(network, ClipArrays(*between, clip.valid), class_)
+        frames, log_mel = jax.tree.map(lambda there, none: none + share * (there - none), clip[:2], absent[:2])
+        return _gradient(network, ClipArrays(frames, log_mel, clip.valid), class_)
 
     # vmap instead of lax.scan: within a loop XLA computes gradients of convolutions three times slower (jax 0.10.2 on
     # CPU, 2026-11-23).
@@ -209,9 +209,12 @@ def _logit(network, units, valid, class_):
 
 def _gradient(network, clip, class_):
     """Returns the gradient of the logit to frames and log-mel; zeros for a modality that the network does not use."""
-    return jax.grad(
-        lambda inputs: _logit(network, _encode(network, ClipArrays(*inputs, clip.valid)), clip.valid, class_)
-    )(clip[:2])
+
+    def logit(inputs):
+        frames, log_mel = inputs
+        return _logit(network, _encode(network, ClipArrays(frames, log_mel, clip.valid)), clip.valid, class_)
+
+    return jax.grad(logit)(clip[:2])
 
 
 def _along(network, clip, absent, gradient):

@@ -80,7 +80,7 @@ class Scorer:
         if setting == 'feature' and not self._network.masks:
             raise ValueError("the setting 'feature' needs a network that takes masks; expected a pair of removal.PAIRS")
         uses_video, uses_audio = self._network.uses_video, self._network.uses_audio
-        clip = ClipArrays(*map(np.asarray, clip))
+        clip = ClipArrays(*(np.asarray(x) for x in clip))
         sound = self._sound(self._variables, clip.log_mel) if uses_audio else None
         if setting == 'feature':
             cells = self._frames(self._variables, clip.frames) if uses_video else None
@@ -197,7 +197,8 @@ def curves(
     removed = [_diagonal(map_, valid, fractions, draws, seed) for map_ in maps]
     masks = [(np.stack([cells, ~cells]), np.stack([sounds, ~sounds])) for cells, sounds in removed]
     flat = [[x.reshape(-1, *x.shape[3:]) for x in pair] for pair in masks]
-    scores = score(*_kept(*map(np.concatenate, zip(*flat)), valid))
+    all_cells, all_sounds = map(np.concatenate, zip(*flat))
+    scores = score(*_kept(all_cells, all_sounds, valid))
     ends = np.cumsum([len(sounds) for _, sounds in flat])
     found = []
     for (_, sounds), part in zip(masks, np.split(scores, ends[:-1])):
@@ -243,7 +244,7 @@ def surface(
     """Computes the scores [i j 2] over (share of the cells removed, share of the sounds removed)."""
     visual, audio = (np.asarray(values)[valid] for values in map_)
     return perturbation.surface(
-        visual, audio, lambda *removed: score(*_kept(*removed, valid)), fractions, draws=draws, seed=seed
+        visual, audio, lambda cells, sounds: score(*_kept(cells, sounds, valid)), fractions, draws=draws, seed=seed
     )
 
 

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stattn_jax.attribution.arrays import ClipArrays
+from stattn_jax.attribution.arrays import Array, ClipArrays
 from stattn_jax.data.mel import MelSpec, log_mel
 
 FrameReplacement = Literal['blur', 'mean', 'freeze']
-PAIRS = (('blur', 'mute'), ('mean', 'noise'), ('freeze', 'mean'))
+PAIRS: tuple[tuple[FrameReplacement, str], ...] = (('blur', 'mute'), ('mean', 'noise'), ('freeze', 'mean'))
 # In the setting 'feature' nothing is replaced: the network's own masks remove the features after the trunks.
 SETTINGS = ('feature', *PAIRS)
 
@@ -110,9 +110,7 @@ def absent(clip: ClipArrays, absent_log_mel: jax.Array, operator: FrameReplaceme
     return without(clip, absent_log_mel, nothing[:, None, None], nothing, operator, mean_hw3)
 
 
-def picture_without(
-    operator: FrameReplacement, frames: jax.Array, keep_thw: jax.Array, mean_hw3: jax.Array
-) -> jax.Array:
+def picture_without(operator: FrameReplacement, frames: Array, keep_thw: jax.Array, mean_hw3: jax.Array) -> jax.Array:
     """Returns frames [t H W 3] of one clip that keep the cells `keep_thw` (bool).
 
     H and W are multiples of h and w. 'blur': a removed cell shows the frame blurred by a Gaussian whose standard
@@ -123,7 +121,7 @@ def picture_without(
     return assemble(bank(frames, mean_hw3), sources(operator, keep_thw))
 
 
-def bank(frames: jax.Array, mean_hw3: jax.Array) -> jax.Array:
+def bank(frames: Array, mean_hw3: jax.Array) -> jax.Array:
     """Returns all pictures that a cell can show, [2t+1 H W 3]: the frames, the blurred frames, the mean picture."""
     rows, columns = (_gaussian(side) for side in frames.shape[1:3])
     blurred = jnp.einsum('ij,tjkc,lk->tilc', rows, frames, columns, precision='highest')

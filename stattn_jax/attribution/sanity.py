@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stattn_jax.attribution.arrays import ClipArrays, Map
+from stattn_jax.attribution.arrays import Array, ClipArrays, Map
 from stattn_jax.metrics import maps
 
 Variables = Any
@@ -63,7 +63,7 @@ def randomisation(
     """
     maps_of = functools.partial(_maps, explain, clips=clips, classes_n=classes_n, batch=batch)
     trained = maps_of(variables)
-    found = {}
+    found: dict[str, list[dict[str, np.ndarray]]] = {}
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         new, mixed = fresh(seed), variables
         for group, names in groups.items():
@@ -72,7 +72,7 @@ def randomisation(
     return {group: over_seeds(rows) for group, rows in found.items()}
 
 
-def similarity(map_: Map, other: Map, valid: np.ndarray, grid: tuple[int, int]) -> dict[str, np.ndarray]:
+def similarity(map_: Map, other: Map, valid: Array, grid: tuple[int, int]) -> dict[str, np.ndarray]:
     """Computes, for n pairs of maps, rank correlations of values and of magnitudes, and `visual_ssim`; each [n].
 
     SSIM is averaged over frames. For SSIM each map is first divided by its largest magnitude, since re-initialised
@@ -223,9 +223,10 @@ def _both(map_, other, valid):
     return {name: correlations(getattr(map_, name), getattr(other, name), valid) for name in Map._fields}
 
 
-def correlations(x_nt: np.ndarray, other_nt: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def correlations(x_nt: Array, other_nt: Array, valid: Array) -> np.ndarray:
     """Computes the rank correlation of n pairs of maps [n t ...] over their valid segments [n t]: [n]."""
-    return np.array([maps.rank_correlation(x[there], other[there]) for x, other, there in zip(x_nt, other_nt, valid)])
+    arrays = zip(*(np.asarray(x) for x in (x_nt, other_nt, valid)))
+    return np.array([maps.rank_correlation(x[there], other[there]) for x, other, there in arrays])
 
 
 def over_seeds(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

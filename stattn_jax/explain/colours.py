@@ -55,4 +55,5 @@ def overlay(visual_thw: np.ndarray, audio_t: np.ndarray) -> tuple[np.ndarray, fl
 
 def rgb(colour: str) -> tuple[int, int, int]:
     """Returns red, green and blue (0..255) of a colour '#rrggbb'."""
-    return tuple(bytes.fromhex(colour.removeprefix('#')))
+    red, green, blue = bytes.fromhex(colour.removeprefix('#'))
+    return red, green, blue

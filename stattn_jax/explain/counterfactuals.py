@@ -37,9 +37,9 @@ def compute(
     audio_3td = jnp.concatenate([audio, silent, audio[:, order_t]])
 
     def score(audio_btd, cell_mask=None):
-        repeated = (jnp.broadcast_to(x, (len(audio_btd), *x.shape[1:])) for x in (keys, values))
+        keys_b, values_b = (jnp.broadcast_to(x, (len(audio_btd), *x.shape[1:])) for x in (keys, values))
         out = model.attend_and_score(
-            *repeated, audio_btd, jnp.broadcast_to(valid, audio_btd.shape[:2]), cell_mask=cell_mask
+            keys_b, values_b, audio_btd, jnp.broadcast_to(valid, audio_btd.shape[:2]), cell_mask=cell_mask
         )
         return model.bias[...] + jnp.sum(out['beta'] * out['segment_scores'], axis=(1, 2)), out
 

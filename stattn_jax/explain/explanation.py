@@ -88,14 +88,14 @@ class ExplanationData:
         The cells are put into rows and columns. `rest` holds the other fields. Raises ValueError for logits that are
         not finite.
         """
-        arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
-        broken = int((~np.isfinite(arrays['logits'])).sum())
+        fields: dict[str, Any] = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+        broken = int((~np.isfinite(fields['logits'])).sum())
         if broken:
-            raise ValueError(f'{broken} of {len(arrays["logits"])} logits are not finite; use an older checkpoint')
+            raise ValueError(f'{broken} of {len(fields["logits"])} logits are not finite; use an older checkpoint')
         t, h, w = geometry['grid']
-        arrays['visual'] = arrays['visual'].reshape(-1, t, h, w)
-        arrays['alpha'] = arrays['alpha'].reshape(t, h, w)
-        return cls(geometry=geometry, **arrays, **rest)
+        fields['visual'] = fields['visual'].reshape(-1, t, h, w)
+        fields['alpha'] = fields['alpha'].reshape(t, h, w)
+        return cls(geometry=geometry, **fields, **rest)
 
     def top(self, k: int = 5) -> list[dict[str, Any]]:
         """Returns the k best classes, best first, as {label, logit, probability}; ties keep the classes' order."""
@@ -135,8 +135,9 @@ class ExplanationData:
 
         The terms explain why the model prefers the one class to the other.
         """
-        of_label, of_other = self.contributions(label), self.contributions(other)
-        return tuple(a - b for a, b in zip(of_label, of_other, strict=True))
+        reference, visual, audio = self.contributions(label)
+        other_reference, other_visual, other_audio = self.contributions(other)
+        return reference - other_reference, visual - other_visual, audio - other_audio
 
     def shares(self, label: str | None = None) -> dict[str, float]:
         """Returns the signed sum of each modality's terms, {'picture', 'sound'}, relative to an average clip."""

@@ -44,5 +44,5 @@ def within(truth: GroundTruth, start: float, seconds: float) -> GroundTruth:
     """
     end = start + seconds
     intervals = [(max(a, start) - start, min(b, end) - start) for a, b in truth.intervals if a < end and b > start]
-    boxes = [(time - start, *box) for time, *box in truth.boxes if start <= time < end]
+    boxes = [(time - start, x0, y0, x1, y1) for time, x0, y0, x1, y1 in truth.boxes if start <= time < end]
     return GroundTruth(intervals, boxes)

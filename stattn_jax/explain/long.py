@@ -111,7 +111,8 @@ def explain(
         raise ValueError(f'top_windows is {top_windows}; expected 0 or more')
     last, total = _extent(video, spec, first, end)
     starts = window_starts(total, spec.segments, hop)
-    summaries, best = [], []
+    summaries: list[dict[str, Any] | None] = []
+    best: list[tuple[float, int, media.Clip]] = []
     clips = _windows(_segments(video, spec, first, last, total), starts, spec)
     for number, (clip, summary) in enumerate(_summaries(model, clips, min(len(starts), model.batch))):
         summaries.append(summary)
@@ -182,7 +183,8 @@ def _segments(video, spec: media.ClipSpec, first: float, last: float, total: int
 
 def _windows(segments: Iterator[_Segment], starts: list[int], spec: media.ClipSpec) -> Iterator[media.Clip | None]:
     """Yields each window's clip, or None if no segment of it is valid; keeps one window's segments in memory."""
-    window, first = [], 0
+    window: list[_Segment] = []
+    first = 0
     for begin in starts:
         window, first = window[begin - first :], begin
         window += itertools.islice(segments, spec.segments - len(window))
@@ -250,8 +252,8 @@ def _window(start, summary, names, spec):
 def _rows(starts, summaries, windows, total, first, spec) -> list[dict[str, Any]]:
     nearest: dict[int, tuple[float, int, int]] = {}
     for k, (begin, summary) in enumerate(zip(starts, summaries, strict=True)):
-        for t in np.flatnonzero(summary['valid']) if summary else ():
-            candidate = (abs(t + 0.5 - spec.segments / 2), k, int(t))
+        for t in np.flatnonzero(summary['valid']).tolist() if summary else ():
+            candidate = (abs(t + 0.5 - spec.segments / 2), k, t)
             nearest[begin + t] = min(candidate, nearest.get(begin + t, candidate))
     rows = []
     for g in range(total):

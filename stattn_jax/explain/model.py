@@ -47,10 +47,9 @@ class Model:
         If that part is longer than the model's clip, only its beginning is explained (note 'long'); `explain_long`
         explains all of it. Raises media.MediaError with the file and a named reason.
         """
-        several = not isinstance(video, str | os.PathLike)
-        readings = [self.read(path, start, end) for path in (video if several else [video])]
-        explanations = self.explain_readings(readings)
-        return explanations if several else explanations[0]
+        if isinstance(video, str | os.PathLike):
+            return self.explain_readings([self.read(video, start, end)])[0]
+        return self.explain_readings([self.read(path, start, end) for path in video])
 
     def explain_arrays(self, frames_thwc: np.ndarray, waveform: np.ndarray, rate: int = 16000) -> Explanation:
         """Explains a clip given as arrays of frames and audio.
@@ -79,7 +78,9 @@ class Model:
     @property
     def spec(self) -> media.ClipSpec:
         """The clip format that the model expects."""
-        return trunks.media_of(self.trained.facts.spec)
+        spec = trunks.media_of(self.trained.facts.spec)
+        assert isinstance(spec, media.ClipSpec)  # `load` refuses runs on features of other networks.
+        return spec
 
     def read(self, video: str | os.PathLike, start: float | None = None, end: float | None = None) -> reading.Reading:
         """Decodes a video for `explain_readings` in the model's clip format; raises media.MediaError."""

@@ -28,7 +28,7 @@ _HOW_TO_READ = (
     'changes the attention in space and, because the pooled visual features of the segment change, in time. Both are '
     'changes of features, not of pixels or audio samples.'
 )
-_ARRAYS = ('logits', 'probabilities', 'bias', 'reference', 'mean_scores', 'visual', 'audio', 'alpha', 'null', 'beta')
+_ARRAYS = tuple('logits probabilities bias reference mean_scores visual audio alpha null beta'.split())
 _ARRAYS += ('segment_scores', 'valid', 'log_mel', 'removed_cells')
 _HEADER = ('media', 'geometry', 'model', 'classes', 'multi_label')
 _COUNTERFACTUALS = ('removed_classes', 'trust')
@@ -68,10 +68,10 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_npz(explanation: ExplanationData, path: str | os.PathLike) -> None:
     """Writes every array and frame, and the other fields as JSON in `header`."""
     header = {'schema': SCHEMA} | {name: getattr(explanation, name) for name in _HEADER + _COUNTERFACTUALS}
-    frames = {f'frame_{t}': np.frombuffer(jpeg, np.uint8) for t, jpeg in enumerate(explanation.frames)}
     arrays = {name: getattr(explanation, name) for name in _ARRAYS}
+    arrays |= {f'frame_{t}': np.frombuffer(jpeg, np.uint8) for t, jpeg in enumerate(explanation.frames)}
     with open(path, 'wb') as file:
-        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays, **frames)
+        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def check(path: str | os.PathLike) -> dict[str, float]:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f'{path}: {error}; expected an explanation.json') from None
     try:
-        errors = {'sum': [_sum_error(row, row['logit']) for row in record['maps']]}
+        errors: dict[str, Any] = {'sum': [_sum_error(row, row['logit']) for row in record['maps']]}
         contrast = record['target']['contrast']
         if contrast is not None:
             errors['sum'].append(_sum_error(contrast, record['target']['logit'] - contrast['other_logit']))

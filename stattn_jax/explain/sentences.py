@@ -89,5 +89,5 @@ def _strongest_seconds(explanation, values_t):
 
 
 def _strongest(explanation, c):
-    t, i, j = np.unravel_index(np.argmax(explanation.visual[c]), explanation.visual[c].shape)
+    t, i, j = map(int, np.unravel_index(np.argmax(explanation.visual[c]), explanation.visual[c].shape))
     return f'{place(explanation, i, j)} at {seconds(explanation, t, t + 1)}'

@@ -78,7 +78,7 @@ class _Stretch:
         `fit` maps the size of the upright source to the size of the images.
         """
         times = np.arange(max(1, math.ceil((self._end - self._start) * self.fps - 1e-3))) / self.fps
-        _, frames = self._file.shown(self._start + times, self._start, self._end)
+        _, frames = self._file.shown((self._start + times).tolist(), self._start, self._end)
         size = shown = image = None
         for time, frame in zip(times.tolist(), frames):
             size = size or fit(self._file.size(frame))

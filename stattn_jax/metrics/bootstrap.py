@@ -57,7 +57,8 @@ def statistic(
     Resamples where it is NaN (no positive clip in the sample) are left out of the interval.
     """
     found = np.array([function(clips) for clips in drawn(n, draws, seed)])
-    return Interval(float(function(np.arange(n))), *_ends(found[~np.isnan(found)], level), n, 0)
+    low, high = _ends(found[~np.isnan(found)], level)
+    return Interval(float(function(np.arange(n))), low, high, n, 0)
 
 
 def drawn(n: int, draws: int, seed: int = 0) -> np.ndarray:
@@ -80,7 +81,8 @@ def _over_clips(sides, draws, level, seed):
         means_sd = np.stack([row[clips_dn].mean(axis=1) for row in rows])
         value += sign * rows.mean()
         found_d += sign * means_sd[rng.integers(0, len(rows), (len(rows), draws)), np.arange(draws)].mean(axis=0)
-    return Interval(float(value), *_ends(found_d, level), n, skipped)
+    low, high = _ends(found_d, level)
+    return Interval(float(value), low, high, n, skipped)
 
 
 def _ends(found, level):

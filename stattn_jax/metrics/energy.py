@@ -86,7 +86,7 @@ def summary(
     """
     energy_n, chance_n = energies(maps_nthw, boxes, affines, segment_seconds)
     scored_n = ~np.isnan(energy_n)
-    numbers = {}
+    numbers: dict[str, float | int] = {}
     for name, kept_n in (('', np.ones_like(scored_n)), ('_small', localization.small_clips(boxes))):
         here_n = kept_n & scored_n
         numbers |= {f'{prefix}{name}_n': int(here_n.sum()), f'{prefix}{name}_skipped': int((kept_n & ~scored_n).sum())}

@@ -59,11 +59,11 @@ def joint_pointing(
     hits = joint_hits(scores_nt, maps_nthw, boxes, events, affines, segment_seconds, tau=tau)
     targets = _targets(maps_nthw, boxes, events, affines, segment_seconds, tau)
     scored = np.flatnonzero(~np.isnan(hits))
-    counts = {f'{prefix}_n': len(scored), f'{prefix}_skipped': len(hits) - len(scored)}
+    counts: dict[str, float | int] = {f'{prefix}_n': len(scored), f'{prefix}_skipped': len(hits) - len(scored)}
     if not len(scored):
         return counts
     random, centre_nt = [], []
-    for i in scored:
+    for i in scored.tolist():
         there_thw = _there(scores_nt[i], maps_nthw[i])[:, None, None] & (maps_nthw[i] > -np.inf)
         rate_t = [target[there].mean() for target, there in zip(targets[i], there_thw) if there.any()]
         random.append(np.mean(rate_t))
@@ -93,10 +93,10 @@ def _targets(maps_nthw, boxes, events, affines, segment_seconds, tau):
     for map_thw, boxes_k5, events_e2, affine in zip(maps_nthw, boxes, events, affines, strict=True):
         t, *grid = map_thw.shape
         boxes_of = localization.boxes_by_segment(boxes_k5, t, segment_seconds)
-        event_t = np.flatnonzero(localization.segments_in_events(t, events_e2, segment_seconds))
+        event_t = np.flatnonzero(localization.segments_in_events(t, events_e2, segment_seconds)).tolist()
         target_thw = np.zeros(map_thw.shape, bool)
         for segment in event_t:
             if segment in boxes_of:
                 target_thw[segment] = localization.cells_in_boxes(grid, boxes_of[segment], affine, tau)
-        targets.append(target_thw if len(events_e2) and boxes_of.keys() >= {*event_t.tolist()} else None)
+        targets.append(target_thw if len(events_e2) and boxes_of.keys() >= {*event_t} else None)
     return targets

@@ -90,19 +90,19 @@ def spatial_games(
     maps_nthw: np.ndarray,
     boxes: Sequence[np.ndarray],
     affines: Sequence[Sequence[float]],
-    classes_n: Sequence[int],
+    classes_n: Sequence[int] | np.ndarray,
     segment_seconds: float,
     *,
     prefix: str = 'pointing/space',
 ) -> dict[str, float | int]:
     """Runs `spatial_pointing` as it is, with `TOLERANCE` (`_tolerant`), and on `small_clips` (`_small`)."""
     everything, small, classes_n = np.arange(len(boxes)), np.flatnonzero(small_clips(boxes)), np.asarray(classes_n)
-    numbers = {}
+    numbers: dict[str, float | int] = {}
     for name, kept, tau in (('', everything, 0), ('_tolerant', everything, TOLERANCE), ('_small', small, 0)):
         numbers |= spatial_pointing(
             maps_nthw[kept],
-            [boxes[i] for i in kept],
-            [affines[i] for i in kept],
+            [boxes[i] for i in kept.tolist()],
+            [affines[i] for i in kept.tolist()],
             segment_seconds,
             prefix=f'{prefix}{name}',
             tau=tau,
@@ -143,7 +143,7 @@ def spatial_pointing(
     map; `_macro`, where the clips' classes [n] are given, the rate as the mean over classes; `_n`, `_skipped`.
     """
     clips = _annotated_clips(maps_nthw, boxes, affines, segment_seconds, tau)
-    rows = {'': [], '_random': [], '_centre': [], '_ceiling': []}
+    rows: dict[str, list[np.floating]] = {'': [], '_random': [], '_centre': [], '_ceiling': []}
     occupancy, scored = [], [i for i, frames in enumerate(clips) if frames]
     for i in scored:
         centre = centre_cells(maps_nthw[i].shape[1:], affines[i])
@@ -152,7 +152,10 @@ def spatial_pointing(
         rows['_centre'].append(np.mean([target[centre].mean() for _, target in clips[i]]))
         rows['_ceiling'].append(np.mean([target.any() for _, target in clips[i]]))
         occupancy.append(np.mean([target for _, target in clips[i]], axis=0))
-    counts = {f'{prefix}_n': len(occupancy), f'{prefix}_skipped': len(maps_nthw) - len(occupancy)}
+    counts: dict[str, float | int] = {
+        f'{prefix}_n': len(occupancy),
+        f'{prefix}_skipped': len(maps_nthw) - len(occupancy),
+    }
     if not occupancy:
         return counts
     rates = {f'{prefix}{name}': float(np.mean(values)) for name, values in rows.items()}

@@ -66,10 +66,10 @@ def scores(predicted_nmtc: np.ndarray, truth_nmtc: np.ndarray) -> dict[str, floa
     `av` (audio-visual) requires both modalities at the same segment. `type` is the mean of `audio`, `visual` and `av`.
     `event` (Event@AV) adds the counts of audio and visual before F is computed.
     """
-    numbers = {}
+    numbers: dict[str, float] = {}
     for level, count in (('segment', segment_counts), ('event', event_counts)):
         visual, audio = (count(predicted_nmtc[:, m], truth_nmtc[:, m]) for m in (0, 1))
-        av = count(predicted_nmtc.all(axis=1), truth_nmtc.all(axis=1))
+        av = count(np.all(predicted_nmtc, axis=1), np.all(truth_nmtc, axis=1))
         three = [f_score(counts) for counts in (audio, visual, av)]
         values = (*three, float(np.mean(three)), f_score(audio + visual))
         numbers |= {f'{level}_{kind}': value for kind, value in zip(KINDS, values, strict=True)}
@@ -92,7 +92,7 @@ def summary(predicted_nmtc: np.ndarray, truth_nmtc: np.ndarray, labels_nc: np.nd
             f'events predicted {predicted_nmtc.shape}, true {truth_nmtc.shape}, labels {labels_nc.shape}: '
             'expected [n m t c], [n m t c] and [n c] with at least one clip'
         )
-    there_nmc = truth_nmtc.any(axis=2)
+    there_nmc = np.any(truth_nmtc, axis=2)
     speech = np.zeros_like(truth_nmtc)
     speech[:, 1, :, there_nmc[:, 1].sum(axis=0).argmax()] = True
     rows = {

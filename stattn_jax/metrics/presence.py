@@ -31,7 +31,7 @@ def summary(
         'av': audible_nc & visible_nc,
         'all': audible_nc | visible_nc,
     }
-    numbers = {}
+    numbers: dict[str, float | int] = {}
     for block, kept_n in (('presence', ~music_n), ('presence_music', np.ones_like(music_n))):
         for name, truth_nc in truths.items():
             scored_n = kept_n & truth_nc.any(axis=1)

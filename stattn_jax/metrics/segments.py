@@ -37,7 +37,7 @@ def summary(predicted_nt: np.ndarray, truth_nt: np.ndarray, label_n: np.ndarray)
         '_true_label_everywhere': np.broadcast_to(label_n[:, None], truth_nt.shape),
         '_background_everywhere': np.full_like(truth_nt, NO_EVENT),
     }
-    numbers = {'segments/n': len(truth_nt), 'segments/n_partial': int(partial_n.sum())}
+    numbers: dict[str, float | int] = {'segments/n': len(truth_nt), 'segments/n_partial': int(partial_n.sum())}
     for subset, kept_n in (('', np.ones(len(truth_nt), bool)), ('_partial', partial_n)):
         if not kept_n.any():
             continue

@@ -104,7 +104,7 @@ def summary(
     maps_nhw: np.ndarray,
     boxes: Sequence[np.ndarray],
     affines: Sequence[Sequence[float]],
-    classes_n: Sequence[int],
+    classes_n: Sequence[int] | np.ndarray,
 ) -> dict[str, float | int]:
     """Returns the `sounding/` block of eval_SPLIT.json from the maps of the annotated frames.
 
@@ -156,7 +156,7 @@ _POINTERS = {
 
 
 def _point_rates(hits, classes_n, small_n):
-    numbers = {'sounding/point_small_n': int(small_n.sum())}
+    numbers: dict[str, float | int] = {'sounding/point_small_n': int(small_n.sum())}
     for subset, kept_n in (('', np.ones_like(small_n)), ('_small', small_n)):
         if not kept_n.any():
             continue

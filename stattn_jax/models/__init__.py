@@ -3,6 +3,8 @@
 All map frames and log-mel to logits, and also return the arrays that the logits were computed from.
 """
 
+from typing import Any
+
 from flax import nnx
 
 from stattn_jax.models import baselines
@@ -44,11 +46,11 @@ def build(
     `options` are those of models/stan.py, with the names of cfg.model. `frame`: rows and columns of the frames, in
     pixels or feature cells; 'avel_code' works for this size only. Raises ValueError as `check_options` does.
     """
-    common = {'axis_name': axis_name, 'rngs': rngs}
+    common: dict[str, Any] = {'axis_name': axis_name, 'rngs': rngs}
     if kind == 'stan':
         return SpaceTimeAttention(classes, width=width, hidden=hidden, **common, **options)
     check_options(kind, options | {'hidden': hidden})
-    sizes = baselines.Sizes(classes, width, hidden, tuple(frame))
+    sizes = baselines.Sizes(classes, width, hidden, (frame[0], frame[1]))
     shared = {name: value for name, value in options.items() if name not in STAN_OPTIONS}
     return baselines.KINDS[kind](sizes, **common, **shared)
 

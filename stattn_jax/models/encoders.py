@@ -5,6 +5,8 @@ A trunk may be frozen: it then has no gradients, its batch normalisation keeps i
 then replace the trunk's input.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -55,7 +57,7 @@ class Encoders(nnx.Module):
         self.frozen = (visual_frozen, audio_frozen)
         self.stride, self.visual_scale = _input_of('visual', visual)
         _, self.audio_scale = _input_of('audio', audio)
-        options = {'width': width, 'axis_name': axis_name, 'dtype': self.dtype, 'rngs': rngs}
+        options: dict[str, Any] = {'width': width, 'axis_name': axis_name, 'dtype': self.dtype, 'rngs': rngs}
         # Every attribute is assigned once, because NNX treats an attribute that was None as a constant.
         seen = _visual(visual, channels[0], visual_frozen, **options) if self.uses_video else (None, None)
         heard = _audio(audio, channels[1], audio_frozen, **options) if self.uses_audio else (None, None)
@@ -154,19 +156,19 @@ def _input_of(modality, name):
     return trunk.stride, (trunk.mean, trunk.std)
 
 
-def _visual(name, channels, frozen, **options):
+def _visual(name, channels, frozen, **options) -> tuple[Any, Any]:
     return (
         (Precomputed(channels, **options), None) if name == PRECOMPUTED else _trunk('visual', name, frozen, **options)
     )
 
 
-def _audio(name, channels, frozen, **options):
+def _audio(name, channels, frozen, **options) -> tuple[Any, Any]:
     return (
         (FeatureAudio(channels, **options), None) if name == PRECOMPUTED else _trunk('audio', name, frozen, **options)
     )
 
 
-def _trunk(modality, name, frozen, *, width, **options):
+def _trunk(modality, name, frozen, *, width, **options) -> tuple[Any, Any]:
     """Returns the trunk and, if it is frozen, the trained layer that follows it (else None)."""
     entry = registry.find(modality, name)
     if not frozen:

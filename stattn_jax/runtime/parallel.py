@@ -34,7 +34,6 @@ class _Strategy:
     """The parts that both strategies share: the mesh, the shapes of a state, the description of the devices."""
 
     kind: str
-    axis: str | None
 
     def __init__(self, devices: list[jax.Device]):
         # The devices are in process order, not in the topology order of jax.make_mesh: process p then holds rows
@@ -104,8 +103,13 @@ class JitStrategy(_Strategy):
         """Returns `step(state, batch) -> (state, metrics)`, compiled on first use; metrics are replicated scalars."""
         if self.axis:
             # With check_vma the gradients would be reduced a second time (jax 0.10.2).
-            specs = {'in_specs': (PartitionSpec(), PartitionSpec(AXIS)), 'out_specs': PartitionSpec()}
-            step = jax.shard_map(step, mesh=self._mesh, check_vma=False, **specs)
+            step = jax.shard_map(
+                step,
+                mesh=self._mesh,
+                in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+                out_specs=PartitionSpec(),
+                check_vma=False,
+            )
         jitted = jax.jit(
             step, donate_argnums=(0,) if donate else (), out_shardings=(self._replicated, self._replicated)
         )
@@ -214,7 +218,7 @@ class _CompiledOnce:
         self._lower, self._function, self._ahead = lower, function, ahead
         # The number of devices where the lowered module holds the work of one device.
         self._flops_factor = flops_factor
-        self._shapes = None
+        self._shapes: list[tuple[int, ...]] | None = None
 
     def __call__(self, state: Any, batch: Any) -> Any:
         if self._shapes is None:

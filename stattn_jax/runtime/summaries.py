@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TextIO
 
 import jax
 
@@ -30,8 +31,9 @@ class Writer:
         self._active = process_index == 0
         self._workdir = Path(workdir)
         self._path = self._workdir / METRICS_FILE
-        self._file = self._events = None
-        self._purge_step = None
+        self._file: TextIO | None = None
+        self._events: Any = None
+        self._purge_step: int | None = None
         if self._active:
             self._workdir.mkdir(parents=True, exist_ok=True)
 

@@ -36,7 +36,7 @@ def modular(
     another `time` or other `heads`, beta with other `heads`.
     """
     trained = _parts(_attention(graphdef, variables, clips, classes_n, batch))
-    found = {name: [] for name in MODULES}
+    found: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in MODULES}
     for seed in range(sanity.FIRST_SEED, sanity.FIRST_SEED + seeds):
         new = fresh(seed)
         for module, names in MODULES.items():

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from stattn_jax.metrics import localization
 from stattn_jax.study import results
 from stattn_jax.study.results import Run
-from stattn_jax.study.table_format import Column, Estimate, Table
+from stattn_jax.study.table_format import Column, Estimate, Row, Table
 
 COMPARED = ('ours', 'representation', 'intrinsic')
 ROW, EXPLAINER, TRAININGS = Column('row'), Column('explanation'), Column('trainings', 'count')
@@ -45,7 +45,7 @@ def recognition(runs: Sequence[Run], variant: str) -> Table:
     """Accuracy and mean average precision of each compared network, and STAN's accuracy minus theirs."""
     of_ours = results.ours(runs, variant)
     accuracy = results.values(of_ours, 'correct')
-    rows = []
+    rows: list[Row] = []
     for row, of_row in results.rows(runs, variant, *COMPARED).items():
         correct = results.values(of_row, 'correct')
         rows.append(
@@ -90,7 +90,9 @@ def pointing(runs: Sequence[Run], variant: str) -> tuple[Table, Table, Table]:
     """Tables of nine pointing games: hits with chance levels, chance-corrected hits, STAN's hits minus the others'."""
     of_ours = results.ours(runs, variant)
     best = {game: chance(runs, variant, game) for game in GAMES}
-    hits, corrected, less = [], [], []
+    hits: list[Row] = []
+    corrected: list[Row] = []
+    less: list[Row] = []
     for row, explainer, of_row in explained(runs, variant):
         found = [results.values(of_row, f'{explainer}/{game.values}', game.stratum) for game in GAMES]
         if all(values is None for values in found):
@@ -202,7 +204,7 @@ PARTS = (
 def ablations(runs: Sequence[Run], variant: str) -> Table:
     """STAN with one part removed or changed per row, compared with the complete STAN."""
     of_ours = results.ours(runs, variant)
-    rows = []
+    rows: list[Row] = []
     for row, of_row in results.rows(runs, variant, 'ours', 'ablation').items():
         cells = []
         for _, name, stratum, _ in PARTS:

@@ -12,7 +12,7 @@ from stattn_jax.metrics import bootstrap, maps
 from stattn_jax.study import results
 from stattn_jax.study.comparisons import COMPARED, EXPLAINER, ROW, TRAININGS
 from stattn_jax.study.results import Run
-from stattn_jax.study.table_format import Column, Estimate, Table, display_name
+from stattn_jax.study.table_format import Column, Estimate, Row, Table, display_name
 
 # Name, array (after the explainer's name), stratum, unit. A larger value is better in all of them.
 MEASURES = (
@@ -29,7 +29,8 @@ MEASURES = (
 
 def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
     """Tables of all explanations of each network, the random map included, and of the first one minus the others."""
-    shown, less = [], []
+    shown: list[Row] = []
+    less: list[Row] = []
     for row, of_row in results.rows(runs, variant, *COMPARED).items():
         first, there = results.first_explainer(of_row), results.explainers(of_row)
         if first is None or len(set(there) - set(results.BLIND)) < 2:
@@ -47,7 +48,7 @@ def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
         Column('Gini', 'number'),
         Column('entropy', 'number'),
     ]
-    gaps = [Column(name, 'points' if unit == 'percent' else 'signed', name) for name, _, _, unit in MEASURES]
+    differences = [Column(name, 'points' if unit == 'percent' else 'signed', name) for name, _, _, unit in MEASURES]
     first = (
         'What stands for the row elsewhere (its own explanation where it has one) less each of the others, training by '
         'training.'
@@ -59,7 +60,7 @@ def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
             aside=True,
         ),
         Table(
-            'explainers-difference', variant, 'The first explanation less the others', first, (*head, *gaps),
+            'explainers-difference', variant, 'The first explanation less the others', first, (*head, *differences),
             tuple(less),
             topic="STAN's own explanation beside others of the same network", only=of_ours, aside=True,
         ),
@@ -192,7 +193,7 @@ SHORTCUTS = (
 
 def leaks(runs: Sequence[Run], variant: str) -> Table:
     """What the network recognises from audio alone, and whether its visual terms follow mismatched audio."""
-    rows = []
+    rows: list[Row] = []
     for row, of_row in results.rows(runs, variant).items():
         cells = [results.rate(of_row, name, 'shortcut/n') for _, name in SHORTCUTS]
         chance = next(

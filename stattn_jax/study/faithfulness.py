@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from stattn_jax.study import results
 from stattn_jax.study.comparisons import EXPLAINER, ROW, TRAININGS, explained, name_of
 from stattn_jax.study.results import Run
-from stattn_jax.study.table_format import Column, Table
+from stattn_jax.study.table_format import Column, Estimate, Row, Table
 
 
 def order(runs: Sequence[Run], variant: str) -> Table:
     """The exactly normalised AOPC over time of each row's explanation, at the features and at the input."""
     of_ours = results.ours(runs, variant)
     mine = results.first_explainer(of_ours)
-    rows = []
+    rows: list[Row] = []
     for row, explainer, of_row in explained(runs, variant):
         cells = [results.values(of_row, f'{explainer}/{name}') for name in ('aopc', 'aopc_input')]
         if all(values is None for values in cells):
             continue
-        theirs = (None, None)
+        theirs: list[Estimate | None] = [None, None]
         if row != name_of(of_ours):
             theirs = [
                 results.difference(results.values(of_ours, f'{mine}/{n}'), v)
@@ -70,7 +70,7 @@ def removal(runs: Sequence[Run], variant: str) -> Table:
     """
     of_ours = results.ours(runs, variant)
     mine = results.first_explainer(of_ours)
-    rows = []
+    rows: list[Row] = []
     for setting in results.SETTINGS:
         for row, explainer, of_row in explained(runs, variant):
             at = f'{explainer}/{setting}'

@@ -73,7 +73,7 @@ def measure(net: networks.Network, row: str, options: ml_collections.ConfigDict)
     names = tuple(options.explainers) if not own else ()
     names = tuple(EXPLAINERS) if row in options.explained else names
     posthoc = measurements.explain(net, chosen_clips, names)
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, explanation in posthoc.items():
         found |= _named(name, pointing.games(explanation, chosen_clips.targets))
     if 'grad_cam' in posthoc:
@@ -87,8 +87,8 @@ def measure(net: networks.Network, row: str, options: ml_collections.ConfigDict)
     arrays |= {name: x if name in shared else _among_all(x, chosen, len(clips)) for name, x in found.items()}
     arrays['example/clips'] = chosen[:EXAMPLES]
     for name, explanation in everything.items():
-        arrays[f'example/{name}/visual'] = explanation.map.visual[:EXAMPLES]
-        arrays[f'example/{name}/when'] = explanation.when[:EXAMPLES]
+        arrays[f'example/{name}/visual'] = np.asarray(explanation.map.visual[:EXAMPLES])
+        arrays[f'example/{name}/when'] = np.asarray(explanation.when[:EXAMPLES])
     return arrays, measurements.attention(net, chosen_clips, redraws=options.redraws)
 
 
@@ -111,7 +111,7 @@ def _of_the_prediction(explanations: dict[str, TimedMap], targets: pointing.Targ
     A map of the label may find the object because the label names it, without knowing which object sounds; to predict
     the class, the network has to recognise the sounding object.
     """
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, explanation in explanations.items():
         games = pointing.games(explanation, targets)
         found |= {f'{name}/{game}_said': games[game] for game in ('space', 'time', 'joint')}

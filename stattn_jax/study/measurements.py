@@ -76,7 +76,7 @@ def _removals_of_clip(scorer, grid, clips, i, explanations, shifts) -> dict[str,
     t, s = len(clip.valid), grid[0] * grid[1]
     maps = {name: one.map for name, one in explanations.items()} | {'random': Map(rng.random((t, s)), rng.random(t))}
     whens = {name: one.when for name, one in explanations.items()}
-    found = {}
+    found: dict[str, Any] = {}
     for setting in removal.SETTINGS:
         name = setting if isinstance(setting, str) else '_'.join(setting)
         score = scorer.score(clip, label, setting, None if setting == 'feature' else absent[setting[1]])

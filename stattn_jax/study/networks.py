@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from flax import nnx
 
 from stattn_jax import assemble, attribution, run
 from stattn_jax.attribution import ClipArrays, Map
+from stattn_jax.attribution.arrays import Array
 from stattn_jax.models import contributions
+from stattn_jax.models.encoders import Encoders
 from stattn_jax.training import step
 
 # Explanations that a network can give of itself (see `own`).
@@ -35,7 +38,7 @@ class Network:
 
     graphdef: nnx.GraphDef
     state: step.State
-    config: object
+    config: ml_collections.ConfigDict
     facts: run.DataFacts
 
     @property
@@ -58,7 +61,7 @@ class Network:
         """The function `own` below, compiled once, as a function of clips and classes."""
         return self.compile(own)
 
-    def module(self, variables: dict[str, Any]) -> nnx.Module:
+    def module(self, variables: dict[str, Any]) -> Encoders:
         """Returns the network with these variables, such as those of `fresh`."""
         return nnx.merge(self.graphdef, variables['params'], variables['rest'])
 
@@ -84,7 +87,8 @@ class Network:
         @jax.jit
         def draw(key):
             model = assemble.build_model(self.config, self.facts.shape(self.config), None, nnx.Rngs(key))
-            _, params, rest = nnx.split(model, nnx.Param, ...)
+            # Flax declares any number of states.
+            _, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
             return {'params': nnx.as_pure(params), 'rest': nnx.as_pure(rest)}
 
         return draw
@@ -122,7 +126,7 @@ class TimedMap(NamedTuple):
     """An explanation: its map, and `when` [t], the importance of each segment."""
 
     map: Map
-    when: jax.Array
+    when: Array
 
 
 def timed(map_: Map) -> TimedMap:

@@ -5,6 +5,7 @@ figures.py has their notes.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from matplotlib.lines import Line2D
 from stattn_jax.study import results
 from stattn_jax.study.comparisons import COMPARED
 from stattn_jax.study.results import Run
-from stattn_jax.study.table_format import Estimate, Table, display_name
+from stattn_jax.study.table_format import Estimate, Table, display_name, text_of
 
 DPI = 110
 # Okabe and Ito: vermilion, blue, bluish green, grey, each with its own marker.
@@ -34,7 +35,7 @@ LINES = (
     ('#8a6d00', (0, (5, 1, 1, 1, 1, 1)), 'v'),
 )
 QUIET = '#606060'
-GRID = {'color': '0.88', 'lw': 0.8}
+GRID: dict[str, Any] = {'color': '0.88', 'lw': 0.8}
 
 
 def figure(width: float, height: float) -> Figure:
@@ -58,7 +59,7 @@ def pointing(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
     games = [name for name in ('space', 'time, partial events') if table and name in _names(table)]
     if not games:
         return None
-    rows = [row for row in table.rows if not row[0].startswith('chance')]
+    rows = [row for row in table.rows if not text_of(row[0]).startswith('chance')]
     sheet = figure(10, 1.5 + 0.3 * len(rows))
     axes = sheet.subplots(1, len(games), sharey=True, squeeze=False)[0]
     groups = group_of(runs)
@@ -66,7 +67,7 @@ def pointing(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         c = _names(table).index(game)
         for place, row in enumerate(rows):
             if isinstance(row[c], Estimate):
-                colour, marker = GROUPS[groups[row[0]]]
+                colour, marker = GROUPS[groups[text_of(row[0])]]
                 hollow = row[1] == 'attention'
                 _dot(panel, row[c], place, colour, marker, hollow)
         blind, best = (row[c] for row in table.rows[-2:])
@@ -80,13 +81,14 @@ def pointing(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         )
         panel.grid(axis='x', **GRID)
         panel.set_axisbelow(True)
-    axes[0].set_yticks(range(len(rows)), [f'{display_name(row[0])}, {display_name(row[1])}' for row in rows])
+    names = [(text_of(row[0]), text_of(row[1])) for row in rows]
+    axes[0].set_yticks(range(len(rows)), [f'{display_name(row)}, {display_name(one)}' for row, one in names])
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
     lines = [
         Line2D([], [], color='black', ls=style, label=label)
         for style, label in (('--', 'blind guess'), (':', 'best of blind, centre, prior'))
     ]
-    _group_legend(sheet, {groups[row[0]] for row in rows}, lines)
+    _group_legend(sheet, {groups[row] for row, _ in names}, lines)
     return sheet
 
 
@@ -119,9 +121,11 @@ def tradeoff(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         tables['faithfulness']
     ):
         return None
-    accuracy = {row[0]: row[_names(tables['recognition']).index('accuracy')] for row in tables['recognition'].rows}
+    accuracy = {
+        text_of(row[0]): row[_names(tables['recognition']).index('accuracy')] for row in tables['recognition'].rows
+    }
     c = _names(tables['faithfulness']).index('AOPC at the features')
-    aopc = {row[0]: row[c] for row in reversed(tables['faithfulness'].rows) if isinstance(row[c], Estimate)}
+    aopc = {text_of(row[0]): row[c] for row in reversed(tables['faithfulness'].rows) if isinstance(row[c], Estimate)}
     rows = [row for row in accuracy if row in aopc]
     if not rows:
         return None
@@ -162,12 +166,12 @@ def spread(preferred: Sequence[float], least: float) -> list[float]:
     Neighbours that are too close become one block, centred on the mean of their preferred positions, as in isotonic
     regression.
     """
-    blocks: list[list[float]] = []
+    blocks: list[tuple[float, int]] = []
     for i, place in enumerate(preferred):
-        blocks.append([place - i * least, 1])
+        blocks.append((place - i * least, 1))
         while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
             (a, m), (b, n) = blocks[-2:]
-            blocks[-2:] = [[(a * m + b * n) / (m + n), m + n]]
+            blocks[-2:] = [((a * m + b * n) / (m + n), m + n)]
     starts = [start for start, count in blocks for _ in range(count)]
     room = 1 - least * (len(starts) - 1)
     return [min(max(start, min(room, 0)), max(room, 0)) + i * least for i, start in enumerate(starts)]
@@ -188,8 +192,10 @@ def cascade(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         return None
     groups, first = group_of(runs), _first_explained(runs)
     sides = {
-        "STAN's network": [row for row in table.rows if groups[row[0]] == 'ours'],
-        'other networks': [row for row in table.rows if (row[0], row[1]) in first and groups[row[0]] != 'ours'],
+        "STAN's network": [row for row in table.rows if groups[text_of(row[0])] == 'ours'],
+        'other networks': [
+            row for row in table.rows if (row[0], row[1]) in first and groups[text_of(row[0])] != 'ours'
+        ],
     }
     sides = {title: rows for title, rows in sides.items() if rows}
     if not sides:
@@ -199,9 +205,9 @@ def cascade(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         for row, (colour, dash, marker) in zip(rows, (*LINES, *[('0.75', '-', '')] * len(rows))):
             cells = [Estimate(1.0, 1.0, 1.0), *(cell for cell in row if isinstance(cell, Estimate))]
             at = np.linspace(0, 1, len(cells))
-            name = (
-                display_name(row[1]) if title.startswith('STAN') else f'{display_name(row[0])}, {display_name(row[1])}'
-            )
+            name = display_name(text_of(row[1]))
+            if not title.startswith('STAN'):
+                name = f'{display_name(text_of(row[0]))}, {name}'
             panel.plot(
                 at,
                 [c.value for c in cells],

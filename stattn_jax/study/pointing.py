@@ -1,6 +1,7 @@
 """Pointing games per clip, which is the unit of the confidence intervals."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,13 @@ class Targets:
 
     def subset(self, chosen: np.ndarray) -> 'Targets':
         """Returns the targets of the clips with the given numbers."""
-        lists = ([items[i] for i in chosen] for items in (self.boxes, self.events, self.affines))
-        return Targets(*lists, self.valid[chosen], self.seconds)
+        return Targets(
+            [self.boxes[i] for i in chosen],
+            [self.events[i] for i in chosen],
+            [self.affines[i] for i in chosen],
+            self.valid[chosen],
+            self.seconds,
+        )
 
     @property
     def strata(self) -> dict[str, np.ndarray]:
@@ -54,7 +60,7 @@ def games(explanation: TimedMap, targets: Targets) -> dict[str, np.ndarray]:
     Hits in space are also given with TorchRay's tolerance.
     """
     where_nthw = _grids(explanation.map.visual, targets.valid)
-    spatial = {'boxes': targets.boxes, 'affines': targets.affines, 'segment_seconds': targets.seconds}
+    spatial: dict[str, Any] = {'boxes': targets.boxes, 'affines': targets.affines, 'segment_seconds': targets.seconds}
     when_nt = np.asarray(explanation.when)
     together = (when_nt, where_nthw, targets.boxes, targets.events, targets.affines, targets.seconds)
     kept = [visual[valid] for visual, valid in zip(np.asarray(explanation.map.visual), targets.valid)]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stattn_jax.runtime import summaries
-from stattn_jax.study.table_format import AHEAD, BEHIND, LEVEL, Estimate, Table, display_name
+from stattn_jax.study.table_format import AHEAD, BEHIND, LEVEL, Estimate, Table, display_name, text_of
 
 QUESTION = (
     'STAN and the networks it is compared with were trained alike: same clips, same trunks, same number of steps. On '
@@ -117,19 +117,21 @@ def shortfalls(tables: Sequence[Table]) -> dict[str, list[str]]:
 
 def _sentences(table: Table, c: int) -> Iterator[str]:
     """Yields the sentence of a column, or one for each removal setting; none if STAN is ahead of every other row."""
-    column, parts = table.columns[c], {}
+    column = table.columns[c]
+    parts: dict[str, dict[str, list[str]]] = {}
     by_setting = table.columns[0].name == 'removed'
     for row in table.rows:
+        found = row[c]
         if (
-            not isinstance(row[c], Estimate)
-            or row[c].verdict not in (LEVEL, BEHIND)
+            not isinstance(found, Estimate)
+            or found.verdict not in (LEVEL, BEHIND)
             or (table.only and row[0] != table.only)
         ):
             continue
         names = [display_name(cell) for cell in row[by_setting:] if isinstance(cell, str)]
         whom = names[1] if table.only else ' by '.join(names)
-        by_verdict = parts.setdefault(display_name(row[0]) if by_setting else '', {})
-        by_verdict.setdefault(row[c].verdict, []).append(f'{whom} ({_value(row[c], column.unit)})')
+        by_verdict = parts.setdefault(display_name(text_of(row[0])) if by_setting else '', {})
+        by_verdict.setdefault(found.verdict, []).append(f'{whom} ({_value(found, column.unit)})')
     for setting, by_verdict in parts.items():
         removed = f' ({setting})' if setting else ''
         ways = ((BEHIND, 'behind'), (LEVEL, 'level with'))

@@ -98,7 +98,14 @@ class Column(NamedTuple):
     measure: str = ''
 
 
-Row = tuple[str | int | Estimate | None, ...]
+Cell = str | int | Estimate | None
+Row = tuple[Cell, ...]
+
+
+def text_of(cell: Cell) -> str:
+    """Returns a cell that holds text, such as the first of every row."""
+    assert isinstance(cell, str)
+    return cell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +155,7 @@ class Table:
                 head += [f'{column.name} verdict'] * judged[c]
         writer.writerow(head)
         for row in self.rows:
-            found = []
+            found: list[Cell] = []
             for c, cell in enumerate(row):
                 found += _csv_cell(cell, judged[c]) if self.columns[c].unit in UNITS else [cell]
             writer.writerow(found)

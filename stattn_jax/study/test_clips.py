@@ -5,12 +5,14 @@ import functools
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from stattn_jax import run, score
 from stattn_jax.attribution import ClipArrays, removal
 from stattn_jax.data import mel, pipeline, source
+from stattn_jax.data.spec import ClipSpec
 from stattn_jax.study.pointing import Targets
 from stattn_jax.training import augment
 
@@ -52,14 +54,20 @@ class TestClips:
         )
 
     @property
+    def spec(self) -> ClipSpec:
+        """The format of the clips, which hold pictures and sound."""
+        assert isinstance(self.facts.spec, ClipSpec)
+        return self.facts.spec
+
+    @property
     def silence(self) -> float:
         """The log-mel value of silence."""
-        return self.facts.spec.silence
+        return self.spec.silence
 
     @functools.cached_property
     def absent_sounds(self) -> list[dict[str, np.ndarray]]:
         """The replacement of each clip's log-mel, by operator: float32 [t f k]."""
-        spec = self.facts.spec
+        spec = self.spec
         options = (mel.MEL_PRESETS[spec.mel], spec.segments, spec.segment_seconds, self.mean_patch)
         return [
             removal.sound_absent(waveform.astype(np.float32) / 32767, *options, seed=int(number))
@@ -91,8 +99,8 @@ def load(config: ml_collections.ConfigDict, facts: run.DataFacts) -> TestClips:
         labels=np.array([r.labels[0] for r in truth]),
         targets=Targets.of(truth, config.data.fit, facts.spec.segment_seconds),
         sounds=np.load(path, mmap_mode='r'),
-        mean_picture=sample.frames.mean((0, 1)),
-        mean_patch=sample.log_mel.mean((0, 1)),
+        mean_picture=np.asarray(sample.frames).mean((0, 1)),
+        mean_patch=np.asarray(sample.log_mel).mean((0, 1)),
         facts=facts,
         numbers=np.arange(len(data)),
     )
@@ -103,6 +111,7 @@ def _inputs(data, numbers, config) -> ClipArrays:
     frames, log_mel, valid = (np.stack([clip[name] for clip in clips]) for name in ('frames', 'log_mel', 'valid'))
     size = config.model.frame_size
     resized = [
-        np.asarray(augment.resize_frames(part / np.float32(255), size)) for part in np.split(frames, len(frames))
+        np.asarray(augment.resize_frames(jnp.asarray(part / np.float32(255)), size))
+        for part in np.split(frames, len(frames))
     ]
     return ClipArrays(np.concatenate(resized), log_mel.astype(np.float32), valid)

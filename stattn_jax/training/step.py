@@ -66,9 +66,9 @@ class Drop:
     modality: float = 0.0
 
 
-def init_state(model: nnx.Module, optimiser: optax.GradientTransformation, classes: int, seed: jax.Array) -> State:
-    """Returns the state at step 0; `seed` is an int32."""
-    _, params, rest = nnx.split(model, nnx.Param, ...)
+def init_state(model: Any, optimiser: optax.GradientTransformation, classes: int, seed: jax.Array) -> State:
+    """Returns the state at step 0 of an nnx.Module with `additive`; `seed` is an int32."""
+    _, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]  # Flax declares any number of states.
     params, rest = nnx.as_pure(params), nnx.as_pure(rest)
     state = {'params': params, 'rest': rest, 'opt_state': optimiser.init(params), 'seed': seed}
     state['step'] = jnp.zeros((), jnp.int32)

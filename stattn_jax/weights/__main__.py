@@ -12,6 +12,7 @@ Exit codes: 0 done; 2 wrong use, or a file that cannot be used or does not fit.
 import os
 import pathlib
 import sys
+from collections.abc import Callable
 
 import jax
 from absl import flags
@@ -148,7 +149,7 @@ def _convert(values, file: str) -> None:
 
 
 # For each command: its function, the number of files it takes, and the flag it needs.
-_COMMANDS = {
+_COMMANDS: dict[str, tuple[Callable[..., None], int, str | None]] = {
     'list': (_list, 0, None),
     'inspect': (_inspect, 1, None),
     'verify': (_verify, 1, 'trunk'),

@@ -109,7 +109,8 @@ def storage(reference) -> Storage:
     if view is not None:
         _, first, count = view
         view = _naturals((first, count))
-    return Storage(kind.name.rpartition('.')[2], key, *_naturals((numel,)), view)
+    (numel,) = _naturals((numel,))
+    return Storage(kind.name.rpartition('.')[2], key, numel, view)
 
 
 def _naturals(values) -> tuple[int, ...]:
@@ -149,7 +150,7 @@ def _parameter(tensor, *_) -> Any:
 
 
 _MAPPINGS = ('collections.OrderedDict', 'collections.defaultdict', 'builtins.dict')
-_CALLS = {
+_CALLS: dict[str, Callable[..., Any]] = {
     'collections.OrderedDict': _mapping,
     'collections.defaultdict': lambda *_: {},
     'torch._utils._rebuild_tensor': _tensor,

@@ -64,7 +64,7 @@ def export(module_state: Any, published: Published) -> dict[str, np.ndarray]:
 
 def resembles(tensors: Mapping[str, np.ndarray], least: float = _ALIKE) -> str | None:
     """Returns the trunk that shares most names and shapes with a file, or None if no share is above `least`."""
-    shares = {}
+    shares: dict[str, float] = {}
     for modality in ('visual', 'audio'):
         for name, trunk in registry.trunks(modality).items():
             if trunk.published is not None:
@@ -84,7 +84,7 @@ def width(trunk: Trunk) -> int:
     return _abstract(trunk).width
 
 
-def _abstract(trunk) -> nnx.Module:
+def _abstract(trunk) -> Any:
     return nnx.eval_shape(lambda: trunk.build(axis_name=None, dtype=np.float32, rngs=nnx.Rngs(0)))
 
 

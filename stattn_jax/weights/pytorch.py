@@ -115,7 +115,8 @@ def _legacy(path, data: bytes) -> tuple[Any, Raw]:
     keys, _ = _load(path, stream)
     if not isinstance(keys, list):
         raise damaged(path, 'it does not list its storages')
-    places, position = {}, stream.tell()
+    places: dict[str, memoryview] = {}
+    position = stream.tell()
     for key in keys:
         storage = storages.get(key) if isinstance(key, str) else None
         if storage is None:

@@ -12,6 +12,9 @@ class Conv(nnx.Conv):
     padding: the number of zeros on every side, or 'SAME'.
     """
 
+    strides: int
+    padding: int | str
+
     def __init__(
         self,
         inputs: int,
@@ -29,14 +32,15 @@ class Conv(nnx.Conv):
         )
         self.form = form_of_platform()
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # There is no out_sharding.
         few = self.strides == 2 and self.in_features <= accelerator.FEW_CHANNELS
         if self.form == 'plain' or (self.form == 'accelerator' and not few):
             return super().__call__(x)
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        pads = [(self.padding, self.padding)] * 2
-        if self.padding == 'SAME':
-            pads = jax.lax.padtype_to_pads(x.shape[1:3], self.kernel_size, (self.strides, self.strides), 'SAME')
+        if isinstance(self.padding, int):
+            pads = [(self.padding, self.padding)] * 2
+        else:
+            pads = jax.lax.padtype_to_pads(x.shape[1:3], self.kernel_size, (self.strides, self.strides), self.padding)
         if self.form == 'cpu':
             y = cpu.convolve(cpu.stored(x, self.kernel[...]), kernel, self.strides, pads)
         else:
@@ -46,6 +50,8 @@ class Conv(nnx.Conv):
 
 class DepthwiseConv(nnx.Conv):
     """Convolves each channel with its own kernel, SAME padding, no bias: [b h w c] -> [b h/stride w/stride c]."""
+
+    strides: int
 
     def __init__(self, channels: int, size: int, *, stride: int = 1, dtype, rngs: nnx.Rngs):
         super().__init__(
@@ -60,7 +66,7 @@ class DepthwiseConv(nnx.Conv):
         )
         self.form = form_of_platform()
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # There is no out_sharding.
         if self.form != 'cpu':
             return super().__call__(x)
         return cpu.convolve_depthwise(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.strides)

@@ -80,10 +80,9 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def _pool(x, axes):
-    window, strides, padding = (
-        [value if axis in axes else other for axis in range(x.ndim)]
-        for value, other in ((3, 1), (2, 1), ((1, 1), (0, 0)))
-    )
+    pooled = [axis in axes for axis in range(x.ndim)]
+    window, strides = [3 if one else 1 for one in pooled], [2 if one else 1 for one in pooled]
+    padding = [(1, 1) if one else (0, 0) for one in pooled]
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, padding)
 
 

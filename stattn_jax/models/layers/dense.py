@@ -13,7 +13,7 @@ class Linear(nnx.Linear):
         super().__init__(inputs, outputs, **options)
         self.form = form_of_platform()
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # There is no out_sharding.
         if self.form == 'plain':
             return super().__call__(x)
         bias = None if self.bias is None else self.bias[...]

@@ -19,7 +19,9 @@ class BatchNorm(nnx.BatchNorm):
         super().__init__(width, use_fast_variance=False, **options)
         self.form = form_of_platform()
 
-    def __call__(self, x: jax.Array, use_running_average: bool) -> jax.Array:
+    def __call__(  # type: ignore[override]  # There is no mask, and use_running_average has no default.
+        self, x: jax.Array, use_running_average: bool
+    ) -> jax.Array:
         if self.form == 'plain':
             return super().__call__(x, use_running_average=use_running_average)
         scale, bias = self.scale[...], self.bias[...]

@@ -6,9 +6,9 @@ registry.py lists the trunks.
 import dataclasses
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from flax import nnx
 
 # Mean and deviation of ImageNet's pixels in 0..1, which most published weights use.
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -70,7 +70,7 @@ class Trunk:
     """
 
     modality: str
-    build: Callable[..., nnx.Module]
+    build: Callable[..., Any]
     stride: int = 0
     frame_size: int = 0
     multiple: int = 1

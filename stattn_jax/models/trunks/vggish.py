@@ -17,7 +17,7 @@ FRAMES, BANDS = 96, 64
 # The number of convolutions before each of the four poolings.
 DEPTHS = (1, 1, 2, 2)
 # Indices of the convolutions in the published nn.Sequential, which also counts ReLU and pooling layers.
-_FEATURES = {(0, 0): 0, (1, 0): 3, (2, 0): 6, (2, 1): 8, (3, 0): 11, (3, 1): 13}
+_FEATURES: dict[tuple[int, ...], int] = {(0, 0): 0, (1, 0): 3, (2, 0): 6, (2, 1): 8, (3, 0): 11, (3, 1): 13}
 _LEAVES = {'kernel': 'weight', 'bias': 'bias'}
 
 
@@ -79,8 +79,8 @@ def pooled(convs: nnx.List, x: jax.Array) -> jax.Array:
 
 def published_name(path: str) -> str:
     """Maps 'stages/2/1/kernel' to 'features.8.weight', 'dense/1/bias' to 'embeddings.2.bias'."""
-    part, *numbers, leaf = path.split('/')
-    numbers = tuple(map(int, numbers))
+    part, *names, leaf = path.split('/')
+    numbers = tuple(map(int, names))
     layer = f'features.{_FEATURES[numbers]}' if part == 'stages' else f'embeddings.{2 * numbers[0]}'
     return f'{layer}.{_LEAVES[leaf]}'
 
