@@ -82,7 +82,7 @@ def locate(
     )
     if found:
         remarks[-1] += ': ' + ', '.join(f'{count} as {form}' for form, count in forms.most_common())
-    else:
+    elif wanted:
         clip_id, (_, options) = next(iter(wanted.items()))
         remarks[-1] += (
             f'; {clip_id} for one was looked for as {", ".join(name.stem for name in options)} with '
