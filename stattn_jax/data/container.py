@@ -11,7 +11,7 @@ import av.container
 # Maps each reason to the suggested fix.
 REASONS = {
     'missing': 'check the path',
-    'unreadable': 'check the permissions of the file',
+    'unreadable': 'check the path and its permissions',
     'not_a_video': 'give a video file with picture and sound',
     'no_picture': 'give a video with a picture stream there',
     'no_sound': 'give a video with a sound stream there',
