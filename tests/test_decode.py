@@ -233,35 +233,6 @@ def test_stereo_at_another_rate_is_averaged_and_resampled(tmp_path):
     assert track.start == 0 and track.end == pytest.approx(2, abs=0.002)
 
 
-@pytest.mark.parametrize(
-    'layout,codec', [('7.1', 'wavpack'), ('22.2', 'wavpack'), ('7.1', 'aac'), ('7.1.4', 'pcm_s16le')]
-)
-@pytest.mark.parametrize('channels', [1, 2])
-def test_many_channels_are_averaged(tmp_path, layout, codec, channels):
-    """Eight or more planes of samples would end the process in PyAV 18."""
-    count = av.AudioLayout(layout).nb_channels
-    tones_nc = np.sin(2 * np.pi * 440 * np.arange(3 * 48000) / 48000)[:, None] * np.linspace(0.1, 0.5, count)
-    kind, scale = ('flt', 1) if codec == 'aac' else ('s16', 32767)
-    packed = np.round(tones_nc * scale, 6).astype({'flt': np.float32, 's16': np.int16}[kind]).reshape(1, -1)
-    with av.open(tmp_path / 'a.mkv', 'w') as container:
-        video = container.add_stream('libx264', rate=10)
-        video.height, video.width, video.pix_fmt = 48, 64, 'yuv420p'
-        audio = container.add_stream(codec, rate=48000, layout=layout)
-        for image in numbered(30):
-            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
-        frame = av.AudioFrame.from_ndarray(packed, format=kind, layout=layout)
-        frame.sample_rate, frame.pts = 48000, 0
-        for stream, last in ((audio, frame), (audio, None), (video, None)):
-            container.mux(stream.encode(last))
-    waveform, _ = decode.MediaFile(tmp_path / 'a.mkv').sound(0, 3, RATE, 3 * RATE, channels)
-    loudest = np.abs(waveform[..., RATE:-RATE]).max(-1)
-    if channels == 1:
-        # The low-frequency channel of AAC holds no tone of 440 Hz.
-        assert loudest == pytest.approx(0.3, rel=0.12)
-    else:
-        assert waveform.shape == (2, 3 * RATE) and loudest.min() > 0.1
-
-
 class Unseekable:
     """A container in which FFmpeg refuses to seek."""
 

@@ -53,11 +53,26 @@ def open_media(path: pathlib.Path) -> av.container.InputContainer:
         raise MediaError('not_a_video', 'it is not a regular file', path)
     try:
         # The whitelist keeps a playlist that is named .mp4 from opening network addresses.
-        return av.open(str(path), metadata_errors='replace', options={'protocol_whitelist': 'file'})
+        opened = av.open(str(path), metadata_errors='replace', options={'protocol_whitelist': 'file'})
     except PermissionError as error:
         raise MediaError('unreadable', error.strerror, path) from error
     except (av.FFmpegError, ValueError) as error:
         raise _unopened(path) from error
+    for stream in opened.streams.audio:
+        if stream.codec_context is not None:
+            _forget_channel_map(stream.codec_context)
+    return opened
+
+
+def _forget_channel_map(codec: av.codec.CodecContext) -> None:
+    """Reduces an unusual channel layout to its number of channels.
+
+    PyAV 18 copies layouts with a map of channels (labelled, or in an order of their own: 'FR+FL') without the map and
+    frees it twice, which ends the process. The layout read here is then its only owner.
+    """
+    layout = codec.layout
+    if '(' in layout.name or layout.name.startswith('ambisonic'):
+        codec.layout = f'{layout.nb_channels} channels'
 
 
 def default_stream(streams: Sequence[av.stream.Stream]) -> av.stream.Stream:
