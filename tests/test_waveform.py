@@ -1,4 +1,4 @@
-"""Tests sound with many channels or with unusual channel layouts, which end the process in PyAV 18 if read as it does."""
+"""Tests sound with many channels or unusual channel layouts, which end the process in PyAV 18 if read plainly."""
 
 import struct
 
