@@ -54,8 +54,6 @@ def open_media(path: pathlib.Path) -> av.container.InputContainer:
     try:
         # The whitelist keeps a playlist that is named .mp4 from opening network addresses.
         opened = av.open(str(path), metadata_errors='replace', options={'protocol_whitelist': 'file'})
-    except PermissionError as error:
-        raise MediaError('unreadable', error.strerror, path) from error
     except (av.FFmpegError, ValueError) as error:
         raise _unopened(path) from error
     for stream in opened.streams.audio:
