@@ -9,6 +9,8 @@ from clips import RATE, encode, grey, levels, noise, numbered, numbers
 
 from stattn_jax.data import clock, decode, media
 
+# Frequency (Hz) and length (s) of the parts of a joined file.
+PARTS = ((440, 3), (2000, 8))
 TEN = media.ClipSpec(segments=10, short_side=48)
 
 
@@ -64,6 +66,22 @@ def test_an_interval_of_a_joined_file(tmp_path, start):
     np.testing.assert_allclose(levels(clip), np.array([60, 120, 180])[truth], atol=4)
     assert frequencies(path, start, 4) == [(440, 1000, 2000)[part] for part in truth]
     assert decode.MediaFile(path).duration == pytest.approx(11, abs=0.3)
+
+
+@pytest.mark.parametrize('name', ['a.mkv', 'live.mkv', 'a.avi'])
+def test_what_lies_after_the_declared_end_is_found(tmp_path, name):
+    """The duration that these containers declare, if any, is that of the first part."""
+    options = {'codec': 'mp3' if name == 'a.avi' else 'aac'}
+    path = joined(tmp_path, name, (60, 440, 3), (180, 2000, 8), **options)
+    if name == 'live.mkv':
+        parts = [live(tmp_path / f'{i}.mkv', np.arange(10 * n) / 10, n, tone(n, f)) for i, (f, n) in enumerate(PARTS)]
+        path.write_bytes(b''.join(part.read_bytes() for part in parts))
+    for start in (0, 2, 5):
+        clip = media.read_clip(path, media.ClipSpec(segments=4, short_side=48), start)
+        assert clip.valid.all() and clip.notes == ('long',)
+        assert frequencies(path, start, 4) == [(440, 2000)[start + t >= 3] for t in range(4)]
+        if name != 'live.mkv':
+            np.testing.assert_allclose(levels(clip), [(60, 180)[start + t >= 3] for t in range(4)], atol=4)
 
 
 def test_one_stream_that_goes_back_alone_is_refused(tmp_path):
@@ -214,9 +232,11 @@ class Pipe:
         self._file.close()
 
 
-def live(path, stamps, seconds):
+def live(path, stamps, seconds, sound=None):
     """Writes numbered pictures at `stamps` (s) as a live Matroska file, which declares no duration."""
-    whole = encode(path.with_name('whole.mp4'), numbered(len(stamps)), stamps, noise(seconds)[None])
+    whole = encode(
+        path.with_name('whole.mp4'), numbered(len(stamps)), stamps, noise(seconds)[None] if sound is None else sound
+    )
     pipe = Pipe(path)
     copied(whole, pipe, format='matroska', options={'live': '1'})
     pipe.close()

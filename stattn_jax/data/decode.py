@@ -121,6 +121,10 @@ class MediaFile:
         """The end of the file (s) that its container declares, or else that its packets show; infinity if none does."""
         return (self._extent.end or np.inf) if self._measured else self._declared
 
+    def end_after(self, time: float) -> float:
+        """Returns `duration`, or the end (s) that the packets show if the declared one is not after `time`."""
+        return self.duration if self.duration > time else max(self.duration, self._extent.end)
+
     def error(self, reason: str, detail: str) -> MediaError:
         return MediaError(reason, detail, self.path)
 
@@ -197,7 +201,7 @@ class MediaFile:
 
         Raises selective_decoding.UnclearError or av.FFmpegError for anything unusual.
         """
-        if not self._tells:
+        if not self._tells or self._joined(start):
             raise selective_decoding.UnclearError('not a codec and container that tell')
         track = Track()
         with self._opened(track, 'picture', start - _PREROLL) as (container, stream):
@@ -260,6 +264,14 @@ class MediaFile:
         with open_media(self.path) as container:
             return clock.measure(container, self._streams.values(), self._origin, self._decoding)
 
+    def _joined(self, start: float) -> bool:
+        """Returns whether the file has several parts, so that a seek to `start` (s) could reach any of them.
+
+        Up to the declared end a seek reaches the first part.
+        """
+        doubtful = self._measured or start > self._declared - _END_SLACK
+        return doubtful and self._extent.offsets != (0.0,)
+
     def _offsets(self) -> tuple[float, ...]:
         """Returns the seconds to add to the parts of a file whose clock goes back."""
         if self._extent.offsets is None:
@@ -271,7 +283,7 @@ class MediaFile:
 
         The first frame is at or before `start`. The track is updated as frames are read.
         """
-        if start > _PREROLL and (not self._measured or self._extent.offsets == (0.0,)):
+        if start > _PREROLL and not self._joined(start):
             track = Track()
             frames = self._decode(track, kind, start, stop, start - _PREROLL)
             # In MPEG-TS a seek can land behind its target (seen with FFmpeg 8), and FFmpeg refuses some seeks; the file

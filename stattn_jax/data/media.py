@@ -109,7 +109,7 @@ def _read(path: str, spec: ClipSpec, start: float | None, end: float | None) -> 
     start = 0.0 if start is None else float(start)
     end = math.inf if end is None else float(end)
     stretch = f'{start:g} s to {"its end" if end == math.inf else f"{end:g} s"}'
-    if not 0 <= start < min(end, file.duration):
+    if not 0 <= start < min(end, file.end_after(start)):
         raise file.error('empty_interval', f'{stretch} holds nothing of its {file.duration:.2f} s')
     stop = min(end, start + spec.seconds)
     rate = MEL_PRESETS[spec.mel].rate
@@ -134,7 +134,8 @@ def _read(path: str, spec: ClipSpec, start: float | None, end: float | None) -> 
             reason, f'{stretch} holds no half segment with picture and sound ({seen}{damaged} damaged packets)'
         )
     tracks = (pictures.track, sound)
-    last = min(end, file.duration if any(track.stopped for track in tracks) else max(t.reached for t in tracks))
+    goes_on = any(track.stopped for track in tracks)
+    last = min(end, file.end_after(stop) if goes_on else max(track.reached for track in tracks))
     notes = {
         'short': not valid.all(),
         'long': math.isfinite(last) and last - stop >= spec.segment_seconds / 2,
