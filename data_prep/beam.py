@@ -113,8 +113,6 @@ def _failure(error: Exception) -> Exception:
     line = _WORKER_ERROR.search(text)
     if line:
         return work.PrepareError(line[1])
-    if 'in a way that is not foreseen' in text:
-        return error
     return work.PrepareError(
         f'the Beam pipeline failed ({text.strip().splitlines()[-1]}); nothing finished is lost: '
         "see the runner's log, mend the cause and run the same command again"

@@ -52,9 +52,10 @@ def prepare(
     Args:
       name: of the data set; becomes the first part of the shards' names.
       make_record: a function of a module (workers import it), or a functools.partial of one. It raises media.MediaError
-        for an unusable clip, which is counted and named by reason while the run goes on; any other exception stops the
-        run.
-      workers: number of processes; 1 stays in this one. Default: the number of CPUs.
+        for an unusable clip, which is counted and named by reason while the run goes on. So is any other exception but
+        PrepareError, which stops the run.
+      workers: number of processes; 1 stays in this one. Default: the number of CPUs, and never this process. A clip
+        with which a process was ended twice by a signal is skipped as 'crashed'.
       shard_size: clips per shard. Default: at most 128, fewer for a small split, so that it still makes several shards.
       require: how many clips must be usable: a float is the fraction of each split, an int the number of clips of all
         splits together. It is not part of the plan: finished shards stay, and the same call with a lower value finishes
@@ -65,7 +66,8 @@ def prepare(
       finish: writes any further files into `out`, after all shards are there and before stattn.json is written.
 
     Raises:
-      PrepareError: `out` holds something else, a worker died, a split has no usable clip, or there are too few of them.
+      PrepareError: `out` holds something else, workers die at once, a split has no usable clip, or there are too few of
+        them.
       UsageError: Beam is not installed, or rejects its options.
     """
     out = pathlib.Path(out)
@@ -118,7 +120,7 @@ def prepare(
 def _runner(workers: int | None, options: list[str] | None) -> Callable[[Maker, list[Shard], Progress], None]:
     """Returns the function that writes the shards: by processes of this machine, or by Beam."""
     if options is None:
-        return functools.partial(local.run, workers=workers or os.cpu_count())
+        return functools.partial(local.run, workers=workers or os.cpu_count(), here=workers == 1)
     try:
         from data_prep import beam
     except ModuleNotFoundError as error:

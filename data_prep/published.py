@@ -216,6 +216,8 @@ def _written(
 
     Before that, OUT may belong to another data set.
     """
+    if not listing.clips:
+        raise cli.UsageError('the annotation files list no clips; fetch them again, they may be empty')
     with tempfile.TemporaryDirectory() as work:
         yield write_tables(listing, found, pathlib.Path(work))
         shutil.copytree(work, pathlib.Path(flag_values.out) / report.TABLES_DIR, dirs_exist_ok=True)

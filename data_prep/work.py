@@ -5,7 +5,8 @@ local.py and beam.py call `write`, on one machine or on many; prepare.py divides
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from data_prep import report
@@ -69,15 +70,21 @@ def is_done(maker: Maker, shard: Shard) -> bool:
     return all(path.exists() for path in paths)
 
 
-def write(maker: Maker, shard: Shard) -> None:
+def write(
+    maker: Maker, shard: Shard, aside: Mapping[str, str] = MappingProxyType({}), begin: Callable[[str], object] = str
+) -> None:
     """Writes a shard and then its outcome, which marks it as done.
+
+    Args:
+      aside: clips that are skipped because reading them ended a process, with the detail for the report.
+      begin: called with the id of each clip before it is made.
 
     Raises:
       PrepareError: the shard cannot be written.
     """
     outcome, path = report.Outcome([], [], []), maker.directory / shard.name
     try:
-        tfrecord.write_shard(path, _make(maker, shard, outcome))
+        tfrecord.write_shard(path, _make(maker, shard, outcome, aside, begin))
         report.write_json(report.outcome_path(maker.directory, shard.name), dataclasses.asdict(outcome))
     except OSError as error:
         raise PrepareError(
@@ -85,21 +92,25 @@ def write(maker: Maker, shard: Shard) -> None:
         ) from error
 
 
-def _make(maker: Maker, shard: Shard, outcome: report.Outcome) -> Iterator[bytes]:
+def _make(maker: Maker, shard: Shard, outcome: report.Outcome, aside, begin) -> Iterator[bytes]:
     """Yields the shard's serialized records and stores the outcome of each clip in `outcome`."""
     features = records.make_features(maker.classes, maker.spec)
     for job in shard.jobs:
+        if job.clip_id in aside:
+            outcome.skipped.append((job.clip_id, 'crashed', aside[job.clip_id]))
+            continue
+        begin(job.clip_id)
         try:
             record = maker.make_record(job, maker.spec)
+            serialized = records.encode(record, features)
         except media.MediaError as error:
             outcome.skipped.append((job.clip_id, error.reason, error.detail))
             continue
         except PrepareError:
             raise
         except Exception as error:
-            raise RuntimeError(
-                f'clip {job.clip_id!r} of {shard.name} failed in a way that is not foreseen; please report it'
-            ) from error
+            outcome.skipped.append((job.clip_id, 'failed', ' '.join(f'{type(error).__name__}: {error}'.split())))
+            continue
         outcome.used.append(job.clip_id)
         outcome.notes.extend((job.clip_id, note) for note in record.clip.notes)
-        yield records.encode(record, features)
+        yield serialized

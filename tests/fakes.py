@@ -83,8 +83,8 @@ def jobs(train: int, test: int = 0) -> list[prepare.Job]:
 def make_record(job: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:
     """Returns a record derived from the job's id; the payload may request a failure.
 
-    The payloads 'bad' and 'missing' are clips that cannot be used, and 'bug' is an unforeseen exception. ('die once',
-    path) kills the process unless the file exists. Any other string is added as a note.
+    The payloads 'bad' and 'missing' are clips that cannot be used, and 'bug' is an unforeseen exception. 'segfault' and
+    'exit' end the process, and ('die once', path) does unless the file exists. Any other string is added as a note.
     """
     made = clip(zlib.crc32(job.clip_id.encode()), spec)
     match job.payload:
@@ -94,6 +94,10 @@ def make_record(job: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:
             raise media.MediaError('missing', 'no such file')
         case 'bug':
             raise ZeroDivisionError
+        case 'segfault':
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case 'exit':
+            os._exit(3)
         case (_, path):
             marker = pathlib.Path(path)
             if not marker.exists():

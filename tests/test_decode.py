@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from clips import RATE, SPEC, clicks, encode, grey, noise, numbered, numbers, onsets
 
+from stattn_jax.data import container as opening
 from stattn_jax.data import decode, media, orientation
 
 GOOD = (grey(np.arange(40) * 5), np.arange(40) / 10, noise(4)[None])
@@ -230,3 +231,79 @@ def test_stereo_at_another_rate_is_averaged_and_resampled(tmp_path):
     expected = 0.3 * np.sin(2 * np.pi * 500 * np.arange(2 * RATE) / RATE)
     np.testing.assert_allclose(waveform[100:-100], expected[100:-100], atol=1e-3)
     assert track.start == 0 and track.end == pytest.approx(2, abs=0.002)
+
+
+class Unseekable:
+    """A container in which FFmpeg refuses to seek."""
+
+    def __init__(self, container):
+        self._container = container
+
+    def __getattr__(self, name):
+        return getattr(self._container, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._container.close()
+
+    def seek(self, *where, **options):
+        raise av.error.PermissionError(1, 'Operation not permitted')
+
+
+@pytest.mark.parametrize('tells', [True, False])
+def test_a_file_in_which_no_seek_is_possible_is_read_from_its_beginning(twenty, monkeypatch, tells):
+    wanted = media.read_clip(twenty, SPEC, 7.05)
+    monkeypatch.setattr(decode, 'open_media', lambda path, plain=decode.open_media: Unseekable(plain(path)))
+    if not tells:
+        monkeypatch.setattr(decode.selective_decoding, 'tells', lambda codec: False)
+    clip = media.read_clip(twenty, SPEC, 7.05)
+    assert clip.frames == wanted.frames and clip.valid.all()
+    np.testing.assert_allclose(onsets(twenty, 7.05, 4), [0.2, 1.2, 2.2, 3.2], atol=0.002)
+
+
+class Growing(Unseekable):
+    """A container that shows new streams while it is read, at whose end PyAV 18 raises IndexError."""
+
+    def demux(self, *streams):
+        yield from self._container.demux(*streams)
+        raise IndexError('list index out of range')
+
+
+def test_streams_that_appear_late_do_no_harm(twenty, monkeypatch):
+    wanted = media.read_clip(twenty, SPEC, 16)
+    monkeypatch.setattr(decode, 'open_media', lambda path, plain=decode.open_media: Growing(plain(path)))
+    assert media.read_clip(twenty, SPEC, 16).frames == wanted.frames
+
+
+@pytest.mark.parametrize(
+    'name,reason', [('x' * 300 + '.mp4', 'unreadable'), ('a\0b.mp4', 'unreadable'), ('f/a.mp4', 'missing')]
+)
+def test_paths_that_the_system_refuses(tmp_path, name, reason):
+    (tmp_path / 'f').touch()
+    with pytest.raises(media.MediaError) as raised:
+        media.read_clip(tmp_path / name, SPEC)
+    assert raised.value.reason == reason
+
+
+def test_a_locked_folder(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, 'Permission denied', path)
+
+    monkeypatch.setattr(opening.os, 'stat', refuse)
+    with pytest.raises(media.MediaError, match='unreadable: Permission denied'):
+        decode.MediaFile(tmp_path / 'a.mp4')
+
+
+@pytest.mark.parametrize(
+    'error', [RuntimeError('odd'), OSError(5, 'Input/output error'), ZeroDivisionError(), KeyError('x')]
+)
+def test_any_other_failure_of_a_file_is_its_reason(twenty, monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(decode.MediaFile, 'sound', fail)
+    with pytest.raises(media.MediaError, match=type(error).__name__) as raised:
+        media.read_clip(twenty, SPEC)
+    assert raised.value.reason == 'failed' and raised.value.__cause__ is error

@@ -120,11 +120,30 @@ def test_arrays_are_made_smaller_and_resampled():
         (grey([0] * 4)[..., 0], noise(4), 'one a segment'),
         (grey([0] * 4).astype(np.float32), noise(4), 'uint8'),
         (grey([0] * 4), noise(3), r'\(64000,\)'),
+        (grey([0] * 4)[:, :0], noise(4), 'at least one pixel'),
+        (grey([0] * 4), (noise(4) * 32767).astype(np.int16), 'int16'),
+        (grey([0] * 4), noise(4) * 32767, 'full scale 1'),
+        (grey([0] * 4), np.where(np.arange(64000) == 9, np.nan, noise(4)), 'finite'),
+        (grey([0] * 4), np.where(np.arange(64000) == 9, np.inf, noise(4)), 'finite'),
     ],
 )
-def test_arrays_of_other_shapes_are_refused(frames, sound, fix):
+def test_other_arrays_are_refused(frames, sound, fix):
     with pytest.raises(ValueError, match=fix):
         media.clip_from_arrays(frames, sound, SPEC)
+
+
+@pytest.mark.parametrize('rate', [0, -16000, 16000.5, float('nan'), '16000', 10**9])
+def test_other_rates_are_refused(rate):
+    with pytest.raises(ValueError, match='rate'):
+        media.clip_from_arrays(grey([0] * 4), noise(4), SPEC, rate)
+
+
+def test_what_cannot_be_encoded_is_named(tmp_path):
+    with pytest.raises(media.MediaError, match='20000 x 16 pixels') as raised:
+        media.write_video(tmp_path / 'a.mp4', np.zeros((1, 16, 20000, 3), np.uint8), 10, None)
+    assert raised.value.reason == 'not_encodable' and not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match='no frames'):
+        media.write_video(tmp_path / 'a.mp4', np.zeros((0, 16, 16, 3), np.uint8), 10, None)
 
 
 def test_a_written_video_keeps_odd_sizes_rate_and_sound(tmp_path):

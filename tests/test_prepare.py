@@ -14,7 +14,7 @@ import time
 import fakes
 import pytest
 
-from data_prep import prepare, verify
+from data_prep import local, prepare, verify, work
 from stattn_jax.data import media, records, source, tfrecord
 
 
@@ -231,24 +231,53 @@ def test_a_second_run_at_the_same_time_is_refused(tmp_path):
     fakes.dataset(tmp_path, 2)
 
 
-def test_a_worker_that_dies_is_named_and_nothing_is_lost(tmp_path):
-    out, marker = tmp_path / 'd', tmp_path / 'marker'
-    jobs = _with_payload(fakes.jobs(12), train6=('die once', str(marker)))
-    with pytest.raises(prepare.PrepareError) as caught:
-        _prepare(out, jobs, workers=2)
-    assert 'a worker process died' in str(caught.value)
-    assert 'fake-train.tfrecord-00001-of-00003' in str(caught.value)
-    assert not (out / 'fake-train.tfrecord-00001-of-00003').exists()
-    info = _prepare(out, jobs, workers=2)
-    assert info.splits == {'train': 12}
-    assert not list(out.glob('*.tmp-*'))
+def test_a_worker_that_dies_once_is_replaced_and_nothing_is_lost(tmp_path, capsys):
+    jobs = _with_payload(fakes.jobs(12), train6=('die once', str(tmp_path / 'marker')))
+    assert _prepare(tmp_path / 'd', jobs, workers=2).splits == {'train': 12}
+    assert fakes.tree(tmp_path / 'd') == fakes.tree(_whole(tmp_path, jobs))
+    expected = "a worker process was ended by SIGKILL at clip 'train6' of fake-train.tfrecord-00001-of-00003"
+    assert f'{expected}; it is tried once more' in capsys.readouterr().err
+
+
+def _whole(folder, jobs):
+    _prepare(folder / 'whole', jobs)
+    return folder / 'whole'
+
+
+@pytest.mark.parametrize('workers', [2, None])
+def test_a_clip_that_kills_its_worker_is_set_aside(tmp_path, capsys, workers):
+    jobs = _with_payload(fakes.jobs(12), train5='bad', train6='segfault', train7='segfault', train8='exit')
+    assert _prepare(tmp_path / 'd', jobs, workers=workers).splits == {'train': 8}
+    summary = json.loads((tmp_path / 'd' / 'prepare_report.json').read_text())['splits']['train']
+    detail = 'the process that read it was ended by SIGSEGV'
+    assert summary['skipped']['crashed'] == {
+        'train6': detail,
+        'train7': detail,
+        'train8': 'the process that read it ended with exit code 3',
+    }
+    assert "was ended by SIGSEGV at clip 'train7' of" in capsys.readouterr().err
+    assert [train.clip_id for train in source.RecordSource(tmp_path / 'd', 'train')][4:] == [
+        'train4', 'train9', 'train10', 'train11'
+    ]  # fmt: skip
+    assert not list((tmp_path / 'd').glob('*.tmp-*'))
+
+
+def test_workers_that_die_before_a_clip_stop_the_run(tmp_path):
+    class Undelivered:
+        def __reduce__(self):
+            return os._exit, (7,)
+
+    jobs = _with_payload(fakes.jobs(2), train0=Undelivered())
+    with pytest.raises(prepare.PrepareError, match='ended with exit code 7 before it began with fake-train'):
+        local.run(work.Maker(tmp_path, fakes.make_record, (), fakes.SPEC), [work.Shard('fake-train', jobs)], len, 2)
 
 
 @pytest.mark.parametrize('workers', [1, 2])
-def test_an_unforeseen_exception_names_the_clip(tmp_path, workers):
+def test_an_unforeseen_exception_is_the_reason_of_its_clip(tmp_path, workers):
     jobs = _with_payload(fakes.jobs(12), train6='bug')
-    with pytest.raises(RuntimeError, match="clip 'train6' of fake-train.tfrecord-00001-of-00003 failed"):
-        _prepare(tmp_path / 'd', jobs, workers=workers)
+    assert _prepare(tmp_path / 'd', jobs, workers=workers).splits == {'train': 11}
+    summary = json.loads((tmp_path / 'd' / 'prepare_report.json').read_text())['splits']['train']
+    assert summary['skipped'] == {'failed': {'train6': 'ZeroDivisionError:'}}
 
 
 def test_a_full_disk_is_named(tmp_path, monkeypatch):

@@ -16,7 +16,8 @@ import numpy as np
 import simplejpeg
 
 from stattn_jax import files
-from stattn_jax.data.decode import REASONS, ROUNDING, MediaError, MediaFile
+from stattn_jax.data.container import REASONS, MediaError
+from stattn_jax.data.decode import ROUNDING, MediaFile
 from stattn_jax.data.mel import MEL_PRESETS, MelSpec, log_mel
 from stattn_jax.data.orientation import upright_rgb, upright_size
 from stattn_jax.data.spec import ClipSpec
@@ -39,6 +40,10 @@ __all__ = [
 
 # -80 dB of full scale: about three steps of 16-bit audio, and far below the noise of any room.
 _SILENCE = 1e-4
+# Decoded audio may exceed full scale by a few dB.
+_LOUDEST = 2.0
+# The highest rate that FFmpeg's audio formats use is 768 kHz.
+_HIGHEST_RATE = 768_000
 _LAYOUTS = {1: 'mono', 2: 'stereo'}
 
 
@@ -88,13 +93,23 @@ def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = Non
     """Reads a clip from the interval [start, end) (s) of a video file; None stands for the file's beginning or end.
 
     Segment t is [start + t * segment_seconds, start + (t + 1) * segment_seconds); its frame is the one shown at its
-    centre. Raises MediaError with a reason from REASONS.
+    centre. Raises MediaError with a reason from REASONS, whatever fails.
     """
+    name = os.fspath(path)
+    try:
+        return _read(name, spec, start, end)
+    except MediaError:
+        raise
+    except Exception as error:
+        raise MediaError('failed', f'{type(error).__name__}: {error}', name) from error
+
+
+def _read(path: str, spec: ClipSpec, start: float | None, end: float | None) -> Clip:
     file = MediaFile(path)
     start = 0.0 if start is None else float(start)
     end = math.inf if end is None else float(end)
     stretch = f'{start:g} s to {"its end" if end == math.inf else f"{end:g} s"}'
-    if not 0 <= start < min(end, file.duration):
+    if not 0 <= start < min(end, file.end_after(start)):
         raise file.error('empty_interval', f'{stretch} holds nothing of its {file.duration:.2f} s')
     stop = min(end, start + spec.seconds)
     rate = MEL_PRESETS[spec.mel].rate
@@ -113,8 +128,14 @@ def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = Non
     damaged = pictures.track.damaged + sound.damaged
     if not valid.any():
         reason = 'undecodable' if damaged else 'empty_interval'
-        raise file.error(reason, f'{stretch} holds no half segment with picture and sound ({damaged} damaged packets)')
-    last = min(end, file.duration)
+        alone = len(set(map(id, pictures.images))) == 1 and not pictures.track.stopped
+        seen = f'one picture, until {pictures.track.end:.2f} s; ' if alone else ''
+        raise file.error(
+            reason, f'{stretch} holds no half segment with picture and sound ({seen}{damaged} damaged packets)'
+        )
+    tracks = (pictures.track, sound)
+    goes_on = any(track.stopped for track in tracks)
+    last = min(end, file.end_after(stop) if goes_on else max(track.reached for track in tracks))
     notes = {
         'short': not valid.all(),
         'long': math.isfinite(last) and last - stop >= spec.segment_seconds / 2,
@@ -130,7 +151,7 @@ def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = Non
         height=pictures.height,
         width=pictures.width,
         duration=float(min(stop, max(pictures.track.end, sound.end)) - start),
-        notes=tuple(note for note, holds in notes.items() if holds),
+        notes=(*(note for note, holds in notes.items() if holds), *file.notes),
     )
 
 
@@ -140,16 +161,9 @@ def clip_from_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, spec: ClipSp
     frames_thwc: uint8 [t h w 3], upright, one for each segment's centre.
     waveform: float32 [n], mono, full scale 1, at `rate` samples a second, as long as the clip.
 
-    Raises ValueError if the shapes are not those of `spec`.
+    Raises ValueError if the arrays are not as described or their shapes are not those of `spec`.
     """
-    if frames_thwc.dtype != np.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[::3] != (spec.segments, 3):
-        raise ValueError(
-            f'frames {frames_thwc.dtype} {frames_thwc.shape}: give uint8 ({spec.segments}, height, width, 3), one a '
-            'segment'
-        )
-    samples = _samples(spec, rate)
-    if waveform.shape != (samples,):
-        raise ValueError(f'waveform {waveform.shape}: give ({samples},), {spec.seconds:g} s of mono at {rate} Hz')
+    _check_arrays(frames_thwc, waveform, spec, rate)
     images = [av.VideoFrame.from_ndarray(frame, format='rgb24') for frame in frames_thwc]
     size = upright_size(images[0])
     stored = spec.stored(size)
@@ -163,6 +177,26 @@ def clip_from_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, spec: ClipSp
         width=size[1],
         duration=float(spec.seconds),
     )
+
+
+def _check_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, spec: ClipSpec, rate: int) -> None:
+    if frames_thwc.dtype != np.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[::3] != (spec.segments, 3):
+        raise ValueError(
+            f'frames {frames_thwc.dtype} {frames_thwc.shape}: give uint8 ({spec.segments}, height, width, 3), one a '
+            'segment'
+        )
+    if not frames_thwc.size:
+        raise ValueError(f'frames {frames_thwc.shape}: give at least one pixel')
+    if not isinstance(rate, int | np.integer) or not 1 <= rate <= _HIGHEST_RATE:
+        raise ValueError(f'rate {rate!r}: give a whole number of samples a second, at most {_HIGHEST_RATE}')
+    if waveform.dtype.kind != 'f':
+        raise ValueError(f'waveform {waveform.dtype}: give float32 of full scale 1; int16, for instance, is / 32768')
+    samples = _samples(spec, rate)
+    if waveform.shape != (samples,):
+        raise ValueError(f'waveform {waveform.shape}: give ({samples},), {spec.seconds:g} s of mono at {rate} Hz')
+    loudest = np.abs(waveform).max()
+    if not loudest <= _LOUDEST:
+        raise ValueError(f'waveform with values up to {loudest:g}: give finite values of full scale 1, from -1 to 1')
 
 
 def write_video(
@@ -191,21 +225,32 @@ def encode_video(
 
     quality: options of libx264.
 
-    The other arguments are those of `write_video`.
+    The other arguments are those of `write_video`. Raises ValueError if there are no frames, and MediaError
+    (not_encodable) if the encoder refuses them.
     """
     frames, fps = iter(frames), fractions.Fraction(fps).limit_denominator(1001)
-    first = next(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError('there are no frames to write; give at least one')
+    try:
+        _encode(os.fspath(path), itertools.chain([first], frames), first.shape, fps, waveform, rate, quality)
+    except av.FFmpegError as error:
+        size = f'{first.shape[1]} x {first.shape[0]} pixels, {float(fps):g} a second'
+        raise MediaError('not_encodable', f'FFmpeg cannot write pictures of {size}: {error}', path) from error
+
+
+def _encode(path: str, frames, shape, fps: fractions.Fraction, waveform, rate: int, quality: dict[str, str]) -> None:
     # The table of contents comes first, so that a player can start before it has the whole file.
-    with av.open(os.fspath(path), 'w', format='mp4', options={'movflags': 'faststart'}) as container:
+    with av.open(path, 'w', format='mp4', options={'movflags': 'faststart'}) as container:
         video = container.add_stream('libx264', rate=fps, options={'crf': '18', 'preset': 'veryfast'} | quality)
-        video.height, video.width, video.pix_fmt = *first.shape[:2], 'yuv420p'
+        video.height, video.width, video.pix_fmt = *shape[:2], 'yuv420p'
         # Whole frames are encoded in parallel; the default cuts each frame into slices, which costs bits and gains
         # less.
         video.thread_type = 'AUTO'
         audio = container.add_stream('aac', rate=rate, layout=_LAYOUTS[waveform.ndim]) if waveform is not None else None
         # The audio of a frame is written right after it, so that the two streams are interleaved in the file.
         sent, samples = 0, waveform.shape[-1] if waveform is not None else 0
-        for i, pixels in enumerate(itertools.chain([first], frames)):
+        for i, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
             frame.pts = i
             container.mux(video.encode(frame))

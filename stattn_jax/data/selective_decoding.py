@@ -10,6 +10,7 @@ everything; any irregularity in the stream raises `UnclearError`.
 import bisect
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import av
@@ -60,13 +61,16 @@ def read(packets: Iterable[av.Packet], seconds: Callable[[int], float], stop: fl
 
     Raises UnclearError.
     """
-    pictures, late = [], 0
+    pictures, late, last = [], 0, -math.inf
     for packet in packets:
         if packet.pts is None and not packet.size:
             break
         if packet.pts is None or packet.is_corrupt or packet.has_sidedata('new_extradata'):
             raise UnclearError('a packet without a time stamp, cut short, or in another form')
         picture = _picture(packet, seconds(packet.pts))
+        if picture.refresh and picture.time < last:
+            raise UnclearError('a clock that goes back')
+        last = max(last, picture.time)
         pictures.append(picture)
         late += picture.time >= stop
         if late > _MOST_HELD or (picture.refresh and picture.time >= stop):

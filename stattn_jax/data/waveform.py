@@ -7,6 +7,8 @@ import numpy as np
 _SEAM = 0.02
 # Frames are joined to this many samples before they are resampled: with single frames, the calls take most of the time.
 _JOINED = 1 << 15
+# From this many planes on, PyAV 18 reads beyond a frame's list of planes, which ends the process.
+_MOST_PLANES = 8
 
 
 class SoundRun:
@@ -21,7 +23,12 @@ class SoundRun:
         self._form = _form(frame)
         self._at = round((time - start) * rate)
         self._waiting = av.AudioFifo()
-        self._resampler = av.AudioResampler(format='fltp', layout=None if self._mono else 'stereo', rate=rate)
+        # Packed samples have one plane.
+        packed = self._mono and frame.layout.nb_channels >= _MOST_PLANES
+        self._channels = frame.layout.nb_channels if packed else None
+        self._resampler = av.AudioResampler(
+            format='flt' if packed else 'fltp', layout=None if self._mono else 'stereo', rate=rate
+        )
 
     def continues(self, time: float, frame: av.AudioFrame) -> bool:
         return abs(time - self.end) <= _SEAM and _form(frame) == self._form
@@ -46,7 +53,11 @@ class SoundRun:
         for piece in self._resampler.resample(frame):
             # The mean of the channels, as in VGGish; the resampler's own mix to mono makes two equal channels louder by
             # 3 dB.
-            heard = piece.to_ndarray().mean(0) if self._mono else piece.to_ndarray()
+            heard = piece.to_ndarray()
+            if self._channels:
+                heard = heard.reshape(-1, self._channels).T
+            if self._mono:
+                heard = heard.mean(0)
             low, high = max(self._at, 0), min(self._at + heard.shape[-1], waveform.shape[-1])
             if low < high:
                 waveform[..., low:high] = heard[..., low - self._at : high - self._at]
