@@ -162,8 +162,8 @@ def test_shortcut_clips_limits_the_clips_spread_over_the_split(config):
 
 def test_sound_of_the_partner_shares_no_label():
     known = [truth(labels) for labels in ((0, 1), (1,), (0,), (2, 1), (2,))]
-    assert [evaluate._foreign(known, i) for i in range(5)] == [4, 2, 3, 2, 0]
-    assert evaluate._foreign([truth((0,)), truth((0, 1))], 0) is None
+    assert [evaluate._clip_with_other_label(known, i) for i in range(5)] == [4, 2, 3, 2, 0]
+    assert evaluate._clip_with_other_label([truth((0,)), truth((0, 1))], 0) is None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

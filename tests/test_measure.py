@@ -11,7 +11,7 @@ from tiny import quick_compile  # noqa: F401  autouse
 from stattn_jax import evaluate, run
 from stattn_jax.attribution import Map
 from stattn_jax.metrics import aopc, localization
-from stattn_jax.study import measure, networks, plan, pointing, test_clips
+from stattn_jax.study import evaluation_clips, measure, networks, plan, pointing
 
 
 @pytest.fixture(scope='module')
@@ -88,7 +88,7 @@ def test_aopc_of_stan_is_the_closed_form(entries):
     """Segments are removed by masks, subset by subset; the scores equal the softmax over the remaining ones."""
     entry = entries['stan']
     net = networks.load(entry.workdir)
-    clips = test_clips.load(net.config, net.facts)
+    clips = evaluation_clips.load(net.config, net.facts)
     _, out = net.compile(lambda model, clips: model(*clips, train=False))(clips.inputs)
     kept = arrays(entry)
     for i in (0, 7):
@@ -103,7 +103,7 @@ def test_aopc_of_stan_is_the_closed_form(entries):
 
 def test_terms_sum_to_the_logit_though_the_network_is_open_to_gradients(entries):
     net = networks.load(entries['stan'].workdir)
-    clips = test_clips.load(net.config, net.facts)
+    clips = evaluation_clips.load(net.config, net.facts)
     logits, own = net.compile(networks.own)(clips.inputs, clips.labels)
     bias = np.asarray(net.state['params']['bias'])[clips.labels]
     terms = own['terms'].map
@@ -125,7 +125,7 @@ def test_measuring_again_gives_the_same(entries):
 def test_a_blind_map_scores_the_blind_rate(entries):
     """Ties are hit at random: a constant map scores the chance level of each game, whatever its value."""
     net = networks.load(entries['stan'].workdir)
-    clips = test_clips.load(net.config, net.facts)
+    clips = evaluation_clips.load(net.config, net.facts)
     n, t = clips.inputs.valid.shape
     blind = pointing.chance(clips.targets, 4)
     flat = networks.TimedMap(Map(np.full((n, t, 4), -3.0), np.zeros((n, t))), np.full((n, t), 7.0))
@@ -141,7 +141,7 @@ def test_data_without_waveforms_are_told_in_one_line(entries, tmp_path):
     net = networks.load(entries['stan'].workdir)
     net.config.data.dir = str(tmp_path)
     for path in plan.data_folder('events', entries['stan'].folder.parents[2]).iterdir():
-        if path.name != test_clips.SOUNDS:
+        if path.name != evaluation_clips.SOUNDS:
             (tmp_path / path.name).symlink_to(path)
     with pytest.raises(run.RunError, match='--sounds writes them'):
-        test_clips.load(net.config, net.facts)
+        evaluation_clips.load(net.config, net.facts)

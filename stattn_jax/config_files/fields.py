@@ -73,8 +73,9 @@ def _fields(tree: ast.Module) -> Iterator[tuple[str, int, int]]:
         tables = [part for part in ast.walk(node.value) if isinstance(part, ast.Dict)]
         if not tables:
             yield name, node.lineno, node.end_lineno
-        for key, value in sorted(
-            ((key, value) for table in tables for key, value in zip(table.keys, table.values)),
-            key=lambda pair: pair[0].lineno,
-        ):
-            yield f'{name}.{key.value}', key.lineno, value.end_lineno
+        pairs = (pair for table in tables for pair in zip(table.keys, table.values))
+        found = (
+            (key.lineno, str(key.value), value.end_lineno) for key, value in pairs if isinstance(key, ast.Constant)
+        )
+        for first, field, last in sorted(found):
+            yield f'{name}.{field}', first, last

@@ -18,7 +18,7 @@ import numpy as np
 from stattn_jax import files, run, train
 from stattn_jax.attribution import EXPLAINERS
 from stattn_jax.runtime import summaries
-from stattn_jax.study import measurements, networks, plan, pointing, test_clips
+from stattn_jax.study import evaluation_clips, measurements, networks, plan, pointing
 from stattn_jax.study.networks import TimedMap
 
 EXAMPLES = 3
@@ -44,7 +44,7 @@ def work(entry: plan.Entry, options: ml_collections.ConfigDict) -> None:
         'parameters': sum(x.size for x in jax.tree.leaves(net.state['params'])),
         'train_seconds': _train_seconds(entry),
         'measure_seconds': time.perf_counter() - began,
-        'numbers': json.loads((entry.workdir / f'eval_{test_clips.SPLIT}.json').read_text()) | attention,
+        'numbers': json.loads((entry.workdir / f'eval_{evaluation_clips.SPLIT}.json').read_text()) | attention,
         'run': json.loads((entry.workdir / run.RUN_FILE).read_text()),
     })  # fmt: skip
 
@@ -61,7 +61,7 @@ def _train_seconds(entry: plan.Entry) -> float:
 
 def measure(net: networks.Network, row: str, options: ml_collections.ConfigDict) -> tuple[dict, dict]:
     """Returns the arrays of a network's measures, and the scalar results of the checks that apply to STAN only."""
-    clips = test_clips.load(net.config, net.facts)
+    clips = evaluation_clips.load(net.config, net.facts)
     arrays, own = _recognition(net, clips)
     for name, explanation in own.items():
         arrays |= _named(name, pointing.games(explanation, clips.targets))

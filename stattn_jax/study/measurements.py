@@ -15,8 +15,8 @@ from stattn_jax.attribution import Map, explainers, perturb, removal, sanity
 from stattn_jax.metrics import perturbation
 from stattn_jax.models import parameter_groups
 from stattn_jax.study import attention_checks, networks
+from stattn_jax.study.evaluation_clips import TestClips
 from stattn_jax.study.networks import Network, TimedMap
-from stattn_jax.study.test_clips import TestClips
 
 BASELINE = removal.PAIRS[0]
 SHIFTED = ('feature', BASELINE)

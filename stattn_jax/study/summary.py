@@ -7,7 +7,7 @@ import numpy as np
 
 from stattn_jax import run, score
 from stattn_jax.data import pipeline, source
-from stattn_jax.study import examples, outputs, plan, test_clips
+from stattn_jax.study import evaluation_clips, examples, outputs, plan
 from stattn_jax.study.pointing import Targets
 
 # An example shows the first of these explanations that the row has.
@@ -38,7 +38,7 @@ def write(config, workdir: pathlib.Path, entries: list[plan.Entry], wall_seconds
 def _examples(entries: list[plan.Entry]) -> list[dict]:
     """Returns the clips for which every entry kept maps, together with the maps."""
     config = entries[0].config
-    data = source.RecordSource(config.data.dir, test_clips.SPLIT)
+    data = source.RecordSource(config.data.dir, evaluation_clips.SPLIT)
     arrays = {entry.row: np.load(entry.folder / plan.ARRAYS) for entry in entries}
     found = []
     for place, number in enumerate(next(iter(arrays.values()))['example/clips']):
