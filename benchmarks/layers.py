@@ -129,7 +129,7 @@ def _calls_of(case: Case, part: str, values) -> dict[str, Callable[[], Any]]:
 def _calls_of_norm() -> dict[str, Callable[[], Any]]:
     """Returns the compiled calls of the norm of a ResNet-18's gradients, in each form."""
     tree = [jnp.ones((3, 3, 512, 512))] * 4 + [jnp.ones((3, 3, 64, 64))] * 4 + [jnp.ones(512)] * 40
-    forms = {'plain': optax.tree.norm, 'cpu': optim.norm, 'accelerator': optim.norm}
+    forms = {'plain': optax.tree.norm, 'cpu': optim.norm, 'gpu': optim.norm}
     compiled = {form: jax.jit(norm).lower(tree).compile() for form, norm in forms.items()}
     return {form: functools.partial(call, tree) for form, call in compiled.items()}
 

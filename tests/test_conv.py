@@ -64,9 +64,9 @@ def test_a_strided_kernel_of_one_cell_meets_a_picture_that_was_cut_first():
     assert found.params['window_strides'] == (1, 1) and found.invars[0].aval.shape == (2, 3, 3, 4)
 
 
-def test_few_channels_are_gathered_in_blocks_on_an_accelerator():
+def test_few_channels_are_gathered_in_blocks_on_a_gpu():
     layer = conv.Conv(3, 6, 7, stride=2, padding=3, dtype=jnp.float32, rngs=nnx.Rngs(3))
-    layer.form = 'accelerator'
+    layer.form = 'gpu'
     made = jax.make_jaxpr(layer)(normal(2, 20, 18, 3))
     (found,) = [eqn for eqn in made.eqns if eqn.primitive.name == 'conv_general_dilated']
     assert found.params['window_strides'] == (1, 1) and found.invars[1].aval.shape == (4, 4, 16, 6)
@@ -134,7 +134,7 @@ def test_a_depthwise_layer_has_the_kernel_of_flax_and_computes_in_its_dtype(form
     np.testing.assert_allclose(out.astype(np.float32), grouped(x, jnp.asarray(kernel), 2), rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize('form, convolutions', [('cpu', 0), ('plain', 1), ('accelerator', 1)])
+@pytest.mark.parametrize('form, convolutions', [('cpu', 0), ('plain', 1), ('gpu', 1)])
 def test_only_the_form_for_a_cpu_sums(form, convolutions):
     layer = conv.DepthwiseConv(CHANNELS, 3, dtype=jnp.float32, rngs=nnx.Rngs(0))
     layer.form = form

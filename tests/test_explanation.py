@@ -25,6 +25,14 @@ def test_the_record_adds_up_with_and_without_centring(mean_scores):
     assert (mean_scores is None) == np.array_equal(record.reference, record.bias)
 
 
+def test_its_representation_is_one_short_line():
+    record, _ = make()
+    best = record.top(1)[0]
+    text = repr(record)
+    assert len(text) < 200 and '\n' not in text and record.media['file'] in text
+    assert f'{best["label"]} {best["probability"]:.1%}' in text
+
+
 def test_the_residual_is_measured_on_the_stored_arrays():
     record, logits = make()
     broken = dataclasses.replace(record, audio=record.audio + np.array([[0], [0], [0.5]], np.float32))

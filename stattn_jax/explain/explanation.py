@@ -28,7 +28,7 @@ class GroundTruth:
     boxes: Sequence[tuple[float, float, float, float, float]] = ()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ExplanationData:
     """One explained clip: its predictions, the terms that sum to each logit, attention weights and what-if results.
 
@@ -96,6 +96,11 @@ class ExplanationData:
         fields['visual'] = fields['visual'].reshape(-1, t, h, w)
         fields['alpha'] = fields['alpha'].reshape(t, h, w)
         return cls(geometry=geometry, **fields, **rest)
+
+    def __repr__(self) -> str:
+        media = self.media
+        best = ', '.join(f'{each["label"]} {each["probability"]:.1%}' for each in self.top(3))
+        return f'<Explanation of {media["file"]}, {media["start"]:g} to {media["end"]:g} s: {best}>'
 
     def top(self, k: int = 5) -> list[dict[str, Any]]:
         """Returns the k best classes, best first, as {label, logit, probability}; ties keep the classes' order."""

@@ -28,13 +28,20 @@ _SHARED = ('bias', 'mean_scores')
 _ORIGIN = ('modality', 'trunk', 'weights', 'sha256', 'licence')
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Model:
     """A trained network that explains videos; `stattn_jax.load(workdir)` makes one."""
 
     trained: run.Trained
     # Number of clips per forward pass. More clips would need more memory and would not be faster on a CPU.
     batch: ClassVar[int] = 4
+
+    def __repr__(self) -> str:
+        config, classes = self.trained.config.model, self.trained.facts.classes
+        names = ', '.join(classes[:5]) + (', ...' if len(classes) > 5 else '')
+        clip = f'{self.spec.segments} segments of {self.spec.segment_seconds:g} s'
+        trunks = f'trunks {config.visual} and {config.audio}'
+        return f'<Model of {len(classes)} classes ({names}), {clip}, {trunks}, step {self.trained.step}>'
 
     def explain(
         self,

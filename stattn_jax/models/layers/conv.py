@@ -3,7 +3,7 @@
 import jax
 from flax import nnx
 
-from stattn_jax.models.layers import accelerator, cpu, form_of_platform
+from stattn_jax.models.layers import cpu, form_of_platform, gpu
 
 
 class Conv(nnx.Conv):
@@ -33,8 +33,8 @@ class Conv(nnx.Conv):
         self.form = form_of_platform()
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # There is no out_sharding.
-        few = self.strides == 2 and self.in_features <= accelerator.FEW_CHANNELS
-        if self.form == 'plain' or (self.form == 'accelerator' and not few):
+        few = self.strides == 2 and self.in_features <= gpu.FEW_CHANNELS
+        if self.form == 'plain' or (self.form == 'gpu' and not few):
             return super().__call__(x)
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
         if isinstance(self.padding, int):
@@ -44,7 +44,7 @@ class Conv(nnx.Conv):
         if self.form == 'cpu':
             y = cpu.convolve(cpu.stored(x, self.kernel[...]), kernel, self.strides, pads)
         else:
-            y = accelerator.convolve_by_blocks(x, kernel, pads)
+            y = gpu.convolve_by_blocks(x, kernel, pads)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
@@ -84,4 +84,4 @@ class MaxPool(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.form == 'plain':
             return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        return cpu.max_pool(x) if self.form == 'cpu' else accelerator.max_pool(x)
+        return cpu.max_pool(x) if self.form == 'cpu' else gpu.max_pool(x)

@@ -5,7 +5,7 @@ import functools
 import jax
 from flax import nnx
 
-from stattn_jax.models.layers import accelerator, cpu, form_of_platform
+from stattn_jax.models.layers import cpu, form_of_platform, gpu
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -28,7 +28,7 @@ class BatchNorm(nnx.BatchNorm):
         if use_running_average:
             y = cpu.scaled(x, self.mean[...], jax.lax.rsqrt(self.var[...] + self.epsilon), scale, bias)
             return y.astype(self.dtype)
-        normalise = cpu.normalise if self.form == 'cpu' else accelerator.normalise
+        normalise = cpu.normalise if self.form == 'cpu' else gpu.normalise
         y, mean, var = normalise(x.astype(self.dtype), scale, bias, self.epsilon, self.axis_name)
         for running, now in ((self.mean, mean), (self.var, var)):
             running[...] = self.momentum * running[...] + (1 - self.momentum) * now
