@@ -137,15 +137,15 @@ def spread_out(
     for kind in kinds:
         for number in devices:
             batch = number * first['batches']
-            told = counts(config, classes, first['segments'], first['sizes'], batch, kind, number)
-            rows.append(_row(told, kind, number, 1))
+            measured = counts(config, classes, first['segments'], first['sizes'], batch, kind, number)
+            rows.append(_row(measured, kind, number, 1))
     return rows
 
 
-def _row(told, kind, devices, processes):
+def _row(measured, kind, devices, processes):
     # The products are those of all devices; each device does an equal share.
-    each = {'products_flops': told['products_flops'] / devices}
-    return {'strategy': kind, 'devices': devices, 'processes': processes} | told | each
+    each = {'products_flops': measured['products_flops'] / devices}
+    return {'strategy': kind, 'devices': devices, 'processes': processes} | measured | each
 
 
 def in_processes(
@@ -167,44 +167,44 @@ def _together(config, sizes, number) -> dict[str, Any]:
     command_line = [sys.executable, '-m', 'benchmarks.growth_processes']
     pipes = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)
     started = [subprocess.Popen(command_line, text=True, **pipes) for _ in range(number)]
-    asked = {'config': config.to_dict(), 'sizes': sizes, 'coordinator': f'localhost:{port}', 'processes': number}
+    request = {'config': config.to_dict(), 'sizes': sizes, 'coordinator': f'localhost:{port}', 'processes': number}
     # Every process gets its input before any is waited for, since they wait for each other.
     for i, process in enumerate(started):
-        process.stdin.write(json.dumps(asked | {'process': i}))
+        process.stdin.write(json.dumps(request | {'process': i}))
         process.stdin.close()
         process.stdin = None
-    told = [process.communicate() for process in started]
-    for process, (_, wrong) in zip(started, told, strict=True):
+    measured = [process.communicate() for process in started]
+    for process, (_, wrong) in zip(started, measured, strict=True):
         if process.returncode:
             last = ''.join(wrong.strip().splitlines()[-1:])
             raise command.RunError(f'one of {number} processes failed (exit code {process.returncode}): {last}')
     # Only the last line, because Gloo prints to stdout too.
-    return json.loads(told[0][0].splitlines()[-1])
+    return json.loads(measured[0][0].splitlines()[-1])
 
 
 def lines(grown: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
     """Yields the lines of both tables."""
-    for axis, told in grown.items():
+    for axis, measured in grown.items():
         yield f'{axis:>8}  {"GFLOP":>10} {"moved MB":>10} {"temp MB":>10}'
-        for row in told['rows']:
+        for row in measured['rows']:
             yield (
                 f'{row[axis]:>8}  {row["products_flops"] / 1e9:>10.3f} {row["moved_bytes"] / 1e6:>10.1f} '
                 f'{row["temp_bytes"] / 1e6:>10.1f}'
             )
-        yield f'{"off line":>8}  ' + ' '.join(f'{told["fits"][name]["residual"]:>10.2%}' for name in COUNTS)
+        yield f'{"off line":>8}  ' + ' '.join(f'{measured["fits"][name]["residual"]:>10.2%}' for name in COUNTS)
     yield (
         f'{"strategy":>8} {"devices":>7} {"processes":>9}  {"GFLOP":>10} {"XLA GFLOP":>10} {"moved MB":>10} '
         f'{"temp MB":>10}  collectives'
     )
     for row in rows:
-        told = (
+        text = (
             ', '.join(f'{number} {kind} ({size / 1e6:.3f} MB)' for kind, (number, size) in row['collectives'].items())
             or 'none'
         )
         yield (
             f'{row["strategy"]:>8} {row["devices"]:>7} {row["processes"]:>9}  {row["products_flops"] / 1e9:>10.3f} '
             f'{row["flops"] / 1e9:>10.3f} '
-            f'{row["moved_bytes"] / 1e6:>10.1f} {row["temp_bytes"] / 1e6:>10.1f}  {told}'
+            f'{row["moved_bytes"] / 1e6:>10.1f} {row["temp_bytes"] / 1e6:>10.1f}  {text}'
         )
 
 

@@ -14,13 +14,15 @@ from benchmarks import growth
 
 
 def main() -> None:
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     jax.config.update('jax_platforms', 'cpu')
     jax.config.update('jax_num_cpu_devices', 1)
-    jax.distributed.initialize(asked['coordinator'], asked['processes'], asked['process'])
-    told = growth.counts(ml_collections.ConfigDict(asked['config']), *asked['sizes'], devices=asked['processes'])
-    if asked['process'] == 0:
-        print(json.dumps(told))
+    jax.distributed.initialize(request['coordinator'], request['processes'], request['process'])
+    measured = growth.counts(
+        ml_collections.ConfigDict(request['config']), *request['sizes'], devices=request['processes']
+    )
+    if request['process'] == 0:
+        print(json.dumps(measured))
 
 
 if __name__ == '__main__':

@@ -113,15 +113,15 @@ def _main(values: flags.FlagValues) -> int:
             f'--warmup={values.warmup}'
         )
     found = watch(config, values.steps, values.warmup, values.every)
-    told = flatness(found)
+    measured = flatness(found)
     print(
-        f'{len(found)} looks after step {values.warmup} of {values.steps}: {told["least_bytes"] / 1e6:.1f} to '
-        f'{told["greatest_bytes"] / 1e6:.1f} MB, '
-        f'+-{told["deviation"]:.2%} ({"flat" if told["flat"] else "NOT flat"}: {BAND:.0%} are allowed), '
-        f'slope {told["slope_bytes_per_1000_steps"] / 1e6:+.2f} MB in 1000 steps'
+        f'{len(found)} looks after step {values.warmup} of {values.steps}: {measured["least_bytes"] / 1e6:.1f} to '
+        f'{measured["greatest_bytes"] / 1e6:.1f} MB, '
+        f'+-{measured["deviation"]:.2%} ({"flat" if measured["flat"] else "NOT flat"}: {BAND:.0%} are allowed), '
+        f'slope {measured["slope_bytes_per_1000_steps"] / 1e6:+.2f} MB in 1000 steps'
     )
-    rounds.write(values.out, {'config': config.to_dict(), 'resident_bytes': found, **told})
-    return 0 if told['flat'] else 1
+    rounds.write(values.out, {'config': config.to_dict(), 'resident_bytes': found, **measured})
+    return 0 if measured['flat'] else 1
 
 
 if __name__ == '__main__':

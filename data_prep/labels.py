@@ -1,7 +1,7 @@
 """Compares the spellings of labels, and looks a label up among the classes.
 
 Labels are compared as they are written. Spellings that differ only by case, Unicode form or spaces are almost always
-one label, which would become several classes without a word: tables.py refuses them or, if asked, merges them.
+one label, which would silently become several classes: tables.py refuses them or, if asked, merges them.
 """
 
 import collections

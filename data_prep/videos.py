@@ -75,12 +75,12 @@ def locate(
     """
     files = Files(folder, remarks)
     clips_of = collections.Counter(source for source, _ in wanted.values())
-    found, forms, doubtful, asked = {}, collections.Counter(), [], set()
+    found, forms, doubtful, searched = {}, collections.Counter(), [], set()
     for clip_id, (source, options) in wanted.items():
         there = [(name, path, how) for name in options for path, how in files.of_stem(name.stem)]
         # A file of the clip goes before one of the whole video, and an exact name before another spelling.
         there.sort(key=lambda item: (item[0].vague or item[0].start is not None, bool(item[2])))
-        asked.update(path for _, path, _ in there)
+        searched.update(path for _, path, _ in there)
         sure = [item for item in there if not item[0].vague or clips_of[source] == 1]
         if sure:
             name, path, how = sure[0]
@@ -99,11 +99,11 @@ def locate(
         )
     if doubtful:
         remarks.append(named('clips not used, since the name of their file fits several clips of one video', doubtful))
-    remarks += _unused(files, {file.path for file in found.values()}, asked)
+    remarks += _unused(files, {file.path for file in found.values()}, searched)
     return found
 
 
-def _unused(files: 'Files', used: set[str], asked: set[str]) -> list[str]:
+def _unused(files: 'Files', used: set[str], searched: set[str]) -> list[str]:
     """Returns remarks on the files of a folder that are not used: copies, other files of clips, and all others."""
     copies = [paths for paths in files.of_exact.values() if len(paths) > 1 and paths[0] in used]
     twice = [f'{first}, not {", ".join(others)}' for first, *others in copies]
@@ -112,9 +112,9 @@ def _unused(files: 'Files', used: set[str], asked: set[str]) -> list[str]:
         ('files of one name in several folders, of which the first in sorted order is used', twice),
         (
             'more files fit clips that have another file, or fit several clips; they are not used',
-            sorted(asked - used - known),
+            sorted(searched - used - known),
         ),
-        ('video files are of no clip of the annotations', sorted(set(files.paths) - asked)),
+        ('video files are of no clip of the annotations', sorted(set(files.paths) - searched)),
     )
 
 

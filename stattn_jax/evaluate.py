@@ -204,18 +204,18 @@ class _Clock:
 
     def __init__(self, clips: int, split: str):
         self._clips, self._split, self._done = clips, split, 0
-        self._start = self._said = time.perf_counter()
+        self._start = self._reported = time.perf_counter()
 
     def tick(self, clips: int) -> None:
         self._done = min(self._clips, self._done + clips)
         now = time.perf_counter()
-        if now - self._said > 10 and jax.process_index() == 0:
+        if now - self._reported > 10 and jax.process_index() == 0:
             eta = (now - self._start) / self._done * (self._clips - self._done)
             print(
                 f'evaluating {self._split}: {self._done}/{self._clips} clips, eta {summaries.format_seconds(eta)}',
                 flush=True,
             )
-            self._said = now
+            self._reported = now
 
 
 def _widest(truth: list[score.Truth]) -> int:

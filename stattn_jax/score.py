@@ -113,15 +113,15 @@ def table(numbers: Numbers) -> str:
     lines = []
     for head in heads:
         beside = [
-            f'{name.removeprefix(head)[1:]} {_said(numbers[name])}'
+            f'{name.removeprefix(head)[1:]} {_number_text(numbers[name])}'
             for name in names
             if parents[name] == head and name not in heads
         ]
-        lines.append(f'  {head:<36} {_said(numbers[head])}' + (f'   ({", ".join(beside)})' if beside else ''))
+        lines.append(f'  {head:<36} {_number_text(numbers[head])}' + (f'   ({", ".join(beside)})' if beside else ''))
     return '\n'.join(lines)
 
 
-def _said(value) -> str:
+def _number_text(value) -> str:
     return f'{value:.4f}' if isinstance(value, float) else str(value)
 
 

@@ -60,9 +60,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(values: flags.FlagValues) -> int:
-    told = _measure(values, *_ready(values))
+    content = _measure(values, *_ready(values))
     if values.out:
-        pathlib.Path(values.out).write_text(json.dumps(told, indent=1) + '\n')
+        pathlib.Path(values.out).write_text(json.dumps(content, indent=1) + '\n')
     return 0
 
 
@@ -112,7 +112,7 @@ def _measure(values, device: str, threads: int) -> dict:
         raise command.RunError(str(error), code=1) from None
     for dtype, each in found.items():
         print(f'same in {dtype}: ' + ', '.join(f'{name} {x:.1e}' for name, x in each.items()), flush=True)
-    told = {
+    content = {
         'made': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         'versions': {'python': sys.version.split()[0], 'jax': jax.__version__, 'torch': torch.__version__},
         'device': kind,
@@ -127,7 +127,7 @@ def _measure(values, device: str, threads: int) -> dict:
     if values.layers:
         rows = layers.measure(config, data, values.batch, plan, **options)
         print('\n'.join(layers.lines(rows)))
-        return told | {'layers': rows}
+        return content | {'layers': rows}
     rows = []
     for mode in values.modes:
         sides = {}
@@ -138,7 +138,7 @@ def _measure(values, device: str, threads: int) -> dict:
                 sides[name] = race.their_side(config, data, mode, values.batch, compiled=compiled, **options)
         rows.append(race.row(mode, values.batch, sides, race.run(sides, plan)))
         print('\n'.join(race.lines(rows[-1])), flush=True)
-    return told | {'rows': rows}
+    return content | {'rows': rows}
 
 
 if __name__ == '__main__':

@@ -133,8 +133,8 @@ def check(found: dict[str, float], dtype: str) -> None:
         if name != 'top1' and not value <= (gradients if name == 'l2_grads' else outputs)
     }
     if wrong:
-        told = ', '.join(f'{name} {value:.1e}' for name, value in wrong.items())
+        text = ', '.join(f'{name} {value:.1e}' for name, value in wrong.items())
         raise DifferentError(
-            f'ours and the peer differ in {dtype}: {told}; expected at most {outputs:g} ({gradients:g} for l2_grads); '
+            f'ours and the peer differ in {dtype}: {text}; expected at most {outputs:g} ({gradients:g} for l2_grads); '
             'nothing was timed, since it would not be the same work'
         )

@@ -152,7 +152,7 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
     The sums count each layer as often as it occurs.
     """
     heads = ''.join(f'{part + ": ours":>18}{"theirs":>9}{"ratio":>7}' for part in PARTS)
-    told = [f'{"layer":28}{"times":>6}  {"kernel":8}{"input":18}{heads}']
+    shown = [f'{"layer":28}{"times":>6}  {"kernel":8}{"input":18}{heads}']
     sums = {part: {'ours': 0.0, 'theirs': 0.0} for part in PARTS}
     for row in rows:
         line = f'{row["name"]:28}{row["count"]:6}  {row["kind"]:8}{"x".join(map(str, row["input"])):18}'
@@ -164,9 +164,9 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
             line += f'{ms["ours"]:18.2f}{ms["theirs"]:9.2f}{row[part]["ratio"]["median"]:7.2f}'
             for name, value in ms.items():
                 sums[part][name] += row['count'] * value
-        told.append(line)
+        shown.append(line)
     line = f'{"all":28}{sum(row["count"] for row in rows):6}  {"":26}'
     for part in PARTS:
         ours, theirs = sums[part]['ours'], sums[part]['theirs']
         line += f'{ours:18.2f}{theirs:9.2f}' + (f'{ours / theirs:7.2f}' if theirs else f'{"-":>7}')
-    return [*told, line]
+    return [*shown, line]

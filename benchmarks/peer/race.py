@@ -127,7 +127,7 @@ def run(sides: dict[str, Side], plan: Plan) -> dict[str, list[float]]:
 
 def row(mode: str, batch: int, sides: dict[str, Side], seconds: dict[str, list[float]]) -> dict[str, Any]:
     """Returns the timings as JSON types: seconds of every side, and for every peer the ratio ours/theirs by round."""
-    told = {
+    content = {
         name: {
             'seconds': quartiles(seconds[name]),
             'clips_per_second': batch / float(np.median(seconds[name])),
@@ -138,7 +138,7 @@ def row(mode: str, batch: int, sides: dict[str, Side], seconds: dict[str, list[f
     }
     peers = [name for name in seconds if name != 'ours'] if 'ours' in seconds else []
     ratios = {name: quartiles(np.divide(seconds['ours'], seconds[name])) for name in peers}
-    return {'mode': mode, 'batch': batch, 'sides': told, 'ratios': ratios}
+    return {'mode': mode, 'batch': batch, 'sides': content, 'ratios': ratios}
 
 
 def quartiles(values) -> dict[str, float]:
@@ -149,7 +149,7 @@ def quartiles(values) -> dict[str, float]:
 
 def lines(row: dict[str, Any]) -> list[str]:
     """Returns the timings as text, one line per side."""
-    told = []
+    shown = []
     for name, side in row['sides'].items():
         ms = {key: value * 1e3 for key, value in side['seconds'].items()}
         line = (
@@ -161,5 +161,5 @@ def lines(row: dict[str, Any]) -> list[str]:
         if name in row['ratios']:
             ratio = row['ratios'][name]
             line += f'  ours/theirs {ratio["median"]:.3f} ({ratio["low"]:.3f}..{ratio["high"]:.3f})'
-        told.append(line)
-    return told
+        shown.append(line)
+    return shown

@@ -102,5 +102,5 @@ def summary(predicted_nmtc: np.ndarray, truth_nmtc: np.ndarray, labels_nc: np.nd
         'parsing_labels': np.broadcast_to(labels_nc[:, None, None] > 0, truth_nmtc.shape),
         'parsing_modality_labels': np.broadcast_to(there_nmc[:, :, None], truth_nmtc.shape),
     }
-    numbers = {f'{row}/{name}': x for row, said in rows.items() for name, x in scores(said, truth_nmtc).items()}
+    numbers = {f'{row}/{name}': x for row, values in rows.items() for name, x in scores(values, truth_nmtc).items()}
     return numbers | {'parsing/n': n}

@@ -57,7 +57,7 @@ class SpatialAttention(nnx.Module):
         too where no cell is left.
         """
         b, t, s = keys_btsne.shape[:3]
-        q = _unit(self._asked(a_btd.astype(jnp.float32)))
+        q = _unit(self._query_of(a_btd.astype(jnp.float32)))
         logits = jnp.einsum('btne,btsne->btns', q, keys_btsne, precision='highest')
         keep = jnp.ones((b, t, s), bool) if cell_mask_bts is None else cell_mask_bts
         if self.null_key is not None:
@@ -68,7 +68,7 @@ class SpatialAttention(nnx.Module):
         weights = jax.nn.softmax(logits, axis=-1, where=keep[:, :, None])
         return weights[..., :s], jnp.zeros((b, t, self.shape[0])) if self.null_key is None else weights[..., s]
 
-    def _asked(self, a_btd):
+    def _query_of(self, a_btd):
         if self.query is None:
             return jnp.broadcast_to(self.own_query[...], (*a_btd.shape[:2], *self.shape))
         return self.query(a_btd).reshape(*a_btd.shape[:2], *self.shape)

@@ -159,7 +159,7 @@ class StopSignal:
     """
 
     def __enter__(self) -> Self:
-        self._asked = False
+        self._requested = False
         self._alone = jax.process_count() == 1
         self._previous = {}
         if self._alone:
@@ -172,10 +172,10 @@ class StopSignal:
 
     def should_stop(self, step: int) -> bool:
         """Returns True when the run must save and end after `step`; every process must call it at every step."""
-        return self._asked if self._alone else multihost_utils.reached_preemption_sync_point(step)
+        return self._requested if self._alone else multihost_utils.reached_preemption_sync_point(step)
 
     def _ask(self, number, frame):
-        self._asked = True
+        self._requested = True
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
 

@@ -65,9 +65,9 @@ class AvelPaper(Compared):
         self.head = Linear(sizes.hidden, sizes.classes, kernel_init=XAVIER, rngs=rngs)
 
     def classify(self, evidence: Evidence) -> tuple[jax.Array, Out]:
-        asked = self.of_heard(nnx.relu(self.heard(evidence.audio)))
-        asked = asked[..., None] if self.by_cell else asked[:, :, None]
-        scores = self.score(jnp.tanh(self.of_seen(nnx.relu(self.seen(evidence.values))) + asked))[..., 0]
+        query = self.of_heard(nnx.relu(self.heard(evidence.audio)))
+        query = query[..., None] if self.by_cell else query[:, :, None]
+        scores = self.score(jnp.tanh(self.of_seen(nnx.relu(self.seen(evidence.values))) + query))[..., 0]
         weights = jax.nn.softmax(scores, axis=2, where=evidence.cells)
         picture = jnp.einsum('bts,btsd->btd', weights, evidence.values, precision='highest')
         states = [
