@@ -1,5 +1,6 @@
-"""Names of config fields and metrics that changed on 2026-11-27. Version 0.1 reads the old ones, with a notice."""
+"""Config fields and metrics that were renamed or added on 2026-11-27. Version 0.1 reads old names, with a notice."""
 
+import functools
 import sys
 from typing import Any
 
@@ -15,6 +16,8 @@ FIELDS = {
     'loss.foreign': 'loss.mismatched_mil',
     'eval.leak_clips': 'eval.shortcut_clips',
 }
+# Fields that configs from before lack, with the value that changes nothing.
+ADDED = {'model.layers': 'auto'}
 METRICS = {
     'leak/n': 'shortcut/n',
     'leak/audio_only': 'shortcut/audio_only',
@@ -39,7 +42,7 @@ def arguments(argv: list[str]) -> list[str]:
 
 
 def fields(config: dict[str, Any], source: str) -> dict[str, Any]:
-    """Returns a nested config with the fields' present names; `source` is the place that the notice names."""
+    """Returns a nested config with the fields' present names and the added fields; the notice names the `source`."""
     config = {name: dict(value) if isinstance(value, dict) else value for name, value in config.items()}
     found = {}
     for old, new in FIELDS.items():
@@ -47,6 +50,10 @@ def fields(config: dict[str, Any], source: str) -> dict[str, Any]:
         if old_name in config.get(group, {}):
             config[group][new_name] = config[group].pop(old_name)
             found[old] = new
+    for name, value in ADDED.items():
+        group, field = name.split('.')
+        if group in config:
+            config[group].setdefault(field, value)
     if config.get('train', {}).get('best_metric') in METRICS:
         config['train']['best_metric'] = metric(config['train']['best_metric'])
     if found:
@@ -61,5 +68,7 @@ def metric(name: str) -> str:
     return METRICS.get(name, name)
 
 
+@functools.cache
 def _notice(old: str, new: str, more: str = '') -> None:
+    """Prints a notice, once in a process."""
     print(f'notice: {old} is called {new} now{more}; version 0.2 will refuse the old name', file=sys.stderr)

@@ -24,7 +24,6 @@ from stattn_jax import assemble, config_checks, files, renamed, trunks
 from stattn_jax.command import RunError, flatten
 from stattn_jax.data import features, records, source
 from stattn_jax.data.mel import MEL_PRESETS
-from stattn_jax.models import layers
 from stattn_jax.runtime import checkpoint, parallel
 from stattn_jax.training import optim, step
 
@@ -137,7 +136,6 @@ def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Tra
         )
     file = pathlib.Path(workdir) / CONFIG_FILE
     saved = renamed.fields(json.loads(file.read_text()), str(file))
-    saved['model'].setdefault('layers', layers.AUTO)  # runs from before 2026-11-27 lack this field
     missing = sorted({*config_checks.CHOICES, *config_checks.POSITIVE_FIELDS, 'loss.multi_label'} - set(flatten(saved)))
     if missing:
         raise RunError(
@@ -230,7 +228,7 @@ def saved_config(workdir: str) -> ml_collections.ConfigDict:
             f'--workdir={workdir} has no {CONFIG_FILE} that can be read ({reason}); expected the --workdir of a '
             'training run, or give --config'
         ) from None
-    return ml_collections.ConfigDict(_with_types(saved))
+    return ml_collections.ConfigDict(_with_types(renamed.fields(saved, str(path))))
 
 
 def _with_types(value: Any) -> Any:

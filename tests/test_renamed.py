@@ -6,6 +6,11 @@ from configs import common
 from stattn_jax import command, renamed
 
 
+@pytest.fixture(autouse=True)
+def new_process():
+    renamed._notice.cache_clear()
+
+
 def test_every_new_field_exists_and_no_old_one_does():
     known = command.flatten(common.get_config().to_dict())
     assert set(renamed.FIELDS.values()) <= set(known) and not set(renamed.FIELDS) & set(known)
@@ -25,8 +30,12 @@ def test_arguments_are_renamed_with_a_notice(capsys):
         '--config.loss.mismatched_uniform', '0',
     ]  # fmt: skip
     notices = capsys.readouterr().err.splitlines()
-    assert len(notices) == 2 and notices[0] == (
-        'notice: config.loss.binary is called config.loss.multi_label now; version 0.2 will refuse the old name'
+    renamed.arguments(given)
+    assert (
+        capsys.readouterr().err == ''
+        and len(notices) == 2
+        and notices[0]
+        == ('notice: config.loss.binary is called config.loss.multi_label now; version 0.2 will refuse the old name')
     )
 
 
@@ -39,6 +48,12 @@ def test_a_saved_config_is_renamed_with_one_notice(capsys):
     }
     assert saved['loss'] == {'binary': True, 'match': 2.0, 'audio': 1.0}
     assert 'RUN/config.json: loss.binary is called loss.multi_label now (1 more' in capsys.readouterr().err
+
+
+def test_a_saved_config_gets_the_fields_that_were_added_since(capsys):
+    assert renamed.fields({'model': {'width': 8}}, 'x') == {'model': {'width': 8, 'layers': 'auto'}}
+    assert renamed.ADDED.items() <= command.flatten(common.get_config().to_dict()).items()
+    assert capsys.readouterr().err == ''
 
 
 def test_present_names_give_no_notice(capsys):
