@@ -77,7 +77,7 @@ def _main(values: flags.FlagValues) -> int:
         config = extraction.prepared(config, workdir)
     numbers = train.train(config, workdir, lengthen=True) if values.mode == 'train' else _evaluate(config, workdir)
     if jax.process_index() == 0:
-        _print(numbers)
+        _print(numbers, workdir)
     return 0
 
 
@@ -117,10 +117,10 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path):
     }
 
 
-def _print(numbers):
+def _print(numbers, workdir: pathlib.Path):
     for split, values in numbers.items():
-        print(f'\n{split}:')
-        print(score.table(values))
+        print(f'\n{split}, {values["classification/n"]} clips (all numbers: {workdir}/eval_{split}.json):')
+        print(score.summary(values))
 
 
 if __name__ == '__main__':

@@ -63,6 +63,28 @@ def multi_hot(truth: list[Truth], classes: int) -> np.ndarray:
     return labels
 
 
+# The lines of `summary`: a name, a rate, and the rate of a predictor that ignores the clip or the modality.
+HEADLINES = (
+    ('accuracy', 'classification/top1', 'classification/top1_majority'),
+    ('mean average precision', 'classification/map', 'classification/map_chance'),
+    ('where: attention on the object', 'pointing/space', 'pointing/space_chance'),
+    ('where: strongest contribution', 'pointing/space_contribution', 'pointing/space_contribution_chance'),
+    ('where: cIoU at 0.5, one annotated frame', 'sounding/ciou', 'sounding/ciou_centre'),
+    ('when: strongest segment', 'pointing/time', 'pointing/time_chance'),
+    ('when: strongest segment, partial events', 'pointing/time_partial', 'pointing/time_partial_chance'),
+    ('segments: accuracy', 'segments/accuracy', 'segments/accuracy_background_everywhere'),
+    ('segments: F of events by modality', 'parsing/segment_type', 'parsing_most_frequent/segment_type'),
+    ('events: F by modality', 'parsing/event_type', 'parsing_most_frequent/event_type'),
+    ('mismatched audio: the visual evidence is undecided', 'shortcut/mismatched_audio_undecided', None),
+    (
+        'mismatched audio: the visual evidence decides for it',
+        'shortcut/mismatched_audio_decided_follows',
+        'shortcut/mismatched_audio_chance',
+    ),
+    ('black frames: accuracy from audio alone', 'shortcut/audio_only', None),
+)
+
+
 def score(
     rows: dict[str, np.ndarray], truth: list[Truth], info: source.DatasetInfo, *, split: str, fit: str, binary: bool
 ) -> Numbers:
@@ -99,30 +121,14 @@ def score(
     return numbers
 
 
-def table(numbers: Numbers) -> str:
-    """Formats the numbers as text, each rate in one line with its chance level, its trivial predictors and its n.
-
-    A name is printed in the line of the longest other name that it begins with, unless other names are printed in its
-    own.
-    """
-    names = sorted(numbers)
-    parents = {
-        name: max((other for other in names if name.startswith(f'{other}_')), key=len, default=None) for name in names
-    }
-    heads = [name for name in names if parents[name] is None or name in parents.values()]
-    lines = []
-    for head in heads:
-        beside = [
-            f'{name.removeprefix(head)[1:]} {_number_text(numbers[name])}'
-            for name in names
-            if parents[name] == head and name not in heads
-        ]
-        lines.append(f'  {head:<36} {_number_text(numbers[head])}' + (f'   ({", ".join(beside)})' if beside else ''))
+def summary(numbers: Numbers) -> str:
+    """Formats the HEADLINES that the numbers contain as text, each rate beside its chance level, if it has one."""
+    lines = [f'{"":<54}{"":>8}{"chance":>9}']
+    for name, key, chance in HEADLINES:
+        if numbers.get(key) is not None:
+            beside = f'{numbers[chance]:>9.1%}' if numbers.get(chance) is not None else ''
+            lines.append(f'{name:<54}{numbers[key]:>8.1%}{beside}')
     return '\n'.join(lines)
-
-
-def _number_text(value) -> str:
-    return f'{value:.4f}' if isinstance(value, float) else str(value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -186,15 +186,15 @@ def test_presence_labels_are_scored_by_modality():
     assert numbers['pointing/space_n'] == 2 and numbers['pointing/space_both_n'] == 1
 
 
-def test_table_puts_chance_and_trivial_answers_beside_each_rate():
+def test_the_summary_puts_chance_levels_beside_rates():
     numbers = {
-        'a/n': 3, 'a/rate': 0.5, 'a/rate_chance': 0.25, 'a/rate_n': 3, 'a/rate_partial': 0.125,
-        'a/rate_partial_chance': 1.0, 'b/rated': 1.0,
+        'classification/n': 3, 'classification/top1': 0.5, 'classification/top1_majority': 0.25, 'pointing/time': 1.0,
+        'pointing/time_chance': None, 'shortcut/audio_only': 0.125, 'classification/dprime': 2.0,
     }  # fmt: skip
-    lines = [line.split(maxsplit=2) for line in score.table(numbers).splitlines()]
+    lines = [' '.join(line.split()) for line in score.summary(numbers).splitlines()]
     assert lines == [
-        ['a/n', '3'],
-        ['a/rate', '0.5000', '(chance 0.2500, n 3)'],
-        ['a/rate_partial', '0.1250', '(chance 1.0000)'],
-        ['b/rated', '1.0000'],
+        'chance',
+        'accuracy 50.0% 25.0%',
+        'when: strongest segment 100.0%',
+        'black frames: accuracy from audio alone 12.5%',
     ]

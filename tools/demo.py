@@ -12,19 +12,9 @@ import subprocess
 import sys
 import time
 
-ROWS = (
-    ('accuracy', 'classification/top1', None),
-    ('where: attention on the object', 'pointing/space', 'pointing/space_chance'),
-    ('where: strongest evidence', 'pointing/space_contribution', 'pointing/space_contribution_chance'),
-    ('when: strongest second (partial events)', 'pointing/time_partial', 'pointing/time_partial_chance'),
-    ('mismatched audio: the visual evidence is undecided', 'shortcut/mismatched_audio_undecided', None),
-    (
-        'mismatched audio: the visual evidence decides for it',
-        'shortcut/mismatched_audio_decided_follows',
-        'shortcut/mismatched_audio_chance',
-    ),
-    ('black frames: accuracy from audio alone', 'shortcut/audio_only', None),
-)
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from stattn_jax import score  # noqa: E402  the checkout is not installed
 
 
 def main() -> int:
@@ -56,12 +46,10 @@ def main() -> int:
             )
             return code
     numbers = json.loads((pathlib.Path(workdir) / 'eval_test.json').read_text())
-    print(f'\n{"on " + str(numbers["classification/n"]) + " test clips":<54}{"":>9}{"chance":>9}')
-    for name, key, chance in ROWS:
-        beside = f'{numbers[chance]:>9.1%}' if chance else f'{"":>9}'
-        print(f'{name:<54}{numbers[key]:>9.1%}{beside}')
+    print(f'\non {numbers["classification/n"]} test clips:')
+    print(score.summary(numbers))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f'{"wall time":<54}{time.perf_counter() - start:>8.0f}s     peak memory of a process {peak:.1f} GB')
+    print(f'{"wall time":<54}{time.perf_counter() - start:>7.0f}s     peak memory of a process {peak:.1f} GB')
     print('\npages to open in a browser (the videos with heat, pictures and tables lie beside them):')
     print(f'  {workdir}/explained/index.html')
     for video in videos + ([args.video] if args.video else []):
