@@ -55,15 +55,16 @@ def get_config() -> ConfigDict:
         {
             'multi_label': False,  # True: independent sigmoid per class, as always for multi-label data
             'label_smoothing': 0.0,
-            'audio': 0.5,
-            'visual': 1.0,
-            'frame_mil': 1.0,
-            'frame_mil_sharpness': 1.0,
-            'correspondence': 1.0,
-            'mismatched_uniform': 1.0,
-            'attention': 0.0,
-            'mismatched_mil': 0.0,
-            'negatives': 2,
+            # Weights of the parts of the loss, beside the main one of weight 1 (docs/design.md, training/).
+            'audio': 0.5,  # the audio path alone classifies the clip
+            'visual': 1.0,  # the visual path alone classifies the clip
+            'frame_mil': 1.0,  # single frames are classified by the evidence of their cells
+            'frame_mil_sharpness': 1.0,  # of the log-mean-exp over the cells of a frame
+            'correspondence': 1.0,  # audio and frames of one clip match, and those of different clips do not
+            'mismatched_uniform': 1.0,  # with mismatched audio, the visual contributions favour no class
+            'attention': 0.0,  # teaches where: the attention finds the cells that show the label
+            'mismatched_mil': 0.0,  # with mismatched audio, the visual contributions predict what the frames show
+            'negatives': 2,  # number of other clips whose audio is compared with a clip's frames
         }
     )
     config.augment = ConfigDict(
