@@ -77,5 +77,5 @@ def _fields(tree: ast.Module) -> Iterator[tuple[str, int, int]]:
         found = (
             (key.lineno, str(key.value), value.end_lineno) for key, value in pairs if isinstance(key, ast.Constant)
         )
-        for first, field, last in sorted(found):
+        for first, field, last in sorted(found, key=lambda each: each[0]):
             yield f'{name}.{field}', first, last
