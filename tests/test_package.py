@@ -106,7 +106,7 @@ def test_three_videos_are_prepared_trained_on_and_explained_from_another_folder(
     assert 'train' in run(scripts, 'stattn-verify', 'data', cwd=tmp_path)
     fields = runs.SMALL | {'data.dir': 'data', 'train.batch': 2, 'train.steps': 2, 'eval.batch': 2}
     flags = [f'--config.{name}={value}' for name, value in fields.items()]
-    assert 'top1' in run(scripts, 'stattn-train', '--config=own:tiny', '--workdir=run', *flags, cwd=tmp_path)
+    assert 'accuracy' in run(scripts, 'stattn-train', '--config=own:tiny', '--workdir=run', *flags, cwd=tmp_path)
     explain = [f'--video=videos/{number}.mp4' for number in range(3)]
     run(scripts, 'stattn-explain', '--workdir=run', '--out=pages', *explain, cwd=tmp_path)
     assert len(list((tmp_path / 'pages').glob('*/*.html'))) == 3
