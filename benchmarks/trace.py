@@ -12,6 +12,7 @@ import json
 import pathlib
 import re
 import sys
+import warnings
 from typing import Any
 
 import jax
@@ -52,15 +53,19 @@ def operations(profile: Any, scopes: dict[str, str]) -> list[dict[str, Any]]:
     """Returns name, scope, number of events and share of the device's time of every operation, the slowest first."""
     seconds, counts = collections.Counter(), collections.Counter()
     accelerators = [plane for plane in profile.planes if '/device:' in plane.name]
-    # A CPU has no plane of its own: its operations lie among other events of the host.
-    for plane in accelerators or profile.planes:
-        for line in plane.lines:
-            if line.name.startswith(_SUMMARIES):
-                continue
-            for event in line.events:
-                if (name := _name(event, scopes, bool(accelerators))) is not None:
-                    seconds[name] += event.duration_ns / 1e9
-                    counts[name] += 1
+    with warnings.catch_warnings():
+        # Under Python 3.12, jaxlib warns when it makes the type of an event's statistics, and aborts the process if the
+        # warning is an error (jaxlib 0.12.0).
+        warnings.simplefilter('ignore', DeprecationWarning)
+        # A CPU has no plane of its own: its operations lie among other events of the host.
+        for plane in accelerators or profile.planes:
+            for line in plane.lines:
+                if line.name.startswith(_SUMMARIES):
+                    continue
+                for event in line.events:
+                    if (name := _name(event, scopes, bool(accelerators))) is not None:
+                        seconds[name] += event.duration_ns / 1e9
+                        counts[name] += 1
     total = sum(seconds.values()) or 1.0
     return [
         {'name': name, 'scope': scopes.get(name, ''), 'events': counts[name], 'seconds': time, 'share': time / total}
