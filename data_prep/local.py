@@ -14,9 +14,7 @@ import traceback
 from collections.abc import Iterator
 from multiprocessing import connection
 
-import tqdm
-
-from data_prep import work
+from data_prep import extras, work
 
 # The number of workers that may die with one clip, or before their first, until that is taken for its fault.
 _TRIES = 2
@@ -132,7 +130,7 @@ class _Pool:
                     'lost: run the same command again, with fewer --workers'
                 )
         else:
-            tqdm.tqdm.write(
+            extras.load('tqdm', 'prep').tqdm.write(
                 f'a worker process {end} at clip {clip!r} of {shard.name}; '
                 f'{"it is tried once more" if again else "the clip is left out"}',
                 file=sys.stderr,
