@@ -25,3 +25,10 @@ class Map(NamedTuple):
 
     visual: Array
     audio: Array
+
+
+def rolled(valid_t: np.ndarray, by: int) -> np.ndarray:
+    """Returns the order of a clip's segments, int [t], with the valid ones `by` segments later, the last ones first."""
+    order = np.arange(len(valid_t))
+    order[valid_t] = np.roll(order[valid_t], by)
+    return order

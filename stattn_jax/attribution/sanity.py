@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stattn_jax.attribution.arrays import Array, ClipArrays, Map
+from stattn_jax.attribution.arrays import Array, ClipArrays, Map, rolled
 from stattn_jax.metrics import maps
 
 Variables = Any
@@ -110,11 +110,11 @@ def other_sounds(
     half its valid segments later. A map that hardly changes is visual saliency. `silence`: the log-mel of silence
     (data/media.py, ClipSpec.silence). Raises ValueError if all clips have the same class.
     """
-    half = [int(valid.sum()) // 2 for valid in clips.valid]
+    orders = np.stack([rolled(valid, int(valid.sum()) // 2) for valid in clips.valid])
     sounds = {
         'other': clips.log_mel[_partners(classes_n)],
         'silent': np.full_like(clips.log_mel, silence),
-        'moved': _ordered(clips.log_mel, _rolled(clips.valid, half)),
+        'moved': _ordered(clips.log_mel, orders),
     }
     maps_of = functools.partial(_maps, explain, variables, classes_n=classes_n, batch=batch)
     own = maps_of(clips=clips).visual
@@ -172,20 +172,12 @@ def equivariance(
     mirrored = maps_of(clips=clips._replace(frames=clips.frames[..., ::-1, :]))
     n, t, s = mirrored.visual.shape
     mirrored = mirrored._replace(visual=mirrored.visual.reshape(n, t, *grid)[..., ::-1].reshape(n, t, s))
-    orders = _rolled(clips.valid, [by] * n)
+    orders = np.stack([rolled(valid, by) for valid in clips.valid])
     moved = {'frames': _ordered(clips.frames, orders), 'log_mel': _ordered(clips.log_mel, orders)}
-    rolled = maps_of(clips=clips._replace(**moved))
+    later = maps_of(clips=clips._replace(**moved))
     expected = Map(*(_ordered(x, orders) for x in own))
-    found = {'mirror': _both(own, mirrored, clips.valid), 'roll': _both(expected, rolled, clips.valid)}
+    found = {'mirror': _both(own, mirrored, clips.valid), 'roll': _both(expected, later, clips.valid)}
     return {f'{name}_{part}': x for name, parts in found.items() for part, x in parts.items()}
-
-
-def _rolled(valid_nt, by_n):
-    """Returns the order of each clip's segments, [n t], with the valid ones later by `by_n`, the last ones first."""
-    orders = np.tile(np.arange(valid_nt.shape[1]), (len(valid_nt), 1))
-    for order, valid, by in zip(orders, valid_nt, by_n, strict=True):
-        order[valid] = np.roll(order[valid], by)
-    return orders
 
 
 def _ordered(x, orders_nt):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stattn_jax.attribution.arrays import rolled
 from stattn_jax.metrics import events
 from stattn_jax.models.stan import SpaceTimeAttention
 
@@ -61,10 +62,8 @@ def moved(valid_t: np.ndarray) -> tuple[np.ndarray, int]:
 
     Only valid segments take part, and the last ones continue at the first. The shift is in segments.
     """
-    order, segments = np.arange(len(valid_t)), np.flatnonzero(valid_t)
-    by = len(segments) // 2
-    order[segments] = np.roll(segments, by)
-    return order, by
+    by = int(np.count_nonzero(valid_t)) // 2
+    return rolled(valid_t, by), by
 
 
 def trust(outputs: dict[str, np.ndarray], classes: Sequence[str], binary: bool, valid_t: np.ndarray, by: int) -> dict:
