@@ -13,7 +13,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-_NHWC = ('NHWC', 'HWIO', 'NHWC')
+from stattn_jax.models.layers.arithmetic import NHWC, padded, scaled, tap
+
 # The rows are split into at most this many stretches, which are added elementwise before the product, so that one pass
 # over the input is enough.
 _STRETCHES = 8
@@ -39,21 +40,15 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, pads: list[tuple[int,
         x, stride = x[:, ::stride, ::stride], 1
     elif height * width < n * n:
         return _as_product(x, kernel, stride, pads, (height, width))
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_NHWC)
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=NHWC)
 
 
 def _as_product(x, kernel, stride, pads, out):
     """Convolves by one matrix product over the stacked positions of the kernel, for images smaller than the kernel."""
     n = kernel.shape[0]
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    taps = [_tap(x, row, column, stride, out) for row in range(n) for column in range(n)]
+    taps = [tap(x, row, column, stride, out) for row in range(n) for column in range(n)]
     return jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
-
-
-def _tap(x, row, column, stride, out):
-    """Returns the cells [b h' w' i] that one entry of a kernel is multiplied with."""
-    rows, columns = ((first, first + stride * (count - 1) + 1) for first, count in zip((row, column), out))
-    return x[:, slice(*rows, stride), slice(*columns, stride)]
 
 
 def convolve_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -66,8 +61,8 @@ def convolve_depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Arra
     out = [-(-side // stride) for side in x.shape[1:3]]
     pads = jax.lax.padtype_to_pads(x.shape[1:3], (n, n), (stride, stride), 'SAME')
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    taps = ((row, column) for row in range(n) for column in range(n))
-    return sum(_tap(x, *tap, stride, out) * kernel[(*tap, 0)] for tap in taps)
+    places = ((row, column) for row in range(n) for column in range(n))
+    return sum(tap(x, *place, stride, out) * kernel[(*place, 0)] for place in places)
 
 
 @jax.custom_vjp
@@ -104,11 +99,11 @@ max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 def _largest_of_three(x, axis):
     """Returns the maximum of three neighbours at every other position along an axis, and its first index, 0 to 2."""
-    x = _padded(x, axis, 0, x.shape[axis] % 2, -jnp.inf)
+    x = padded(x, axis, 0, x.shape[axis] % 2, -jnp.inf)
     # The axis is split into pairs, because XLA does not vectorise a stride of two.
     pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
     middle, after = (jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))
-    before = _padded(after, axis, 1, -1, -jnp.inf)
+    before = padded(after, axis, 1, -1, -jnp.inf)
     early = jnp.maximum(before, middle)
     which = jnp.where(after > early, 2, jnp.where(middle > before, 1, 0)).astype(jnp.int8)
     return jnp.maximum(early, after), which
@@ -117,16 +112,10 @@ def _largest_of_three(x, axis):
 def _to_the_largest(grad, which, size, axis):
     """Returns the gradient with respect to the input of `_largest_of_three`, which has length `size` along the axis."""
     before, middle, after = (jnp.where(which == i, grad, 0) for i in range(3))
-    after += _padded(before, axis, -1, 1, 0)
+    after += padded(before, axis, -1, 1, 0)
     first = jnp.arange(2).reshape(2, *[1] * (grad.ndim - axis - 1)) == 0
     pairs = jnp.where(first, jnp.expand_dims(middle, axis + 1), jnp.expand_dims(after, axis + 1))
     return jax.lax.slice_in_dim(pairs.reshape(*grad.shape[:axis], -1, *grad.shape[axis + 1 :]), 0, size, axis=axis)
-
-
-def _padded(x, axis, low, high, value):
-    edges = [(0, 0, 0)] * x.ndim
-    edges[axis] = (low, high, 0)
-    return jax.lax.pad(x, jnp.asarray(value, x.dtype), edges)
 
 
 def sums(x: jax.Array) -> jax.Array:
@@ -178,11 +167,6 @@ def _normalise_backward(epsilon, axis_name, kept, gradients):
 
 
 normalise.defvjp(_normalise_forward, _normalise_backward)
-
-
-def scaled(x, mean, inverse, scale, bias) -> jax.Array:
-    """Returns x [... d] with `mean` [d] subtracted, times `inverse` and `scale` [d], plus `bias` [d]."""
-    return (x - mean) * (inverse * scale) + bias
 
 
 def _mean(x, axis_name):

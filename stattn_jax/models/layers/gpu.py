@@ -10,7 +10,8 @@ each pass over the activations for the statistics of batch normalisation takes 0
 import jax
 import jax.numpy as jnp
 
-_NHWC = ('NHWC', 'HWIO', 'NHWC')
+from stattn_jax.models.layers.arithmetic import NHWC, padded, scaled, tap
+
 # Channels of the rearranged input are filled up to a multiple of this with zeros, as tensor cores need.
 _ALIGNMENT = 8
 # Convolutions of at most this many channels are rearranged.
@@ -26,24 +27,18 @@ def convolve_by_blocks(x: jax.Array, kernel: jax.Array, pads: list[tuple[int, in
     pads: the zeros before and after the rows, and before and after the columns.
     """
     n = kernel.shape[0]
-    of_x, of_kernel = [], []
-    for side, (low, high) in zip(x.shape[1:3], pads):
+    for axis, (low, high) in enumerate(pads):
+        side = x.shape[axis + 1]
         # An even number of zeros goes before the first pixel, so that blocks begin at even entries of the kernel.
         before = low % 2
         taps = n + before + (n + before) % 2
         count = (side + low + high - n) // 2 + 1
-        of_kernel.append((before, taps - n - before, 0))
-        of_x.append((low + before, 2 * count + taps - 2 - side - low - before, 0))
-    x = _blocks(_filled(x, [(0, 0, 0), *of_x, (0, 0, 0)]), 1)
-    kernel = _blocks(_filled(kernel, [*of_kernel, (0, 0, 0), (0, 0, 0)]), 0)
-    more = (0, -x.shape[-1] % _ALIGNMENT, 0)
-    x = _filled(x, [(0, 0, 0)] * 3 + [more])
-    kernel = _filled(kernel, [(0, 0, 0)] * 2 + [more, (0, 0, 0)])
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'VALID', dimension_numbers=_NHWC)
-
-
-def _filled(x, edges, value=0):
-    return jax.lax.pad(x, jnp.asarray(value, x.dtype), edges)
+        kernel = padded(kernel, axis, before, taps - n - before, 0)
+        x = padded(x, axis + 1, low + before, 2 * count + taps - 2 - side - low - before, 0)
+    x, kernel = _blocks(x, 1), _blocks(kernel, 0)
+    more = -x.shape[-1] % _ALIGNMENT
+    x, kernel = padded(x, 3, 0, more, 0), padded(kernel, 2, 0, more, 0)
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'VALID', dimension_numbers=NHWC)
 
 
 def _blocks(x, axis):
@@ -65,18 +60,14 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 def _pool(x):
     """Returns the maximum and the number, 0 to 8, of the first cell of the 3x3 that has it."""
-    out = [(side + 1) // 2 for side in x.shape[1:3]]
-    edges = [(1, 2 * count - side, 0) for count, side in zip(out, x.shape[1:3])]
-    x = _filled(x, [(0, 0, 0), *edges, (0, 0, 0)], -jnp.inf)
-    taps = []
-    for row in range(3):
-        for column in range(3):
-            rows, columns = (slice(at, at + 2 * count - 1, 2) for at, count in zip((row, column), out))
-            taps.append(x[:, rows, columns])
+    out = ((x.shape[1] + 1) // 2, (x.shape[2] + 1) // 2)
+    for axis, count in enumerate(out, 1):
+        x = padded(x, axis, 1, 2 * count - x.shape[axis], -jnp.inf)
+    taps = [tap(x, row, column, 2, out) for row in range(3) for column in range(3)]
     largest, which = taps[0], jnp.zeros(taps[0].shape, jnp.int8)
-    for number, tap in enumerate(taps[1:], 1):
-        which = jnp.where(tap > largest, jnp.int8(number), which)
-        largest = jnp.maximum(largest, tap)
+    for number, cells in enumerate(taps[1:], 1):
+        which = jnp.where(cells > largest, jnp.int8(number), which)
+        largest = jnp.maximum(largest, cells)
     return largest, which
 
 
@@ -105,9 +96,7 @@ def _max_pool_backward(kept, grad):
 
 def _next(x, axis):
     """Returns the values of the next row or column, zeros after the last."""
-    edges = [(0, 0, 0)] * x.ndim
-    edges[axis] = (-1, 1, 0)
-    return _filled(x, edges)
+    return padded(x, axis, -1, 1, 0)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
@@ -127,5 +116,5 @@ def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, a
     if axis_name:
         own, mean = mean, jax.lax.pmean(mean, axis_name)
         var = jax.lax.pmean(var + jnp.square(own - mean), axis_name)
-    y = (x - mean) * (jax.lax.rsqrt(var + epsilon) * scale) + bias
+    y = scaled(x, mean, jax.lax.rsqrt(var + epsilon), scale, bias)
     return y.astype(x.dtype), jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)

@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 
 from stattn_jax.models.layers import cpu, form_of_platform, gpu
+from stattn_jax.models.layers.arithmetic import scaled
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -26,7 +27,7 @@ class BatchNorm(nnx.BatchNorm):
             return super().__call__(x, use_running_average=use_running_average)
         scale, bias = self.scale[...], self.bias[...]
         if use_running_average:
-            y = cpu.scaled(x, self.mean[...], jax.lax.rsqrt(self.var[...] + self.epsilon), scale, bias)
+            y = scaled(x, self.mean[...], jax.lax.rsqrt(self.var[...] + self.epsilon), scale, bias)
             return y.astype(self.dtype)
         normalise = cpu.normalise if self.form == 'cpu' else gpu.normalise
         y, mean, var = normalise(x.astype(self.dtype), scale, bias, self.epsilon, self.axis_name)
