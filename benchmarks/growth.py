@@ -22,7 +22,6 @@ import jax
 import ml_collections
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
 from benchmarks import rounds
 from stattn_jax import command
@@ -35,12 +34,9 @@ _COLLECTIVE = re.compile(r' (all-reduce|all-gather|reduce-scatter|all-to-all|col
 _ARRAY = re.compile(r'(pred|[a-z]+)(\d*)[a-z\d]*\[([\d,]*)\]')
 
 
-def make_flags(argv: list[str]) -> flags.FlagValues:
+def make_flags() -> flags.FlagValues:
     """Returns the command's flags, not yet parsed; while one axis grows, the others stay at their first size."""
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
-    )
     flags.DEFINE_list('segments', ['5', '10', '20'], 'Segments of a clip.', flag_values=values)
     flags.DEFINE_list('sizes', ['64', '96', '128'], 'Pixels of a side of a frame.', flag_values=values)
     flags.DEFINE_list('batches', ['8', '16', '32'], 'Clips a step, on one device.', flag_values=values)
@@ -50,7 +46,6 @@ def make_flags(argv: list[str]) -> flags.FlagValues:
     )
     flags.DEFINE_integer('classes', 28, 'Classes.', lower_bound=2, flag_values=values)
     flags.DEFINE_string('out', None, 'A JSON file to write.', flag_values=values)
-    flags.mark_flags_as_required(['config'], values)
     return values
 
 
@@ -210,7 +205,7 @@ def lines(grown: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses flags, counts, prints tables, writes JSON, and returns the exit code."""
-    return command.run(argv, __doc__, make_flags, _main, {ValueError: 2})
+    return command.run(argv, __doc__, make_flags(), _main, {ValueError: 2}, config=command.ConfigFlag())
 
 
 def _main(values: flags.FlagValues) -> int:

@@ -16,7 +16,6 @@ import ml_collections
 import numpy as np
 import psutil
 from absl import flags
-from ml_collections import config_flags
 
 from benchmarks import rounds
 from stattn_jax import assemble, command, evaluate, run, trunks
@@ -32,18 +31,15 @@ TOY = {
 BAND = 0.02
 
 
-def make_flags(argv: list[str]) -> flags.FlagValues:
+def make_flags() -> flags.FlagValues:
     """Returns the command's flags, not yet parsed."""
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
-    )
     flags.DEFINE_string('data', None, 'A data set directory, of videos.', flag_values=values)
     flags.DEFINE_integer('steps', 2000, 'Steps.', lower_bound=1, flag_values=values)
     flags.DEFINE_integer('warmup', 200, 'Steps before memory is looked at.', lower_bound=1, flag_values=values)
     flags.DEFINE_integer('every', 50, 'Steps from one look to the next.', lower_bound=1, flag_values=values)
     flags.DEFINE_string('out', None, 'A JSON file to write.', flag_values=values)
-    flags.mark_flags_as_required(['config', 'data'], values)
+    flags.mark_flag_as_required('data', values)
     return values
 
 
@@ -99,7 +95,7 @@ def flatness(found: dict[int, int]) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses flags, trains, prints, writes JSON, and returns the exit code."""
-    return command.run(argv, __doc__, make_flags, _main, {tfrecord.NoDataError: 2})
+    return command.run(argv, __doc__, make_flags(), _main, {tfrecord.NoDataError: 2}, config=command.ConfigFlag())
 
 
 def _main(values: flags.FlagValues) -> int:

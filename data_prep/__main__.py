@@ -9,6 +9,8 @@ NAME is one of those below. Exit codes: those of the command (data_prep/cli.py);
 import runpy
 import sys
 
+from stattn_jax import command, names
+
 COMMANDS = {
     'folder': 'videos of your own and their tables',
     'synthetic': 'synthetic scenes',
@@ -26,11 +28,10 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv if argv is None else argv
     name = argv[1] if len(argv) > 1 else None
     if name in (None, '--help', '-h'):
-        print(__doc__ + '\n' + '\n'.join(f'  {command:<16}{text}' for command, text in COMMANDS.items()))
+        print(__doc__ + '\n' + '\n'.join(f'  {known:<16}{text}' for known, text in COMMANDS.items()))
         return 0 if name else 2
     if name not in COMMANDS:
-        print(f'error: there is no command {name!r}; expected one of {", ".join(COMMANDS)}', file=sys.stderr)
-        return 2
+        return command.fail(f'there is no command {name!r}; {names.expected(name, COMMANDS)}', 2)
     module = f'data_prep.{name}'
     sys.argv = [module, *argv[2:]]
     # Runs the module as `python -m` does, so that worker processes find it by its own name.

@@ -1,4 +1,4 @@
-"""Runs a data_prep command: parses its flags, prints errors in one line and sets the exit code.
+"""Runs a data_prep command by stattn_jax/command.py, and parses the values that its commands share.
 
 Exit codes: 0 done; 2 wrong use (a flag, a table: the line has the given value, the expected one and the fix); 1 a
 failure; 130 stopped by Ctrl-C. Each command has a FlagValues of its own, so that several commands can be imported into
@@ -13,10 +13,12 @@ from absl import flags
 
 from data_prep import rows
 from data_prep.work import PrepareError, UsageError
-from stattn_jax import flag_once
+from stattn_jax import command
 from stattn_jax.data import tfrecord
 
 __all__ = ['UsageError', 'beam_options', 'exit_code', 'parse_require', 'run']
+
+CODES: dict[type[BaseException], int] = {UsageError: 2, tfrecord.NoDataError: 2, PrepareError: 1, tfrecord.DataError: 1}
 
 
 def run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: str, positional: int = 0) -> None:
@@ -39,26 +41,22 @@ def exit_code(
     """Returns the exit code of `run`; errors are printed to stderr."""
     cut = argv.index('--') if '--' in argv else len(argv)
     own, passed_on = argv[:cut], argv[cut + 1 :]
-    if '--help' in own or '-h' in own:
-        print(f'{doc.strip()}\n{flag_values.get_help(include_special_flags=False)}')
-        return 0
-    try:
-        flag_once.check_once(own, flag_values)
-        arguments = flag_values(own)[1:]
-        if len(arguments) != positional:
-            raise UsageError(f'got {len(arguments)} positional arguments {arguments}, expected {positional}')
+
+    def body(_: flags.FlagValues, *arguments: str) -> int:
         if passed_on and 'runner' not in flag_values:
             raise UsageError(f'this command runs without Beam and passes nothing on; leave out -- {passed_on[0]}')
-        main(arguments + passed_on)
-    except flags.Error as error:
-        return _fail(f'{error}; --help lists the flags', 2)
-    except (UsageError, rows.TableError, tfrecord.NoDataError) as error:
-        return _fail(error, 2)
-    except (PrepareError, tfrecord.DataError) as error:
-        return _fail(error, 1)
-    except KeyboardInterrupt:
-        return _fail('stopped; run the same command again (a preparation goes on where it stopped)', 130)
-    return 0
+        try:
+            main([*arguments, *passed_on])
+        except KeyboardInterrupt:
+            text = 'stopped; run the same command again (a preparation goes on where it stopped)'
+            raise command.RunError(text, 130) from None
+        except rows.TableError as error:
+            # Its faults have a line each.
+            print(f'error: {str(error).strip()}', file=sys.stderr)
+            return 2
+        return 0
+
+    return command.run(own, doc, flag_values, body, CODES, positional=positional)
 
 
 def beam_options(runner: str, passed_on: list[str]) -> list[str] | None:
@@ -89,10 +87,3 @@ def parse_require(text: str) -> float | int:
     raise UsageError(
         f'--require={text}: give a fraction of each split (0.9 or 90%, at most 1.0) or a number of clips (14000)'
     )
-
-
-def _fail(error: Exception | str, code: int) -> int:
-    text = str(error).strip()
-    # absl names a missing required flag on a second, indented line.
-    print('error: ' + (text if isinstance(error, rows.TableError) else ' '.join(text.split())), file=sys.stderr)
-    return code

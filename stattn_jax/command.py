@@ -1,15 +1,24 @@
-"""The frame of a command with --config: it parses the flags, prints errors in one line and returns an exit code."""
+"""The frame of every command: it parses the flags, prints the help and the errors, and returns an exit code."""
 
-import difflib
+import contextlib
+import dataclasses
+import importlib.machinery
+import importlib.util
+import os
 import pathlib
+import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from absl import flags
 
-from stattn_jax import config_files, flag_once, renamed
+from stattn_jax import config_files, flag_once, names, renamed
+from stattn_jax.config_files import fields
+
+# --config.FIELD=VALUE, --config.FIELD VALUE, --config.FIELD and --noconfig.FIELD, with one dash or two.
+_FIELD = re.compile(r'--?(?:no)?config\.([^=\[]+)')
 
 
 class RunError(Exception):
@@ -23,132 +32,205 @@ class RunError(Exception):
         self.code = code
 
 
+@dataclasses.dataclass(frozen=True)
+class ConfigFlag:
+    """The flag --config of a command.
+
+    fields: returns the names of the fields that a config must have; `example` is a config that has them.
+    saved: returns the config to use without --config; where there is none, --config is required.
+    """
+
+    fields: Callable[[], Collection[str]] = fields.defaults
+    example: str = 'configs/own.py'
+    help: str = "A file of configs/, or the name of one of the package's."
+    saved: Callable[[flags.FlagValues], Any] | None = None
+
+
 def run(
     argv: list[str] | None,
     document: str,
-    make: Callable[[list[str]], flags.FlagValues],
-    body: Callable[[flags.FlagValues], int],
+    values: flags.FlagValues,
+    body: Callable[..., int],
     codes: dict[type[BaseException], int] | None = None,
+    *,
+    config: ConfigFlag | None = None,
+    positional: int | None = 0,
     describe_fields: Callable[[], str] = str,
 ) -> int:
-    """Prints the help, or runs `body(values)` and returns its exit code; expected errors are printed in one line.
+    """Prints the help, or parses `values` and returns the exit code of `body(values, *positional arguments)`.
 
-    The help is `document`, the flags, and the text of `describe_fields` on the fields of --config.
-    A RunError ends the command with its own code, the exceptions in `codes` with theirs, and Ctrl-C with 130. Any other
-    exception is a bug and keeps its traceback.
+    Expected errors are printed in one line. The help is `document`, the flags, and the text of `describe_fields` on the
+    fields of --config. A RunError ends the command with its own code, the exceptions in `codes` with theirs, and Ctrl-C
+    with 130. Any other exception is a bug and keeps its traceback.
+
+    Args:
+      config: the flag --config, of a command that has it; values.config is then the config.
+      positional: the number of positional arguments; None where `body` checks it.
     """
-    argv = renamed.arguments(config_files.find_in(sys.argv if argv is None else argv))
-    if '--help' in argv or '-h' in argv:
-        with config_files.importable():
-            flag_help = make(argv[:1]).get_help(include_special_flags=False)
-            print('\n'.join(filter(None, [document, flag_help, describe_fields()])))
-        return 0
+    argv = sys.argv if argv is None else argv
+    if config:
+        flags.DEFINE_string('config', None, config.help, flag_values=values)
     known = codes or {}
     try:
+        if '--help' in argv or '-h' in argv:
+            parts = [document.strip(), values.get_help(include_special_flags=False), describe_fields()]
+            with output_may_close():
+                print('\n'.join(filter(None, parts)))
+            return 0
         with config_files.importable():
-            values = parse(argv, make)
-        return body(values)
+            arguments = parse(argv, values, config)
+        if positional is not None and len(arguments) != positional:
+            raise RunError(
+                f'got {len(arguments)} positional arguments {arguments}, expected {positional}'
+                if positional
+                else f'{arguments} on the command line is not a flag; expected --NAME=VALUE'
+            )
+        return body(values, *arguments)
     except RunError as error:
         return fail(error, error.code)
+    except flags.Error as error:
+        return fail(f'{error}; --help lists the flags', 2)
     except KeyboardInterrupt:
         return fail('stopped', 130)
     except tuple(known) as error:
         return fail(error, next(code for kind, code in known.items() if isinstance(error, kind)))
 
 
-def parse(argv: list[str], make: Callable[[list[str]], flags.FlagValues]) -> flags.FlagValues:
-    """Parses the flags of a command with --config; raises RunError, with a message of one line, for invalid ones."""
-    # The config is loaded without the fields first, so that an error in its file is told from an unknown field.
-    _parse(_without_fields(argv), make)
+@contextlib.contextmanager
+def output_may_close() -> Iterator[None]:
+    """Context of a block that ends quietly where the reader of the output, such as head, closes the pipe."""
     try:
-        values, rest = _parse(argv, make)
-    except _LoadError:
-        raise RunError(_unknown_field(argv, make)) from None
-    if len(rest) > 1:
-        raise RunError(f'{rest[1:]} on the command line is not a flag; expected --NAME=VALUE')
-    return values
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Without this, Python would write the rest of the output again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class _LoadError(RunError):
-    """Raised where the Python code of a config file, or an access to its config, fails."""
+def parse(argv: list[str], values: flags.FlagValues, config: ConfigFlag | None = None) -> list[str]:
+    """Parses a command line into `values` and returns its positional arguments; raises RunError or flags.Error."""
+    values.unparse_flags()
+    if config is None:
+        flag_once.check_once(argv, values)
+        return values(argv)[1:]
+    argv = renamed.arguments(values.read_flags_from_files(argv, force_gnu=True))
+    # The config must be known before its fields can be flags.
+    flag_once.check_once(argv, values)
+    values([word for word in argv if not _FIELD.match(word)])
+    loaded = _load(values, config)
+    words, known = _without_config(argv), _names(loaded.to_dict())
+    given = [found.group(1) for found in map(_FIELD.match, words) if found]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        leaves = fields.flatten(loaded.to_dict())
+        raise RunError('; '.join(f'config has no field {x}; {names.expected(x, leaves, "fields")}' for x in unknown))
+    return _parse_fields(words, values, loaded)
 
 
-def _without_fields(argv: list[str]) -> list[str]:
-    return [argument for argument in argv if not argument.startswith(('--config.', '-config.'))]
+def _load(values: flags.FlagValues, config: ConfigFlag) -> Any:
+    """Returns the config that the command line names, with the present names of all fields."""
+    if values.config is None:
+        if config.saved is None:
+            raise RunError(f'--config is missing; expected one such as --config={config.example}')
+        return config.saved(values)
+    loaded = load_file(values.config)
+    absent = missing_fields(loaded, config.fields())
+    if absent:
+        raise RunError(f'--config={values.config} {absent}; expected a config such as {config.example}')
+    return loaded
 
 
-def _parse(argv: list[str], make: Callable[[list[str]], flags.FlagValues]) -> tuple[flags.FlagValues, list[str]]:
-    """Returns the parsed flags and the words that are no flags; raises RunError."""
-    path = (flag_once.given(argv, 'config') or '').partition(':')[0]
+def missing_fields(config: Any, fields: Collection[str]) -> str:
+    """Returns which of `fields`, or of their groups, a config lacks, such as 'lacks data, train.steps'; '' for none."""
+    known = _names(config.to_dict())
+    groups = {name: name.partition('.')[0] for name in fields if name not in known}
+    absent = list(dict.fromkeys(name if group in known else group for name, group in groups.items()))
+    more = f' and {len(absent) - 3} more' if len(absent) > 3 else ''
+    return f'lacks {", ".join(absent[:3])}{more}' if absent else ''
+
+
+def _parse_fields(words: list[str], values: flags.FlagValues, config: Any) -> list[str]:
+    """Parses the words of a command line, --config.FIELD=VALUE included, and sets values.config."""
+    # Imported here because the commands without --config do not need it.
+    from ml_collections import config_flags
+
+    del values.config
     try:
-        values = make(argv)
-        flag_once.check_once(argv, values)
-        rest = values(argv)
-        flag_once.check_once(argv, values)
-        # A config file that cannot be read raises its error only on the first access.
-        values.config.lock()
-    except RunError:
-        raise
-    except OSError as error:
-        if pathlib.Path(path).is_file():
-            raise _LoadError(_in_file(path, error)) from None
-        raise RunError(f'--config={path}: {config_files.missing(path)}') from None
-    except (flags.Error, ValueError, TypeError) as error:
-        # An error inside the config file includes its whole traceback; only the last line is the message.
-        text = str(error).strip()
-        if 'Traceback' in text:
-            raise _LoadError(
-                f'--config={path}: {text.splitlines()[-1]}; mend that file, or give another variant'
-            ) from None
-        if path and text.startswith('flag --config=None'):
-            text = f'--config={path}: get_config returned None; expected a ConfigDict, so return it'
-        raise RunError(f'{text}; --help lists the flags') from None
+        config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=words)
+        values.unparse_flags()
+        flag_once.check_once(words, values)
+        rest = values(words)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f'{error}; --help lists the flags') from None
+    # The value of --config.train.best_metric may be an old name too.
+    with config.unlocked():
+        renamed.fields(config, 'config')
+    return rest[1:]
+
+
+def _without_config(argv: list[str]) -> list[str]:
+    """Returns a command line without --config and its value."""
+    kept, words = [], iter(argv)
+    for word in words:
+        if word in ('--config', '-config'):
+            next(words, None)
+        elif not word.startswith(('--config=', '-config=')):
+            kept.append(word)
+    return kept
+
+
+def load_file(value: str) -> Any:
+    """Returns the config of a value of --config, such as 'own:small', with the present names of all fields.
+
+    Raises RunError for a file that is not there, that fails, or that gives no ConfigDict.
+    """
+    path, colon, variant = config_files.find(value).partition(':')
+    if not pathlib.Path(path).is_file():
+        raise RunError(f'--config={path}: {config_files.missing(path)}')
+    loader = importlib.machinery.SourceFileLoader('config_file', path)
+    module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(loader.name, loader, origin=path))
+    sys.modules[loader.name] = module
+    # A config file is a program of the user's own, which may raise anything.
+    try:
+        loader.exec_module(module)
+        make = getattr(module, 'get_config', None)
+        config = make(*[variant] if colon else []) if make else None
+        if hasattr(config, 'unlock'):
+            renamed.fields(config.unlock(), path)
     except Exception as error:
-        # A config file is a program of the user's own, which may raise anything. Without one, only access to an unknown
-        # field fails.
-        if not path and not isinstance(error, AttributeError | KeyError):
-            raise
-        raise _LoadError(_in_file(path, error)) from None
-    return values, rest
+        raise RunError(_in_file(path, error) + ', or give another variant' * bool(colon)) from None
+    if not hasattr(config, 'unlock'):
+        found = f'its get_config returns {type(config).__name__}' if make else 'it has none'
+        raise RunError(
+            f'--config={path}: expected a file with a function get_config that returns a ConfigDict; {found}'
+        )
+    return config
 
 
 def _in_file(path: str, error: Exception) -> str:
     """Returns one line about an exception that a config file raised."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    where = f'{path}:{lines[-1]}' if lines else path
     text = ' '.join(str(error).split())
-    if isinstance(error, OSError):
-        return f'--config={path}: {str(error).splitlines()[-1].strip()}; mend that file'
-    if isinstance(error, AttributeError) and not lines:
-        return f'--config={path}: {text}; expected a file with a function get_config that returns a ConfigDict'
     if isinstance(error, ImportError) and 'configs' in text:
         text += (
             f'; the folder configs of the project, {config_files.FOLDER}, goes before yours: give yours another name'
         )
+    where = f'{path}:{lines[-1]}' if lines else path
     return f'--config: {where}: {type(error).__name__}: {text}; mend that file'
-
-
-def _unknown_field(argv, make):
-    """Returns one line about the given fields that --config does not have, with the nearest known names."""
-    values, _ = _parse(_without_fields(argv), make)
-    known = list(flatten(values.config.to_dict()))
-    given = [a.split('=')[0].lstrip('-').removeprefix('config.') for a in argv if a.lstrip('-').startswith('config.')]
-    unknown = [name for name in given if name not in known]
-    near = {match for name in unknown for match in difflib.get_close_matches(name, known, n=3, cutoff=0.4)}
-    return f'config has no field {", ".join(unknown)}; ' + (
-        f'near: {", ".join(sorted(near))}' if near else f'it has {", ".join(known)}'
-    )
 
 
 def fail(error: Exception | str, code: int) -> int:
     """Prints an error as one line and returns the exit code."""
-    print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
+    text = ' '.join(str(error).split())
+    # absl's words for a required flag that is not given.
+    text = re.sub(r'flag --\S+=None: Flag (\S+) must have a value other than None\.', r'\1 is missing', text)
+    print(f'error: {text}', file=sys.stderr)
     return code
 
 
-def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Flattens nested dicts to dotted names: {'a': {'b': 1}} becomes {'a.b': 1}."""
-    flat = {}
+def _names(tree: dict[str, Any], prefix: str = '') -> list[str]:
+    """Returns the dotted names of all groups and fields of nested dicts."""
+    found = []
     for name, value in tree.items():
-        flat |= flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
-    return flat
+        found += [prefix + name, *(_names(value, f'{prefix}{name}.') if isinstance(value, dict) else [])]
+    return found

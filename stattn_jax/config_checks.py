@@ -5,8 +5,9 @@ configs/common.py declares the fields and their defaults.
 
 import ml_collections
 
-from stattn_jax import models, renamed
-from stattn_jax.command import RunError, flatten
+from stattn_jax import models, names
+from stattn_jax.command import RunError
+from stattn_jax.config_files.fields import flatten
 from stattn_jax.data import pipeline
 from stattn_jax.models import encoders, layers
 from stattn_jax.models.trunks import registry
@@ -31,15 +32,7 @@ CHOICES = {
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises RunError for a field with a value that no run can have, before anything is read or written.
-
-    Fields that a config file of the user's sets by an old name get the new one.
-    """
-    present = renamed.fields(config.to_dict(), 'config')
-    if flatten(present).keys() != flatten(config.to_dict()).keys():
-        with config.unlocked():
-            for group in ('model', 'loss', 'eval'):
-                config[group] = ml_collections.ConfigDict(present[group])
+    """Raises RunError for a field with a value that no run can have, before anything is read or written."""
     values = flatten(config.to_dict())
     for name in POSITIVE_FIELDS:
         if values[name] < 1:
@@ -48,7 +41,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise RunError(f'config.seed is {config.seed}; expected 0 to {2**31 - 1}')
     for name, known in CHOICES.items():
         if values[name] not in known:
-            raise RunError(f'config.{name} is {values[name]!r}; expected one of {", ".join(known)}')
+            raise RunError(f'config.{name} is {values[name]!r}; {names.expected(str(values[name]), known)}')
     if config.model.width % config.model.heads:
         raise RunError(
             f'config.model.width is {config.model.width}; expected a multiple of config.model.heads, '

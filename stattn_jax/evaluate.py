@@ -6,7 +6,6 @@ shortcut check is chosen by clip number. score.py computes the numbers from the 
 
 import contextlib
 import dataclasses
-import difflib
 import pathlib
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 
-from stattn_jax import run, score
+from stattn_jax import names, run, score
 from stattn_jax.data import pipeline, records, source
 from stattn_jax.metrics import classification
 from stattn_jax.models import contributions
@@ -69,11 +68,9 @@ def check_metric(config: ml_collections.ConfigDict, numbers: dict[str, Any]) -> 
     """Raises RunError where cfg.train.best_metric is not among the numbers of the split used for selection."""
     name = config.train.best_metric
     if name not in numbers:
-        near = difflib.get_close_matches(name, numbers, n=4, cutoff=0.4)
         raise run.RunError(
             f'config.train.best_metric is {name!r}, which split {config.eval.select_split!r} does not give; '
-            f'expected one of its numbers, near: {", ".join(near) or ", ".join(sorted(numbers))}; the steps so far are '
-            'saved'
+            f'{names.expected(name, sorted(numbers), "numbers")}; the steps so far are saved'
         )
 
 

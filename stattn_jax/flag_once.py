@@ -1,7 +1,4 @@
-"""Finds flags on a command line before absl parses it: the value of one, and those that are given twice.
-
-Of a flag that is given twice, absl would use the last value without a word.
-"""
+"""Finds flags that are given twice on a command line, of which absl would use the last value without a word."""
 
 from collections.abc import Iterator, Sequence
 
@@ -29,11 +26,6 @@ def _pairs(argv: Sequence[str], values: flags.FlagValues | None = None) -> Itera
             yield name, next(words)[1]
         else:
             yield name, None
-
-
-def given(argv: Sequence[str], name: str) -> str | None:
-    """Returns the value of a flag that is not boolean; None where it is not given."""
-    return next((value for flag, value in _pairs(argv) if flag == name), None)
 
 
 def check_once(argv: Sequence[str], values: flags.FlagValues) -> None:

@@ -16,58 +16,47 @@ import sys
 import jax
 import ml_collections
 from absl import flags, logging
-from ml_collections import config_flags
 
-from stattn_jax import command, config_checks, evaluate, extraction, flag_once, run, score, train, trunks
+from stattn_jax import command, config_checks, evaluate, extraction, run, score, train, trunks
 from stattn_jax.config_files import fields
 from stattn_jax.data import source, tfrecord
 from stattn_jax.runtime import checkpoint, perf
 
 # Missing data are wrong use (2); damaged data or checkpoints are a failure (1).
-CODES = {tfrecord.NoDataError: 2, tfrecord.DataError: 1, checkpoint.CheckpointError: 1}
+CODES: dict[type[BaseException], int] = {tfrecord.NoDataError: 2, tfrecord.DataError: 1, checkpoint.CheckpointError: 1}
 
 
-def make_flags(argv: list[str]) -> flags.FlagValues:
-    """Returns the command's flags, not yet parsed; `argv` determines which --config.FIELD flags are defined.
-
-    Raises RunError where an evaluation without --config finds no config in its workdir.
-    """
+def make_flags() -> flags.FlagValues:
+    """Returns the command's flags, not yet parsed."""
     values = flags.FlagValues()
-    options = {'lock_config': True, 'flag_values': values, 'sys_argv': argv}
-    if flag_once.given(argv, 'mode') == 'eval' and flag_once.given(argv, 'config') is None:
-        config_flags.DEFINE_config_dict('config', _config_of(argv), 'The config of the run.', **options)
-    else:
-        help_text = "A file of configs/, or the name of one of the package's; --mode=eval does without."
-        config_flags.DEFINE_config_file('config', None, help_text, **options)
     flags.DEFINE_string('workdir', None, 'Where the run lives; an unfinished run there continues.', flag_values=values)
     flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'What to do.', flag_values=values)
     flags.DEFINE_string('coordinator', None, 'host:port of process 0, for several processes.', flag_values=values)
     flags.DEFINE_integer('processes', None, 'How many processes there are.', lower_bound=1, flag_values=values)
     flags.DEFINE_integer('process', None, 'The number of this process.', lower_bound=0, flag_values=values)
-    required = [name for name in ('config', 'workdir') if values[name].default is None]
-    flags.mark_flags_as_required(required, values)
+    flags.mark_flag_as_required('workdir', values)
     return values
 
 
-def _config_of(argv: list[str]) -> ml_collections.ConfigDict:
-    workdir = flag_once.given(argv, 'workdir')
-    if workdir is None:
-        raise run.RunError('--workdir is missing; expected --workdir=DIR, the run to evaluate')
-    return run.saved_config(workdir)
+def _saved_config(values: flags.FlagValues) -> ml_collections.ConfigDict:
+    if values.mode == 'train':
+        raise run.RunError(f'--config is missing; expected one such as --config={CONFIG.example}')
+    return run.saved_config(values.workdir)
+
+
+CONFIG = command.ConfigFlag(
+    help="A file of configs/, or the name of one of the package's; --mode=eval does without.", saved=_saved_config
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the flags, trains or evaluates, and returns the exit code."""
     logging.set_verbosity('warning')
-    return command.run(argv, __doc__, make_flags, _main, CODES, fields.describe)
+    return command.run(argv, __doc__, make_flags(), _main, CODES, config=CONFIG, describe_fields=fields.describe)
 
 
 def _main(values: flags.FlagValues) -> int:
     config, workdir = values.config, pathlib.Path(values.workdir)
-    if 'data' not in config:
-        raise run.RunError(
-            '--config gives no training config: it has no field data; expected one such as configs/own.py'
-        )
     _start_processes(values)
     if not config.data.dir:
         raise run.RunError(
@@ -99,6 +88,11 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path):
     run.make_strategy(config, config.eval.batch)
     if config.compile_cache:
         perf.enable_compile_cache(config.compile_cache)
+    if not pathlib.Path(config.data.dir).is_dir():
+        raise run.RunError(
+            f'{workdir} was trained on the data in {config.data.dir}, which is no folder here; if the data have moved, '
+            'give --config.data.dir=DIR'
+        )
     info = source.DatasetInfo.load(config.data.dir)
     trained = run.load(workdir, parallel_kind=config.parallel)
     trunks.check(config, info.spec, trained.trunks)

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 FIELDS = {
@@ -34,33 +35,48 @@ def arguments(argv: list[str]) -> list[str]:
     found = []
     for argument in argv:
         name, equals, value = argument.partition('=')
-        new = FIELDS.get(name.removeprefix('--config.')) if name.startswith('--config.') else None
+        flag, _, field = name.partition('.')
+        # The config of a study has the config of a run in each variant.
+        *groups, group, old = ('', *field.split('.'))
+        new = FIELDS.get(f'{group}.{old}') if flag in ('--config', '-config', '--noconfig', '-noconfig') else None
         if new:
-            _notice(name.removeprefix('--'), f'config.{new}')
-        found.append(f'--config.{new}{equals}{value}' if new else argument)
+            new = '.'.join([*groups[1:], new])
+            _notice(f'config.{field}', f'config.{new}')
+        found.append(f'{flag}.{new}{equals}{value}' if new else argument)
     return found
 
 
-def fields(config: dict[str, Any], source: str) -> dict[str, Any]:
-    """Returns a nested config with the fields' present names and the added fields; the notice names the `source`."""
-    config = {name: dict(value) if isinstance(value, dict) else value for name, value in config.items()}
-    found = {}
-    for old, new in FIELDS.items():
-        (group, old_name), new_name = old.split('.'), new.split('.')[1]
-        if old_name in config.get(group, {}):
-            config[group][new_name] = config[group].pop(old_name)
-            found[old] = new
+def fields(config: Any, source: str) -> None:
+    """Gives a config the fields' present names, in place, and the added fields; the notice names the `source`.
+
+    The config is of a run or of a study, as nested dicts or as an unlocked ConfigDict.
+    """
+    found = list(_rename(config, ''))
+    if found:
+        more = f' ({len(found) - 1} more likewise)' if len(found) > 1 else ''
+        _notice(f'{source}: {found[0][0]}', found[0][1], more)
+
+
+def _rename(config: Any, prefix: str) -> Iterator[tuple[str, str]]:
+    """Yields (old name, new name) of each field that it renames."""
+    for group, values in list(config.items()):
+        if not hasattr(values, 'items'):
+            continue
+        for old in [name for name in values if f'{group}.{name}' in FIELDS]:
+            new = FIELDS[f'{group}.{old}']
+            values[new.partition('.')[2]] = values[old]
+            del values[old]
+            yield f'{prefix}{group}.{old}', new
+        if group == 'train' and values.get('best_metric') in METRICS:
+            old = values['best_metric']
+            values['best_metric'] = METRICS[old]
+            yield f'{prefix}train.best_metric {old}', METRICS[old]
+        yield from _rename(values, f'{prefix}{group}.')
     for name, value in ADDED.items():
         group, field = name.split('.')
-        if group in config:
-            config[group].setdefault(field, value)
-    if config.get('train', {}).get('best_metric') in METRICS:
-        config['train']['best_metric'] = metric(config['train']['best_metric'])
-    if found:
-        old, new = next(iter(found.items()))
-        more = f' ({len(found) - 1} more fields likewise)' if len(found) > 1 else ''
-        _notice(f'{source}: {old}', new, more)
-    return config
+        # A row of a study has only the fields in which it differs.
+        if 'train' in config and group in config and field not in config[group]:
+            config[group][field] = value
 
 
 def metric(name: str) -> str:

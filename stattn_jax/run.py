@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from flax import nnx
 from ml_collections import config_dict
 
 from stattn_jax import assemble, config_checks, files, renamed, trunks
-from stattn_jax.command import RunError, flatten
+from stattn_jax.command import RunError
+from stattn_jax.config_files.fields import flatten
 from stattn_jax.data import features, records, source
 from stattn_jax.data.mel import MEL_PRESETS
 from stattn_jax.runtime import checkpoint, parallel
@@ -124,7 +126,7 @@ def make_state(
     return assemble.make_state(config, facts.shape(config), axis, abstract)
 
 
-def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Trained:
+def load(workdir: str | os.PathLike, *, parallel_kind: str | None = None, devices=None) -> Trained:
     """Restores the best checkpoint by the selection metric, or the latest where no checkpoint has that metric.
 
     Raises RunError where there is no checkpoint, and for a run of another version whose config lacks a field.
@@ -134,16 +136,7 @@ def load(workdir: str, *, parallel_kind: str | None = None, devices=None) -> Tra
         raise RunError(
             f'{workdir} holds no {CHECKPOINTS}/; expected the --workdir of a finished or stopped training run'
         )
-    file = pathlib.Path(workdir) / CONFIG_FILE
-    saved = renamed.fields(json.loads(file.read_text()), str(file))
-    missing = sorted({*config_checks.CHOICES, *config_checks.POSITIVE_FIELDS, 'loss.multi_label'} - set(flatten(saved)))
-    if missing:
-        raise RunError(
-            f'{workdir} was trained by another version: its {CONFIG_FILE} lacks {", ".join(missing)}; train again, or '
-            'use the version '
-            f'whose commit {RUN_FILE} names'
-        )
-    config = ml_collections.ConfigDict(saved)
+    config = saved_config(workdir)
     checkpointer = checkpoint.Checkpointer(str(directory), best_metric=config.train.best_metric, read_only=True)
     try:
         number = checkpointer.best()
@@ -217,18 +210,47 @@ def git_commit() -> str | None:
         return None
 
 
-def saved_config(workdir: str) -> ml_collections.ConfigDict:
-    """Returns the config that a run was begun with; raises RunError where there is none."""
+def save_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Writes config.json, with folders by which the run can be evaluated from any current folder.
+
+    A folder inside of the workdir, such as that of extracted features, is relative to it, so that both can be moved.
+    """
+    content, root = config.to_dict(), workdir.absolute()
+    for group, field in ((content['data'], 'dir'), (content, 'compile_cache')):
+        if group[field]:
+            path = pathlib.Path(group[field]).absolute()
+            group[field] = str(path.relative_to(root) if path.is_relative_to(root) else path)
+    write_json(workdir / CONFIG_FILE, content)
+
+
+def saved_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
+    """Returns the config that a run was begun with, with the present names of its fields.
+
+    Raises RunError where there is none, and for a run of another version whose config lacks a field.
+    """
     path = pathlib.Path(workdir) / CONFIG_FILE
     try:
         saved = json.loads(path.read_text())
+        if not isinstance(saved, dict):
+            raise ValueError('not a JSON object')
     except (OSError, ValueError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise RunError(
-            f'--workdir={workdir} has no {CONFIG_FILE} that can be read ({reason}); expected the --workdir of a '
-            'training run, or give --config'
+            f'--workdir={workdir} has no {CONFIG_FILE} that can be read ({reason}); expected that of a training run'
         ) from None
-    return ml_collections.ConfigDict(_with_types(renamed.fields(saved, str(path))))
+    renamed.fields(saved, str(path))
+    needed = {*config_checks.CHOICES, *config_checks.POSITIVE_FIELDS, 'data.dir', 'compile_cache', 'loss.multi_label'}
+    missing = sorted(needed - set(flatten(saved)))
+    if missing:
+        raise RunError(
+            f'{workdir} was trained by another version: its {CONFIG_FILE} lacks {", ".join(missing)}; train again, or '
+            f'use the version whose commit {RUN_FILE} names'
+        )
+    for group, field in ((saved['data'], 'dir'), (saved, 'compile_cache')):
+        # Before 2026-11-27, relative folders were saved as they were given, relative to the current folder.
+        inside = pathlib.Path(workdir, group[field] or '').absolute()
+        group[field] = str(inside) if group[field] and inside.exists() else group[field]
+    return ml_collections.ConfigDict(_with_types(saved))
 
 
 def _with_types(value: Any) -> Any:
@@ -246,10 +268,8 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict, *, l
     lengthen: more steps than the run was begun with are no difference.
     """
     free = config_checks.FREE_FIELDS + (('train.steps',) if lengthen and steps_before(workdir, config) else ())
-    path = workdir / CONFIG_FILE
-    if path.exists():
-        begun = flatten(renamed.fields(json.loads(path.read_text()), str(path)))
-        current = flatten(json.loads(json.dumps(config.to_dict())))
+    if (workdir / CONFIG_FILE).exists():
+        begun, current = (flatten(json.loads(json.dumps(each.to_dict()))) for each in (saved_config(workdir), config))
         differing = [
             f'{name} is {current.get(name)!r}, was {begun.get(name)!r}'
             for name in sorted(begun.keys() | current.keys())
@@ -264,9 +284,8 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict, *, l
 
 def steps_before(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> int | None:
     """Returns the number of steps that a run was begun with, if the config has more; otherwise None."""
-    path = workdir / CONFIG_FILE
-    steps = flatten(json.loads(path.read_text())).get('train.steps') if path.exists() else None
-    return steps if isinstance(steps, int) and steps < config.train.steps else None
+    steps = saved_config(workdir).train.steps if (workdir / CONFIG_FILE).exists() else config.train.steps
+    return steps if steps < config.train.steps else None
 
 
 def lengthened(workdir: pathlib.Path, config: ml_collections.ConfigDict, start: int) -> tuple[list[dict], str]:

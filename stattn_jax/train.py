@@ -83,7 +83,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, *, lengthen: bool = F
         record |= {'lengthened': times} if times else {}
         if first_process:
             # These files are written last, so that after a failed start the corrected command may use another config.
-            run.write_json(workdir / run.CONFIG_FILE, config.to_dict())
+            run.save_config(workdir, config)
             run.write_json(workdir / run.RUN_FILE, record)
         writer = summaries.Writer(str(workdir), jax.process_index())
         stack.callback(writer.close)

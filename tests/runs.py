@@ -6,7 +6,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -79,10 +78,7 @@ def run_main(*arguments: str) -> int:
 
 def run_here(command: Callable[[list[str]], int], *arguments: str) -> int:
     """Runs a command that takes --config in this process and returns its exit code."""
-    with warnings.catch_warnings():
-        # ml_collections 1.1 loads config files by a function of importlib that is deprecated in Python 3.11.
-        warnings.filterwarnings('ignore', 'the load_module', DeprecationWarning)
-        return command(['command', *map(str, arguments)])
+    return command(['command', *map(str, arguments)])
 
 
 def start(module: str, *arguments: str, path: str = '', devices: int = 1) -> subprocess.Popen:

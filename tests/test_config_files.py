@@ -7,7 +7,7 @@ import types
 import pytest
 
 from configs import common
-from stattn_jax import command, config_files
+from stattn_jax import config_files
 from stattn_jax.config_files import fields
 
 
@@ -31,14 +31,6 @@ def test_a_file_of_that_name_in_the_current_folder_goes_first(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'own').touch()
     assert config_files.find('own:small') == 'own:small'
-
-
-def test_only_the_value_of_config_is_looked_up():
-    own = f'{config_files.FOLDER}/own.py'
-    argv = ['main', '--config=own', '--workdir=own', '--config.seed=3']
-    assert config_files.find_in(argv) == ['main', f'--config={own}', '--workdir=own', '--config.seed=3']
-    assert config_files.find_in(['main', '--config', 'own']) == ['main', '--config', own]
-    assert config_files.find_in(['main', '--config']) == ['main', '--config']
 
 
 def test_another_package_of_this_name_is_set_aside(monkeypatch):
@@ -88,7 +80,7 @@ def test_comments_of_fields():
 
 def test_every_field_is_described():
     lines = fields.describe().splitlines()
-    config = command.flatten(common.get_config().to_dict())
+    config = fields.flatten(common.get_config().to_dict())
     assert [sum(line.startswith(f'  --config.{name}=') for line in lines) for name in config] == [1] * len(config)
     assert len(lines) > len(config) + 10
 

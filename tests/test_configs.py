@@ -13,7 +13,8 @@ import sys
 import ml_collections
 import pytest
 
-from stattn_jax import command, config_checks
+from stattn_jax import config_checks
+from stattn_jax.config_files.fields import flatten
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / 'tests' / 'golden' / 'configs.json'
@@ -43,7 +44,7 @@ def key(name, variant):
 
 
 def flat(config):
-    return command.flatten(json.loads(json.dumps(config.to_dict())))
+    return flatten(json.loads(json.dumps(config.to_dict())))
 
 
 def fields(tree, prefix=''):

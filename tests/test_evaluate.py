@@ -230,7 +230,7 @@ def test_nothing_is_chosen_on_test_or_on_a_split_that_is_not_there(config, split
 
 def test_a_metric_that_is_none_is_named_with_the_nearest(config):
     config.train.best_metric = 'classification/top_1'
-    with pytest.raises(run.RunError, match="best_metric is 'classification/top_1'.*near: classification/top1"):
+    with pytest.raises(run.RunError, match="best_metric is 'classification/top_1'.*did you mean classification/top1"):
         evaluate.check_metric(config, {'classification/top1': 0.5, 'pointing/space': 0.5})
     config.train.best_metric = 'pointing/space'
     evaluate.check_metric(config, {'classification/top1': 0.5, 'pointing/space': 0.5})

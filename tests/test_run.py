@@ -5,6 +5,7 @@ These are its fields against those of a run directory (workdir), its data facts,
 
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 
@@ -107,11 +108,30 @@ def test_a_saved_config_takes_overrides_as_the_first_one_did(tmp_path):
     assert {name: saved.data.get_type(name) for name in saved.data} == {
         name: config.data.get_type(name) for name in config.data
     }
-    (tmp_path / run.CONFIG_FILE).write_text('{')
-    for workdir in (tmp_path, tmp_path / 'none'):
+    for workdir, text in ((tmp_path, '{'), (tmp_path, '[]'), (tmp_path / 'none', None)):
+        if text:
+            (workdir / run.CONFIG_FILE).write_text(text)
         with pytest.raises(run.RunError, match=f'--workdir={workdir} has no config.json that can be read') as error:
             run.saved_config(workdir)
         assert '\n' not in str(error.value)
+
+
+def test_the_folders_of_a_saved_config_do_not_depend_on_the_current_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    workdir = tmp_path / 'run'
+    config = changed(data__dir='data', compile_cache='run/compiled')
+    (workdir / 'compiled').mkdir(parents=True)
+    run.save_config(pathlib.Path('run'), config)
+    assert config.data.dir == 'data'
+    saved = run.saved_config('run')
+    assert (saved.data.dir, saved.compile_cache) == (str(tmp_path / 'data'), str(workdir / 'compiled'))
+    # A folder of the run is moved with it.
+    workdir.rename(tmp_path / 'moved')
+    monkeypatch.chdir('/')
+    saved = run.saved_config(tmp_path / 'moved')
+    assert (saved.data.dir, saved.compile_cache) == (str(tmp_path / 'data'), str(tmp_path / 'moved' / 'compiled'))
+    run.save_config(tmp_path / 'moved', common.get_config())
+    assert run.saved_config(tmp_path / 'moved').data.dir == common.get_config().data.dir
 
 
 def test_batches_that_do_not_split_over_the_devices_are_refused():

@@ -68,7 +68,7 @@ def test_a_key_follows_everything_that_the_numbers_depend_on():
     'change, words',
     [
         (lambda row: row.update({'group': 'theirs'}), "config.rows.stan.group is 'theirs'"),
-        (lambda row: row.update({'variants': ('event',)}), 'near: events'),
+        (lambda row: row.update({'variants': ('event',)}), 'did you mean events'),
         (lambda row: row.update({'fields': {'model': {'kinds': 'cam'}}}), 'config.rows.stan.fields'),
         (lambda row: row.update({'fields': {'model': {'kind': 'vam'}}}), 'config.model.kind'),
     ],

@@ -18,7 +18,6 @@ import sys
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from stattn_jax import command
 from stattn_jax.benchmark import model
@@ -26,12 +25,9 @@ from stattn_jax.benchmark import model
 MODES = ('train', 'forward')
 
 
-def make_flags(argv: list[str]) -> flags.FlagValues:
+def make_flags() -> flags.FlagValues:
     """Returns the command's flags, not yet parsed."""
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
-    )
     flags.DEFINE_integer('batch', 16, 'Clips a step.', lower_bound=1, flag_values=values)
     flags.DEFINE_integer('segments', 10, 'Segments of a clip.', lower_bound=1, flag_values=values)
     flags.DEFINE_integer('classes', 309, 'Classes.', lower_bound=2, flag_values=values)
@@ -48,7 +44,6 @@ def make_flags(argv: list[str]) -> flags.FlagValues:
     )
     flags.DEFINE_integer('warmup', 2, 'Untimed calls before the rounds.', lower_bound=0, flag_values=values)
     flags.DEFINE_string('out', None, 'A JSON file to write.', flag_values=values)
-    flags.mark_flags_as_required(['config'], values)
     return values
 
 
@@ -56,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses flags, compares, times, prints, writes JSON, and returns the exit code."""
     # Two frameworks share an accelerator's memory, and by default JAX would preallocate most of it.
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-    return command.run(argv, __doc__, make_flags, _main, {ValueError: 2})
+    return command.run(argv, __doc__, make_flags(), _main, {ValueError: 2}, config=command.ConfigFlag())
 
 
 def _main(values: flags.FlagValues) -> int:

@@ -15,7 +15,6 @@ import sys
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from stattn_jax import command
 from stattn_jax.benchmark import model, table
@@ -24,12 +23,9 @@ from stattn_jax.runtime import parallel
 MODES = (*model.MODES, 'fed')
 
 
-def make_flags(argv: list[str]) -> flags.FlagValues:
+def make_flags() -> flags.FlagValues:
     """Returns the command's flags, not yet parsed."""
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        'config', None, 'A file of configs/.', lock_config=True, flag_values=values, sys_argv=argv
-    )
     flags.DEFINE_list('strategies', ['jit'], f'Of {", ".join(parallel.KINDS)}.', flag_values=values)
     flags.DEFINE_list('dtypes', [], "Of float32, bfloat16. Default: the config's.", flag_values=values)
     flags.DEFINE_list('batches', [], "Global batch sizes. Default: the config's.", flag_values=values)
@@ -43,13 +39,12 @@ def make_flags(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_integer('segments', 10, 'Segments of made-up clips.', lower_bound=1, flag_values=values)
     flags.DEFINE_string('out', None, 'A JSON file to write the lines to.', flag_values=values)
     flags.DEFINE_string('profile', None, 'A folder for an xprof trace of each line.', flag_values=values)
-    flags.mark_flags_as_required(['config'], values)
     return values
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the flags, measures, prints a table, writes JSON, and returns the exit code."""
-    return command.run(argv, __doc__, make_flags, _main, {ValueError: 2})
+    return command.run(argv, __doc__, make_flags(), _main, {ValueError: 2}, config=command.ConfigFlag())
 
 
 def _main(values: flags.FlagValues) -> int:

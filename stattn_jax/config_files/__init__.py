@@ -5,12 +5,13 @@ named `configs` is installed.
 """
 
 import contextlib
-import difflib
 import importlib
 import pathlib
 import sys
 import types
 from collections.abc import Iterator
+
+from stattn_jax import names as nearest
 
 _INSTALLED = pathlib.Path(__file__).parent / 'configs'
 FOLDER = _INSTALLED if _INSTALLED.is_dir() else pathlib.Path(__file__).parents[2] / 'configs'
@@ -28,19 +29,6 @@ def find(value: str) -> str:
     return f'{FOLDER / name}.py{colon}{argument}' if name in names() and not pathlib.Path(name).exists() else value
 
 
-def find_in(argv: list[str]) -> list[str]:
-    """Returns the command-line arguments with `find` applied to the value of --config."""
-    found = list(argv)
-    for i, argument in enumerate(argv):
-        flag, equals, value = argument.partition('=')
-        if flag in ('--config', '-config'):
-            if equals:
-                found[i] = f'{flag}={find(value)}'
-            elif i + 1 < len(argv):
-                found[i + 1] = find(argv[i + 1])
-    return found
-
-
 def missing(path: str) -> str:
     """Returns one line about a config file that is not there: where it may be meant, and how to give it."""
     if not path:
@@ -52,7 +40,7 @@ def missing(path: str) -> str:
     stem = pathlib.Path(path).stem
     if stem in names():
         return f'there is no file {path!r} here; the one that comes with the package is given by name: --config={stem}'
-    near = difflib.get_close_matches(stem, names(), n=3)
+    near = nearest.near(stem, names())
     hint = f' (did you mean {" or ".join(near)}?)' if near else ''
     return f'there is no file {path!r}{hint}; expected {_EXPECTED.format(names=", ".join(names()))}'
 

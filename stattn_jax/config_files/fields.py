@@ -14,27 +14,30 @@ _HEADING = """The fields of --config, with their defaults in configs/common.py; 
 """
 
 
+def defaults() -> dict[str, Any]:
+    """Returns the default of each field of a run's config by its dotted name."""
+    with config_files.importable():
+        return flatten(importlib.import_module('configs.common').get_config().to_dict())
+
+
 def describe() -> str:
     """Returns a line for each field, --config.NAME=DEFAULT, and its comment."""
-    with config_files.importable():
-        config = importlib.import_module('configs.common').get_config()
     source = (config_files.FOLDER / 'common.py').read_text(encoding='utf-8')
     comments, order = read_comments(source), [name for name, *_ in _fields(ast.parse(source))]
-    defaults = dict(_flat(config.to_dict()))
-    lines = [_HEADING]
-    for name in sorted(defaults, key=lambda name: order.index(name) if name in order else len(order)):
-        lines.append(f'  --config.{name}={"" if defaults[name] is None else defaults[name]}')
+    values, lines = defaults(), [_HEADING]
+    for name in sorted(values, key=lambda name: order.index(name) if name in order else len(order)):
+        lines.append(f'  --config.{name}={"" if values[name] is None else values[name]}')
         if name in comments:
             lines.append(textwrap.fill(comments[name], 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6))
     return '\n'.join(lines)
 
 
-def _flat(tree: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Flattens nested dicts to dotted names: {'a': {'b': 1}} becomes {'a.b': 1}."""
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f'{prefix}{name}.')
-        else:
-            yield prefix + name, value
+        flat |= flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def read_comments(source: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ import time
 
 from absl import flags
 
-from stattn_jax import flag_once
+from stattn_jax import command
 
 KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
 FLAGS = flags.FlagValues()
@@ -55,15 +55,11 @@ flags.DEFINE_multi_string('check', None, 'An explanation.json to verify; no vide
 
 def main(argv: list[str] | None = None) -> int:
     """Explains every video, or checks every file; returns the exit code."""
-    argv = sys.argv if argv is None else argv
-    if '--help' in argv or '-h' in argv:
-        print(f'{__doc__}\n{FLAGS.get_help()}')
-        return 0
-    try:
-        _parse(argv)
-    except flags.Error as error:
-        print(f'error: {" ".join(str(error).split())}; see `python -m stattn_jax.explain --help`', file=sys.stderr)
-        return 2
+    return command.run(argv, __doc__, FLAGS, _main)
+
+
+def _main(_: flags.FlagValues) -> int:
+    _check_flags()
     if FLAGS.check:
         return max(_check(path) for path in FLAGS.check)
     # JAX is imported only here, so that wrong use is reported at once and the time of the import can be measured.
@@ -73,12 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     return explain_videos.run(FLAGS, time.perf_counter() - began)
 
 
-def _parse(argv) -> None:
-    FLAGS.unparse_flags()
-    flag_once.check_once(argv, FLAGS)
-    rest = FLAGS(argv)
-    if len(rest) > 1:
-        raise flags.Error(f'{rest[1:]} on the command line is not a flag; expected --NAME=VALUE')
+def _check_flags() -> None:
     missing = [name for name in ('workdir', 'video', 'out') if not FLAGS[name].value]
     if missing and not FLAGS.check:
         raise flags.Error(f'--{missing[0]} is missing; expected --workdir=DIR --video=FILE --out=DIR')
@@ -96,8 +87,7 @@ def _check(path: str) -> int:
     try:
         errors = record_files.check(path)
     except (OSError, ValueError) as error:
-        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-        return 1
+        return command.fail(error, 1)
     fine = max(errors.values()) <= record_files.TOLERANCE
     numbers = ', '.join(f'{name} {error:.1e}' for name, error in errors.items())
     print(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from absl import flags, logging
 
+from stattn_jax import names
 from stattn_jax import run as runs
 from stattn_jax.data import media
 from stattn_jax.explain import ground_truth, page, record_files
@@ -112,7 +113,7 @@ def _prepare(options) -> tuple[dict[pathlib.Path, pathlib.Path], Model, dict[pat
     classes = model.trained.facts.classes
     if options.label is not None and options.label not in classes:
         raise runs.RunError(
-            f'--label={options.label} is not a class of the model; expected one of {", ".join(classes)}'
+            f'--label={options.label} is not a class of the model; {names.expected(options.label, classes, "classes")}'
         )
     if options.hop is not None and options.hop > model.spec.segments:
         raise runs.RunError(

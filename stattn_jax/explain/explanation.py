@@ -11,6 +11,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from stattn_jax import names
+
 # The record holds removed cells, and the JSON holds maps, of this many of the best classes. Those of 300 classes would
 # be megabytes of text.
 BEST = 10
@@ -119,10 +121,7 @@ class ExplanationData:
         if label is None:
             return int(np.argmax(self.logits))
         if label not in self.classes:
-            some = ', '.join(map(repr, self.classes[:5])) + (', ...' if len(self.classes) > 5 else '')
-            raise ValueError(
-                f'unknown label {label!r}; expected one of the {len(self.classes)} classes of the model ({some})'
-            )
+            raise ValueError(f'unknown label {label!r}; {names.expected(label, self.classes, "classes")}')
         return self.classes.index(label)
 
     def runner_up(self, label: str | None = None) -> str | None:

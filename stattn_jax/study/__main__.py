@@ -12,25 +12,20 @@ import sys
 
 import jax
 from absl import flags, logging
-from ml_collections import config_flags
 
-from stattn_jax import command, run
+from stattn_jax import command, names, run
 from stattn_jax import main as main_command
 from stattn_jax.runtime import perf
 from stattn_jax.study import jobs, measure, plan, summary
 
+CONFIG = command.ConfigFlag(
+    lambda: plan.FIELDS, 'configs/study.py', 'The name study or study:quick, or a file like configs/study.py.'
+)
 
-def make_flags(argv: list[str]) -> flags.FlagValues:
+
+def make_flags() -> flags.FlagValues:
     """Returns the command's flags, not yet parsed."""
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        'config',
-        None,
-        'configs/study.py or configs/study.py:quick.',
-        lock_config=True,
-        flag_values=values,
-        sys_argv=argv,
-    )
     flags.DEFINE_string('workdir', None, 'Where the study lives; what is there already is kept.', flag_values=values)
     flags.DEFINE_integer(
         'workers',
@@ -42,7 +37,7 @@ def make_flags(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_string(
         'only', None, 'Train and measure this one, as VARIANT/ROW-SEED, in this process.', flag_values=values
     )
-    flags.mark_flags_as_required(['config', 'workdir'], values)
+    flags.mark_flag_as_required('workdir', values)
     return values
 
 
@@ -58,17 +53,16 @@ def main(argv: list[str] | None = None) -> int:
             return _one(values.config, workdir, entries, values.only)
         return _all(values, workdir, entries, argv[1:])
 
-    # mypy takes the type of CODES from its first entries; main.py will state it.
-    return command.run(argv, __doc__, make_flags, body, main_command.CODES)  # type: ignore[arg-type]
+    return command.run(argv, __doc__, make_flags(), body, main_command.CODES, config=CONFIG)
 
 
 def _one(config, workdir: pathlib.Path, entries: list[plan.Entry], name: str) -> int:
     """Trains and measures one network; a stop signal ends it after its training has saved a checkpoint."""
-    chosen = [entry for entry in entries if entry.name == name]
-    if not chosen:
-        raise run.RunError(f'--only={name} is no entry of this study; expected one such as {entries[0].name}')
+    known = {entry.name: entry for entry in entries}
+    if name not in known:
+        raise run.RunError(f'--only={name} is no entry of this study; {names.expected(name, known, "entries")}')
     perf.enable_compile_cache(str(workdir / 'compiled'))
-    measure.work(chosen[0], config.measure)
+    measure.work(known[name], config.measure)
     return 0
 
 

@@ -2,19 +2,21 @@
 
 import copy
 import dataclasses
-import difflib
 import hashlib
 import json
 import pathlib
 
 import ml_collections
 
-from stattn_jax import config_checks, run
+from stattn_jax import command, config_checks, names, run
 from stattn_jax.attribution import EXPLAINERS
+from stattn_jax.config_files import fields as config_fields
 
 # Version of the files that measure.py writes; changing it makes all networks be measured again.
 MEASURES = 2
 NUMBERS, ARRAYS = 'measures.json', 'measures.npz'
+# The fields of a study's config.
+FIELDS = ('seeds', 'variants', 'rows', 'measure')
 GROUPS = ('ours', 'representation', 'intrinsic', 'ablation')
 
 
@@ -80,6 +82,9 @@ def run_config(config, variant: str, row: str, seed: int, workdir: pathlib.Path)
     made.seed = seed
     if not made.data.dir:
         made.data.dir = str(data_folder(variant, workdir))
+    absent = command.missing_fields(made, config_fields.defaults())
+    if absent:
+        raise run.RunError(f'config.variants.{variant}.run {absent}; expected the config of a run, as configs/own.py')
     config_checks.check(made)
     return made
 
@@ -94,8 +99,6 @@ def _check_row(row, fields, config):
         raise run.RunError(f'config.rows.{row}.group is {fields.group!r}; expected one of {", ".join(GROUPS)}')
     for variant in fields.variants:
         if variant not in config.variants:
-            near = difflib.get_close_matches(variant, config.variants, n=1)
             raise run.RunError(
-                f'config.rows.{row}.variants names {variant!r}; expected {", ".join(config.variants)}'
-                + (f'; near: {near[0]}' if near else '')
+                f'config.rows.{row}.variants names {variant!r}; {names.expected(variant, config.variants)}'
             )

@@ -9,7 +9,6 @@ FILE is .safetensors, .pth or .pt of PyTorch (which need not be installed), or .
 Exit codes: 0 done; 2 wrong use, or a file that cannot be used or does not fit.
 """
 
-import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from collections.abc import Callable
 import jax
 from absl import flags
 
-from stattn_jax import command, flag_once
+from stattn_jax import command, names
 from stattn_jax.models.trunks import registry
 from stattn_jax.models.trunks.trunk import Trunk
 from stattn_jax.weights import find, match, reading
@@ -41,34 +40,20 @@ def make_flags() -> flags.FlagValues:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns the exit code."""
-    argv = sys.argv if argv is None else argv
-    values = make_flags()
-    try:
-        if '--help' in argv or '-h' in argv:
-            print(f'{__doc__}\n{values.get_help()}')
-        else:
-            name, *files = _parse(argv, values)
-            _COMMANDS[name][0](values, *files)
-        sys.stdout.flush()
-    except (command.RunError, WeightsError) as error:
-        return command.fail(error, 2)
-    except flags.Error as error:
-        return command.fail(f'{error}; --help lists the flags', 2)
-    except BrokenPipeError:
-        # The reader of the output, such as head, has closed the pipe. Without this, Python would write the rest of the
-        # output again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return command.run(argv, __doc__, make_flags(), _main, {WeightsError: 2}, positional=None)
+
+
+def _main(values, name: str = '', *files: str) -> int:
+    _check(values, name, files)
+    with command.output_may_close():
+        _COMMANDS[name][0](values, *files)
     return 0
 
 
-def _parse(argv, values) -> list[str]:
-    """Returns the command and its file; raises RunError or flags.Error for wrong commands, files or flags."""
-    flag_once.check_once(argv, values)
-    name, *files = values(argv)[1:] or ['']
+def _check(values, name: str, files: tuple[str, ...]) -> None:
+    """Raises RunError for wrong commands, files or flags."""
     if name not in _COMMANDS:
-        raise command.RunError(
-            f'the command is {name!r}; expected one of {", ".join(_COMMANDS)}; --help describes them'
-        )
+        raise command.RunError(f'the command is {name!r}; {names.expected(name, _COMMANDS)}; --help describes them')
     _, wanted, needed = _COMMANDS[name]
     if len(files) != wanted:
         raise command.RunError(f'{name} got {len(files)} files ({", ".join(files)}); expected {wanted}')
@@ -77,7 +62,6 @@ def _parse(argv, values) -> list[str]:
             raise command.RunError(
                 f'{name} needs --{flag}; add it' if flag == needed else f'{name} does not take --{flag}; leave it out'
             )
-    return [name, *files]
 
 
 def _list(values) -> None:
@@ -132,7 +116,7 @@ def _trunk(given: str) -> tuple[str, str]:
     with_weights = [m for m in found if registry.find(m, name).published is not None]
     if not found:
         known = [known for m in MODALITIES for known in registry.trunks(m)]
-        raise command.RunError(f'--trunk={given}; expected one of {", ".join(dict.fromkeys(known))}')
+        raise command.RunError(f'--trunk={given}; {names.expected(given, known, "trunks")}')
     if len(with_weights) > 1:
         raise command.RunError(f'--trunk={given} is a trunk of both modalities; expected visual/{name} or audio/{name}')
     return (with_weights or found)[0], name

@@ -1,0 +1,120 @@
+"""Tests command.py for every command with --config: old names are read, and a config of another kind is refused."""
+
+import sys
+
+import pytest
+import runs
+
+from stattn_jax import command, main, renamed
+from stattn_jax.benchmark import __main__ as benchmark
+from stattn_jax.study import __main__ as study
+
+OF_A_RUN = """
+from configs import common
+
+def get_config():
+    config = common.tiny(common.get_config())
+    config.loss.swap = 0.25
+    config.train.best_metric = 'leak/n'
+    config.eval.leak_clips = 5
+    return config
+"""
+OF_A_STUDY = """
+from configs import study
+
+def get_config():
+    config = study.get_config('quick')
+    config.variants.events.run.loss.swap = 0.25
+    config.rows.stan.fields = {'loss': {'match': 0.5}}
+    return config
+"""
+COMMANDS = {
+    main: (OF_A_RUN, '', ['--workdir=none']),
+    benchmark: (OF_A_RUN, '', []),
+    study: (OF_A_STUDY, 'variants.events.run.', ['--workdir=none']),
+}
+
+
+@pytest.fixture(autouse=True)
+def new_process():
+    renamed._notice.cache_clear()
+
+
+def parsed(module, path, *words):
+    """Returns the config that a command reads."""
+    values = module.make_flags()
+    config = getattr(module, 'CONFIG', command.ConfigFlag())
+    found = []
+
+    def body(values):
+        found.append(values.config)
+        return 0
+
+    argv = ['command', f'--config={path}', *COMMANDS[module][2], *words]
+    assert command.run(argv, '', values, body, config=config) == 0
+    return found[0]
+
+
+@pytest.mark.parametrize('module', COMMANDS)
+def test_every_command_reads_old_names_with_one_notice(module, tmp_path, capsys):
+    text, prefix, _ = COMMANDS[module]
+    (tmp_path / 'old.py').write_text(text)
+    config = parsed(module, tmp_path / 'old.py')
+    (notice,) = capsys.readouterr().err.splitlines()
+    assert notice.startswith(f'notice: {tmp_path}/old.py: ') and 'more likewise' in notice
+    of_run = config.variants.events.run if prefix else config
+    assert of_run.loss.mismatched_uniform == 0.25 and 'swap' not in of_run.loss
+    if prefix:
+        assert config.rows.stan.fields.to_dict() == {'loss': {'correspondence': 0.5}}
+    else:
+        assert of_run.train.best_metric == 'shortcut/n' and of_run.eval.shortcut_clips == 5
+
+
+@pytest.mark.parametrize('module', COMMANDS)
+@pytest.mark.parametrize('field', ['loss.swap', 'loss.mismatched_uniform'])
+def test_the_command_line_comes_after_the_file_by_either_name(module, field, tmp_path, capsys):
+    text, prefix, _ = COMMANDS[module]
+    (tmp_path / 'old.py').write_text(text)
+    flag = f'--config.{prefix}{field}'
+    for words in ([f'{flag}=0.75'], [flag, '0.75'], [flag[1:], '0.75']):
+        config = parsed(module, tmp_path / 'old.py', *words)
+        of_run = config.variants.events.run if prefix else config
+        assert of_run.loss.mismatched_uniform == 0.75
+
+
+def test_an_old_metric_on_the_command_line_gets_the_present_name(capsys):
+    config = parsed(benchmark, 'own', '--config.train.best_metric=leak/n', '--noconfig.loss.binary')
+    assert config.train.best_metric == 'shortcut/n' and config.loss.multi_label is False
+    assert capsys.readouterr().err.count('notice: ') == 2
+
+
+@pytest.mark.parametrize('module', COMMANDS)
+def test_the_config_of_another_command_is_refused_in_one_line(module, capsys):
+    name, lacking = ('own', 'seeds, variants, rows') if module is study else ('study', 'data')
+    assert runs.run_here(module.main, f'--config={name}', *COMMANDS[module][2]) == 2
+    output, error = capsys.readouterr()
+    assert output == '' and error.count('\n') == 1
+    assert f'error: --config={name} lacks ' in error and lacking in error and 'expected a config such as' in error
+
+
+@pytest.mark.parametrize('module', COMMANDS)
+def test_a_missing_config_is_named(module, capsys):
+    assert runs.run_here(module.main, *COMMANDS[module][2]) == 2
+    assert capsys.readouterr().err.startswith('error: --config is missing; expected one such as --config=configs/')
+
+
+def test_a_variant_of_a_study_that_is_no_run_is_refused(tmp_path, capsys):
+    text = OF_A_STUDY.replace('    return', '    del config.variants.events.run.optim\n    return')
+    (tmp_path / 'mine.py').write_text(text)
+    assert runs.run_here(study.main, f'--config={tmp_path}/mine.py', f'--workdir={tmp_path}') == 2
+    assert 'config.variants.events.run lacks optim; expected the config of a run' in capsys.readouterr().err
+
+
+def test_a_config_file_with_a_class_of_its_own(tmp_path):
+    """A dataclass with annotations as strings looks up the module that it is defined in."""
+    text = (
+        'from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass Size:\n    side: int\n'
+    )
+    (tmp_path / 'mine.py').write_text(text + OF_A_RUN)
+    assert parsed(benchmark, tmp_path / 'mine.py').loss.mismatched_uniform == 0.25
+    assert 'config_file' in sys.modules
