@@ -18,7 +18,7 @@ import psutil
 from absl import flags
 
 from benchmarks import rounds
-from stattn_jax import assemble, command, evaluate, run, trunks
+from stattn_jax import assemble, command, evaluate, run, trunk_setup
 from stattn_jax.data import pipeline, source, tfrecord
 from stattn_jax.runtime import parallel
 
@@ -47,7 +47,7 @@ def watch(config: ml_collections.ConfigDict, steps: int, warmup: int, every: int
     """Trains and reads the resident set size (bytes) every `every` steps after the warm-up: step -> bytes."""
     data = source.RecordSource(config.data.dir, config.data.split)
     facts = run.DataFacts.of(data.info)
-    trunks.check(config, facts.spec)
+    trunk_setup.check(config, facts.spec)
     strategy = run.make_strategy(config, config.train.batch)
     graphdef, state, optimiser, _ = run.make_state(config, facts, strategy.axis)
     binary = run.is_binary(config, facts)

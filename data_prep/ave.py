@@ -69,7 +69,7 @@ def read(folder: pathlib.Path, *, clean: bool = False) -> published.Listing:
         clip_id = f'{source}_{number}'
         names = (videos.Name(source, 'ID'), videos.Name(f'Y{source}', 'YID'))
         payload = {'file': 'main', 'row': number}
-        listing.clips.append(published.Clip(clip_id, source, split_of[number], (label,), names, payload))
+        listing.clips.append(published.ListedClip(clip_id, source, split_of[number], (label,), names, payload))
         if start < end:
             listing.events.append((clip_id, label, start, end, 'both'))
         else:

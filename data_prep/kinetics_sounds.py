@@ -124,7 +124,7 @@ def _read_lists(files: list[pathlib.Path], names: tuple[str, ...], classes: str)
     return listing
 
 
-def _listed(row: Row, split: str, names: tuple[str, ...]) -> published.Clip | None:
+def _listed(row: Row, split: str, names: tuple[str, ...]) -> published.ListedClip | None:
     match = re.fullmatch(r'([\w-]{11})_(\d+)(?:_(\d+))?', row.cells['clip'].strip())
     if not match:
         row.fault('clip', 'a name such as -00nar1nEPc_000033_000043 or -3Mwkq-7TV4_2')
@@ -137,7 +137,7 @@ def _listed(row: Row, split: str, names: tuple[str, ...]) -> published.Clip | No
     source, start = match.group(1), int(match.group(2))
     clip_id = match.group()
     options = (videos.Name(clip_id, 'as listed'), *videos.names(source, start, start + seconds))
-    return published.Clip(clip_id, source, split, (names[int(number)],), options)
+    return published.ListedClip(clip_id, source, split, (names[int(number)],), options)
 
 
 def _read_csv(files: list[pathlib.Path], names: tuple[str, ...]) -> published.Listing:
@@ -155,7 +155,7 @@ def _read_csv(files: list[pathlib.Path], names: tuple[str, ...]) -> published.Li
     return listing
 
 
-def _clip(row: Row) -> published.Clip:
+def _clip(row: Row) -> published.ListedClip:
     source = row.check('youtube_id', re.compile(r'[\w-]{11}').fullmatch, 'a YouTube id of 11 characters')
     start = row.check('time_start', str.isdecimal, 'a whole second')
     end = row.check('time_end', str.isdecimal, 'a whole second')
@@ -166,7 +166,7 @@ def _clip(row: Row) -> published.Clip:
     options = videos.names(source, int(start), int(end))
     # Kinetics' own form comes first, because a missing file is reported under the first name.
     options = sorted(options, key=lambda name: name.stem != clip_id)
-    return published.Clip(clip_id, source, _SPLITS.get(split, ''), (row.cells['label'].strip(),), tuple(options))
+    return published.ListedClip(clip_id, source, _SPLITS.get(split, ''), (row.cells['label'].strip(),), tuple(options))
 
 
 if __name__ == '__main__':

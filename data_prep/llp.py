@@ -82,7 +82,7 @@ def read(folder: pathlib.Path) -> published.Listing:
     return listing
 
 
-def _clip(row: Row, split: str) -> published.Clip | None:
+def _clip(row: Row, split: str) -> published.ListedClip | None:
     # The id is the first 11 characters, since it may contain _ itself; five clips begin at a fraction of a second.
     match = re.fullmatch(r'([\w-]{11})_(\d+(?:\.\d+)?)_(\d+(?:\.\d+)?)', row.cells['filename'].strip())
     if not match:
@@ -95,7 +95,7 @@ def _clip(row: Row, split: str) -> published.Clip | None:
     source, start, end = match.groups()
     clip_id = match.group()
     names = (videos.Name(clip_id, 'ID_30_40'), *videos.names(source, float(start), float(end), whole=False))
-    return published.Clip(clip_id, source, split, labels, names, {'id': source})
+    return published.ListedClip(clip_id, source, split, labels, names, {'id': source})
 
 
 def _labels(row: Row) -> list[str]:

@@ -31,7 +31,7 @@ TABLES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class ListedClip:
     """A clip as its publishers list it.
 
     source: the YouTube id that it was cut from.
@@ -55,7 +55,7 @@ class Listing:
     """
 
     classes: tuple[str, ...]
-    clips: list[Clip]
+    clips: list[ListedClip]
     multi_label: bool = False
     events: list[tuple] = dataclasses.field(default_factory=list)
     boxes: list[tuple] = dataclasses.field(default_factory=list)
@@ -265,7 +265,7 @@ def write_tables(listing: Listing, found: dict[str, videos.Found], where: pathli
     )
 
 
-def _clip_row(clip: Clip, found: videos.Found | None) -> tuple:
+def _clip_row(clip: ListedClip, found: videos.Found | None) -> tuple:
     # A clip without a file keeps its expected name, so that preparation counts it as missing.
     found = found or videos.Found(f'{clip.names[0].stem}.mp4')
     return clip.clip_id, found.path, found.start, found.end, clip.split, '|'.join(clip.labels)

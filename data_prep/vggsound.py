@@ -111,7 +111,7 @@ def _columns(file: pathlib.Path) -> tuple[str, ...]:
     return _SPLIT_FILE if file.stem in ('train', 'test') else _ONE_FILE
 
 
-def _clip(row: Row, file: pathlib.Path, known: list[str]) -> published.Clip | None:
+def _clip(row: Row, file: pathlib.Path, known: list[str]) -> published.ListedClip | None:
     cells = row.cells
     if 'file' in cells:
         match = re.fullmatch(r'([\w-]{11})_(\d{6})(\.mp4)?', cells['file'].strip())
@@ -129,12 +129,14 @@ def _clip(row: Row, file: pathlib.Path, known: list[str]) -> published.Clip | No
     if row.bad:
         return None
     clip_id = f'{source}_{int(start):06d}'
-    return published.Clip(clip_id, source, split, (label,), videos.names(source, int(start), int(start) + SECONDS))
+    return published.ListedClip(
+        clip_id, source, split, (label,), videos.names(source, int(start), int(start) + SECONDS)
+    )
 
 
-def _once(clips: list[published.Clip], remarks: list[str]) -> list[published.Clip]:
+def _once(clips: list[published.ListedClip], remarks: list[str]) -> list[published.ListedClip]:
     """Returns each clip once: its test row if there are train and test rows, otherwise its first row."""
-    kept: dict[str, published.Clip] = {}
+    kept: dict[str, published.ListedClip] = {}
     repeated = {}
     for clip in clips:
         first = kept.setdefault(clip.clip_id, clip)
@@ -154,7 +156,7 @@ def _once(clips: list[published.Clip], remarks: list[str]) -> list[published.Cli
     return list(kept.values())
 
 
-def _shared_sources(clips: list[published.Clip]) -> list[str]:
+def _shared_sources(clips: list[published.ListedClip]) -> list[str]:
     splits_of, count = collections.defaultdict(set), collections.Counter()
     for clip in clips:
         splits_of[clip.source].add(clip.split)
@@ -202,7 +204,7 @@ def carve_val(listing: published.Listing, part: float) -> None:
     The videos are selected by a hash of their YouTube id.
     """
 
-    def is_val(clip: published.Clip) -> bool:
+    def is_val(clip: published.ListedClip) -> bool:
         number = int.from_bytes(hashlib.sha256(clip.source.encode()).digest()[:8], 'big')
         return clip.split == 'train' and number < part * 2**64
 

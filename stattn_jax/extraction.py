@@ -13,7 +13,7 @@ import sys
 import jax
 import ml_collections
 
-from stattn_jax import config_checks, run, trunks
+from stattn_jax import config_checks, run, trunk_setup
 from stattn_jax.data import extracted, source, spec, tfrecord
 
 FEATURES = 'features'
@@ -27,7 +27,7 @@ def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_col
     command fails.
     """
     info = source.DatasetInfo.load(config.data.dir)
-    frozen = [name for name in trunks.MODALITIES if config.model[f'{name}_frozen']]
+    frozen = [name for name in trunk_setup.MODALITIES if config.model[f'{name}_frozen']]
     if not frozen or not isinstance(info.spec, spec.ClipSpec):
         return config
     # jax.process_count() alone would start the backend and take the accelerator that the command needs.
@@ -39,7 +39,7 @@ def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_col
         )
     config_checks.check(config)
     run.check_workdir(workdir, config, lengthen=True)
-    trunks.check(config, info.spec)
+    trunk_setup.check(config, info.spec)
     if 'visual' in frozen and config.data.frame_size != config.model.frame_size:
         raise run.RunError(
             f'config.data.frame_size is {config.data.frame_size}, but config.model.frame_size '

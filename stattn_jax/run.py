@@ -21,7 +21,7 @@ import optax
 from flax import nnx
 from ml_collections import config_dict
 
-from stattn_jax import assemble, config_checks, files, renamed, trunks
+from stattn_jax import assemble, config_checks, files, renamed, trunk_setup
 from stattn_jax.command import RunError
 from stattn_jax.config_files.fields import flatten
 from stattn_jax.data import features, records, source
@@ -57,7 +57,7 @@ class DataFacts:
 
     def shape(self, config: ml_collections.ConfigDict) -> assemble.InputSpec:
         """Returns the properties of these data on which the network's shapes depend."""
-        visual, audio = trunks.parts_of(self.spec)
+        visual, audio = trunk_setup.parts_of(self.spec)
         frame = (config.model.frame_size, config.model.frame_size)
         # The grid of features is fixed by the data; the frame size of the config does not apply.
         if isinstance(self.spec, features.FeatureSpec):
@@ -69,7 +69,7 @@ class DataFacts:
 
     def mel_log(self) -> tuple[float, float]:
         """Returns (scale, offset) of the logarithm in these data's log-mel, for augmentation."""
-        spec = trunks.media_of(self.spec)
+        spec = trunk_setup.media_of(self.spec)
         return MEL_PRESETS[getattr(spec, 'mel', 'vggish')].logarithm
 
     def to_json(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class DataFacts:
 class Trained:
     """A model restored from a workdir, with its state on the devices of `strategy`.
 
-    `trunks` records where the weights of the trunks come from (trunks.load).
+    `trunks` records where the weights of the trunks come from (trunk_setup.load).
     """
 
     config: ml_collections.ConfigDict

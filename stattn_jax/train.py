@@ -14,7 +14,7 @@ import pathlib
 import jax
 import ml_collections
 
-from stattn_jax import assemble, config_checks, evaluate, run, trunks
+from stattn_jax import assemble, config_checks, evaluate, run, trunk_setup
 from stattn_jax.data import pipeline, source
 from stattn_jax.runtime import checkpoint, parallel, perf, summaries
 
@@ -33,8 +33,8 @@ def train(config: ml_collections.ConfigDict, workdir: str, *, lengthen: bool = F
     config_checks.check(config)
     data_source = source.RecordSource(config.data.dir, config.data.split)
     facts = run.DataFacts.of(data_source.info)
-    trunks.check(config, facts.spec)
-    trunks.check_augmentation(config, facts.spec)
+    trunk_setup.check(config, facts.spec)
+    trunk_setup.check_augmentation(config, facts.spec)
     eval_splits = evaluate.splits_of(config, data_source.info)
     select = evaluate.selects(config, data_source.info)
     # ------------------------------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, *, lengthen: bool = F
                 )
             record['trunks'] = saved.get('trunks', [])
         else:
-            state, record['trunks'] = trunks.load(config, facts.spec, state)
+            state, record['trunks'] = trunk_setup.load(config, facts.spec, state)
         state = strategy.place_state(state)
         first_process = jax.process_index() == 0
         times, notice = run.lengthened(workdir, config, start)

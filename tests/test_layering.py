@@ -31,7 +31,7 @@ LAYERS = (
     'extraction',
     'run',
     'config_checks',
-    'trunks',
+    'trunk_setup',
     'assemble',
     'weights',
     'command',

@@ -115,7 +115,7 @@ def test_a_folder_without_annotations(tmp_path):
 
 def test_val_takes_whole_source_videos_and_only_from_train():
     made = [
-        published.Clip(f'{i:011d}_{j:06d}', f'{i:011d}', 'test' if i % 10 == 0 else 'train', ('x',), ())
+        published.ListedClip(f'{i:011d}_{j:06d}', f'{i:011d}', 'test' if i % 10 == 0 else 'train', ('x',), ())
         for i in range(3000)
         for j in (0, 9)
     ]

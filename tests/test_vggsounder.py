@@ -20,7 +20,7 @@ def attach(tmp_path):
 
     def call(text):
         clips = [
-            published.Clip(f'--i-y1v8Hy8_00000{i}', '--i-y1v8Hy8', split, ('dog',), ())
+            published.ListedClip(f'--i-y1v8Hy8_00000{i}', '--i-y1v8Hy8', split, ('dog',), ())
             for i, split in enumerate(('test', 'train'))
         ]
         listing = published.Listing(('child singing', 'child speech, kid speaking', 'dog'), clips)

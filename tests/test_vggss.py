@@ -30,7 +30,9 @@ def make_listing(**changes):
         'Fot4v0DdGyE_000020': ('x', 'test'),
         'M1P1xla8rg0_000000': ('x', 'test'),
     } | changes
-    clips = [published.Clip(clip_id, clip_id[:11], split, (label,), ()) for clip_id, (label, split) in rows.items()]
+    clips = [
+        published.ListedClip(clip_id, clip_id[:11], split, (label,), ()) for clip_id, (label, split) in rows.items()
+    ]
     return published.Listing(('elk bugling', 'x'), clips)
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from stattn_jax import run, trunks
+from stattn_jax import run, trunk_setup
 from stattn_jax.data import features, media, pipeline
 from stattn_jax.explain import counterfactuals, long, reading
 from stattn_jax.explain.explanation import BEST, make_geometry
@@ -85,7 +85,7 @@ class Model:
     @property
     def spec(self) -> media.ClipSpec:
         """The clip format that the model expects."""
-        spec = trunks.media_of(self.trained.facts.spec)
+        spec = trunk_setup.media_of(self.trained.facts.spec)
         assert isinstance(spec, media.ClipSpec)  # `load` refuses runs on features of other networks.
         return spec
 
@@ -205,4 +205,4 @@ def load(workdir: str | os.PathLike) -> Model:
             'computed from a video here; expected the workdir of a run on videos'
         )
     # A run trained on features that its own trunks extracted can also read videos.
-    return Model(run.reading(trained, trunks.media_of(trained.facts.spec)))
+    return Model(run.reading(trained, trunk_setup.media_of(trained.facts.spec)))

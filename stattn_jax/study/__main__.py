@@ -16,7 +16,7 @@ from absl import flags, logging
 from stattn_jax import command, names, run
 from stattn_jax import main as main_command
 from stattn_jax.runtime import perf
-from stattn_jax.study import jobs, measure, plan, summary
+from stattn_jax.study import jobs, plan, summary, worker
 
 CONFIG = command.ConfigFlag(
     lambda: plan.FIELDS, 'configs/study.py', 'The name study or study:quick, or a file like configs/study.py.'
@@ -62,7 +62,7 @@ def _one(config, workdir: pathlib.Path, entries: list[plan.Entry], name: str) ->
     if name not in known:
         raise run.RunError(f'--only={name} is no entry of this study; {names.expected(name, known, "entries")}')
     perf.enable_compile_cache(str(workdir / 'compiled'))
-    measure.work(known[name], config.measure)
+    worker.work(known[name], config.measure)
     return 0
 
 

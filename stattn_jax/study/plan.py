@@ -12,7 +12,7 @@ from stattn_jax import command, config_checks, names, run
 from stattn_jax.attribution import EXPLAINERS
 from stattn_jax.config_files import fields as config_fields
 
-# Version of the files that measure.py writes; changing it makes all networks be measured again.
+# Version of the files that worker.py writes; changing it makes all networks be measured again.
 MEASURES = 2
 NUMBERS, ARRAYS = 'measures.json', 'measures.npz'
 # The fields of a study's config.

@@ -11,7 +11,7 @@ from tiny import quick_compile  # noqa: F401  autouse
 from stattn_jax import evaluate, run
 from stattn_jax.attribution import Map
 from stattn_jax.metrics import aopc, localization
-from stattn_jax.study import evaluation_clips, measure, networks, plan, pointing
+from stattn_jax.study import evaluation_clips, networks, plan, pointing, worker
 
 
 @pytest.fixture(scope='module')
@@ -22,7 +22,7 @@ def entries(tmp_path_factory):
     studies.make_data(plan.data_folder('events', workdir))
     found = {entry.row: entry for entry in plan.entries(config, workdir)}
     for entry in found.values():
-        measure.work(entry, config.measure)
+        worker.work(entry, config.measure)
     return found
 
 
@@ -115,7 +115,7 @@ def test_measuring_again_gives_the_same(entries):
     config = studies.config('stan')
     before = arrays(entries['stan'])
     (entries['stan'].folder / plan.NUMBERS).unlink()
-    measure.work(entries['stan'], config.measure)
+    worker.work(entries['stan'], config.measure)
     after = arrays(entries['stan'])
     assert before.keys() == after.keys()
     for name, value in before.items():

@@ -19,7 +19,7 @@ from tiny import quick_compile  # noqa: F401  autouse
 import stattn_jax
 from configs import common
 from data_prep import cli, extract, prepare, published
-from stattn_jax import assemble, config_checks, run, trunks
+from stattn_jax import assemble, config_checks, run, trunk_setup
 from stattn_jax.data import media, pipeline, source
 from stattn_jax.data.extracted import ExtractedSpec, Extraction
 from stattn_jax.data.features import FeatureSpec
@@ -36,7 +36,7 @@ def toys():
     with pytest.MonkeyPatch.context() as patch:
         toy_trunks.register(patch.setattr)
         patch.setenv('XLA_FLAGS', os.environ.get('XLA_FLAGS', ''))
-        for modality in trunks.MODALITIES:
+        for modality in trunk_setup.MODALITIES:
             field = f'model.{modality}'
             patch.setitem(config_checks.CHOICES, field, (*config_checks.CHOICES[field], 'toy'))
         yield
@@ -96,19 +96,19 @@ AS_SEEN = {'model__visual': 'toy', 'model__visual_frozen': True}
 ])  # fmt: skip
 def test_trunks_that_do_not_read_what_the_data_hold(spec, fields, named):
     with pytest.raises(run.RunError, match=named) as error:
-        trunks.check(make_config(**fields), spec)
+        trunk_setup.check(make_config(**fields), spec)
     assert '\n' not in str(error.value) and error.value.code == 2
 
 
 def test_trunks_that_read_the_data_are_welcome():
-    trunks.check(make_config(), VIDEOS)
-    trunks.check(make_config(**AS_SEEN), SEEN)
-    trunks.check(make_config(model__audio='toy', model__audio_frozen=True), HEARD)
-    trunks.check(make_config(model__visual='toy', model__visual_frozen=True, model__visual_weights='w'), VIDEOS)
-    trunks.check(make_config(model__visual='precomputed', model__audio='precomputed'), FEATURES)
+    trunk_setup.check(make_config(), VIDEOS)
+    trunk_setup.check(make_config(**AS_SEEN), SEEN)
+    trunk_setup.check(make_config(model__audio='toy', model__audio_frozen=True), HEARD)
+    trunk_setup.check(make_config(model__visual='toy', model__visual_frozen=True, model__visual_weights='w'), VIDEOS)
+    trunk_setup.check(make_config(model__visual='precomputed', model__audio='precomputed'), FEATURES)
     # For a trained run, the weights are there already.
-    trunks.check(make_config(**AS_SEEN), VIDEOS, [{'modality': 'visual', 'sha256': PICTURE.sha256}])
-    trunks.check(make_config(**AS_SEEN), SEEN, [{'modality': 'visual', 'sha256': PICTURE.sha256}])
+    trunk_setup.check(make_config(**AS_SEEN), VIDEOS, [{'modality': 'visual', 'sha256': PICTURE.sha256}])
+    trunk_setup.check(make_config(**AS_SEEN), SEEN, [{'modality': 'visual', 'sha256': PICTURE.sha256}])
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_trunks_that_read_the_data_are_welcome():
 )
 def test_features_of_other_weights_are_refused(known, said):
     with pytest.raises(run.RunError, match=f'SHA-256 abababababab.*the run has {said}.*extract the features again'):
-        trunks.check(make_config(**AS_SEEN), SEEN, known)
+        trunk_setup.check(make_config(**AS_SEEN), SEEN, known)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def test_features_of_other_weights_are_refused(known, said):
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp('weights')
-    files = {modality: folder / f'{modality}.safetensors' for modality in trunks.MODALITIES}
+    files = {modality: folder / f'{modality}.safetensors' for modality in trunk_setup.MODALITIES}
     return files, {modality: toy_trunks.write_weights(path, modality) for modality, path in files.items()}
 
 
@@ -136,7 +136,7 @@ def test_trunks_begin_with_their_weights_and_the_rest_as_drawn(weights, frozen):
     files, states = weights
     config = make_config(model__visual='toy', model__visual_frozen=frozen, model__visual_weights=str(files['visual']))
     _, _, before = drawn(config, SPEC)
-    state, (origin,) = trunks.load(config, SPEC, before)
+    state, (origin,) = trunk_setup.load(config, SPEC, before)
     groups = {'kernel': 'rest' if frozen else 'params', 'mean': 'rest'}
     for layer, leaf in (('conv', 'kernel'), ('bn', 'mean')):
         found = state[groups[leaf]]['visual'][layer][leaf]
@@ -155,7 +155,7 @@ def test_a_network_that_does_not_see_needs_no_weights_to_see(weights):
     files, _ = weights
     config = make_config(model__kind='audio_only', model__visual='toy', model__visual_weights=str(files['visual']))
     _, _, state = drawn(config, SPEC)
-    assert trunks.load(config, SPEC, state) == (state, [])
+    assert trunk_setup.load(config, SPEC, state) == (state, [])
 
 
 def test_weights_that_are_not_there_or_others_are_named(weights, tmp_path):
@@ -165,12 +165,12 @@ def test_weights_that_are_not_there_or_others_are_named(weights, tmp_path):
     with pytest.raises(
         run.RunError, match='/w.npz is not there.*DATA was made with them: give .*config.model.visual_weights'
     ):
-        trunks.load(config, SEEN, state)
+        trunk_setup.load(config, SEEN, state)
     config.model.visual_weights = str(files['visual'])
     with pytest.raises(
         run.RunError, match=r'the features in DATA were made with abababababab \(/w.npz\); give those as'
     ):
-        trunks.load(config, SEEN, state)
+        trunk_setup.load(config, SEEN, state)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -283,9 +283,9 @@ def test_features_of_either_or_both_give_the_logits_of_the_clips(world, weights,
     fields |= {f'model__{modality}_frozen': True for modality in modalities}
     config = make_config(**fields)
     spec = source.DatasetInfo.load(tmp_path / 'f').spec
-    trunks.check(config, spec)
+    trunk_setup.check(config, spec)
     facts, graphdef, state = drawn(config, spec, ('a', 'b', 'c'))
-    state, origins = trunks.load(config, spec, state)
+    state, origins = trunk_setup.load(config, spec, state)
     strategy = run.make_strategy(config)
     trained = run.Trained(config, facts, graphdef, state, 0, strategy, tuple(origins))
     own, other = (logits_of(None, data, trained) for data in (tmp_path / 'f', world / 'data'))
@@ -300,4 +300,4 @@ def test_features_of_either_or_both_give_the_logits_of_the_clips(world, weights,
 
 def test_a_model_that_does_not_look_at_frames_needs_no_trunk_for_them():
     config = make_config(**AS_SEEN, model__kind='audio_only', data__frame_size=SIDE, model__frame_size=SIDE)
-    trunks.check(config, SEEN, [])
+    trunk_setup.check(config, SEEN, [])
