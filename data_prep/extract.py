@@ -17,6 +17,7 @@ import functools
 import os
 import pathlib
 import zlib
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -73,8 +74,6 @@ _ONE_THREAD = '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1
 def main(beam: list[str]) -> None:
     data = published.folder(FLAGS, 'data', 'a data set directory that data_prep wrote')
     info = source.DatasetInfo.load(data)
-    if not isinstance(info.spec, media.ClipSpec):
-        raise UsageError(f'--data={data} holds features already; give the data set of pictures and sound')
     spec = make_spec(info)
     # The variable is read when the first backend starts, here and in the processes that this one starts.
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_ONE_THREAD}'.strip()
@@ -110,14 +109,17 @@ def _workers() -> int | None:
 
 def make_spec(info: source.DatasetInfo) -> ExtractedSpec:
     """Returns the spec for the flags; raises UsageError for incompatible trunks, weights and sizes."""
-    visual, audio = (_extraction(modality, info.spec) for modality in ('visual', 'audio'))
+    spec = info.spec
+    if not isinstance(spec, media.ClipSpec):
+        raise UsageError(f'--data={FLAGS.data} holds features already; give the data set of pictures and sound')
+    visual, audio = (_extraction(modality, spec) for modality in ('visual', 'audio'))
     if visual is None and audio is None:
         raise UsageError(
             'nothing to extract; give --visual and --visual_weights, or --audio and --audio_weights, or all four'
         )
     if FLAGS.views > 1 and visual is None:
         raise UsageError(f'--views={FLAGS.views} are versions of the pictures; give --visual, or leave --views out')
-    return ExtractedSpec(info.spec, visual, audio, info.fingerprint)
+    return ExtractedSpec(spec, visual, audio, info.fingerprint)
 
 
 def _extraction(modality: str, spec: media.ClipSpec) -> Extraction | None:
@@ -212,13 +214,13 @@ def make_record(data: str, job: Job, spec: ExtractedSpec) -> records.ClipRecord:
         record = _source(data, job.split)[job.payload['record']]
     except tfrecord.DataError as error:
         raise PrepareError(str(error)) from None
-    clip = record.clip
-    content = {'frames': clip.frames, 'log_mel': clip.log_mel, 'visual': None, 'audio': None}
+    clip = cast(media.Clip, record.clip)
+    content: dict[str, Any] = {'frames': clip.frames, 'log_mel': clip.log_mel, 'visual': None, 'audio': None}
     if spec.visual:
         content |= {'frames': None, 'visual': _stored('visual', _views(record, spec.visual))}
     if spec.audio:
         content |= {'log_mel': None, 'audio': _stored('audio', _runner('audio', spec.audio)(clip.log_mel)[None])}
-    kept = {name: getattr(clip, name) for name in ('valid', 'height', 'width', 'duration', 'notes')}
+    kept: dict[str, Any] = {name: getattr(clip, name) for name in ('valid', 'height', 'width', 'duration', 'notes')}
     return dataclasses.replace(record, clip=extracted.ExtractedClip(**content, **kept))
 
 
@@ -262,7 +264,7 @@ def _runner(modality: str, part: Extraction):
         raise PrepareError(
             f'{origin.path} has changed since this extraction began; put the file back, or give another --out'
         )
-    filled, mean, std = jax.device_put((filled, np.float32(trunk.mean), np.float32(trunk.std)))
+    filled, mean, std = jax.device_put((filled, np.asarray(trunk.mean, np.float32), np.asarray(trunk.std, np.float32)))
 
     def run(state, x):
         return nnx.merge(graphdef, state)((x.astype(jnp.float32) - mean) / std, train=False)

@@ -91,11 +91,11 @@ def npy_record(folder: str, job: Job, spec: FeatureSpec) -> records.ClipRecord:
 
 def _record(job: Job, spec: FeatureSpec, visual: np.ndarray, audio: np.ndarray) -> records.ClipRecord:
     with np.errstate(over='ignore'):
-        arrays = {'visual': visual.astype(np.float16), 'audio': audio.astype(np.float16)}
-    for name, array in arrays.items():
+        visual, audio = visual.astype(np.float16), audio.astype(np.float16)
+    for name, array in (('visual', visual), ('audio', audio)):
         if not np.isfinite(array).all():
             raise media.MediaError('bad_features', f'the {name} features hold NaN or values that are no float16')
-    clip = FeatureClip(**arrays, valid=np.ones(spec.segments, bool), duration=spec.seconds)
+    clip = FeatureClip(visual, audio, valid=np.ones(spec.segments, bool), duration=spec.seconds)
     return records.ClipRecord(job.clip_id, clip, job.labels, job.events, job.boxes, job.video)
 
 

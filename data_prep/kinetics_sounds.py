@@ -163,9 +163,8 @@ def _clip(row: Row) -> published.ListedClip:
     if row.bad:
         start = end = '0'
     clip_id = f'{source}_{int(start):06d}_{int(end):06d}'
-    options = videos.names(source, int(start), int(end))
     # Kinetics' own form comes first, because a missing file is reported under the first name.
-    options = sorted(options, key=lambda name: name.stem != clip_id)
+    options = sorted(videos.names(source, int(start), int(end)), key=lambda name: name.stem != clip_id)
     return published.ListedClip(clip_id, source, _SPLITS.get(split, ''), (row.cells['label'].strip(),), tuple(options))
 
 

@@ -114,7 +114,7 @@ def warnings(jobs: Collection[Job], classes: Sequence[str]) -> list[str]:
     for number, splits in splits_of.items():
         if 'train' not in splits:
             lacking[tuple(sorted(splits))].append(repr(classes[number]))
-    for splits, names in sorted(lacking.items()):
-        where = f'only the split {" and ".join(splits)} has' if splits else 'no usable clip has'
+    for others, names in sorted(lacking.items()):
+        where = f'only the split {" and ".join(others)} has' if others else 'no usable clip has'
         lines.append(videos.named(f'of {len(classes)} classes cannot be learned, since {where} them', names))
     return lines

@@ -105,7 +105,8 @@ def _labels(row: Row) -> list[str]:
 def _events(rows: list[Row], modality: str, name: str, annotated: dict[str, str], remarks: list[str]) -> list[tuple]:
     """Returns the rows as rows of the events table; unusable rows are left out and named in a remark."""
     events: dict[tuple, None] = {}
-    empty, repeated, unknown = [], [], {}
+    empty, repeated = [], []
+    unknown: dict[str, list[int]] = {}
     for row in rows:
         clip_id = row.cells['filename'].strip()
         onset = row.number('onset', 'seconds', least=0, most=SECONDS)

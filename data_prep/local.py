@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from multiprocessing import connection
+from typing import Any
 
 from data_prep import extras, work
 
@@ -53,7 +54,8 @@ class _Worker:
         self.process = _SPAWN.Process(target=_work, args=(maker, theirs))
         self.process.start()
         theirs.close()
-        self.shard = self.clip = None
+        self.shard: work.Shard | None = None
+        self.clip: str | None = None
 
     def give(self, shard: work.Shard, aside: dict[str, str]) -> None:
         self.shard, self.clip = shard, None
@@ -74,8 +76,10 @@ class _Pool:
     """Workers and the shards that they have not finished."""
 
     def __init__(self, maker: work.Maker, todo: list[work.Shard]):
-        self._maker, self._waiting, self._workers = maker, collections.deque(todo), {}
-        self._deaths, self._aside = collections.Counter(), collections.defaultdict(dict)
+        self._maker, self._waiting = maker, collections.deque(todo)
+        self._workers: dict[Any, _Worker] = {}
+        self._deaths: collections.Counter[tuple[str, str | None]] = collections.Counter()
+        self._aside: dict[str, dict[str, str]] = collections.defaultdict(dict)
 
     def start(self, workers: int) -> None:
         for _ in range(workers):
@@ -87,7 +91,7 @@ class _Pool:
             for pipe in connection.wait(list(self._workers)):
                 worker = self._workers[pipe]
                 try:
-                    kind, content = pipe.recv()
+                    kind, content = worker.pipe.recv()
                 except (EOFError, OSError):
                     self._replace(worker)
                     continue

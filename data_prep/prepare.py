@@ -187,7 +187,7 @@ def _check_enough(summary: dict[str, dict], require: float | int | None) -> None
         enough = all(used[split] >= math.ceil(share * counts['wanted']) for split, counts in summary.items())
     if enough:
         return
-    reasons = collections.Counter()
+    reasons: collections.Counter[str] = collections.Counter()
     for counts in summary.values():
         reasons.update({reason: len(clips) for reason, clips in counts['skipped'].items()})
     splits = ', '.join(f'{split} {used[split]} of {counts["wanted"]}' for split, counts in summary.items())

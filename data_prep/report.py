@@ -70,8 +70,8 @@ def table(summary: dict[str, dict], shown: int = 5) -> str:
         skipped = {reason: len(clips) for reason, clips in counts['skipped'].items()}
         notes = {note: len(ids) for note, ids in sorted(counts['notes'].items())}
         missing = skipped.pop('missing', 0)
-        cells = (counts['wanted'], counts['used'], missing, sum(skipped.values()))
-        cells += (notes.pop('silent', 0), notes.pop('short', 0))
+        cells = [counts['wanted'], counts['used'], missing, sum(skipped.values())]
+        cells += [notes.pop('silent', 0), notes.pop('short', 0)]
         others = ', '.join(f'{count} {note}' for note, count in notes.items())
         lines.append((f'{split:12s}' + ''.join(f' {cell:10d}' for cell in cells) + f'  {others}').rstrip())
     for split, counts in summary.items():

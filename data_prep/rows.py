@@ -13,6 +13,7 @@ import os
 import pathlib
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
 
 _SHOWN = 20
 
@@ -93,7 +94,7 @@ def read_rows(
     *,
     delimiter: str = ',',
     header: bool = True,
-    quoting: int = csv.QUOTE_MINIMAL,
+    quoting: Literal[0, 1, 2, 3] = csv.QUOTE_MINIMAL,
 ) -> Iterator[Row]:
     """Yields the rows of a file without blank lines; an unreadable row is noted as a fault and left out.
 

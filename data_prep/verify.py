@@ -185,7 +185,7 @@ def table(info: source.DatasetInfo, finding: Finding) -> str:
     """Formats the counts per split, with the number of wanted clips, followed by the number of clips per label."""
     splits = list(info.splits)
     width = max(14, *(len(name) for name in info.classes))
-    rows = [
+    rows: list[tuple[str, list]] = [
         ('', splits),
         ('clips', [finding.clips[split] for split in splits]),
         ('of wanted', [info.wanted[split] for split in splits]),

@@ -137,7 +137,7 @@ def _clip(row: Row, file: pathlib.Path, known: list[str]) -> published.ListedCli
 def _once(clips: list[published.ListedClip], remarks: list[str]) -> list[published.ListedClip]:
     """Returns each clip once: its test row if there are train and test rows, otherwise its first row."""
     kept: dict[str, published.ListedClip] = {}
-    repeated = {}
+    repeated: dict[str, bool] = {}
     for clip in clips:
         first = kept.setdefault(clip.clip_id, clip)
         if first is clip:
@@ -157,10 +157,10 @@ def _once(clips: list[published.ListedClip], remarks: list[str]) -> list[publish
 
 
 def _shared_sources(clips: list[published.ListedClip]) -> list[str]:
-    splits_of, count = collections.defaultdict(set), collections.Counter()
+    splits_of = collections.defaultdict(set)
     for clip in clips:
         splits_of[clip.source].add(clip.split)
-        count[clip.source] += 1
+    count = collections.Counter(clip.source for clip in clips)
     several = [source for source, number in count.items() if number > 1]
     remarks = [f'{len(clips)} clips of {len(count)} source videos; {len(several)} source videos give several clips']
     straddling = [clip.clip_id for clip in clips if clip.split == 'test' and 'train' in splits_of[clip.source]]

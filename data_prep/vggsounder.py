@@ -20,7 +20,10 @@ def attach(path: str | os.PathLike, listing: published.Listing) -> None:
     Rows of unknown clips and labels are counted and named in a remark.
     """
     known, classes = {clip.clip_id for clip in listing.clips if clip.split == 'test'}, set(listing.classes)
-    lines, strange_clips, strange_labels, repeated = {}, {}, {}, []
+    lines: dict[tuple[str, str], int] = {}
+    strange_clips: dict[str, None] = {}
+    strange_labels: dict[str, None] = {}
+    repeated: list[str] = []
     with collect() as faults:
         for row in read_rows(path, ('video_id', 'label', 'modality', *FLAGS), faults):
             clip_id, label = row.cells['video_id'].strip(), row.cells['label'].strip()

@@ -75,7 +75,9 @@ def locate(
     """
     files = Files(folder, remarks)
     clips_of = collections.Counter(source for source, _ in wanted.values())
-    found, forms, doubtful, searched = {}, collections.Counter(), [], set()
+    found, doubtful = {}, []
+    forms: collections.Counter[str] = collections.Counter()
+    searched: set[str] = set()
     for clip_id, (source, options) in wanted.items():
         there = [(name, path, how) for name in options for path, how in files.of_stem(name.stem)]
         # A file of the clip goes before one of the whole video, and an exact name before another spelling.
@@ -189,7 +191,7 @@ def _scan(folder: pathlib.Path, suffixes: tuple[str, ...], remarks: list[str]) -
     Folders that cannot be read, and files whose names are not UTF-8, become remarks.
     """
     found, unreadable = [], []
-    waiting = [(str(folder), frozenset())]
+    waiting: list[tuple[str, frozenset]] = [(str(folder), frozenset())]
     while waiting:
         parent, above = waiting.pop()
         try:

@@ -219,7 +219,7 @@ def _in_file(path: str, error: Exception) -> str:
     return f'--config: {where}: {type(error).__name__}: {text}; mend that file'
 
 
-def fail(error: Exception | str, code: int) -> int:
+def fail(error: BaseException | str, code: int) -> int:
     """Prints an error as one line and returns the exit code."""
     text = ' '.join(str(error).split())
     # absl's words for a required flag that is not given.

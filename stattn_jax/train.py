@@ -1,4 +1,4 @@
-"""The training loop, `train(config, workdir)`, in sections: data, run record, model, restore, loop.
+"""The training loop, `train(config, directory)`, in sections: data, run record, model, restore, loop.
 
 How a run is resumed: (1) the latest checkpoint of the workdir is restored if there is one; (2) the data continue at the
 step after which it was saved, since a batch is a function of (seed, step); (3) the random numbers continue too, since
@@ -9,6 +9,7 @@ not, because the learning rates depend on the total (run.lengthened).
 
 import contextlib
 import math
+import os
 import pathlib
 
 import jax
@@ -19,9 +20,12 @@ from stattn_jax.data import pipeline, source
 from stattn_jax.runtime import checkpoint, parallel, perf, summaries
 
 
-def train(config: ml_collections.ConfigDict, workdir: str, *, lengthen: bool = False) -> dict[str, dict[str, float]]:
+def train(
+    config: ml_collections.ConfigDict, directory: str | os.PathLike, *, lengthen: bool = False
+) -> dict[str, dict[str, float]]:
     """Trains until cfg.train.steps or a stop signal; returns the numbers of each evaluated split, {} when stopped.
 
+    directory: the workdir of the run.
     lengthen: a workdir that was begun with fewer steps goes on to cfg.train.steps, with the learning rates of the new
       total (run.lengthened); otherwise it is refused.
 
@@ -42,7 +46,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, *, lengthen: bool = F
     # ------------------------------------------------------------------------------------------------------------------
     if config.compile_cache:
         perf.enable_compile_cache(config.compile_cache)
-    workdir = pathlib.Path(workdir)
+    workdir = pathlib.Path(directory)
     run.check_workdir(workdir, config, lengthen=lengthen)
     strategy = run.make_strategy(config, config.train.batch, config.eval.batch)
     record = run.record(config, facts, strategy)

@@ -29,7 +29,8 @@ class BestEffort:
     """
 
     def __init__(self):
-        self._last, self._faults, self._decoding = [None, None], [0, 0], False
+        self._last: list[int | None] = [None, None]
+        self._faults, self._decoding = [0, 0], False
 
     def __call__(self, pts: int | None, dts: int | None) -> int | None:
         """Returns the time stamp of the next frame in the decoder's order, or None if nothing reliable is known."""
@@ -71,7 +72,8 @@ class Shift:
     """
 
     def __init__(self, offsets: Callable[[], tuple[float, ...]]):
-        self._offsets, self._part, self._last = offsets, 0, None
+        self._offsets, self._part = offsets, 0
+        self._last: float | None = None
 
     def __call__(self, time: float) -> float:
         self._part += self._last is not None and time < self._last - _BACK
@@ -105,7 +107,8 @@ class Running:
     """
 
     def __init__(self, decoding: bool, seconds: Callable[[int], float]):
-        self._decoding, self._seconds, self._last = decoding, seconds, None
+        self._decoding, self._seconds = decoding, seconds
+        self._last: float | None = None
 
     def __call__(self, packet: av.Packet) -> float | None:
         if self._decoding and packet.dts is not None:

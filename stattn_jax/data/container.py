@@ -62,7 +62,7 @@ def open_media(path: pathlib.Path) -> av.container.InputContainer:
     return opened
 
 
-def _forget_channel_map(codec: av.codec.CodecContext) -> None:
+def _forget_channel_map(codec: av.AudioCodecContext) -> None:
     """Reduces an unusual channel layout to its number of channels.
 
     PyAV 18 copies layouts with a map of channels (labelled, or in an order of their own: 'FR+FL') without the map and

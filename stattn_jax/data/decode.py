@@ -17,6 +17,7 @@ import operator
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import av
 import av.container
@@ -97,7 +98,7 @@ class MediaFile:
         if not container.streams.audio:
             raise self.error('no_sound', 'it has no sound stream')
         kinds = {'picture': pictures, 'sound': container.streams.audio}
-        chosen = {kind: default_stream(streams) for kind, streams in kinds.items()}
+        chosen: dict[str, Any] = {kind: default_stream(streams) for kind, streams in kinds.items()}
         self._streams = {kind: stream.index for kind, stream in chosen.items()}
         self.notes = tuple(
             f'{kind} {list(streams).index(chosen[kind]) + 1} of {len(streams)}'

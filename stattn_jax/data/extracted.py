@@ -96,7 +96,8 @@ class ExtractedSpec:
     @property
     def channels(self) -> tuple[int, int]:
         """Number of channels of a visual pixel or cell, and of an audio cell or segment."""
-        return tuple(part.shape[-1] if part else raw for part, raw in zip(self.parts, self.media.channels))
+        visual, audio = (part.shape[-1] if part else raw for part, raw in zip(self.parts, self.media.channels))
+        return visual, audio
 
     def shapes(self, frame_size: int) -> tuple[tuple, tuple]:
         """Returns (shape, dtype) of a clip's frames and of its log_mel, as pipeline.clip_arrays gives them.

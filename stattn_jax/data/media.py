@@ -228,22 +228,25 @@ def encode_video(
     The other arguments are those of `write_video`. Raises ValueError if there are no frames, and MediaError
     (not_encodable) if the encoder refuses them.
     """
-    frames, fps = iter(frames), fractions.Fraction(fps).limit_denominator(1001)
+    frames, rate_of_frames = iter(frames), fractions.Fraction(fps).limit_denominator(1001)
     first = next(frames, None)
     if first is None:
         raise ValueError('there are no frames to write; give at least one')
     try:
-        _encode(os.fspath(path), itertools.chain([first], frames), first.shape, fps, waveform, rate, quality)
+        _encode(os.fspath(path), itertools.chain([first], frames), first.shape, rate_of_frames, waveform, rate, quality)
     except av.FFmpegError as error:
-        size = f'{first.shape[1]} x {first.shape[0]} pixels, {float(fps):g} a second'
+        size = f'{first.shape[1]} x {first.shape[0]} pixels, {float(rate_of_frames):g} a second'
         raise MediaError('not_encodable', f'FFmpeg cannot write pictures of {size}: {error}', path) from error
 
 
-def _encode(path: str, frames, shape, fps: fractions.Fraction, waveform, rate: int, quality: dict[str, str]) -> None:
+def _encode(
+    path: str, frames, shape: tuple[int, ...], fps: fractions.Fraction, waveform, rate: int, quality: dict[str, str]
+) -> None:
     # The table of contents comes first, so that a player can start before it has the whole file.
     with av.open(path, 'w', format='mp4', options={'movflags': 'faststart'}) as container:
         video = container.add_stream('libx264', rate=fps, options={'crf': '18', 'preset': 'veryfast'} | quality)
-        video.height, video.width, video.pix_fmt = *shape[:2], 'yuv420p'
+        video.height, video.width = shape[:2]
+        video.pix_fmt = 'yuv420p'
         # Whole frames are encoded in parallel; the default cuts each frame into slices, which costs bits and gains
         # less.
         video.thread_type = 'AUTO'

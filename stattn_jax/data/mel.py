@@ -13,6 +13,8 @@ import math
 import os
 import pathlib
 import warnings
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -191,7 +193,7 @@ def _straight_in_mel(mel: MelSpec) -> np.ndarray:
     return np.maximum(sides, 0).astype(np.float32)
 
 
-def _of_librosa(mel: MelSpec, htk: bool, norm: str | None) -> np.ndarray:
+def _of_librosa(mel: MelSpec, htk: bool, norm: Literal['slaney'] | None) -> np.ndarray:
     """Returns librosa's triangles, straight in Hz, from the user's cache ($XDG_CACHE_HOME) if they are there."""
     path = _cache_path(mel)
     try:
@@ -226,7 +228,7 @@ def _of_librosa(mel: MelSpec, htk: bool, norm: str | None) -> np.ndarray:
 
 
 # 'htk': HTK's mel scale, peak 1. 'slaney': Slaney's mel scale, area 1. 'straight_in_mel': HTK's mel scale, peak 1.
-BANKS = {
+BANKS: dict[str, Callable[[MelSpec], np.ndarray]] = {
     'htk': functools.partial(_of_librosa, htk=True, norm=None),
     'slaney': functools.partial(_of_librosa, htk=False, norm='slaney'),
     'straight_in_mel': _straight_in_mel,

@@ -1,5 +1,7 @@
 """Turns decoded frames upright, makes their pixels square and reduces their size; used by `decode.py`."""
 
+from typing import Any
+
 import av
 import numpy as np
 
@@ -29,7 +31,7 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 
     The display matrix holds a, b, u, c, d, v, x, y, w (ISO 14496-12, section 6.2.2): x' = a x + c y, y' = b x + d y.
     """
-    matrix = frame.side_data.get('DISPLAYMATRIX')
+    matrix: Any = frame.side_data.get('DISPLAYMATRIX')
     if matrix is None:
         return False, False, False
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(int)

@@ -9,6 +9,7 @@ import math
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -56,7 +57,7 @@ def clip_arrays(item: records.ClipRecord | records.Clip, frame_size: int, fit: s
     _check_fit(fit)
     clip = item.clip if isinstance(item, records.ClipRecord) else item
     arrays = {name: x.copy() for name, x in clip.arrays().items()}
-    if 'frames' not in arrays:
+    if isinstance(clip, media.Clip | extracted.ExtractedClip) and 'frames' not in arrays:
         arrays['frames'] = np.empty((len(clip.frames), frame_size, frame_size, 3), np.uint8)
         _write_frames(clip, arrays['frames'], fit)
     return arrays
@@ -67,7 +68,7 @@ def write_clip(clip: records.Clip, out: Batch, fit: str, view: int = 0) -> None:
     arrays = clip.arrays(view)
     for name, x in arrays.items():
         out[name][:] = x
-    if 'frames' not in arrays:
+    if isinstance(clip, media.Clip | extracted.ExtractedClip) and 'frames' not in arrays:
         _write_frames(clip, out['frames'], fit)
 
 
@@ -218,7 +219,8 @@ class _Batches:
             'weight': ((local,), np.float32),
             'index': ((local,), np.int32),
         }
-        self._lock, self._open, self._memory = threading.Lock(), {}, _Memory()
+        self._lock, self._memory = threading.Lock(), _Memory()
+        self._open: dict[int, Any] = {}
 
     def load(self, part: int) -> int:
         """Fills the rows of a part of a batch and returns the step of the batch."""

@@ -6,6 +6,7 @@ imports TensorFlow. tfrecord.py defines the file that holds many records, and pi
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -74,7 +75,7 @@ def spec_from_json(content: Mapping) -> Spec:
 
     Raises ValueError if a field is missing, unknown or out of range.
     """
-    kinds = {'features': features_lib.FeatureSpec, 'extracted': extracted.ExtractedSpec}
+    kinds: dict[str | None, Any] = {'features': features_lib.FeatureSpec, 'extracted': extracted.ExtractedSpec}
     return kinds.get(content.get('kind'), media.ClipSpec).from_json(content)
 
 
@@ -191,19 +192,20 @@ def decode(serialized: bytes, spec: Spec, absent: np.ndarray | None = None) -> C
 
     corners = np.reshape(floats('boxes/box'), (-1, 4)).tolist()
 
-    content = {
+    content: dict[str, Any] = {
         name: np.frombuffer(feature[name].bytes_list.value[0], np.float16).reshape(shape)
         for name, shape in array_shapes(spec).items()
     }
     if 'visual' not in content:
         content['frames'] = list(feature['frames'].bytes_list.value)
-    common = {
+    common: dict[str, Any] = {
         'valid': np.asarray(ints('valid'), bool),
         'height': ints('height')[0],
         'width': ints('width')[0],
         'duration': floats('duration')[0],
         'notes': tuple(texts('notes')),
     }
+    clip: Clip
     if isinstance(spec, extracted.ExtractedSpec):
         clip = extracted.ExtractedClip(**dict.fromkeys(_CONTENT) | content, **common, absent=absent)
     else:

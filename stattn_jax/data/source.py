@@ -100,8 +100,8 @@ class RecordSource:
                 f'{directory} has no split {split!r}; it has {", ".join(sorted(self.info.splits))}'
             )
         spec = self.info.spec
-        has_cells = isinstance(spec, extracted.ExtractedSpec) and spec.visual
-        self._absent = extracted.read_absent(directory, spec.visual) if has_cells else None
+        visual = spec.visual if isinstance(spec, extracted.ExtractedSpec) else None
+        self._absent = extracted.read_absent(directory, visual) if visual else None
         self._paths = self.info.shard_paths(directory, split)
         self._offsets = [tfrecord.read_index(path) for path in self._paths]
         self._ends = np.cumsum([len(offsets) - 1 for offsets in self._offsets])

@@ -26,7 +26,7 @@ EXAMPLES = 3
 
 def work(entry: plan.Entry, options: ml_collections.ConfigDict) -> None:
     """Trains what is left to train, measures, and writes the two files; returns without them if training stopped."""
-    if not train.train(entry.config, str(entry.workdir)):
+    if not train.train(entry.config, entry.workdir):
         return
     began = time.perf_counter()
     net = networks.load(entry.workdir)
