@@ -62,8 +62,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     if config.model.kind == 'stan' and config.model.uniform_space and config.loss.attention:
         raise RunError(
             f'config.loss.attention is {config.loss.attention}; expected 0 with config.model.uniform_space=True, where '
-            'no attention '
-            'is learned'
+            'no attention is learned'
         )
     enabled = [part for part in of_audio if config.loss[part]]
     if config.model.kind == 'stan' and enabled and config.loss.negatives < 1:
@@ -74,6 +73,5 @@ def check(config: ml_collections.ConfigDict) -> None:
     if config.model.kind == 'stan' and enabled and config.loss.negatives >= config.train.batch:
         raise RunError(
             f'config.loss.negatives is {config.loss.negatives}; expected fewer than config.train.batch, '
-            f'{config.train.batch}, whose other '
-            f'clips they are; give --config.loss.negatives={config.train.batch - 1}'
+            f'{config.train.batch}, whose other clips they are; give --config.loss.negatives={config.train.batch - 1}'
         )

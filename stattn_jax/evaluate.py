@@ -58,8 +58,7 @@ def selects(config: ml_collections.ConfigDict, info: source.DatasetInfo) -> bool
     if split not in ('', 'val'):
         raise run.RunError(
             f'config.eval.select_split is {split!r}; expected a split of {config.data.dir} for choosing the checkpoint '
-            "('val'), "
-            "or '' to keep the last; never 'test'"
+            "('val'), or '' to keep the last; never 'test'"
         )
     return False
 

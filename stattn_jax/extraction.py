@@ -34,8 +34,7 @@ def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_col
     if jax.distributed.is_initialized() and jax.process_count() > 1:
         raise run.RunError(
             f'config.data.extract is True, which one process must do for all {jax.process_count()}; run '
-            'data_prep.extract first, '
-            'and give its --out as config.data.dir'
+            'data_prep.extract first, and give its --out as config.data.dir'
         )
     config_checks.check(config)
     run.check_workdir(workdir, config, lengthen=True)
@@ -43,8 +42,7 @@ def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_col
     if 'visual' in frozen and config.data.frame_size != config.model.frame_size:
         raise run.RunError(
             f'config.data.frame_size is {config.data.frame_size}, but config.model.frame_size '
-            f'{config.model.frame_size}; '
-            'expected the same, since frames are extracted at one size; give both'
+            f'{config.model.frame_size}; expected the same, since frames are extracted at one size; give both'
         )
     out = workdir / FEATURES
     if not _is_made_of(out, info):

@@ -100,8 +100,7 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path):
     if own != given:
         raise run.RunError(
             f'config.data.dir={config.data.dir} has other classes or another clip spec than the data that {workdir} '
-            'was '
-            'trained on; expected the same; prepare it with the same --classes and options'
+            'was trained on; expected the same; prepare it with the same --classes and options'
         )
     trained = run.reading(trained, info.spec)
     evaluator = evaluate.Evaluator(trained.graphdef, trained.strategy, config)

@@ -70,8 +70,7 @@ def check_augmentation(config: ml_collections.ConfigDict, spec: records.Spec) ->
     if pictures and config.augment.feature_dropout:
         raise RunError(
             f'config.augment.feature_dropout is {config.augment.feature_dropout}, but {config.data.dir} holds '
-            'pictures; expected 0, '
-            'or features: give --config.data.extract=True'
+            'pictures; expected 0, or features: give --config.data.extract=True'
         )
 
 

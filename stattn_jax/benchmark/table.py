@@ -32,9 +32,8 @@ def lines(row: dict[str, Any], *, head: bool) -> Iterator[str]:
     if row['mode'] == 'fed':
         yield (
             f'{_line((row["mode"], row["strategy"], row["dtype"], row["batch"]))}  first batch '
-            f'{row["first_batch_seconds"]:.2f} s, input alone '
-            f'{row["input_clips_per_second"]:.1f} clips/s, with the step {row["clips_per_second"]:.1f} clips/s, '
-            f'waiting {row["wait_share"]:.1%}'
+            f'{row["first_batch_seconds"]:.2f} s, input alone {row["input_clips_per_second"]:.1f} clips/s, with the '
+            f'step {row["clips_per_second"]:.1f} clips/s, waiting {row["wait_share"]:.1%}'
         )
         return
     seconds = row['seconds']

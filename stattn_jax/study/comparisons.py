@@ -123,13 +123,11 @@ def pointing(runs: Sequence[Run], variant: str) -> tuple[Table, Table, Table]:
 
 NOTE = (
     'Expected hit over ties, clips as the unit; a row is scored by the explanation that stands for it. Tolerant: a '
-    'cell within 15/224 of the '
-    "frame's side counts. Small objects: under a quarter of the frame. Partial events: those that do not fill the "
-    'clip. Space and time: the '
-    'strongest cell of the strongest second, on the object and in its event. Of the class it says: the map of the '
-    "network's own answer, not of the "
-    'label, which may give away what to look for. Energy: share of the positive values inside the boxes. '
-    'The best chance of a game for which only the blind guess is known is that guess.'
+    "cell within 15/224 of the frame's side counts. Small objects: under a quarter of the frame. Partial events: those "
+    'that do not fill the clip. Space and time: the strongest cell of the strongest second, on the object and in its '
+    "event. Of the class it says: the map of the network's own answer, not of the label, which may give away what to "
+    'look for. Energy: share of the positive values inside the boxes. The best chance of a game for which only the '
+    'blind guess is known is that guess.'
 )
 CORRECTED = (
     '(hit - chance) / (1 - chance) with the best of the blind guesses: 0 at chance, 100 % where every clip is hit.'

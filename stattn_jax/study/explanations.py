@@ -87,8 +87,7 @@ def cascades(runs: Sequence[Run], variant: str) -> list[Table]:
     checks_of_rows = _checks_of_rows(runs, variant)
     note = (
         'Parameters are drawn anew from the heads down to the trunks, all groups up to the named one. Near 0: the map '
-        'was about what the network '
-        'had learned. Near 1: it is about the clip alone.'
+        'was about what the network had learned. Near 1: it is about the clip alone.'
     )
     found = []
     for place, (kind, words) in enumerate(CASCADES.items()):
@@ -110,9 +109,8 @@ def sanity(runs: Sequence[Run], variant: str) -> Table:
     every = dict.fromkeys(check for _, _, of in checks_of_rows for checks in of.values() for check in checks)
     checks = [check for check in every if check.split('/')[0] not in CASCADES]
     note = (
-        'Silence, other and moved audio: near 1, the audio does not steer the map. Other class: near 1, the map is '
-        'not about the class. Mirror '
-        'and roll, undone again: near 1, the map follows the clip.'
+        'Silence, other and moved audio: near 1, the audio does not steer the map. Other class: near 1, the map is not '
+        'about the class. Mirror and roll, undone again: near 1, the map follows the clip.'
     )
     return _similarities('sanity', variant, 'Sanity: sound, class, place, time', note, checks_of_rows, checks)
 
@@ -167,9 +165,8 @@ def attention(runs: Sequence[Run], variant: str) -> Table:
     )
     note = (
         'MODULE/PART: rank correlation of a part of the explanation with the trained one when one module alone is '
-        'drawn anew. permuted: how far the '
-        'logit moves when attention is shuffled, and as a share of how far any attention could move it. The interval '
-        'is over trainings alone.'
+        'drawn anew. permuted: how far the logit moves when attention is shuffled, and as a share of how far any '
+        'attention could move it. The interval is over trainings alone.'
     )
     return Table(
         'inside',
@@ -240,8 +237,7 @@ def rankings(runs: Sequence[Run], variant: str) -> Table:
     columns = (ROW, TRAININGS, *(Column(f'{display_name(a)} / {display_name(b)}', 'number') for a, b in pairs))
     note = (
         "Do two ways of removing rank a network's explanations alike? 1: the same order, -1: the opposite one. Of "
-        'three or more explanations, each '
-        'by its mean over clips and trainings; intervals over drawn clips.'
+        'three or more explanations, each by its mean over clips and trainings; intervals over drawn clips.'
     )
     return Table('rankings', variant, 'Do the removal settings agree?', note, columns, tuple(rows), aside=True)
 

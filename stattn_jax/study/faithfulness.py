@@ -41,11 +41,9 @@ def order(runs: Sequence[Run], variant: str) -> Table:
     )
     note = (
         'Seconds are removed in the order of the explanation: 0 is the worst of all orders of this very network, 1 the '
-        'best, so that networks can '
-        'be compared. Blind order: what a constant map reaches. Surface volume: mean probability while shares of '
-        'picture and sound are removed '
-        '(small is good; it depends on the network too). Gini and entropy: how sparse and how spread the map is, '
-        'neither good nor bad.'
+        'best, so that networks can be compared. Blind order: what a constant map reaches. Surface volume: mean '
+        'probability while shares of picture and sound are removed (small is good; it depends on the network too). '
+        'Gini and entropy: how sparse and how spread the map is, neither good nor bad.'
     )
     return Table(
         'faithfulness', variant, 'Faithfulness: does what is shown as important matter?', note, columns, tuple(rows)
@@ -93,11 +91,10 @@ def removal(runs: Sequence[Run], variant: str) -> Table:
     )
     note = (
         "Areas under the class's probability while the strongest units go (deletion, small is good) or come "
-        '(insertion, large is good). Of the '
-        'logit: with the empty clip at 0 and the whole one at 1. Strongest and weakest first: mean drops (MoRF, LeRF). '
-        'The shifted map is the same map rolled around, of the same shape in the wrong place; words in '
-        'these two columns say whether the map beats its control. Areas depend on the network as well as on the map: '
-        'only AOPC above does not.'
+        '(insertion, large is good). Of the logit: with the empty clip at 0 and the whole one at 1. Strongest and '
+        'weakest first: mean drops (MoRF, LeRF). The shifted map is the same map rolled around, of the same shape in '
+        'the wrong place; words in these two columns say whether the map beats its control. Areas depend on the '
+        'network as well as on the map: only AOPC above does not.'
     )
     return Table(
         'removal',

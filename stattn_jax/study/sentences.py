@@ -8,18 +8,15 @@ from stattn_jax.study.table_format import AHEAD, BEHIND, LEVEL, Estimate, Table,
 
 QUESTION = (
     'STAN and the networks it is compared with were trained alike: same clips, same trunks, same number of steps. On '
-    'data whose truth is known, '
-    'do they name the class; does what they show as important lie on the object and in the event (pointing); does '
-    'removing it change the '
-    'answer (faithfulness); and does it depend on the network and the sound at all (sanity)?'
+    'data whose truth is known, do they name the class; does what they show as important lie on the object and in the '
+    'event (pointing); does removing it change the answer (faithfulness); and does it depend on the network and the '
+    'sound at all (sanity)?'
 )
 HOW_TO_READ = (
     'Every number stands with its 95 % interval over test clips and trainings (percentile bootstrap). Differences are '
-    'of the same clips: ahead '
-    'where the interval lies above 0, behind where below, level where it holds 0, which with few clips may only mean '
-    'that the study is too '
-    'small to tell. Intervals are not widened for the number of comparisons: of many that are truly level, one in '
-    'twenty is called otherwise.'
+    'of the same clips: ahead where the interval lies above 0, behind where below, level where it holds 0, which with '
+    'few clips may only mean that the study is too small to tell. Intervals are not widened for the number of '
+    'comparisons: of many that are truly level, one in twenty is called otherwise.'
 )
 
 

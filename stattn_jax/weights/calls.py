@@ -162,10 +162,9 @@ _CALLS: dict[str, Callable[..., Any]] = {
 # Numbers, paths and similar objects that training scripts store with the tensors. These are not called either, but a
 # file with them is accepted.
 _HARMLESS = frozenset(
-    '_codecs.encode copyreg._reconstructor copy_reg._reconstructor '
-    'builtins.set builtins.frozenset builtins.bytearray __builtin__.set collections.Counter collections.deque '
-    'numpy.dtype numpy.core.multiarray.scalar numpy._core.multiarray.scalar '
-    'numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct '
+    '_codecs.encode copyreg._reconstructor copy_reg._reconstructor builtins.set builtins.frozenset builtins.bytearray '
+    '__builtin__.set collections.Counter collections.deque numpy.dtype numpy.core.multiarray.scalar '
+    'numpy._core.multiarray.scalar numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct '
     'pathlib.PosixPath pathlib.WindowsPath pathlib.PurePosixPath pathlib._local.PosixPath pathlib._local.WindowsPath '
     'torch.device torch.Size datetime.datetime datetime.timedelta'.split()
 )

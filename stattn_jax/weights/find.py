@@ -89,9 +89,8 @@ def published_of(modality: str, trunk_name: str) -> Published:
     if published is None:
         known = [name for name, trunk in registry.trunks(modality).items() if trunk.published is not None]
         raise WeightsError(
-            f'no weights were published for the {modality} trunk {trunk_name}; '
-            f'expected one of {", ".join(known) or "none"}; '
-            'leave the weights out to train it from scratch'
+            f'no weights were published for the {modality} trunk {trunk_name}; expected one of '
+            f'{", ".join(known) or "none"}; leave the weights out to train it from scratch'
         )
     return published
 
