@@ -14,11 +14,17 @@ from typing import Any
 
 from absl import flags
 
-from stattn_jax import config_files, flag_once, names, renamed
+from stattn_jax import config_files, names, renamed
 from stattn_jax.config_files import fields
 
 # --config.FIELD=VALUE, --config.FIELD VALUE, --config.FIELD and --noconfig.FIELD, with one dash or two.
 _FIELD = re.compile(r'--?(?:no)?config\.([^=\[]+)')
+
+# Messages of absl, and what they are called here.
+_PLAINER = (
+    (r'flag --\S+=None: Flag (\S+) must have a value other than None\.', r'\1 is missing'),
+    (r'flag (--[^=]+)=(.*): already defined as (.*?)(; --help|$)', r'\1 is given twice, \3 and \2; expected once\4'),
+)
 
 
 class RunError(Exception):
@@ -109,14 +115,11 @@ def output_may_close() -> Iterator[None]:
 
 def parse(argv: list[str], values: flags.FlagValues, config: ConfigFlag | None = None) -> list[str]:
     """Parses a command line into `values` and returns its positional arguments; raises RunError or flags.Error."""
-    values.unparse_flags()
     if config is None:
-        flag_once.check_once(argv, values)
-        return values(argv)[1:]
+        return _parse_once(argv, values)
     argv = renamed.arguments(values.read_flags_from_files(argv, force_gnu=True))
     # The config must be known before its fields can be flags.
-    flag_once.check_once(argv, values)
-    values([word for word in argv if not _FIELD.match(word)])
+    _parse_once([word for word in argv if not _FIELD.match(word)], values)
     loaded = _load(values, config)
     words, known = _without_config(argv), _names(loaded.to_dict())
     given = [found.group(1) for found in map(_FIELD.match, words) if found]
@@ -157,15 +160,22 @@ def _parse_fields(words: list[str], values: flags.FlagValues, config: Any) -> li
     del values.config
     try:
         config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=words)
-        values.unparse_flags()
-        flag_once.check_once(words, values)
-        rest = values(words)
+        rest = _parse_once(words, values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f'{error}; --help lists the flags') from None
     # The value of --config.train.best_metric may be an old name too.
     with config.unlocked():
         renamed.fields(config, 'config')
-    return rest[1:]
+    return rest
+
+
+def _parse_once(words: list[str], values: flags.FlagValues) -> list[str]:
+    """Parses a command line and returns its positional arguments; raises flags.Error for a flag that is given twice."""
+    values.unparse_flags()
+    for name in values:
+        # By default, absl uses the last value without a word.
+        values[name].allow_overwrite = False
+    return values(words)[1:]
 
 
 def _without_config(argv: list[str]) -> list[str]:
@@ -222,8 +232,8 @@ def _in_file(path: str, error: Exception) -> str:
 def fail(error: BaseException | str, code: int) -> int:
     """Prints an error as one line and returns the exit code."""
     text = ' '.join(str(error).split())
-    # absl's words for a required flag that is not given.
-    text = re.sub(r'flag --\S+=None: Flag (\S+) must have a value other than None\.', r'\1 is missing', text)
+    for pattern, words in _PLAINER:
+        text = re.sub(pattern, words, text)
     print(f'error: {text}', file=sys.stderr)
     return code
 

@@ -42,8 +42,7 @@ def test_beam_options(words, options):
         (
             ['a', '--runner=beam', '--runner', 'local'],
             True,
-            "--runner is given twice, 'beam' and 'local'; expected once, so leave one of them out; "
-            '--help lists the flags',
+            '--runner is given twice, beam and local; expected once; --help lists the flags',
         ),
         (['a', '--', '--x=1'], False, 'this command runs without Beam and passes nothing on; leave out -- --x=1'),
         (['--runner=beam', '--', 'a'], True, 'got 0 positional arguments [], expected 1'),

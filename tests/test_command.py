@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import runs
+from absl import flags
 
 from stattn_jax import command, main, renamed
 from stattn_jax.benchmark import __main__ as benchmark
@@ -118,3 +119,40 @@ def test_a_config_file_with_a_class_of_its_own(tmp_path):
     (tmp_path / 'mine.py').write_text(text + OF_A_RUN)
     assert parsed(benchmark, tmp_path / 'mine.py').loss.mismatched_uniform == 0.25
     assert 'config_file' in sys.modules
+
+
+@pytest.fixture
+def values():
+    made = flags.FlagValues()
+    flags.DEFINE_string('out', None, '', flag_values=made)
+    flags.DEFINE_bool('square', True, '', flag_values=made)
+    flags.DEFINE_multi_string('video', None, '', flag_values=made)
+    flags.DEFINE_list('files', [], '', flag_values=made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ('words', 'expected'),
+    [
+        (['--out=a', '--out=b'], '--out is given twice, a and b; expected once; --help lists the flags'),
+        (['--out', 'a', '-out=a'], '--out is given twice, a and a'),
+        (['--square', '--nosquare'], '--square is given twice, '),
+        (['--nosquare', '--square=true'], '--square is given twice, '),
+        (['--files=a', '--files=b'], '--files is given twice, '),
+        (['--unknown=1', '--unknown=1'], "Unknown command line flag 'unknown'"),
+        (['a'], "['a'] on the command line is not a flag"),
+    ],
+)
+def test_a_flag_twice_is_refused(values, words, expected, capsys):
+    assert command.run(['command', *words], '', values, lambda _: 0) == 2
+    error = capsys.readouterr().err
+    assert f'error: {expected}' in error and error.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    'words', [['--video=a', '--video=b', '--out=a'], ['--square', '--out=--square'], ['--out', 'out']]
+)
+def test_a_flag_once_or_of_several_values_is_welcome(values, words):
+    # A second command in one process begins anew.
+    for _ in range(2):
+        assert command.run(['command', *words], '', values, lambda _: 0) == 0
