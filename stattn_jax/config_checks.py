@@ -53,24 +53,26 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise RunError(str(error)) from None
     of_audio = ('correspondence', 'mismatched_uniform', 'mismatched_mil')
     needs = (*(('guided', part) for part in of_audio), ('null_cell', 'correspondence'))
+    if config.model.kind != 'stan':
+        return
     for option, part in needs:
-        if config.model.kind == 'stan' and not config.model[option] and config.loss[part]:
+        if not config.model[option] and config.loss[part]:
             raise RunError(
                 f'config.loss.{part} is {config.loss[part]}; expected 0 with config.model.{option}=False, where it has '
                 'nothing to teach'
             )
-    if config.model.kind == 'stan' and config.model.uniform_space and config.loss.attention:
+    if config.model.uniform_space and config.loss.attention:
         raise RunError(
             f'config.loss.attention is {config.loss.attention}; expected 0 with config.model.uniform_space=True, where '
             'no attention is learned'
         )
     enabled = [part for part in of_audio if config.loss[part]]
-    if config.model.kind == 'stan' and enabled and config.loss.negatives < 1:
+    if enabled and config.loss.negatives < 1:
         raise RunError(
             f'config.loss.negatives is {config.loss.negatives}; expected 1 or more with config.loss.{enabled[0]} '
             f'{config.loss[enabled[0]]}'
         )
-    if config.model.kind == 'stan' and enabled and config.loss.negatives >= config.train.batch:
+    if enabled and config.loss.negatives >= config.train.batch:
         raise RunError(
             f'config.loss.negatives is {config.loss.negatives}; expected fewer than config.train.batch, '
             f'{config.train.batch}, whose other clips they are; give --config.loss.negatives={config.train.batch - 1}'

@@ -44,21 +44,12 @@ GAMES = (
 def recognition(runs: Sequence[Run], variant: str) -> Table:
     """Accuracy and mean average precision of each compared network, and STAN's accuracy minus theirs."""
     of_ours = results.ours(runs, variant)
-    accuracy = results.values(of_ours, 'correct')
     rows: list[Row] = []
     for row, of_row in results.rows(runs, variant, *COMPARED).items():
-        correct = results.values(of_row, 'correct')
-        rows.append(
-            (
-                row,
-                len(of_row),
-                results.mean(correct),
-                results.mean_average_precision(of_row),
-                results.difference(accuracy, correct) if of_row is not of_ours and row != name_of(of_ours) else None,
-                of_row[0].parameters,
-                results.over_seeds([run.train_seconds for run in of_row]),
-            )
-        )
+        accuracy = results.mean(results.values(of_row, 'correct'))
+        precision, less = results.mean_average_precision(of_row), results.ours_less(of_ours, of_row, 'correct')
+        seconds = results.over_seeds([run.train_seconds for run in of_row])
+        rows.append((row, len(of_row), accuracy, precision, less, of_row[0].parameters, seconds))
     columns = (
         ROW,
         TRAININGS,
@@ -74,11 +65,6 @@ def recognition(runs: Sequence[Run], variant: str) -> Table:
         'Training: mean over trainings, on the machine named below; networks that trained side by side shared it.'
     )
     return Table('recognition', variant, 'Recognition', note, columns, tuple(rows))
-
-
-def name_of(of_row: Sequence[Run]) -> str:
-    """Returns the row name of these runs, or '' if there are none."""
-    return of_row[0].row if of_row else ''
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -100,8 +86,9 @@ def pointing(runs: Sequence[Run], variant: str) -> tuple[Table, Table, Table]:
         label, cells = (row, explainer, len(of_row)), [results.mean(values) for values in found]
         hits.append((*label, *cells))
         corrected.append((*label, *(_corrected(cell, best[game][1]) for game, cell in zip(GAMES, cells))))
-        if row != name_of(of_ours):
-            less.append((*label, *_less(of_ours, found, GAMES)))
+        if not of_ours or row != of_ours[0].row:
+            names = ((f'{{}}/{game.values}', game.stratum) for game in GAMES)
+            less.append((*label, *(results.ours_less(of_ours, of_row, *name) for name in names)))
     for i, name in enumerate(('chance: a blind guess', 'chance: best of blind, centre, prior') if hits else ()):
         hits.append((name, '', None, *(best[game][i] for game in GAMES)))
     head = (ROW, EXPLAINER, TRAININGS)
@@ -151,12 +138,6 @@ def explained(runs: Sequence[Run], variant: str) -> Iterator[tuple[str, str, lis
             yield row, 'attention', of_row
 
 
-def _less(of_ours, theirs, games):
-    explainer = results.first_explainer(of_ours)
-    for game, values in zip(games, theirs, strict=True):
-        yield results.difference(results.values(of_ours, f'{explainer}/{game.values}', game.stratum), values)
-
-
 def chance(runs: Sequence[Run], variant: str, game: Game) -> tuple[Estimate | None, Estimate | None]:
     """Returns the hit rate of a blind guess, and the best chance level of a game.
 
@@ -164,17 +145,9 @@ def chance(runs: Sequence[Run], variant: str, game: Game) -> tuple[Estimate | No
     depend on the clips and not on the network, so they are taken from the first run that has them, STAN's first.
     """
     of_variant = [run for run in runs if run.variant == variant]
-    blind = next(
-        (
-            cell
-            for run in of_variant
-            if (
-                cell := results.mean(results.values([run], f'chance/{game.values.removesuffix("_said")}', game.stratum))
-            )
-        ),
-        None,
-    )
-    stored = next((run.numbers[game.chance] for run in of_variant if game.chance in run.numbers), None)
+    name = f'chance/{game.values.removesuffix("_said")}'
+    cells = (results.mean(results.values([run], name, game.stratum)) for run in of_variant)
+    blind, stored = next(filter(None, cells), None), results.first_number(of_variant, game.chance)
     return blind, blind if stored is None else Estimate(stored)
 
 
@@ -206,17 +179,13 @@ def ablations(runs: Sequence[Run], variant: str) -> Table:
     for row, of_row in results.rows(runs, variant, 'ours', 'ablation').items():
         cells = []
         for _, name, stratum, _ in PARTS:
-            mine, theirs = (
-                results.values(of, name.format(results.first_explainer(of)), stratum) for of in (of_ours, of_row)
-            )
-            cells += [results.mean(theirs), results.difference(mine, theirs) if row != name_of(of_ours) else None]
+            theirs = results.values(of_row, name.format(results.first_explainer(of_row)), stratum)
+            cells += [results.mean(theirs), results.ours_less(of_ours, of_row, name, stratum)]
         rows.append((row, len(of_row), *cells))
     columns = [ROW, TRAININGS]
     for name, _, _, unit in PARTS:
-        columns += [
-            Column(name, unit),
-            Column(f'STAN less this, {name}', 'points' if unit == 'percent' else 'signed', name),
-        ]
+        less = Column(f'STAN less this, {name}', 'points' if unit == 'percent' else 'signed', name)
+        columns += [Column(name, unit), less]
     note = (
         'Each row is STAN with one thing changed. Level: the part makes no difference here that so many clips and '
         'trainings would show.'

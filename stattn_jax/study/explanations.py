@@ -44,10 +44,8 @@ def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
                 less.append((row, explainer, len(of_row), *(results.mean(gap, judged=True) for gap in gaps)))
     head = (ROW, EXPLAINER, TRAININGS)
     note = 'Each network, the same clips, several explanations; the random map knows nothing of either.'
-    columns = [Column(name, unit) for name, _, _, unit in MEASURES] + [
-        Column('Gini', 'number'),
-        Column('entropy', 'number'),
-    ]
+    columns = [Column(name, unit) for name, _, _, unit in MEASURES]
+    columns += [Column('Gini', 'number'), Column('entropy', 'number')]
     differences = [Column(name, 'points' if unit == 'percent' else 'signed', name) for name, _, _, unit in MEASURES]
     first = (
         'What stands for the row elsewhere (its own explanation where it has one) less each of the others, training by '
@@ -92,10 +90,8 @@ def cascades(runs: Sequence[Run], variant: str) -> list[Table]:
     found = []
     for place, (kind, words) in enumerate(CASCADES.items()):
         checks = cascade_groups([checks for _, _, of in checks_of_rows for checks in of.values()], f'{kind}/')
-        name, title = (
-            kind.replace('randomised', 'sanity-cascade').replace('_', '-'),
-            f'Sanity: parameters drawn anew, {words}',
-        )
+        name = kind.replace('randomised', 'sanity-cascade').replace('_', '-')
+        title = f'Sanity: parameters drawn anew, {words}'
         found.append(_similarities(name, variant, title, note, checks_of_rows, checks, aside=place > 0))
     return found
 
@@ -156,27 +152,15 @@ def attention(runs: Sequence[Run], variant: str) -> Table:
     """The checks that need STAN's attention (attention_checks.py), as means over clips and trainings."""
     of_ours = results.ours(runs, variant)
     names = dict.fromkeys(name for run in of_ours for name in run.numbers if name.startswith('inside/'))
-    rows = tuple(
-        (
-            name.removeprefix('inside/'),
-            results.over_seeds([run.numbers[name] for run in of_ours if name in run.numbers]),
-        )
-        for name in names
-    )
+    values = {name: [run.numbers[name] for run in of_ours if name in run.numbers] for name in names}
+    rows = tuple((name.removeprefix('inside/'), results.over_seeds(of_name)) for name, of_name in values.items())
     note = (
         'MODULE/PART: rank correlation of a part of the explanation with the trained one when one module alone is '
         'drawn anew. permuted: how far the logit moves when attention is shuffled, and as a share of how far any '
         'attention could move it. The interval is over trainings alone.'
     )
-    return Table(
-        'inside',
-        variant,
-        'Inside STAN: does its attention matter?',
-        note,
-        (Column('check'), Column('value', 'number')),
-        rows,
-        aside=True,
-    )
+    columns = (Column('check'), Column('value', 'number'))
+    return Table('inside', variant, 'Inside STAN: does its attention matter?', note, columns, rows, aside=True)
 
 
 SHORTCUTS = (
@@ -193,28 +177,16 @@ def leaks(runs: Sequence[Run], variant: str) -> Table:
     rows: list[Row] = []
     for row, of_row in results.rows(runs, variant).items():
         cells = [results.rate(of_row, name, 'shortcut/n') for _, name in SHORTCUTS]
-        chance = next(
-            (
-                run.numbers['shortcut/mismatched_audio_chance']
-                for run in of_row
-                if 'shortcut/mismatched_audio_chance' in run.numbers
-            ),
-            None,
-        )
+        chance = results.first_number(of_row, 'shortcut/mismatched_audio_chance')
         if any(cells):
             rows.append((row, len(of_row), *cells, None if chance is None else Estimate(chance)))
-    columns = (
-        ROW,
-        TRAININGS,
-        *(Column(name, 'percent') for name, _ in SHORTCUTS),
-        Column('chance of following', 'percent'),
-    )
+    rates = [Column(name, 'percent') for name in (*(name for name, _ in SHORTCUTS), 'chance of following')]
     note = (
         'The visual contributions of a network that has contributions, when the clip gets the audio of another clip. '
         'Following it above chance means that the visual contributions repeat the audio. In binding they may, because '
         'the audio says there where to look. Undecided: no class has half of their softmax.'
     )
-    return Table('leaks', variant, 'Shortcuts between the modalities', note, columns, tuple(rows))
+    return Table('leaks', variant, 'Shortcuts between the modalities', note, (ROW, TRAININGS, *rates), tuple(rows))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -6,26 +6,20 @@ They are functions of the measured runs alone; the numbers are those of metrics/
 from collections.abc import Sequence
 
 from stattn_jax.study import results
-from stattn_jax.study.comparisons import EXPLAINER, ROW, TRAININGS, explained, name_of
+from stattn_jax.study.comparisons import EXPLAINER, ROW, TRAININGS, explained
 from stattn_jax.study.results import Run
-from stattn_jax.study.table_format import Column, Estimate, Row, Table
+from stattn_jax.study.table_format import Column, Row, Table
 
 
 def order(runs: Sequence[Run], variant: str) -> Table:
     """The exactly normalised AOPC over time of each row's explanation, at the features and at the input."""
     of_ours = results.ours(runs, variant)
-    mine = results.first_explainer(of_ours)
     rows: list[Row] = []
     for row, explainer, of_row in explained(runs, variant):
         cells = [results.values(of_row, f'{explainer}/{name}') for name in ('aopc', 'aopc_input')]
         if all(values is None for values in cells):
             continue
-        theirs: list[Estimate | None] = [None, None]
-        if row != name_of(of_ours):
-            theirs = [
-                results.difference(results.values(of_ours, f'{mine}/{n}'), v)
-                for n, v in zip(('aopc', 'aopc_input'), cells)
-            ]
+        theirs = [results.ours_less(of_ours, of_row, f'{{}}/{name}') for name in ('aopc', 'aopc_input')]
         rest = ('chance/aopc', f'{explainer}/feature/volume', f'{explainer}/gini', f'{explainer}/entropy')
         pairs = (x for values, less in zip(cells, theirs) for x in (results.mean(values), less))
         rows.append(
@@ -67,19 +61,15 @@ def removal(runs: Sequence[Run], variant: str) -> Table:
     The controls are the shifted map and the random map.
     """
     of_ours = results.ours(runs, variant)
-    mine = results.first_explainer(of_ours)
     rows: list[Row] = []
     for setting in results.SETTINGS:
         for row, explainer, of_row in explained(runs, variant):
             at = f'{explainer}/{setting}'
-            areas = results.values(of_row, f'{at}/difference')
-            if areas is None:
+            if results.values(of_row, f'{at}/difference') is None:
                 continue
             cells = [results.values(of_row, f'{at}/{name}') for name in AREAS]
             controls = [f'{at}/shifted', f'random/{setting}/difference']
-            less = None
-            if row != name_of(of_ours):
-                less = results.difference(results.values(of_ours, f'{mine}/{setting}/difference'), areas)
+            less = results.ours_less(of_ours, of_row, f'{{}}/{setting}/difference')
             gaps = (results.mean(results.gaps(of_row, f'{at}/difference', name), judged=True) for name in controls)
             rows.append((setting, row, explainer, len(of_row), *map(results.mean, cells), *gaps, less))
     columns = (

@@ -19,6 +19,7 @@ from stattn_jax.study.table_format import AHEAD, BEHIND, LEVEL, Row, Table
 MARKS = {AHEAD: '▲', LEVEL: '●', BEHIND: '▼'}
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 NOWHERE = 'Nowhere, in what was measured.'
+SHORTFALLS, FACTS = 'Where STAN is not ahead', 'What the numbers hang on'
 TITLE = 'STAN and the others: does it recognise more, and are its explanations true?'
 
 
@@ -63,13 +64,12 @@ def markdown(story: Story, tables: Sequence[Table], pictures: Sequence[Picture])
     parts.append('\n'.join(f'- {name}: {value}' for name, value in story.facts))
     for variant, sentences in story.outcome.items():
         parts += [f'## {variant}', '\n'.join(f'- {sentence}' for sentence in sentences)]
-        parts += [
-            f'![{p.title}](figures/{p.path.name})\n\n{p.title}. {p.note}' for p in pictures if p.variant == variant
-        ]
+        own = [picture for picture in pictures if picture.variant == variant]
+        parts += [f'![{p.title}](figures/{p.path.name})\n\n{p.title}. {p.note}' for p in own]
         for table in tables:
             if table.variant == variant:
                 parts += [f'### {table.title} ({variant})', table.note, table.markdown()]
-    parts.append('## Where STAN is not ahead')
+    parts.append(f'## {SHORTFALLS}')
     for topic, sentences in story.shortfalls.items():
         parts += [f'### {topic}', '\n'.join(f'- {sentence}' for sentence in sentences) or NOWHERE]
     return '\n\n'.join(part for part in parts if part) + '\n'
@@ -90,7 +90,7 @@ def html(story: Story, tables: Sequence[Table], pictures: Sequence[Picture], sho
         body += [_table(table) for table in tables if table.variant == variant]
         body += [_examples([example for example in shown if example.variant == variant]), '</section>']
     facts = ''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in story.facts)
-    body.append(f'<section id="facts"><h2>What the numbers hang on</h2><dl>{facts}</dl></section>')
+    body.append(f'<section id="facts"><h2>{FACTS}</h2><dl>{facts}</dl></section>')
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
@@ -102,31 +102,23 @@ def html(story: Story, tables: Sequence[Table], pictures: Sequence[Picture], sho
 
 
 def _head(story: Story) -> str:
-    links = [
-        ('shortfalls', 'Where STAN is not ahead'),
-        *((v, v) for v in story.outcome),
-        ('facts', 'What the numbers hang on'),
-    ]
+    places = {'shortfalls': SHORTFALLS} | {variant: variant for variant in story.outcome} | {'facts': FACTS}
+    links = ' '.join(f'<a href="#{escape(to)}">{escape(text)}</a>' for to, text in places.items())
     found = [f'<header><h1>{TITLE}</h1><p>{escape(QUESTION)}</p><p class="coverage">{escape(story.coverage)}</p>']
-    found.append(
-        '<nav>' + ' '.join(f'<a href="#{escape(to)}">{escape(text)}</a>' for to, text in links) + '</nav></header>'
-    )
-    found.append('<section id="outcome"><h2>What came out</h2>')
+    found.append(f'<nav>{links}</nav></header><section id="outcome"><h2>What came out</h2>')
     for variant, sentences in story.outcome.items():
         found.append(f'<h3>{escape(variant)}</h3>{_list(sentences)}')
     return ''.join(found) + f'<p class="note">{escape(HOW_TO_READ)}</p></section>'
 
 
 def _shortfalls(by_topic: dict[str, list[str]]) -> str:
-    found = ['<section id="shortfalls"><h2>Where STAN is not ahead</h2>']
+    found = [f'<section id="shortfalls"><h2>{SHORTFALLS}</h2>']
     for place, (topic, sentences) in enumerate(by_topic.items()):
         behind = sum(f': {BEHIND} ' in sentence for sentence in sentences)
-        count = (
-            f'{topic}: {len(sentences)} measures in which one or more are level or ahead, {behind} in which one or '
-            'more are ahead'
-        )
+        level = f'{topic}: {len(sentences)} measures in which one or more are level or ahead'
+        count = escape(f'{level}, {behind} in which one or more are ahead')
         content = _list(sentences) if sentences else f'<p>{NOWHERE}</p>'
-        found.append(f'<details{"" if place else " open"}><summary>{escape(count)}</summary>{content}</details>')
+        found.append(f'<details{"" if place else " open"}><summary>{count}</summary>{content}</details>')
     return ''.join(found) + '</section>'
 
 
@@ -161,10 +153,8 @@ def _table(table: Table) -> str:
         f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
         f'<p class="note">{escape(table.note)}</p>'
     )
-    title = escape(table.title)
-    if table.aside:
-        return f'<details><summary><h3>{title}</h3></summary>{box}</details>'
-    return f'<h3>{title}</h3>{box}'
+    title = f'<h3>{escape(table.title)}</h3>'
+    return f'<details><summary>{title}</summary>{box}</details>' if table.aside else title + box
 
 
 def _cells(table: Table, row: Row) -> str:

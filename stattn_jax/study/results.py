@@ -163,6 +163,21 @@ def difference(ours_sn: np.ndarray | None, theirs_sn: np.ndarray | None) -> Esti
     return _cell(bootstrap.difference(ours_sn, theirs_sn), min(len(ours_sn), len(theirs_sn)), judged=True)
 
 
+def ours_less(ours: Sequence[Run], of_row: Sequence[Run], name: str, stratum: str = '') -> Estimate | None:
+    """Returns the mean of ours minus that of another row on the same clips, with its verdict; None for our own row.
+
+    '{}' in `name` stands for the explanation that represents each row.
+    """
+    if ours and ours[0].row == of_row[0].row:
+        return None
+    return difference(*(values(of, name.format(first_explainer(of)), stratum) for of in (ours, of_row)))
+
+
+def first_number(runs: Sequence[Run], name: str) -> float | None:
+    """Returns a number that is the same for all runs that have it, such as a chance level; None where none has it."""
+    return next((run.numbers[name] for run in runs if name in run.numbers), None)
+
+
 def _cell(found: bootstrap.Interval, seeds: int, judged: bool) -> Estimate | None:
     if not found.n:
         return None

@@ -90,9 +90,8 @@ def _trainings(cell):
 def _against(table, column):
     """Returns how many of the others STAN is ahead of, level with and behind, as a clause."""
     c = _column(table, column)
-    found = (
-        [] if c is None else [row[c].verdict for row in table.rows if isinstance(row[c], Estimate) and row[c].verdict]
-    )
+    cells = [] if c is None else [row[c] for row in table.rows if isinstance(row[c], Estimate)]
+    found = [cell.verdict for cell in cells if cell.verdict]
     if not found:
         return ''
     ways = ((AHEAD, 'ahead of'), (LEVEL, 'level with'), (BEHIND, 'behind'))
@@ -119,11 +118,9 @@ def _sentences(table: Table, c: int) -> Iterator[str]:
     by_setting = table.columns[0].name == 'removed'
     for row in table.rows:
         found = row[c]
-        if (
-            not isinstance(found, Estimate)
-            or found.verdict not in (LEVEL, BEHIND)
-            or (table.only and row[0] != table.only)
-        ):
+        if not isinstance(found, Estimate) or found.verdict not in (LEVEL, BEHIND):
+            continue
+        if table.only and row[0] != table.only:
             continue
         names = [display_name(cell) for cell in row[by_setting:] if isinstance(cell, str)]
         whom = names[1] if table.only else ' by '.join(names)
