@@ -165,21 +165,14 @@ class Evaluator:
         """Returns the rows of every clip of `data`, in clip order, gathered from all processes."""
         kind = (labels_per_clip, by_segment)
         if kind not in self._compiled:
-            options = {'frame_size': self._config.model.frame_size, 'labels_per_clip': labels_per_clip}
+            sizes = {'frame_size': self._config.model.frame_size, 'labels_per_clip': labels_per_clip}
 
             def rows_of(state, batch):
-                return eval_rows(self._graphdef, state, batch, **options, by_segment=by_segment)
+                return eval_rows(self._graphdef, state, batch, **sizes, by_segment=by_segment)
 
             self._compiled[kind] = self._strategy.compile_eval(rows_of)
-        batches = pipeline.eval_batches(
-            data,
-            global_batch=self._config.eval.batch,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            threads=self._config.data.threads,
-            frame_size=self._config.data.frame_size,
-            fit=self._config.data.fit,
-        )
+        options = run.input_options(self._config)
+        batches = pipeline.eval_batches(data, global_batch=self._config.eval.batch, **options)
         parts = []
         clock = _Clock(len(data), data.split)
         with contextlib.closing(batches):

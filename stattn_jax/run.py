@@ -111,6 +111,17 @@ def make_strategy(config: ml_collections.ConfigDict, *batches: int):
     return strategy
 
 
+def input_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns the options of pipeline.train_batches and eval_batches that follow from the config and the processes."""
+    return {
+        'process_index': jax.process_index(),
+        'process_count': jax.process_count(),
+        'threads': config.data.threads,
+        'frame_size': config.data.frame_size,
+        'fit': config.data.fit,
+    }
+
+
 def is_binary(config: ml_collections.ConfigDict, facts: DataFacts) -> bool:
     """Returns whether each class has an independent sigmoid; otherwise there is one softmax over classes."""
     return facts.multi_label or config.loss.multi_label

@@ -110,11 +110,7 @@ def train(
             global_batch=config.train.batch,
             seed=config.seed,
             start_step=start,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            threads=config.data.threads,
-            frame_size=config.data.frame_size,
-            fit=config.data.fit,
+            **run.input_options(config),
         )
         feed = stack.enter_context(
             contextlib.closing(parallel.prefetch(map(evaluate.device_part, batches), strategy.place_batch))

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from stattn_jax import command, evaluate
+from stattn_jax import command, evaluate, run
 from stattn_jax.benchmark import model
 from stattn_jax.data import pipeline, source, tfrecord
 from stattn_jax.runtime import parallel
@@ -68,18 +68,8 @@ def measure(
 
 def _batches(config, batch: int):
     """Opens a stream of this process's training batches."""
-    return contextlib.closing(
-        pipeline.train_batches(
-            source.RecordSource(config.data.dir, config.data.split),
-            global_batch=batch,
-            seed=config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            threads=config.data.threads,
-            frame_size=config.data.frame_size,
-            fit=config.data.fit,
-        )
-    )
+    data, options = source.RecordSource(config.data.dir, config.data.split), run.input_options(config)
+    return contextlib.closing(pipeline.train_batches(data, global_batch=batch, seed=config.seed, **options))
 
 
 def _seconds(call: Callable[[], Any], steps: int, warmup: int) -> float:

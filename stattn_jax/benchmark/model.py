@@ -142,10 +142,8 @@ def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -
     elif case.mode == 'head':
         rows = _given(config, plain_graphdef, plain_state, rows)
         # The state is donated as in a training step, so that it is passed through without a copy.
-        compiled, counted = (
-            strategy.compile(_head(config, graphdef, strategy.axis)),
-            _head(config, plain_graphdef, None),
-        )
+        compiled = strategy.compile(_head(config, graphdef, strategy.axis))
+        counted = _head(config, plain_graphdef, None)
     else:
         compiled = strategy.compile_forward(_forward(config, graphdef, case.mode))
         counted = _forward(config, plain_graphdef, case.mode)
@@ -193,9 +191,8 @@ def _head(config, graphdef, axis: str | None) -> Callable:
         def total(behind, given):
             model = nnx.merge(graphdef, state['params'] | behind, state['rest'])
             logits, out = model.forward_heads(given.get('seen'), given.get('heard'), batch['valid'])
-            return step.total_loss(
-                step.loss_parts(model, logits, out, batch['labels'], batch['valid'], loss, axis), loss
-            )
+            parts = step.loss_parts(model, logits, out, batch['labels'], batch['valid'], loss, axis)
+            return step.total_loss(parts, loss)
 
         given = {name: batch[name] for name in ('seen', 'heard') if name in batch}
         # The barrier makes XLA write out the gradients that would be passed on to a trunk.
