@@ -183,7 +183,7 @@ def test_other_segments_in_the_same_directory_are_refused(run):
         ({}, ['--segment=4'], "Unknown command line flag 'segment'"),
         ({}, ['--workers=none'], '--workers=none'),
         ({}, ['--segment_seconds=0'], '--segment_seconds=0.0: give seconds from 0.1 to 60'),
-        ({}, ['extra'], "got 1 positional arguments ['extra'], expected 0"),
+        ({}, ['extra'], "['extra'] on the command line is not a flag"),
     ],
 )
 def test_wrong_use_is_exit_2_with_a_line_each(run, tmp_path, tables, extra, expected):
