@@ -57,7 +57,7 @@ def test_results_of_another_config_are_not_done(tmp_path):
     'more, words',
     [
         ('--only=events/stan-7', '--only=events/stan-7 is no entry of this study'),
-        ('--config.measure.clip=3', 'config has no field measure.clip; expected one of 101 fields (did you mean measure.clips'),
+        ('--config.measure.clip=3', 'config has no field measure.clip; expected one of'),
         ('--workers=0', 'expected'),
     ],
 )
