@@ -46,15 +46,16 @@ def arguments(argv: list[str]) -> list[str]:
     return found
 
 
-def fields(config: Any, source: str) -> None:
-    """Gives a config the fields' present names, in place, and the added fields; the notice names the `source`.
+def fields(config: Any, source: str) -> Any:
+    """Gives a config the fields' present names, in place, and the added fields, and returns it.
 
-    The config is of a run or of a study, as nested dicts or as an unlocked ConfigDict.
+    The config is of a run or of a study, as nested dicts or as an unlocked ConfigDict. The notice names the `source`.
     """
     found = list(_rename(config, ''))
     if found:
         more = f' ({len(found) - 1} more likewise)' if len(found) > 1 else ''
         _notice(f'{source}: {found[0][0]}', found[0][1], more)
+    return config
 
 
 def _rename(config: Any, prefix: str) -> Iterator[tuple[str, str]]:

@@ -42,7 +42,7 @@ def test_arguments_are_renamed_with_a_notice(capsys):
 
 def test_a_saved_config_is_renamed_with_one_notice(capsys):
     saved = {'seed': 3, 'loss': {'binary': True, 'match': 2.0, 'audio': 1.0}, 'train': {'best_metric': 'leak/n'}}
-    renamed.fields(saved, 'RUN/config.json')
+    assert renamed.fields(saved, 'RUN/config.json') is saved
     assert saved == {
         'seed': 3,
         'loss': {'multi_label': True, 'correspondence': 2.0, 'audio': 1.0},
