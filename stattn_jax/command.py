@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 
 from stattn_jax import config_files, names, renamed
-from stattn_jax.config_files import fields
+from stattn_jax.config_files import fields as run_fields
 
 # --config.FIELD=VALUE, --config.FIELD VALUE, --config.FIELD and --noconfig.FIELD, with one dash or two.
 _FIELD = re.compile(r'--?(?:no)?config\.([^=\[]+)')
@@ -46,7 +46,7 @@ class ConfigFlag:
     saved: returns the config to use without --config; where there is none, --config is required.
     """
 
-    fields: Callable[[], Collection[str]] = fields.defaults
+    fields: Callable[[], Collection[str]] = run_fields.defaults
     example: str = 'configs/own.py'
     help: str = "A file of configs/, or the name of one of the package's."
     saved: Callable[[flags.FlagValues], Any] | None = None
@@ -125,7 +125,7 @@ def parse(argv: list[str], values: flags.FlagValues, config: ConfigFlag | None =
     given = [found.group(1) for found in map(_FIELD.match, words) if found]
     unknown = [name for name in given if name not in known]
     if unknown:
-        leaves = fields.flatten(loaded.to_dict())
+        leaves = run_fields.flatten(loaded.to_dict())
         raise RunError('; '.join(f'config has no field {x}; {names.expected(x, leaves, "fields")}' for x in unknown))
     return _parse_fields(words, values, loaded)
 

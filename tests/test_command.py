@@ -156,3 +156,12 @@ def test_a_flag_once_or_of_several_values_is_welcome(values, words):
     # A second command in one process begins anew.
     for _ in range(2):
         assert command.run(['command', *words], '', values, lambda _: 0) == 0
+
+
+@pytest.mark.parametrize('words', [['--config', 'own:tiny'], ['-config', 'own:tiny'], ['-config=own:tiny']])
+def test_the_config_in_every_form_of_a_flag(words):
+    found = []
+    argv = ['command', '--config.seed', '3', *words, '--config.train.steps=7']
+    body = lambda values: found.append(values.config) or 0
+    assert command.run(argv, '', benchmark.make_flags(), body, config=command.ConfigFlag()) == 0
+    assert (found[0].seed, found[0].train.steps, found[0].model.visual) == (3, 7, 'tiny')

@@ -10,7 +10,7 @@ import ml_collections
 
 from stattn_jax import command, config_checks, names, run
 from stattn_jax.attribution import EXPLAINERS
-from stattn_jax.config_files import fields as config_fields
+from stattn_jax.config_files import fields as run_fields
 
 # Version of the files that worker.py writes; changing it makes all networks be measured again.
 MEASURES = 2
@@ -82,7 +82,7 @@ def run_config(config, variant: str, row: str, seed: int, workdir: pathlib.Path)
     made.seed = seed
     if not made.data.dir:
         made.data.dir = str(data_folder(variant, workdir))
-    absent = command.missing_fields(made, config_fields.defaults())
+    absent = command.missing_fields(made, run_fields.defaults())
     if absent:
         raise run.RunError(f'config.variants.{variant}.run {absent}; expected the config of a run, as configs/own.py')
     config_checks.check(made)
