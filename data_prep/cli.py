@@ -13,7 +13,7 @@ from absl import flags
 
 from data_prep import rows
 from data_prep.work import PrepareError, UsageError
-from stattn_jax import flag_once
+from stattn_jax import files, flag_once
 from stattn_jax.data import tfrecord
 
 __all__ = ['UsageError', 'beam_options', 'exit_code', 'parse_require', 'run']
@@ -24,8 +24,8 @@ def run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: s
 
     Args:
       main: does the work. It gets the positional arguments and, if the command has the flag --runner, everything after
-        `--` (see `beam_options`). UsageError, TableError and NoDataError from it are wrong use (2), PrepareError and
-        DataError are a failure (1); any other exception is a bug and keeps its traceback.
+        `--` (see `beam_options`). UsageError, TableError and NoDataError from it are wrong use (2), PrepareError,
+        DataError and OSError are a failure (1); any other exception is a bug and keeps its traceback.
       flag_values: the command's own flags.
       doc: printed by --help before the flags.
       positional: the number of positional arguments required before `--`.
@@ -56,6 +56,8 @@ def exit_code(
         return _fail(error, 2)
     except (PrepareError, tfrecord.DataError) as error:
         return _fail(error, 1)
+    except OSError as error:
+        return _fail(files.reason(error), 1)
     except KeyboardInterrupt:
         return _fail('stopped; run the same command again (a preparation goes on where it stopped)', 130)
     return 0

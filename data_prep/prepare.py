@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from data_prep import extras, labels, local, report
 from data_prep.work import Job, Maker, MakeRecord, PrepareError, Progress, Shard, UsageError, is_done
+from stattn_jax import files
 from stattn_jax.data import records, source, tfrecord
 
 __all__ = ['Job', 'MakeRecord', 'PrepareError', 'prepare']
@@ -201,10 +202,7 @@ def _check_enough(summary: dict[str, dict], require: float | int | None) -> None
 @contextlib.contextmanager
 def _locked(out: pathlib.Path) -> Iterator[None]:
     """Makes the directory and locks it against a second run; the lock ends with the process, however it ends."""
-    try:
-        (out / report.WORK_DIR).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PrepareError(f'--out={out} cannot be made a directory: {error.strerror} ({error.filename})') from None
+    files.make_folder(out / report.WORK_DIR)
     descriptor = os.open(out, os.O_RDONLY)
     try:
         try:

@@ -138,5 +138,4 @@ def fingerprint(out: pathlib.Path, info: source.DatasetInfo) -> str:
 
 def write_json(path: pathlib.Path, content: dict) -> None:
     """Writes JSON atomically: the file is the old or the new one, never a part."""
-    with files.whole_file(path) as file:
-        file.write(json.dumps(content, indent=1).encode())
+    files.write_text(path, json.dumps(content, indent=1))

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from stattn_jax import config_files, flag_once, renamed
+from stattn_jax import config_files, files, flag_once, renamed
 
 
 class RunError(Exception):
@@ -34,8 +34,8 @@ def run(
     """Prints the help, or runs `body(values)` and returns its exit code; expected errors are printed in one line.
 
     The help is `document`, the flags, and the text of `describe_fields` on the fields of --config.
-    A RunError ends the command with its own code, the exceptions in `codes` with theirs, and Ctrl-C with 130. Any other
-    exception is a bug and keeps its traceback.
+    A RunError ends the command with its own code, the exceptions in `codes` with theirs, an OSError (a full disk, a
+    folder that cannot be written to) with 1, and Ctrl-C with 130. Any other exception is a bug and keeps its traceback.
     """
     argv = renamed.arguments(config_files.find_in(sys.argv if argv is None else argv))
     if '--help' in argv or '-h' in argv:
@@ -54,6 +54,8 @@ def run(
         return fail('stopped', 130)
     except tuple(known) as error:
         return fail(error, next(code for kind, code in known.items() if isinstance(error, kind)))
+    except OSError as error:
+        return fail(files.reason(error), 1)
 
 
 def parse(argv: list[str], make: Callable[[list[str]], flags.FlagValues]) -> flags.FlagValues:

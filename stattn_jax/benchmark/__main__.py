@@ -10,14 +10,13 @@ Exit codes: 0 done; 2 wrong use.
 
 import datetime
 import json
-import pathlib
 import sys
 
 import jax
 from absl import flags
 from ml_collections import config_flags
 
-from stattn_jax import command
+from stattn_jax import command, files
 from stattn_jax.benchmark import model, table
 from stattn_jax.runtime import parallel
 
@@ -67,7 +66,7 @@ def _main(values: flags.FlagValues) -> int:
             'config': values.config.to_dict(),
             'rows': rows,
         }
-        pathlib.Path(values.out).write_text(json.dumps(content, indent=1) + '\n')
+        files.write_text(values.out, json.dumps(content, indent=1) + '\n')
     return 0
 
 

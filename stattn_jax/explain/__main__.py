@@ -12,7 +12,7 @@ import time
 
 from absl import flags
 
-from stattn_jax import flag_once
+from stattn_jax import files, flag_once
 
 KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
 FLAGS = flags.FlagValues()
@@ -66,11 +66,16 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if FLAGS.check:
         return max(_check(path) for path in FLAGS.check)
-    # JAX is imported only here, so that wrong use is reported at once and the time of the import can be measured.
-    began = time.perf_counter()
-    from stattn_jax.explain import explain_videos
+    try:
+        files.make_folder(FLAGS.out)
+        # JAX is imported only here, so that wrong use is reported at once and the time of the import can be measured.
+        began = time.perf_counter()
+        from stattn_jax.explain import explain_videos
 
-    return explain_videos.run(FLAGS, time.perf_counter() - began)
+        return explain_videos.run(FLAGS, time.perf_counter() - began)
+    except OSError as error:
+        print(f'error: {files.reason(error)}', file=sys.stderr)
+        return 1
 
 
 def _parse(argv) -> None:

@@ -9,16 +9,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import jax
 
 from stattn_jax import files
 from stattn_jax.runtime import perf
 
-METRICS_FILE = 'metrics.jsonl'
-# tensorboardX writes in a thread, and its flush() does not wait for that thread's queue (2.6.5).
-EVENTS_FLUSH_SECONDS = 2
+METRICS_FILE, EVENTS_FOLDER = 'metrics.jsonl', 'tensorboard'
 
 
 class Writer:
@@ -32,10 +30,10 @@ class Writer:
         self._workdir = Path(workdir)
         self._path = self._workdir / METRICS_FILE
         self._file: TextIO | None = None
-        self._events: Any = None
+        self._events: _Events | None = None
         self._purge_step: int | None = None
         if self._active:
-            self._workdir.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self._workdir)
 
     def truncate(self, step: int) -> int:
         """Drops the lines that a killed run wrote after `step`; returns how many there were.
@@ -50,30 +48,26 @@ class Writer:
             return 0
         lines = self._path.read_text(encoding='utf-8').splitlines()
         kept = [line for number, line in enumerate(lines, 1) if self._step_of(line, number, len(lines)) <= step]
-        with files.whole_file(self._path) as file:
-            file.write(''.join(line + '\n' for line in kept).encode())
+        files.write_text(self._path, ''.join(line + '\n' for line in kept))
         return len(lines) - len(kept)
 
     def write(self, step: int, scalars: Mapping[str, float | None], console: str | None = None) -> None:
         """Appends {'step': step, **scalars} to the record and to TensorBoard; prints `console` if given.
 
-        The record is flushed before this returns; a thread writes the events within seconds. None stands for an unknown
-        value (null in the record). Values that are not finite become the strings 'nan', 'inf', '-inf', because JSON has
-        no such numbers, and `float` converts them back. TensorBoard receives neither.
+        Both are on disk before this returns. None stands for an unknown value (null in the record). Values that are not
+        finite become the strings 'nan', 'inf', '-inf', because JSON has no such numbers, and `float` converts them
+        back. TensorBoard receives neither.
         """
         if not self._active:
             return
-        if self._file is None:
-            self._file = self._path.open('a', encoding='utf-8')
-            self._events = _summary_writer()(
-                str(self._workdir / 'tensorboard'), purge_step=self._purge_step, flush_secs=EVENTS_FLUSH_SECONDS
-            )
         values = {name: None if value is None else float(value) for name, value in scalars.items()}
-        self._file.write(json.dumps({'step': int(step), **{name: _json(x) for name, x in values.items()}}) + '\n')
-        self._file.flush()
-        for name, value in values.items():
-            if value is not None and math.isfinite(value):
-                self._events.add_scalar(name, value, step)
+        with files.named(self._path):
+            self._file = self._file or self._path.open('a', encoding='utf-8')
+            self._file.write(json.dumps({'step': int(step), **{name: _json(x) for name, x in values.items()}}) + '\n')
+            self._file.flush()
+        with files.named(self._workdir / EVENTS_FOLDER):
+            self._events = self._events or _Events(self._workdir / EVENTS_FOLDER, self._purge_step)
+            self._events.write(step, values)
         if console is not None:
             print(console, flush=True)
 
@@ -81,8 +75,9 @@ class Writer:
         """Closes both files; may be called repeatedly."""
         if self._file is not None:
             self._file.close()
+        if self._events is not None:
             self._events.close()
-            self._file = self._events = None
+        self._file = self._events = None
 
     def _step_of(self, line, number, last):
         try:
@@ -94,6 +89,33 @@ class Writer:
                 f'{self._path} line {number} is {line[:60]!r}; expected a JSON object with a step; '
                 'remove that line or choose another workdir'
             ) from error
+
+
+class _Events:
+    """TensorBoard's file of a run, written in the thread of the caller.
+
+    tensorboardX's own writer has a thread for it. Where that ends with an error, such as a full disk, its queue fills
+    up and the run waits forever (2.6.5).
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None):
+        event_pb2, event_file_writer = _tensorboard()
+        folder.mkdir(exist_ok=True)
+        self._event, self._file = event_pb2.Event, event_file_writer.EventsWriter(str(folder / 'events'))
+        if purge_step is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._file.write_event(self._event(step=purge_step, session_log=start, wall_time=time.time()))
+
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+        event = self._event(step=int(step), wall_time=time.time())
+        for name, value in values.items():
+            if value is not None and math.isfinite(value):
+                event.summary.value.add(tag=name, simple_value=value)
+        self._file.write_event(event)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class Progress:
@@ -160,8 +182,8 @@ def format_seconds(seconds: float) -> str:
     return f'{hour}:{minute:02d}:{second:02d}' if hour else f'{minute}:{second:02d}'
 
 
-def _summary_writer():
-    """Imports tensorboardX's SummaryWriter without importing torch.
+def _tensorboard():
+    """Returns tensorboardX's events and the module that writes them, without importing torch.
 
     tensorboardX imports torch where it is installed, which takes seconds and a gigabyte and is not needed here.
     """
@@ -169,11 +191,12 @@ def _summary_writer():
     if hidden:
         sys.modules['torch'] = None
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import event_file_writer
+        from tensorboardX.proto import event_pb2
     finally:
         if hidden:
             del sys.modules['torch']
-    return SummaryWriter
+    return event_pb2, event_file_writer
 
 
 def _json(value: float | None) -> float | str | None:

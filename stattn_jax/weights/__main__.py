@@ -6,7 +6,7 @@
   convert FILE --out=NAME.safetensors   the same tensors as safetensors, bfloat16 as float32
 
 FILE is .safetensors, .pth or .pt of PyTorch (which need not be installed), or .npz. No code in a file is run.
-Exit codes: 0 done; 2 wrong use, or a file that cannot be used or does not fit.
+Exit codes: 0 done; 1 --out cannot be written; 2 wrong use, or a file that cannot be used or does not fit.
 """
 
 import os
@@ -17,7 +17,7 @@ from collections.abc import Callable
 import jax
 from absl import flags
 
-from stattn_jax import command, flag_once
+from stattn_jax import command, files, flag_once
 from stattn_jax.models.trunks import registry
 from stattn_jax.models.trunks.trunk import Trunk
 from stattn_jax.weights import find, match, reading
@@ -47,8 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         if '--help' in argv or '-h' in argv:
             print(f'{__doc__}\n{values.get_help()}')
         else:
-            name, *files = _parse(argv, values)
-            _COMMANDS[name][0](values, *files)
+            name, *paths = _parse(argv, values)
+            _COMMANDS[name][0](values, *paths)
         sys.stdout.flush()
     except (command.RunError, WeightsError) as error:
         return command.fail(error, 2)
@@ -58,26 +58,28 @@ def main(argv: list[str] | None = None) -> int:
         # The reader of the output, such as head, has closed the pipe. Without this, Python would write the rest of the
         # output again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        return command.fail(files.reason(error), 1)
     return 0
 
 
 def _parse(argv, values) -> list[str]:
     """Returns the command and its file; raises RunError or flags.Error for wrong commands, files or flags."""
     flag_once.check_once(argv, values)
-    name, *files = values(argv)[1:] or ['']
+    name, *paths = values(argv)[1:] or ['']
     if name not in _COMMANDS:
         raise command.RunError(
             f'the command is {name!r}; expected one of {", ".join(_COMMANDS)}; --help describes them'
         )
     _, wanted, needed = _COMMANDS[name]
-    if len(files) != wanted:
-        raise command.RunError(f'{name} got {len(files)} files ({", ".join(files)}); expected {wanted}')
+    if len(paths) != wanted:
+        raise command.RunError(f'{name} got {len(paths)} files ({", ".join(paths)}); expected {wanted}')
     for flag in ('trunk', 'out'):
         if (values[flag].value is None) == (flag == needed):
             raise command.RunError(
                 f'{name} needs --{flag}; add it' if flag == needed else f'{name} does not take --{flag}; leave it out'
             )
-    return [name, *files]
+    return [name, *paths]
 
 
 def _list(values) -> None:
