@@ -21,10 +21,11 @@ import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from data_prep import extras, labels, local, report
-from data_prep.work import Job, Maker, MakeRecord, PrepareError, Progress, Shard, UsageError, is_done
+from data_prep import labels, local, report
+from data_prep.work import Job, Maker, MakeRecord, PrepareError, Shard, UsageError, is_done
 from stattn_jax import files
 from stattn_jax.data import records, source, tfrecord
+from stattn_jax.progress import ProgressLine
 
 __all__ = ['Job', 'MakeRecord', 'PrepareError', 'prepare']
 
@@ -103,10 +104,11 @@ def prepare(
                 f'{kept} of {len(jobs)} clips are there already and stay as they are; delete {out} first if the videos '
                 'have changed'
             )
-        with extras.load('tqdm', 'prep').tqdm(
-            total=len(jobs), initial=kept, unit='clip', desc=f'preparing {name}'
-        ) as progress:
-            run(maker, todo, progress.update)
+        line = ProgressLine(f'preparing {name}', len(jobs), done=kept)
+        try:
+            run(maker, todo, line)
+        finally:
+            line.clear()
         names = {split: [shard.name for shard in members] for split, members in shards.items()}
         summary = _report(out, names, jobs, classes, remarks)
         _check_enough(summary, require)
@@ -118,7 +120,7 @@ def prepare(
     return info
 
 
-def _runner(workers: int | None, options: list[str] | None) -> Callable[[Maker, list[Shard], Progress], None]:
+def _runner(workers: int | None, options: list[str] | None) -> Callable[[Maker, list[Shard], ProgressLine], None]:
     """Returns the function that writes the shards: by processes of this machine, or by Beam."""
     if options is None:
         return functools.partial(local.run, workers=workers or os.cpu_count(), here=workers == 1)

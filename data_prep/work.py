@@ -14,8 +14,6 @@ from stattn_jax import files
 from stattn_jax.data import media, records, tfrecord
 
 MakeRecord = Callable[['Job', records.Spec], records.ClipRecord]
-# Called after each finished shard with its number of clips.
-Progress = Callable[[int], object]
 
 
 class PrepareError(Exception):

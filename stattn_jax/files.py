@@ -13,7 +13,10 @@ from typing import BinaryIO, TextIO
 
 _TEMPORARY = '.tmp-'
 _ELSEWHERE = 'give a folder that can be written to'
-_ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), 'free some space, or use another disk, and run the same command again') | {
+_FULL = 'free some space, or use another disk, and run the same command again'
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
     errno.EROFS: _ELSEWHERE,
     errno.EACCES: _ELSEWHERE,
     errno.EPERM: _ELSEWHERE,
@@ -58,9 +61,10 @@ def named(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or _TEMPORARY in os.fsdecode(error.filename):
-            error.filename, error.filename2 = os.fspath(path), None
-        raise
+        unnamed = error.filename is None or _TEMPORARY in os.fsdecode(error.filename)
+        if error.errno is None or not unnamed:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def make_folder(path: str | os.PathLike) -> pathlib.Path:
@@ -117,6 +121,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text in UTF-8 under the rules of `whole_file`."""
     with whole_file(path) as file:
         file.write(text.encode())
+
+
+def copy(source: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Copies a file's content to `path` under the rules of `whole_file`."""
+    with whole_file(path) as file:
+        file.write(pathlib.Path(source).read_bytes())
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from stattn_jax import command, config_checks, evaluate, extraction, flag_once, run, score, train, trunks
+from stattn_jax import command, config_checks, evaluate, extraction, files, flag_once, run, score, train, trunks
 from stattn_jax.config_files import fields
 from stattn_jax.data import source, tfrecord
 from stattn_jax.runtime import checkpoint, perf
@@ -102,6 +102,7 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path):
     info = source.DatasetInfo.load(config.data.dir)
     trained = run.load(workdir, parallel_kind=config.parallel)
     trunks.check(config, info.spec, trained.trunks)
+    files.make_folder(workdir)
     own, given = ((facts.classes, trunks.media_of(facts.spec)) for facts in (trained.facts, info))
     if own != given:
         raise run.RunError(

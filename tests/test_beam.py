@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import types
 
 import fakes
 import pytest
@@ -55,7 +56,7 @@ def test_progress_is_counted_once_per_shard(tmp_path, monkeypatch):
     maker = work.Maker(tmp_path, fakes.slow_record, fakes.CLASSES, fakes.SPEC)
     (tmp_path / 'prepare').mkdir()
     shards = prepare._shards('fake', 'train', fakes.jobs(10), 4)
-    beam.run(maker, shards, told.append, beam.parse([]))
+    beam.run(maker, shards, types.SimpleNamespace(add=told.append), beam.parse([]))
     assert sorted(told) == [2, 4, 4]
     assert told[0] == 4
 

@@ -10,6 +10,7 @@ Exit codes: 0 done; 2 wrong use.
 
 import datetime
 import json
+import pathlib
 import sys
 
 import jax
@@ -53,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(values: flags.FlagValues) -> int:
     cases, data, rows = _cases(values), _data(values), []
+    if values.out:
+        files.make_folder(pathlib.Path(values.out).parent)
     for case in cases:
         rows.append(_measure(values, data, case))
         print('\n'.join(table.lines(rows[-1], head=len(rows) == 1)), flush=True)

@@ -13,7 +13,7 @@ from typing import TextIO
 
 import jax
 
-from stattn_jax import files
+from stattn_jax import files, progress
 from stattn_jax.runtime import perf
 
 METRICS_FILE, EVENTS_FOLDER = 'metrics.jsonl', 'tensorboard'
@@ -141,8 +141,10 @@ class Progress:
 
         Call it when the results of `step` are on the host. `flops` counts one step over all devices (`compiled.flops`).
         The scalars are perf/clips_per_second, perf/step_ms, perf/wait_percent, perf/mfu_percent (None if unknown) and
-        perf/eta_seconds.
+        perf/eta_seconds; there are none where no step was made since `start`, as after the first one, which compiles.
         """
+        if step == self._step:
+            return {}
         seconds = self.seconds()
         per_step = seconds / (step - self._step)
         share = perf.mfu(flops, per_step, self._devices)
@@ -159,27 +161,20 @@ class Progress:
     def line(self, step: int, scalars: Mapping[str, float | None]) -> str:
         """Formats the console line of a step from the scalars of `measure`, 'train/loss' and 'train/lr'."""
         width = len(str(self._total_steps))
-        mfu = scalars['perf/mfu_percent']
         parts = [
             f'step {step:>{width}}/{self._total_steps}',
             f'loss {scalars["train/loss"]:.4f}',
             f'lr {scalars["train/lr"]:.2e}',
-            f'{scalars["perf/clips_per_second"]:.1f} clips/s',
-            f'wait {scalars["perf/wait_percent"]:.0f}%',
-            *([] if mfu is None else [f'mfu {mfu:.1f}%']),
-            f'eta {format_seconds(scalars["perf/eta_seconds"])}',
         ]
+        if 'perf/step_ms' in scalars:
+            mfu = scalars['perf/mfu_percent']
+            parts += [
+                f'{scalars["perf/clips_per_second"]:.1f} clips/s',
+                f'wait {scalars["perf/wait_percent"]:.0f}%',
+                *([] if mfu is None else [f'mfu {mfu:.1f}%']),
+                f'eta {progress.format_seconds(scalars["perf/eta_seconds"])}',
+            ]
         return '  '.join(parts)
-
-
-def format_seconds(seconds: float) -> str:
-    """Formats a duration in seconds as '0:07', '12:34', '3:25:09' or '2d 01:00:00'."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    if days:
-        return f'{days}d {hour:02d}:{minute:02d}:{second:02d}'
-    return f'{hour}:{minute:02d}:{second:02d}' if hour else f'{minute}:{second:02d}'
 
 
 def _tensorboard():

@@ -144,6 +144,7 @@ def _convert(values, file: str) -> None:
     out = pathlib.Path(values.out)
     if out.suffix != '.safetensors':
         raise command.RunError(f'--out={out}; expected a name that ends in .safetensors')
+    files.make_folder(out.parent)
     tensors = reading.read(file)
     metadata = {'format': 'pt', 'source': pathlib.Path(file).name, 'source_sha256': find.sha256_of(pathlib.Path(file))}
     reading.write_safetensors(out, tensors, metadata)
