@@ -109,6 +109,7 @@ def prepare(
             run(maker, todo, line)
         finally:
             line.clear()
+            _remove_leftovers(out)
         names = {split: [shard.name for shard in members] for split, members in shards.items()}
         summary = _report(out, names, jobs, classes, remarks)
         _check_enough(summary, require)
@@ -140,6 +141,13 @@ def _shards(name: str, split: str, jobs: list[Job], size: int | None) -> list[Sh
     return [Shard(tfrecord.shard_name(name, split, i, count), jobs[i * size : (i + 1) * size]) for i in range(count)]
 
 
+def _remove_leftovers(out: pathlib.Path) -> None:
+    """Removes the temporary files of workers that have ended, now or in an earlier run that was killed."""
+    for leftover in itertools.chain(out.glob('*.tmp-*'), (out / report.WORK_DIR).glob('*.tmp-*')):
+        # An abandoned worker on another machine may still be writing this file, and may finish it at this moment.
+        leftover.unlink(missing_ok=True)
+
+
 def _report(
     out: pathlib.Path,
     shards: dict[str, list[str]],
@@ -151,9 +159,6 @@ def _report(
 
     Raises PrepareError for a split without usable clips.
     """
-    for leftover in itertools.chain(out.glob('*.tmp-*'), (out / report.WORK_DIR).glob('*.tmp-*')):
-        # An abandoned worker on another machine may still be writing this file, and may finish it at this moment.
-        leftover.unlink(missing_ok=True)
     outcomes = {split: [report.read_outcome(out, shard) for shard in names] for split, names in shards.items()}
     summary = report.summarize(outcomes)
     used = {clip_id for parts in outcomes.values() for part in parts for clip_id in part.used}
