@@ -146,6 +146,7 @@ def test_a_full_disk_is_raised_to_the_run(tmp_path, monkeypatch, name):
         monkeypatch.setattr(writer, '_file', types.SimpleNamespace(write=full, close=writer._file.close))
     with pytest.raises(OSError, match=f'No space left on device: .*{name}'):
         writer.write(2, {'loss': 1.0})
+    monkeypatch.undo()
     writer.close()
 
 
