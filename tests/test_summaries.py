@@ -140,14 +140,14 @@ def test_a_full_disk_is_raised_to_the_run(tmp_path, monkeypatch, name):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    if name == 'tensorboard':
-        monkeypatch.setattr(writer._events._file, 'flush', full)
-    else:
-        monkeypatch.setattr(writer, '_file', types.SimpleNamespace(write=full, close=writer._file.close))
+    holder = writer._events if name == 'tensorboard' else writer
+    real = holder._file
+    monkeypatch.setattr(holder, '_file', types.SimpleNamespace(write=full, flush=full, close=full))
     with pytest.raises(OSError, match=f'No space left on device: .*{name}'):
         writer.write(2, {'loss': 1.0})
-    monkeypatch.undo()
-    writer.close()
+    with pytest.raises(OSError, match=f'No space left on device: .*{name}'):
+        writer.close()
+    real.close()
 
 
 def test_imports_neither_tensorflow_nor_torch_and_warns_of_nothing(tmp_path):

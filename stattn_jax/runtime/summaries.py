@@ -3,13 +3,15 @@
 perf.py computes the FLOPs and the utilisation.
 """
 
+import contextlib
 import json
 import math
+import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import jax
 
@@ -73,11 +75,14 @@ class Writer:
 
     def close(self) -> None:
         """Closes both files; may be called repeatedly."""
-        if self._file is not None:
-            self._file.close()
-        if self._events is not None:
-            self._events.close()
-        self._file = self._events = None
+        record, events, self._file, self._events = self._file, self._events, None, None
+        try:
+            if record is not None:
+                with _never_empty(self._path), files.named(self._path):
+                    record.close()
+        finally:
+            if events is not None:
+                events.close()
 
     def _step_of(self, line, number, last):
         try:
@@ -99,23 +104,26 @@ class _Events:
     """
 
     def __init__(self, folder: Path, purge_step: int | None):
-        event_pb2, event_file_writer = _tensorboard()
+        event_pb2, record_writer = _tensorboard()
         folder.mkdir(exist_ok=True)
-        self._event, self._file = event_pb2.Event, event_file_writer.EventsWriter(str(folder / 'events'))
+        self._event = event_pb2.Event
+        self._path = folder / f'events.out.tfevents.{int(time.time())}.{socket.gethostname()}'
+        self._file = record_writer.RecordWriter(str(self._path))
+        self._add(file_version='brain.Event:2')
         if purge_step is not None:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._file.write_event(self._event(step=purge_step, session_log=start, wall_time=time.time()))
+            self._add(step=purge_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        event = self._event(step=int(step), wall_time=time.time())
-        for name, value in values.items():
-            if value is not None and math.isfinite(value):
-                event.summary.value.add(tag=name, simple_value=value)
-        self._file.write_event(event)
+        finite = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+        self._add(step=int(step), summary={'value': [{'tag': name, 'simple_value': x} for name, x in finite.items()]})
         self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with _never_empty(self._path), files.named(self._path):
+            self._file.close()
+
+    def _add(self, **content: Any) -> None:
+        self._file.write(self._event(wall_time=time.time(), **content).SerializeToString())
 
 
 class Progress:
@@ -177,6 +185,16 @@ class Progress:
         return '  '.join(parts)
 
 
+@contextlib.contextmanager
+def _never_empty(path: Path) -> Iterator[None]:
+    """Removes a file that is empty at the end of the block, since the disk was full before its first line."""
+    try:
+        yield
+    finally:
+        if path.exists() and not path.stat().st_size:
+            path.unlink()
+
+
 def _tensorboard():
     """Returns tensorboardX's events and the module that writes them, without importing torch.
 
@@ -186,12 +204,12 @@ def _tensorboard():
     if hidden:
         sys.modules['torch'] = None
     try:
-        from tensorboardX import event_file_writer
+        from tensorboardX import record_writer
         from tensorboardX.proto import event_pb2
     finally:
         if hidden:
             del sys.modules['torch']
-    return event_pb2, event_file_writer
+    return event_pb2, record_writer
 
 
 def _json(value: float | None) -> float | str | None:
