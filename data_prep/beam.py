@@ -20,6 +20,7 @@ import apache_beam
 from apache_beam.options import pipeline_options
 
 from data_prep import work
+from stattn_jax.progress import ProgressLine
 
 # Interval (s) of the checks for finished shards.
 _WATCH = 1.0
@@ -51,7 +52,7 @@ def parse(options: list[str]) -> pipeline_options.PipelineOptions:
 
 
 def run(
-    maker: work.Maker, todo: list[work.Shard], progress: work.Progress, options: pipeline_options.PipelineOptions
+    maker: work.Maker, todo: list[work.Shard], progress: ProgressLine, options: pipeline_options.PipelineOptions
 ) -> None:
     """Writes the shards with a pipeline and waits for it; all workers must see the directory of `maker`.
 
@@ -120,7 +121,7 @@ def _failure(error: Exception) -> Exception:
 
 
 @contextlib.contextmanager
-def _watched(maker: work.Maker, todo: list[work.Shard], progress: work.Progress) -> Iterator[None]:
+def _watched(maker: work.Maker, todo: list[work.Shard], progress: ProgressLine) -> Iterator[None]:
     """Reports finished shards while the body runs.
 
     No runner reports its progress, so the directory is checked instead.
@@ -130,7 +131,7 @@ def _watched(maker: work.Maker, todo: list[work.Shard], progress: work.Progress)
     def look():
         for shard in [shard for shard in waiting if work.is_done(maker, shard)]:
             waiting.remove(shard)
-            progress(len(shard.jobs))
+            progress.add(len(shard.jobs))
 
     def watch():
         while not stop.wait(_WATCH):

@@ -26,8 +26,8 @@ def run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: s
 
     Args:
       main: does the work. It gets the positional arguments and, if the command has the flag --runner, everything after
-        `--` (see `beam_options`). UsageError, TableError and NoDataError from it are wrong use (2), PrepareError and
-        DataError are a failure (1); any other exception is a bug and keeps its traceback.
+        `--` (see `beam_options`). UsageError, TableError and NoDataError from it are wrong use (2), PrepareError,
+        DataError and OSError are a failure (1); any other exception is a bug and keeps its traceback.
       flag_values: the command's own flags.
       doc: printed by --help before the flags.
       positional: the number of positional arguments required before `--`.

@@ -8,21 +8,20 @@ import collections
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import traceback
-from collections.abc import Iterator
 from multiprocessing import connection
 from typing import Any
 
-from data_prep import extras, work
+from data_prep import work
+from stattn_jax.progress import ProgressLine
 
 # The number of workers that may die with one clip, or before their first, until that is taken for its fault.
 _TRIES = 2
 _SPAWN = multiprocessing.get_context('spawn')
 
 
-def run(maker: work.Maker, todo: list[work.Shard], progress: work.Progress, workers: int, here: bool = False) -> None:
+def run(maker: work.Maker, todo: list[work.Shard], progress: ProgressLine, workers: int, here: bool = False) -> None:
     """Writes the shards with `workers` processes, or in this one if `here`.
 
     Raises:
@@ -30,20 +29,41 @@ def run(maker: work.Maker, todo: list[work.Shard], progress: work.Progress, work
     """
     if here:
         for shard in todo:
-            work.write(maker, shard)
-            progress(len(shard.jobs))
+            count = _Count(progress)
+            work.write(maker, shard, begin=count.begin)
+            count.end(shard)
         return
     # Read by the workers' BLAS, whose threads would compete for the same cores (measured: 71 ms of CPU for a small clip
     # instead of 16).
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
-    pool = _Pool(maker, todo)
+    pool = _Pool(maker, todo, progress)
     try:
         pool.start(min(workers, len(todo)))
-        for shard in pool.finished():
-            progress(len(shard.jobs))
+        pool.work()
     finally:
         pool.stop()
+
+
+class _Count:
+    """Counts the clips of a shard that are done: each one when the next one is begun."""
+
+    def __init__(self, progress: ProgressLine):
+        self._progress, self._begun, self._done = progress, False, 0
+
+    def begin(self, clip: str) -> None:
+        self._add(int(self._begun))
+        self._begun = True
+
+    def end(self, shard: work.Shard) -> None:
+        self._add(len(shard.jobs) - self._done)
+
+    def undo(self) -> None:
+        self._add(-self._done)
+
+    def _add(self, clips: int) -> None:
+        self._done += clips
+        self._progress.add(clips)
 
 
 class _Worker:
@@ -56,9 +76,10 @@ class _Worker:
         theirs.close()
         self.shard: work.Shard | None = None
         self.clip: str | None = None
+        self.count: _Count | None = None
 
-    def give(self, shard: work.Shard, aside: dict[str, str]) -> None:
-        self.shard, self.clip = shard, None
+    def give(self, shard: work.Shard, aside: dict[str, str], count: _Count) -> None:
+        self.shard, self.clip, self.count = shard, None, count
         try:
             self.pipe.send((shard, aside))
         except OSError:
@@ -75,7 +96,8 @@ class _Worker:
 class _Pool:
     """Workers and the shards that they have not finished."""
 
-    def __init__(self, maker: work.Maker, todo: list[work.Shard]):
+    def __init__(self, maker: work.Maker, todo: list[work.Shard], progress: ProgressLine):
+        self._progress = progress
         self._maker, self._waiting = maker, collections.deque(todo)
         self._workers: dict[Any, _Worker] = {}
         self._deaths: collections.Counter[tuple[str, str | None]] = collections.Counter()
@@ -85,8 +107,8 @@ class _Pool:
         for _ in range(workers):
             self._occupy(_Worker(self._maker))
 
-    def finished(self) -> Iterator[work.Shard]:
-        """Yields every shard once it is finished."""
+    def work(self) -> None:
+        """Returns when every shard is finished."""
         while self._workers:
             for pipe in connection.wait(list(self._workers)):
                 worker = self._workers[pipe]
@@ -97,10 +119,11 @@ class _Pool:
                     continue
                 if kind == 'clip':
                     worker.clip = content
+                    worker.count.begin(content)
                 elif kind == 'error':
                     raise content
                 else:
-                    yield worker.shard
+                    worker.count.end(worker.shard)
                     self._occupy(worker)
 
     def stop(self) -> None:
@@ -116,7 +139,7 @@ class _Pool:
             return
         self._workers[worker.pipe] = worker
         shard = self._waiting.popleft()
-        worker.give(shard, self._aside[shard.name])
+        worker.give(shard, self._aside[shard.name], _Count(self._progress))
 
     def _replace(self, dead: _Worker) -> None:
         del self._workers[dead.pipe]
@@ -125,6 +148,7 @@ class _Pool:
             # Ctrl-C reaches all processes of a terminal, sometimes a worker first.
             raise KeyboardInterrupt
         shard, clip, end = dead.shard, dead.clip, _end(code)
+        dead.count.undo()
         self._deaths[shard.name, clip] += 1
         again = self._deaths[shard.name, clip] < _TRIES
         if clip is None:
@@ -134,10 +158,9 @@ class _Pool:
                     'lost: run the same command again, with fewer --workers'
                 )
         else:
-            extras.load('tqdm', 'prep').tqdm.write(
+            self._progress.note(
                 f'a worker process {end} at clip {clip!r} of {shard.name}; '
-                f'{"it is tried once more" if again else "the clip is left out"}',
-                file=sys.stderr,
+                f'{"it is tried once more" if again else "the clip is left out"}'
             )
             if not again:
                 self._aside[shard.name][clip] = f'the process that read it {end}'

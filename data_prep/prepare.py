@@ -21,9 +21,11 @@ import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from data_prep import extras, labels, local, report
-from data_prep.work import Job, Maker, MakeRecord, PrepareError, Progress, Shard, UsageError, is_done
+from data_prep import labels, local, report
+from data_prep.work import Job, Maker, MakeRecord, PrepareError, Shard, UsageError, is_done
+from stattn_jax import files
 from stattn_jax.data import records, source, tfrecord
+from stattn_jax.progress import ProgressLine
 
 __all__ = ['Job', 'MakeRecord', 'PrepareError', 'prepare']
 
@@ -102,10 +104,12 @@ def prepare(
                 f'{kept} of {len(jobs)} clips are there already and stay as they are; delete {out} first if the videos '
                 'have changed'
             )
-        with extras.load('tqdm', 'prep').tqdm(
-            total=len(jobs), initial=kept, unit='clip', desc=f'preparing {name}'
-        ) as progress:
-            run(maker, todo, progress.update)
+        line = ProgressLine(f'preparing {name}', len(jobs), done=kept)
+        try:
+            run(maker, todo, line)
+        finally:
+            line.clear()
+            _remove_leftovers(out)
         names = {split: [shard.name for shard in members] for split, members in shards.items()}
         summary = _report(out, names, jobs, classes, remarks)
         _check_enough(summary, require)
@@ -117,7 +121,7 @@ def prepare(
     return info
 
 
-def _runner(workers: int | None, options: list[str] | None) -> Callable[[Maker, list[Shard], Progress], None]:
+def _runner(workers: int | None, options: list[str] | None) -> Callable[[Maker, list[Shard], ProgressLine], None]:
     """Returns the function that writes the shards: by processes of this machine, or by Beam."""
     if options is None:
         return functools.partial(local.run, workers=workers or os.cpu_count(), here=workers == 1)
@@ -137,6 +141,13 @@ def _shards(name: str, split: str, jobs: list[Job], size: int | None) -> list[Sh
     return [Shard(tfrecord.shard_name(name, split, i, count), jobs[i * size : (i + 1) * size]) for i in range(count)]
 
 
+def _remove_leftovers(out: pathlib.Path) -> None:
+    """Removes the temporary files of workers that have ended, now or in an earlier run that was killed."""
+    for leftover in itertools.chain(out.glob('*.tmp-*'), (out / report.WORK_DIR).glob('*.tmp-*')):
+        # An abandoned worker on another machine may still be writing this file, and may finish it at this moment.
+        leftover.unlink(missing_ok=True)
+
+
 def _report(
     out: pathlib.Path,
     shards: dict[str, list[str]],
@@ -148,9 +159,6 @@ def _report(
 
     Raises PrepareError for a split without usable clips.
     """
-    for leftover in itertools.chain(out.glob('*.tmp-*'), (out / report.WORK_DIR).glob('*.tmp-*')):
-        # An abandoned worker on another machine may still be writing this file, and may finish it at this moment.
-        leftover.unlink(missing_ok=True)
     outcomes = {split: [report.read_outcome(out, shard) for shard in names] for split, names in shards.items()}
     summary = report.summarize(outcomes)
     used = {clip_id for parts in outcomes.values() for part in parts for clip_id in part.used}
@@ -201,10 +209,7 @@ def _check_enough(summary: dict[str, dict], require: float | int | None) -> None
 @contextlib.contextmanager
 def _locked(out: pathlib.Path) -> Iterator[None]:
     """Makes the directory and locks it against a second run; the lock ends with the process, however it ends."""
-    try:
-        (out / report.WORK_DIR).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PrepareError(f'--out={out} cannot be made a directory: {error.strerror} ({error.filename})') from None
+    files.make_folder(out / report.WORK_DIR)
     descriptor = os.open(out, os.O_RDONLY)
     try:
         try:

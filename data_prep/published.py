@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from absl import flags
 
 from data_prep import cli, labels, prepare, report, rows, tables, videos
+from stattn_jax import files
 from stattn_jax.data import media, records
 from stattn_jax.data.features import FeatureSpec
 
@@ -220,7 +220,9 @@ def _written(
         raise cli.UsageError('the annotation files list no clips; fetch them again, they may be empty')
     with tempfile.TemporaryDirectory() as work:
         yield write_tables(listing, found, pathlib.Path(work))
-        shutil.copytree(work, pathlib.Path(flag_values.out) / report.TABLES_DIR, dirs_exist_ok=True)
+        folder = files.make_folder(pathlib.Path(flag_values.out) / report.TABLES_DIR)
+        for table in pathlib.Path(work).iterdir():
+            files.copy(table, folder / table.name)
 
 
 def _prepare_listing(

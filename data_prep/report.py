@@ -7,8 +7,10 @@ directory that has it is complete. verify.py checks a directory against all of t
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import pathlib
+import tempfile
 
 import tensorflow_datasets as tfds
 
@@ -100,17 +102,21 @@ def write_info(
       wanted: number of clips of each split in the plan.
     """
     lengths = {split: [len(tfrecord.read_index(out / shard)) - 1 for shard in names] for split, names in shards.items()}
-    tfds.folder_dataset.write_metadata(
-        data_dir=str(out),
-        features=records.make_features(classes, spec),
-        split_infos=[
-            tfds.core.SplitInfo(
-                name=split, shard_lengths=lengths[split], num_bytes=sum((out / shard).stat().st_size for shard in names)
-            )
-            for split, names in shards.items()
-        ],
-        check_data=False,
-    )
+    split_infos = [
+        tfds.core.SplitInfo(
+            name=split, shard_lengths=lengths[split], num_bytes=sum((out / shard).stat().st_size for shard in names)
+        )
+        for split, names in shards.items()
+    ]
+    # TFDS writes its files in place and reads the names of the shards, so that it works on empty ones elsewhere.
+    with tempfile.TemporaryDirectory() as work:
+        for shard in itertools.chain.from_iterable(shards.values()):
+            pathlib.Path(work, shard).touch()
+        features = records.make_features(classes, spec)
+        tfds.folder_dataset.write_metadata(data_dir=work, features=features, split_infos=split_infos, check_data=False)
+        for path in pathlib.Path(work).iterdir():
+            if path.stat().st_size:
+                files.copy(path, out / path.name)
     info = source.DatasetInfo(
         name=name,
         classes=tuple(classes),
@@ -138,5 +144,4 @@ def fingerprint(out: pathlib.Path, info: source.DatasetInfo) -> str:
 
 def write_json(path: pathlib.Path, content: dict) -> None:
     """Writes JSON atomically: the file is the old or the new one, never a part."""
-    with files.whole_file(path) as file:
-        file.write(json.dumps(content, indent=1).encode())
+    files.write_text(path, json.dumps(content, indent=1))

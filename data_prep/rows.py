@@ -15,6 +15,8 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
+from stattn_jax import files
+
 _SHOWN = 20
 
 
@@ -174,7 +176,7 @@ def read_lines(path: str | os.PathLike, expected: str, faults: list[str]) -> lis
 
 def write_rows(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Writes a table that `read_rows` can read: None as an empty cell, floats to the last digit."""
-    with open(path, 'w', newline='', encoding='utf-8') as file:
+    with files.whole_text(path) as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(rows)

@@ -10,11 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from data_prep import report
+from stattn_jax import files
 from stattn_jax.data import media, records, tfrecord
 
 MakeRecord = Callable[['Job', records.Spec], records.ClipRecord]
-# Called after each finished shard with its number of clips.
-Progress = Callable[[int], object]
 
 
 class PrepareError(Exception):
@@ -79,17 +78,14 @@ def write(
       aside: clips that are skipped because reading them ended a process, with the detail for the report.
       begin: called with the id of each clip before it is made.
 
-    Raises:
-      PrepareError: the shard cannot be written.
+    Raises PrepareError where the shard cannot be written.
     """
     outcome, path = report.Outcome([], [], []), maker.directory / shard.name
     try:
         tfrecord.write_shard(path, _make(maker, shard, outcome, aside, begin))
         report.write_json(report.outcome_path(maker.directory, shard.name), dataclasses.asdict(outcome))
     except OSError as error:
-        raise PrepareError(
-            f'{path} cannot be written: {error.strerror}; mend that and run the same command again to go on'
-        ) from error
+        raise PrepareError(files.reason(error)) from error
 
 
 def _make(maker: Maker, shard: Shard, outcome: report.Outcome, aside, begin) -> Iterator[bytes]:

@@ -13,7 +13,12 @@ Importing this package is cheap, because JAX is imported by the first call of `l
 docs/design.md describes the package.
 """
 
+import os
+
 __version__ = '0.1.0'
+
+# Warnings of XLA (lines that begin with W0000) are for its developers. JAX reads this when it is imported.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 
 def load(workdir):

@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from stattn_jax import config_files, names, renamed
+from stattn_jax import config_files, files, names, renamed
 from stattn_jax.config_files import fields as run_fields
 
 # --config.FIELD=VALUE, --config.FIELD VALUE, --config.FIELD and --noconfig.FIELD, with one dash or two.
@@ -66,8 +66,9 @@ def run(
     """Prints the help, or parses `values` and returns the exit code of `body(values, *positional arguments)`.
 
     Expected errors are printed in one line. The help is `document`, the flags, and the text of `describe_fields` on the
-    fields of --config. A RunError ends the command with its own code, the exceptions in `codes` with theirs, and Ctrl-C
-    with 130. Any other exception is a bug and keeps its traceback.
+    fields of --config. A RunError ends the command with its own code, the exceptions in `codes` with theirs, an OSError
+    (a full disk, a folder that cannot be written to) with 1, and Ctrl-C with 130. Any other exception is a bug and
+    keeps its traceback.
 
     Args:
       config: the flag --config, of a command that has it; values.config is then the config.
@@ -100,6 +101,8 @@ def run(
         return fail('stopped', 130)
     except tuple(known) as error:
         return fail(error, next(code for kind, code in known.items() if isinstance(error, kind)))
+    except OSError as error:
+        return fail(files.reason(error), 1)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ shortcut check is chosen by clip number. score.py computes the numbers from the 
 import contextlib
 import dataclasses
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +17,10 @@ import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 
-from stattn_jax import names, run, score
+from stattn_jax import names, progress, run, score
 from stattn_jax.data import pipeline, records, source
 from stattn_jax.metrics import classification
 from stattn_jax.models import contributions
-from stattn_jax.runtime import summaries
 from stattn_jax.training import losses, step
 
 # The arrays of a batch that the compiled functions use; `index` and `weight` stay on the host.
@@ -174,37 +172,20 @@ class Evaluator:
         options = run.input_options(self._config)
         batches = pipeline.eval_batches(data, global_batch=self._config.eval.batch, **options)
         parts = []
-        clock = _Clock(len(data), data.split)
+        line = progress.ProgressLine(f'evaluating {data.split}', len(data))
         with contextlib.closing(batches):
             for batch in batches:
                 rows = self._compiled[kind](state, self._strategy.place_batch(device_part(batch)))
                 parts.append(rows | {'index': batch['index']})
-                clock.tick(self._config.eval.batch)
+                if jax.process_index() == 0:
+                    line.add(int((batch['index'] >= 0).sum()) * jax.process_count())
+        line.clear()
         rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if jax.process_count() > 1:
             rows = {name: np.concatenate(multihost_utils.process_allgather(x)) for name, x in rows.items()}
         real = np.flatnonzero(rows['index'] >= 0)
         order = real[np.argsort(rows['index'][real])]
         return {name: x[order] for name, x in rows.items()}
-
-
-class _Clock:
-    """Prints the progress of a long evaluation every ten seconds."""
-
-    def __init__(self, clips: int, split: str):
-        self._clips, self._split, self._done = clips, split, 0
-        self._start = self._reported = time.perf_counter()
-
-    def tick(self, clips: int) -> None:
-        self._done = min(self._clips, self._done + clips)
-        now = time.perf_counter()
-        if now - self._reported > 10 and jax.process_index() == 0:
-            eta = (now - self._start) / self._done * (self._clips - self._done)
-            print(
-                f'evaluating {self._split}: {self._done}/{self._clips} clips, eta {summaries.format_seconds(eta)}',
-                flush=True,
-            )
-            self._reported = now
 
 
 def _widest(truth: list[score.Truth]) -> int:

@@ -13,7 +13,7 @@ import sys
 import jax
 import ml_collections
 
-from stattn_jax import config_checks, run, trunk_setup
+from stattn_jax import config_checks, files, run, trunk_setup
 from stattn_jax.data import extracted, source, spec, tfrecord
 
 FEATURES = 'features'
@@ -46,6 +46,7 @@ def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_col
         )
     out = workdir / FEATURES
     if not _is_made_of(out, info):
+        files.make_folder(workdir)
         print(f'extracting the features of frozen trunks into {out}, once for this run', flush=True)
         code = _run([sys.executable, '-m', 'data_prep.extract', *arguments(config, frozen, out)])
         if code:

@@ -17,7 +17,7 @@ import jax
 import ml_collections
 from absl import flags, logging
 
-from stattn_jax import command, config_checks, evaluate, extraction, run, score, train, trunk_setup
+from stattn_jax import command, config_checks, evaluate, extraction, files, run, score, train, trunk_setup
 from stattn_jax.config_files import fields
 from stattn_jax.data import source, tfrecord
 from stattn_jax.runtime import checkpoint, perf
@@ -96,6 +96,7 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path):
     info = source.DatasetInfo.load(config.data.dir)
     trained = run.load(workdir, parallel_kind=config.parallel)
     trunk_setup.check(config, info.spec, trained.trunks)
+    files.make_folder(workdir)
     own, given = ((facts.classes, trunk_setup.media_of(facts.spec)) for facts in (trained.facts, info))
     if own != given:
         raise run.RunError(

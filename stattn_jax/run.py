@@ -323,5 +323,4 @@ def lengthened(workdir: pathlib.Path, config: ml_collections.ConfigDict, start: 
 
 def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
     """Writes JSON to a temporary file, which gets its final name only when it is complete."""
-    with files.whole_file(path) as file:
-        file.write((json.dumps(content, indent=1, sort_keys=True) + '\n').encode())
+    files.write_text(path, json.dumps(content, indent=1, sort_keys=True) + '\n')

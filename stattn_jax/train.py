@@ -99,7 +99,8 @@ def train(
             print(
                 f'{"resuming at" if start else "starting from"} step {start} of {config.train.steps}: '
                 f'{len(data_source)} clips, '
-                f'{len(facts.classes)} classes, {size / 1e6:.2f} M parameters, {strategy.describe()}',
+                f'{len(facts.classes)} classes, {size / 1e6:.2f} M parameters, '
+                f'{strategy.kind} on {len(strategy.devices)} x {strategy.devices[0].device_kind}',
                 flush=True,
             )
         # --------------------------------------------------------------------------------------------------------------
@@ -129,13 +130,13 @@ def train(
             last, stopped = number == config.train.steps, stop.should_stop(number)
             saving = last or stopped or number % config.train.save_every_steps == 0
             evaluating = select and not stopped and (last or number % config.train.eval_every_steps == 0)
+            if number == start + 1:
+                # The clock restarts here, so that compilation does not count as training time.
+                jax.block_until_ready(metrics)
+                if first_process:
+                    print(f'compiled, and made the first step, in {progress.seconds():.0f} s', flush=True)
+                progress.start(number, feed.waited)
             if not (saving or evaluating or number % config.train.log_every_steps == 0):
-                if number == start + 1:
-                    # The clock restarts here, so that compilation does not count as training time.
-                    jax.block_until_ready(metrics)
-                    if first_process:
-                        print(f'compiled, and made the first step, in {progress.seconds():.0f} s', flush=True)
-                    progress.start(number, feed.waited)
                 continue
             scalars = _fetch(pending, checkpointer)
             scalars['train/lr'] = float(schedule(number - 1))

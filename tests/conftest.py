@@ -3,6 +3,8 @@
 The devices are configured here, before any backend is created.
 """
 
+import errno
+import functools
 import os
 import pathlib
 import signal
@@ -10,6 +12,8 @@ import signal
 import jax
 import pytest
 import runs
+
+from stattn_jax import files
 
 # Shells start background jobs with SIGINT ignored, and every process below inherits that; some tests send SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -61,6 +65,20 @@ def annotations():
     if not folder.is_dir():
         pytest.skip(f'no published annotation files in {folder}; set STATTN_ANNOTATIONS')
     return folder
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A function after whose call `full_disk(is_full)` no byte can be written to files for whose path is_full is true.
+
+    It replaces the system's call at the end of each whole file (files.py).
+    """
+
+    def fsync(is_full, descriptor):
+        if is_full(os.readlink(f'/proc/self/fd/{descriptor}')):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return lambda is_full: monkeypatch.setattr(files.os, 'fsync', functools.partial(fsync, is_full))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import types
 
 import fakes
 import pytest
@@ -55,7 +56,7 @@ def test_progress_is_counted_once_per_shard(tmp_path, monkeypatch):
     maker = work.Maker(tmp_path, fakes.slow_record, fakes.CLASSES, fakes.SPEC)
     (tmp_path / 'prepare').mkdir()
     shards = prepare._shards('fake', 'train', fakes.jobs(10), 4)
-    beam.run(maker, shards, told.append, beam.parse([]))
+    beam.run(maker, shards, types.SimpleNamespace(add=told.append), beam.parse([]))
     assert sorted(told) == [2, 4, 4]
     assert told[0] == 4
 
@@ -73,9 +74,7 @@ def test_errors_of_workers_are_one_line(tmp_path, workers_find_the_tests, option
     with pytest.raises(prepare.PrepareError) as caught:
         fakes.dataset(tmp_path / 'd', 10, beam=options)
     path = tmp_path / 'd' / 'fake-train.tfrecord-00001-of-00003'
-    assert str(caught.value) == (
-        f'{path} cannot be written: Is a directory; mend that and run the same command again to go on'
-    )
+    assert str(caught.value) == (f'{path}: Is a directory; a folder has this name; give another, or remove it')
 
 
 def test_an_unforeseen_exception_is_the_reason_of_its_clip(tmp_path):
@@ -96,10 +95,8 @@ def _nothing(maker, packed):
 
 def test_an_error_of_the_runner_is_one_line():
     java = 'java.lang.RuntimeException: Error received from SDK harness: Traceback\n  File "x.py"\n'
-    ours = "data_prep.work.PrepareError: /d/x cannot be written: No space left; mend that [while running 'write']\n"
-    assert str(beam._failure(RuntimeError(f'{java}{ours}\n at org.apache'))) == (
-        '/d/x cannot be written: No space left; mend that'
-    )
+    ours = "data_prep.work.PrepareError: /d/x: No space left; mend that [while running 'write']\n"
+    assert str(beam._failure(RuntimeError(f'{java}{ours}\n at org.apache'))) == ('/d/x: No space left; mend that')
     other = beam._failure(RuntimeError('Pipeline job-1 failed in state FAILED: no task slots'))
     assert isinstance(other, prepare.PrepareError)
     assert str(other) == (

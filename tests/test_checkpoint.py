@@ -17,6 +17,7 @@ import optax
 import pytest
 from two_processes import run_pair
 
+from stattn_jax import files
 from stattn_jax.runtime import checkpoint, parallel
 
 META = {'config': {'lr': 1e-3, 'sizes': [3, 4], 'name': None}, 'seed': 2**70, 'text': 'naïve'}
@@ -297,3 +298,23 @@ def worker(process, port, directory):
 
 if __name__ == '__main__':
     worker(int(sys.argv[1]), sys.argv[2], sys.argv[3])
+
+
+@pytest.mark.parametrize('where', ['save', 'wait'])
+def test_a_full_disk_is_one_error_that_names_the_folder(tmp_path, monkeypatch, where):
+    keeper = checkpoint.Checkpointer(tmp_path / 'checkpoints')
+
+    def full(*_, **__):
+        # As TensorStore reports it (orbax 0.12).
+        raise ValueError('RESOURCE_EXHAUSTED: Failed writing: "x": No space left on device [os_error_code=\'28\']')
+
+    monkeypatch.setattr(keeper._orbax, 'save_checkpointables_async' if where == 'save' else 'wait', full)
+    with pytest.raises(OSError) as caught:
+        if where == 'save':
+            keeper.save(1, {'x': jnp.zeros(3)}, {})
+        keeper.wait()
+    assert files.reason(caught.value).startswith(
+        f'{tmp_path / "checkpoints"}: No space left on device; free some space'
+    )
+    monkeypatch.undo()
+    keeper.close()

@@ -45,7 +45,7 @@ def test_ave_without_h5py(without, tmp_path):
     )
 
 
-@pytest.mark.parametrize('name, module', [('h5py', 'data_prep.ave'), ('h5py', 'data_prep.llp'), ('tqdm', 'data_prep')])
+@pytest.mark.parametrize('name, module', [('h5py', 'data_prep.ave'), ('h5py', 'data_prep.llp')])
 def test_the_help_needs_no_extra(without, name, module):
     assert without(name, module, '--help') == (0, '')
 

@@ -15,6 +15,7 @@ import fakes
 import pytest
 
 from data_prep import local, prepare, verify, work
+from stattn_jax import progress
 from stattn_jax.data import media, records, source, tfrecord
 
 
@@ -218,7 +219,7 @@ def test_a_directory_with_other_things_is_refused(tmp_path):
     (tmp_path / 'thesis.tex').write_text('x')
     with pytest.raises(prepare.PrepareError, match="is not empty \\(it holds 'thesis.tex'\\)"):
         fakes.dataset(tmp_path, 2)
-    with pytest.raises(prepare.PrepareError, match='cannot be made a directory'):
+    with pytest.raises(NotADirectoryError, match='thesis.tex'):
         fakes.dataset(tmp_path / 'thesis.tex' / 'd', 2)
 
 
@@ -268,8 +269,9 @@ def test_workers_that_die_before_a_clip_stop_the_run(tmp_path):
             return os._exit, (7,)
 
     jobs = _with_payload(fakes.jobs(2), train0=Undelivered())
+    line = progress.ProgressLine('preparing', 2)
     with pytest.raises(prepare.PrepareError, match='ended with exit code 7 before it began with fake-train'):
-        local.run(work.Maker(tmp_path, fakes.make_record, (), fakes.SPEC), [work.Shard('fake-train', jobs)], len, 2)
+        local.run(work.Maker(tmp_path, fakes.make_record, (), fakes.SPEC), [work.Shard('fake-train', jobs)], line, 2)
 
 
 @pytest.mark.parametrize('workers', [1, 2])
@@ -280,14 +282,9 @@ def test_an_unforeseen_exception_is_the_reason_of_its_clip(tmp_path, workers):
     assert summary['skipped'] == {'failed': {'train6': 'ZeroDivisionError:'}}
 
 
-def test_a_full_disk_is_named(tmp_path, monkeypatch):
-    def full(path, serialized):
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(tfrecord, 'write_shard', full)
-    with pytest.raises(
-        prepare.PrepareError, match='fake-test.tfrecord-00000-of-00001 cannot be written: No space left'
-    ):
+def test_a_full_disk_is_named(tmp_path, full_disk):
+    full_disk(lambda name: 'fake-test.tfrecord' in name)
+    with pytest.raises(prepare.PrepareError, match='of-00001.index: No space left on device; free some space'):
         fakes.dataset(tmp_path / 'd', 2)
 
 

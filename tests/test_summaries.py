@@ -1,8 +1,11 @@
 """Tests the record of a run, its TensorBoard events and its console line."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -31,13 +34,14 @@ def events(workdir):
     return scalars, purges
 
 
-def test_the_record_is_on_disk_after_each_write_and_the_events_after_close(tmp_path, capsys):
+def test_the_record_and_the_events_are_on_disk_after_each_write(tmp_path, capsys):
     writer = summaries.Writer(tmp_path)
     try:
         writer.write(1, {'train/loss': 0.5, 'train/lr': 1e-3}, console='step 1')
         assert record(tmp_path) == [{'step': 1, 'train/loss': 0.5, 'train/lr': 1e-3}]
         writer.write(2, {'train/loss': 0.25})
         assert record(tmp_path)[1] == {'step': 2, 'train/loss': 0.25}
+        assert len(events(tmp_path)[0]) == 3
     finally:
         writer.close()
     writer.close()
@@ -120,12 +124,30 @@ def test_progress_is_the_hand_count(monkeypatch):
     assert 'mfu' not in progress.line(50, {'train/loss': float('nan'), 'train/lr': 0.0, **scalars})
 
 
-@pytest.mark.parametrize(
-    ('seconds', 'text'),
-    [(0.4, '0:00'), (59.6, '1:00'), (754, '12:34'), (12309, '3:25:09'), (176400, '2d 01:00:00')],
-)
-def test_durations(seconds, text):
-    assert summaries.format_seconds(seconds) == text
+def test_the_first_step_which_compiles_has_no_rate_and_no_time_left():
+    progress = summaries.Progress(total_steps=100, global_batch=32, devices=jax.devices()[:1])
+    progress.start(1, waited=3.0)
+    scalars = progress.measure(1, waited=3.0, flops=None)
+    assert scalars == {}
+    assert progress.line(1, {'train/loss': 2.0, 'train/lr': 0.0, **scalars}) == 'step   1/100  loss 2.0000  lr 0.00e+00'
+
+
+@pytest.mark.parametrize('name', ['metrics.jsonl', 'tensorboard'])
+def test_a_full_disk_is_raised_to_the_run(tmp_path, monkeypatch, name):
+    writer = summaries.Writer(tmp_path)
+    writer.write(1, {'loss': 1.0})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    holder = writer._events if name == 'tensorboard' else writer
+    real = holder._file
+    monkeypatch.setattr(holder, '_file', types.SimpleNamespace(write=full, flush=full, close=full))
+    with pytest.raises(OSError, match=f'No space left on device: .*{name}'):
+        writer.write(2, {'loss': 1.0})
+    with pytest.raises(OSError, match=f'No space left on device: .*{name}'):
+        writer.close()
+    real.close()
 
 
 def test_imports_neither_tensorflow_nor_torch_and_warns_of_nothing(tmp_path):

@@ -80,13 +80,13 @@ def test_safetensors_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match='y of complex64 has no place in it; expected one of F64'):
         reading.write_safetensors(path, {'x': SIX + 1, 'y': np.ones(2, np.complex64)})
     assert path.read_bytes() == before
-    with pytest.raises(WeightsError, match='cannot be written: No such file or directory; expected a folder'):
+    with pytest.raises(FileNotFoundError, match='absent/x.safetensors'):
         reading.write_safetensors(tmp_path / 'absent' / 'x.safetensors', {'x': SIX})
 
     def full(*_):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(os, 'replace', full)
-    with pytest.raises(WeightsError, match='cannot be written: No space left'):
+    with pytest.raises(OSError, match='No space left on device: .*x.safetensors'):
         reading.write_safetensors(path, {'x': SIX + 1})
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

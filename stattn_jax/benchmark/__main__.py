@@ -16,7 +16,7 @@ import sys
 import jax
 from absl import flags
 
-from stattn_jax import command
+from stattn_jax import command, files
 from stattn_jax.benchmark import model, table
 from stattn_jax.runtime import parallel
 
@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(values: flags.FlagValues) -> int:
     cases, data, rows = _cases(values), _data(values), []
+    if values.out:
+        files.make_folder(pathlib.Path(values.out).parent)
     for case in cases:
         rows.append(_measure(values, data, case))
         print('\n'.join(table.lines(rows[-1], head=len(rows) == 1)), flush=True)
@@ -62,7 +64,7 @@ def _main(values: flags.FlagValues) -> int:
             'config': values.config.to_dict(),
             'rows': rows,
         }
-        pathlib.Path(values.out).write_text(json.dumps(content, indent=1) + '\n')
+        files.write_text(values.out, json.dumps(content, indent=1) + '\n')
     return 0
 
 

@@ -226,7 +226,7 @@ def encode_video(
     quality: options of libx264.
 
     The other arguments are those of `write_video`. Raises ValueError if there are no frames, and MediaError
-    (not_encodable) if the encoder refuses them.
+    (not_encodable) if the encoder refuses them, and OSError if the file cannot be written.
     """
     frames, rate_of_frames = iter(frames), fractions.Fraction(fps).limit_denominator(1001)
     first = next(frames, None)
@@ -235,6 +235,8 @@ def encode_video(
     try:
         _encode(os.fspath(path), itertools.chain([first], frames), first.shape, rate_of_frames, waveform, rate, quality)
     except av.FFmpegError as error:
+        if (disk := files.of_file_system(error, path)) is not None:
+            raise disk from error
         size = f'{first.shape[1]} x {first.shape[0]} pixels, {float(rate_of_frames):g} a second'
         raise MediaError('not_encodable', f'FFmpeg cannot write pictures of {size}: {error}', path) from error
 

@@ -12,7 +12,7 @@ import time
 
 from absl import flags
 
-from stattn_jax import command
+from stattn_jax import command, files
 
 KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
 FLAGS = flags.FlagValues()
@@ -62,6 +62,7 @@ def _main(_: flags.FlagValues) -> int:
     _check_flags()
     if FLAGS.check:
         return max(_check(path) for path in FLAGS.check)
+    files.make_folder(FLAGS.out)
     # JAX is imported only here, so that wrong use is reported at once and the time of the import can be measured.
     began = time.perf_counter()
     from stattn_jax.explain import explain_videos

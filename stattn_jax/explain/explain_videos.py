@@ -7,12 +7,12 @@ import concurrent.futures
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from absl import flags, logging
 
-from stattn_jax import names
+from stattn_jax import names, progress
 from stattn_jax import run as runs
 from stattn_jax.data import media
 from stattn_jax.explain import ground_truth, page, record_files
@@ -47,21 +47,6 @@ class Clock:
 
     def __str__(self):
         return ', '.join(f'{name} {seconds:.1f} s' for name, seconds in self.seconds.items())
-
-
-class Progress:
-    """Prints how much of a long video is done and the estimated time left, to stderr, at most every two seconds."""
-
-    def __init__(self, video: pathlib.Path):
-        self._video, self._began = video, time.perf_counter()
-        self._printed = self._began
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.perf_counter()
-        if now - self._printed >= 2 or done == total:
-            self._printed = now
-            left = (now - self._began) * (total - done) / done
-            print(f'{self._video}: window {done} of {total}, {left:.0f} s left', file=sys.stderr, flush=True)
 
 
 def run(options: flags.FlagValues, imports: float) -> int:
@@ -139,9 +124,7 @@ def _explain(options, model: Model, video, out, clock) -> Iterator[tuple[pathlib
 
 def _explain_long(options, model: Model, video, out, clock) -> Iterator[tuple[pathlib.Path, Explanation]]:
     with clock('decode and model'):
-        timeline = model.explain_long(
-            video, options.hop, options.top_windows, options.start, options.end, Progress(video)
-        )
+        timeline = model.explain_long(video, options.hop, options.top_windows, options.start, options.end, _show(video))
     out.mkdir(parents=True, exist_ok=True)
     timeline.save_json(out / 'timeline.json')
     timeline.save_csv(out / 'timeline.csv')
@@ -156,6 +139,20 @@ def _explain_long(options, model: Model, video, out, clock) -> Iterator[tuple[pa
         window = timeline.windows[k]
         print(f'  {window["start"]:g} to {window["end"]:g} s: {window["label"]} {window["probability"]:.1%}')
         yield out / f'window_{window["start"]:07.1f}s', explanation
+
+
+def _show(video: pathlib.Path) -> Callable[[int, int], None]:
+    """Returns the function that shows the progress of a long video, `progress` of Model.explain_long."""
+    line: list[progress.ProgressLine] = []
+
+    def show(done: int, total: int) -> None:
+        if not line:
+            line.append(progress.ProgressLine(str(video), total, 'windows'))
+        line[0].add(1)
+        if done == total:
+            line[0].clear()
+
+    return show
 
 
 def _write(

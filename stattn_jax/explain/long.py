@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from stattn_jax import files
 from stattn_jax.data import decode, media
 from stattn_jax.explain import reading, record_files
 from stattn_jax.explain.explanation import rounded
@@ -75,7 +76,7 @@ class Timeline:
 
     def save_csv(self, path: str | os.PathLike) -> None:
         """Writes one row per segment, with empty fields where it holds no data."""
-        with open(path, 'w', newline='', encoding='utf-8') as file:
+        with files.whole_text(path) as file:
             writer = csv.DictWriter(file, list(self.rows[0]))
             writer.writeheader()
             writer.writerows(self.rows)

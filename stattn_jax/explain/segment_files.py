@@ -7,6 +7,7 @@ import csv
 import html
 import os
 
+from stattn_jax import files
 from stattn_jax.explain import sentences
 from stattn_jax.explain.explanation import ExplanationData, strongest_cell
 
@@ -27,7 +28,7 @@ def write_csv(explanation: ExplanationData, path: str | os.PathLike) -> None:
     header = ['segment', 'start', 'end', 'valid', 'nothing_visible']
     header += ['cell_row', 'cell_column', 'cell_x', 'cell_y']
     header += [f'{modality}: {explanation.classes[c]}' for c in classes for modality in ('picture', 'sound')]
-    with open(path, 'w', newline='', encoding='utf-8') as file:
+    with files.whole_text(path) as file:
         table = csv.writer(file)
         table.writerow(header)
         for t, valid in enumerate(explanation.valid):
@@ -49,8 +50,7 @@ def write_vtt(explanation: ExplanationData, path: str | os.PathLike) -> None:
     for t in range(len(explanation.valid)):
         times = f'{_stamp(t * seconds)} --> {_stamp((t + 1) * seconds)}'
         blocks.append(f'{t + 1}\n{times}\n{_cue_text(_segment_sentence(explanation, c, t))}')
-    with open(path, 'w', encoding='utf-8') as file:
-        file.write('\n\n'.join(blocks) + '\n')
+    files.write_text(path, '\n\n'.join(blocks) + '\n')
 
 
 def _segment_sentence(explanation: ExplanationData, c: int, t: int) -> str:

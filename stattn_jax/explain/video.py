@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageDraw
 
+from stattn_jax import files
 from stattn_jax.data import decode, media, orientation
 from stattn_jax.explain import colours, fonts, sentences
 from stattn_jax.explain.explanation import ExplanationData, strongest_cell
@@ -56,10 +57,9 @@ def write_overlay(explanation: ExplanationData, path: str | os.PathLike, label: 
     """
     c = explanation.class_index(label)
     stretch = _Stretch(explanation.source, explanation.media['start'], explanation.media['end'])
-    part = f'{os.fspath(path)}.part'
     frames = _painted(explanation, c, stretch.images(_canvas_picture))
-    media.encode_video(part, frames, stretch.fps, stretch.sound(), RATE, crf='23', preset='superfast')
-    os.replace(part, path)
+    with files.whole_path(path) as part:
+        media.encode_video(part, frames, stretch.fps, stretch.sound(), RATE, crf='23', preset='superfast')
 
 
 class _Stretch:

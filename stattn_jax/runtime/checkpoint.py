@@ -5,14 +5,19 @@ and a JSON record (config, seed, versions). The strategies of parallel.py prepar
 `abstract` and `to_global`.
 """
 
+import contextlib
+import logging
 import math
 import os
 import signal
+from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1
+
+from stattn_jax import files
 
 STATE = 'state'
 META = 'meta'
@@ -51,6 +56,7 @@ class Checkpointer:
                     get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False
                 )
             )
+        logging.getLogger('absl').addFilter(_not_of_orbax)
         self._orbax = v1.training.Checkpointer(
             # Orbax rejects relative paths, but only when it writes. The URL of a bucket is left unchanged.
             directory if '://' in str(directory) else os.path.abspath(directory),
@@ -67,9 +73,11 @@ class Checkpointer:
         state: a pytree of arrays over all processes (`strategy.to_global`), none of size zero.
         meta: JSON types.
 
-        Waits for the previous save. Raises FileExistsError if a checkpoint of `step` exists already.
+        Waits for the previous save, whose error it raises. Raises FileExistsError if a checkpoint of `step` exists
+        already, and another OSError where the file system cannot take it.
         """
-        self._orbax.save_checkpointables_async(step, {STATE: state}, metrics=metrics, custom_metadata={META: meta})
+        with self._file_system():
+            self._orbax.save_checkpointables_async(step, {STATE: state}, metrics=metrics, custom_metadata={META: meta})
 
     def steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints, ascending."""
@@ -108,11 +116,24 @@ class Checkpointer:
 
     def wait(self) -> None:
         """Waits until the save in progress is complete; raises the error of that save, if any."""
-        self._orbax.wait()
+        with self._file_system():
+            self._orbax.wait()
 
     def close(self) -> None:
         """Waits for the save in progress, then releases the directory."""
-        self._orbax.close()
+        with self._file_system():
+            self._orbax.close()
+
+    @contextlib.contextmanager
+    def _file_system(self) -> Iterator[None]:
+        """Raises an OSError that names the directory for an error of Orbax that reports one only in its text."""
+        try:
+            yield
+        except Exception as error:
+            known = files.of_file_system(error, str(self._orbax.directory))
+            if known is None:
+                raise
+            raise known from error
 
     def _score(self, metrics: dict[str, float] | None) -> float:
         """Returns the metric, signed so that larger is better; -inf where it is missing or not finite, NaN included."""
@@ -178,6 +199,11 @@ class StopSignal:
         self._requested = True
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    """Returns whether a line of the log comes from elsewhere: the errors that Orbax logs are raised here, too."""
+    return f'{os.sep}orbax{os.sep}' not in record.pathname
 
 
 def _leaves(tree: Any) -> dict[str, str]:

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jaxlib.version
 
+from stattn_jax import files
+
 # Peak dense bfloat16 FLOP/s and bytes/s from memory of one JAX device by `device_kind`. The names must match exactly,
 # because a MIG slice is not the whole card and an L40 is not an L4. Sources: NVIDIA data sheets (half of the figure
 # with sparsity) and Google Cloud TPU documentation, per chip. On TPU v2 and v3 each of a chip's two cores is a device,
@@ -101,6 +103,7 @@ def enable_compile_cache(directory: str) -> None:
 
     Never use a folder that others can write to: whoever can write there can run code here (JAX documentation).
     """
+    files.make_folder(directory)
     jax.config.update('jax_compilation_cache_dir', str(directory))
     # By default, only programs that took a second to compile are kept, but the many small ones of a start add up too.
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)

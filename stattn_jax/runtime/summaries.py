@@ -3,22 +3,22 @@
 perf.py computes the FLOPs and the utilisation.
 """
 
+import contextlib
 import json
 import math
+import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
 
-from stattn_jax import files
+from stattn_jax import files, progress
 from stattn_jax.runtime import perf
 
-METRICS_FILE = 'metrics.jsonl'
-# tensorboardX writes in a thread, and its flush() does not wait for that thread's queue (2.6.5).
-EVENTS_FLUSH_SECONDS = 2
+METRICS_FILE, EVENTS_FOLDER = 'metrics.jsonl', 'tensorboard'
 
 
 class Writer:
@@ -32,10 +32,10 @@ class Writer:
         self._workdir = Path(workdir)
         self._path = self._workdir / METRICS_FILE
         self._file: TextIO | None = None
-        self._events: Any = None
+        self._events: _Events | None = None
         self._purge_step: int | None = None
         if self._active:
-            self._workdir.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self._workdir)
 
     def truncate(self, step: int) -> int:
         """Drops the lines that a killed run wrote after `step`; returns how many there were.
@@ -50,39 +50,39 @@ class Writer:
             return 0
         lines = self._path.read_text(encoding='utf-8').splitlines()
         kept = [line for number, line in enumerate(lines, 1) if self._step_of(line, number, len(lines)) <= step]
-        with files.whole_file(self._path) as file:
-            file.write(''.join(line + '\n' for line in kept).encode())
+        files.write_text(self._path, ''.join(line + '\n' for line in kept))
         return len(lines) - len(kept)
 
     def write(self, step: int, scalars: Mapping[str, float | None], console: str | None = None) -> None:
         """Appends {'step': step, **scalars} to the record and to TensorBoard; prints `console` if given.
 
-        The record is flushed before this returns; a thread writes the events within seconds. None stands for an unknown
-        value (null in the record). Values that are not finite become the strings 'nan', 'inf', '-inf', because JSON has
-        no such numbers, and `float` converts them back. TensorBoard receives neither.
+        Both are on disk before this returns. None stands for an unknown value (null in the record). Values that are not
+        finite become the strings 'nan', 'inf', '-inf', because JSON has no such numbers, and `float` converts them
+        back. TensorBoard receives neither.
         """
         if not self._active:
             return
-        if self._file is None:
-            self._file = self._path.open('a', encoding='utf-8')
-            self._events = _summary_writer()(
-                str(self._workdir / 'tensorboard'), purge_step=self._purge_step, flush_secs=EVENTS_FLUSH_SECONDS
-            )
         values = {name: None if value is None else float(value) for name, value in scalars.items()}
-        self._file.write(json.dumps({'step': int(step), **{name: _json(x) for name, x in values.items()}}) + '\n')
-        self._file.flush()
-        for name, value in values.items():
-            if value is not None and math.isfinite(value):
-                self._events.add_scalar(name, value, step)
+        with files.named(self._path):
+            self._file = self._file or self._path.open('a', encoding='utf-8')
+            self._file.write(json.dumps({'step': int(step), **{name: _json(x) for name, x in values.items()}}) + '\n')
+            self._file.flush()
+        with files.named(self._workdir / EVENTS_FOLDER):
+            self._events = self._events or _Events(self._workdir / EVENTS_FOLDER, self._purge_step)
+            self._events.write(step, values)
         if console is not None:
             print(console, flush=True)
 
     def close(self) -> None:
         """Closes both files; may be called repeatedly."""
-        if self._file is not None:
-            self._file.close()
-            self._events.close()
-            self._file = self._events = None
+        record, events, self._file, self._events = self._file, self._events, None, None
+        try:
+            if record is not None:
+                with _never_empty(self._path), files.named(self._path):
+                    record.close()
+        finally:
+            if events is not None:
+                events.close()
 
     def _step_of(self, line, number, last):
         try:
@@ -94,6 +94,36 @@ class Writer:
                 f'{self._path} line {number} is {line[:60]!r}; expected a JSON object with a step; '
                 'remove that line or choose another workdir'
             ) from error
+
+
+class _Events:
+    """TensorBoard's file of a run, written in the thread of the caller.
+
+    tensorboardX's own writer has a thread for it. Where that ends with an error, such as a full disk, its queue fills
+    up and the run waits forever (2.6.5).
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None):
+        event_pb2, record_writer = _tensorboard()
+        folder.mkdir(exist_ok=True)
+        self._event = event_pb2.Event
+        self._path = folder / f'events.out.tfevents.{int(time.time())}.{socket.gethostname()}'
+        self._file = record_writer.RecordWriter(str(self._path))
+        self._add(file_version='brain.Event:2')
+        if purge_step is not None:
+            self._add(step=purge_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+        finite = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+        self._add(step=int(step), summary={'value': [{'tag': name, 'simple_value': x} for name, x in finite.items()]})
+        self._file.flush()
+
+    def close(self) -> None:
+        with _never_empty(self._path), files.named(self._path):
+            self._file.close()
+
+    def _add(self, **content: Any) -> None:
+        self._file.write(self._event(wall_time=time.time(), **content).SerializeToString())
 
 
 class Progress:
@@ -119,8 +149,10 @@ class Progress:
 
         Call it when the results of `step` are on the host. `flops` counts one step over all devices (`compiled.flops`).
         The scalars are perf/clips_per_second, perf/step_ms, perf/wait_percent, perf/mfu_percent (None if unknown) and
-        perf/eta_seconds.
+        perf/eta_seconds; there are none where no step was made since `start`, as after the first one, which compiles.
         """
+        if step == self._step:
+            return {}
         seconds = self.seconds()
         per_step = seconds / (step - self._step)
         share = perf.mfu(flops, per_step, self._devices)
@@ -137,31 +169,34 @@ class Progress:
     def line(self, step: int, scalars: Mapping[str, float | None]) -> str:
         """Formats the console line of a step from the scalars of `measure`, 'train/loss' and 'train/lr'."""
         width = len(str(self._total_steps))
-        mfu = scalars['perf/mfu_percent']
         parts = [
             f'step {step:>{width}}/{self._total_steps}',
             f'loss {scalars["train/loss"]:.4f}',
             f'lr {scalars["train/lr"]:.2e}',
-            f'{scalars["perf/clips_per_second"]:.1f} clips/s',
-            f'wait {scalars["perf/wait_percent"]:.0f}%',
-            *([] if mfu is None else [f'mfu {mfu:.1f}%']),
-            f'eta {format_seconds(scalars["perf/eta_seconds"])}',
         ]
+        if 'perf/step_ms' in scalars:
+            mfu = scalars['perf/mfu_percent']
+            parts += [
+                f'{scalars["perf/clips_per_second"]:.1f} clips/s',
+                f'wait {scalars["perf/wait_percent"]:.0f}%',
+                *([] if mfu is None else [f'mfu {mfu:.1f}%']),
+                f'eta {progress.format_seconds(scalars["perf/eta_seconds"])}',
+            ]
         return '  '.join(parts)
 
 
-def format_seconds(seconds: float) -> str:
-    """Formats a duration in seconds as '0:07', '12:34', '3:25:09' or '2d 01:00:00'."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    if days:
-        return f'{days}d {hour:02d}:{minute:02d}:{second:02d}'
-    return f'{hour}:{minute:02d}:{second:02d}' if hour else f'{minute}:{second:02d}'
+@contextlib.contextmanager
+def _never_empty(path: Path) -> Iterator[None]:
+    """Removes a file that is empty at the end of the block, since the disk was full before its first line."""
+    try:
+        yield
+    finally:
+        if path.exists() and not path.stat().st_size:
+            path.unlink()
 
 
-def _summary_writer():
-    """Imports tensorboardX's SummaryWriter without importing torch.
+def _tensorboard():
+    """Returns tensorboardX's events and the module that writes them, without importing torch.
 
     tensorboardX imports torch where it is installed, which takes seconds and a gigabyte and is not needed here.
     """
@@ -169,11 +204,12 @@ def _summary_writer():
     if hidden:
         sys.modules['torch'] = None
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import record_writer
+        from tensorboardX.proto import event_pb2
     finally:
         if hidden:
             del sys.modules['torch']
-    return SummaryWriter
+    return event_pb2, record_writer
 
 
 def _json(value: float | None) -> float | str | None:

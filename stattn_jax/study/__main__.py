@@ -13,7 +13,7 @@ import sys
 import jax
 from absl import flags, logging
 
-from stattn_jax import command, names, run
+from stattn_jax import command, files, names, run
 from stattn_jax import main as main_command
 from stattn_jax.runtime import perf
 from stattn_jax.study import jobs, plan, summary, worker
@@ -67,7 +67,7 @@ def _one(config, workdir: pathlib.Path, entries: list[plan.Entry], name: str) ->
 
 
 def _all(values, workdir: pathlib.Path, entries: list[plan.Entry], arguments: list[str]) -> int:
-    workdir.mkdir(parents=True, exist_ok=True)
+    files.make_folder(workdir)
     wall = jobs.WallTime(workdir / 'wall.json')
     jobs.make_data(values.config, workdir)
     waiting = [entry for entry in entries if not jobs.is_done(entry, values.config.measure)]

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from stattn_jax import files
 from stattn_jax.explain import figure
 from stattn_jax.metrics import localization
 from stattn_jax.study.pointing import Targets
@@ -47,7 +48,7 @@ def draw(
             bar.bar(0.5, when_t[i], 0.6, color=figure.SOUND, hatch='' if when_t[i] >= 0 else '//')
             bar.axhline(0, color='black', lw=0.5)
             bar.set(xlim=(0, 1), ylim=(low - 1e-9, high + 1e-9))
-    with open(path, 'wb') as file:
+    with files.whole_file(path) as file:
         FigureCanvasAgg(sheet).print_png(file)
 
 
@@ -63,4 +64,4 @@ def write(folder: pathlib.Path, variant: str, clips: list[dict]) -> None:
         name = f'{number}.png'
         draw(place / name, clip['frames'], clip['targets'], clip['rows'])
         captions.append({'file': name, 'caption': clip['caption']})
-    (place / 'examples.json').write_text(json.dumps(captions, indent=1) + '\n')
+    files.write_text(place / 'examples.json', json.dumps(captions, indent=1) + '\n')

@@ -15,8 +15,8 @@ import time
 
 import ml_collections
 
-from stattn_jax import run
-from stattn_jax.runtime import perf, summaries
+from stattn_jax import progress, run
+from stattn_jax.runtime import perf
 from stattn_jax.study import plan
 
 LOG = 'log.txt'
@@ -136,7 +136,7 @@ class Clock:
         if not everything:
             return '?'
         guesses = (self._seconds[entry.variant] or everything for entry in entries)
-        return summaries.format_seconds(sum(sum(guess) / len(guess) for guess in guesses) / workers)
+        return progress.format_seconds(sum(sum(guess) / len(guess) for guess in guesses) / workers)
 
 
 def _progress_line(entry: plan.Entry, code: int) -> str:
@@ -151,5 +151,5 @@ def _progress_line(entry: plan.Entry, code: int) -> str:
         for word, name in (('accuracy', 'classification/top1'), ('where', 'pointing/space'), ('when', 'pointing/time'))
         if name in numbers
     ]
-    seconds = summaries.format_seconds(found['train_seconds'] + found['measure_seconds'])
+    seconds = progress.format_seconds(found['train_seconds'] + found['measure_seconds'])
     return f'{entry.name}: {", ".join(rates)}  ({seconds})'

@@ -52,8 +52,7 @@ def write(runs: Sequence[Run], folder: pathlib.Path, facts: dict[str, Any]) -> N
 
 def _replace(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.whole_file(path) as file:
-        file.write(text.encode())
+    files.write_text(path, text)
 
 
 def make(runs: Sequence[Run]) -> list[Table]:

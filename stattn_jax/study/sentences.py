@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stattn_jax.runtime import summaries
+from stattn_jax import progress
 from stattn_jax.study.table_format import AHEAD, BEHIND, LEVEL, Estimate, Table, display_name, text_of
 
 QUESTION = (
@@ -142,7 +142,7 @@ def facts(known: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _fact(name, value):
     if name.endswith('_seconds'):
-        return display_name(name.removesuffix('_seconds')) + ' time', summaries.format_seconds(value)
+        return display_name(name.removesuffix('_seconds')) + ' time', progress.format_seconds(value)
     if isinstance(value, dict):
         value = [f'{key} {_listed(item)}' for key, item in value.items()]
     return display_name(name), _listed(value)

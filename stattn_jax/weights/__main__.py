@@ -6,7 +6,7 @@
   convert FILE --out=NAME.safetensors   the same tensors as safetensors, bfloat16 as float32
 
 FILE is .safetensors, .pth or .pt of PyTorch (which need not be installed), or .npz. No code in a file is run.
-Exit codes: 0 done; 2 wrong use, or a file that cannot be used or does not fit.
+Exit codes: 0 done; 1 --out cannot be written; 2 wrong use, or a file that cannot be used or does not fit.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ from collections.abc import Callable
 import jax
 from absl import flags
 
-from stattn_jax import command, names
+from stattn_jax import command, files, names
 from stattn_jax.models.trunks import registry
 from stattn_jax.models.trunks.trunk import Trunk
 from stattn_jax.weights import find, match, reading
@@ -43,20 +43,20 @@ def main(argv: list[str] | None = None) -> int:
     return command.run(argv, __doc__, make_flags(), _main, {WeightsError: 2}, positional=None)
 
 
-def _main(values, name: str = '', *files: str) -> int:
-    _check(values, name, files)
+def _main(values, name: str = '', *paths: str) -> int:
+    _check(values, name, paths)
     with command.output_may_close():
-        _COMMANDS[name][0](values, *files)
+        _COMMANDS[name][0](values, *paths)
     return 0
 
 
-def _check(values, name: str, files: tuple[str, ...]) -> None:
+def _check(values, name: str, paths: tuple[str, ...]) -> None:
     """Raises RunError for wrong commands, files or flags."""
     if name not in _COMMANDS:
         raise command.RunError(f'the command is {name!r}; {names.expected(name, _COMMANDS)}; --help describes them')
     _, wanted, needed = _COMMANDS[name]
-    if len(files) != wanted:
-        raise command.RunError(f'{name} got {len(files)} files ({", ".join(files)}); expected {wanted}')
+    if len(paths) != wanted:
+        raise command.RunError(f'{name} got {len(paths)} files ({", ".join(paths)}); expected {wanted}')
     for flag in ('trunk', 'out'):
         if (values[flag].value is None) == (flag == needed):
             raise command.RunError(
@@ -126,6 +126,7 @@ def _convert(values, file: str) -> None:
     out = pathlib.Path(values.out)
     if out.suffix != '.safetensors':
         raise command.RunError(f'--out={out}; expected a name that ends in .safetensors')
+    files.make_folder(out.parent)
     tensors = reading.read(file)
     metadata = {'format': 'pt', 'source': pathlib.Path(file).name, 'source_sha256': find.sha256_of(pathlib.Path(file))}
     reading.write_safetensors(out, tensors, metadata)

@@ -69,15 +69,10 @@ def write_safetensors(
         header[name] = {'dtype': _NAMES[array.dtype], 'shape': list(array.shape), 'data_offsets': [begin, end]}
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)
-    try:
-        with files.whole_file(path) as file:
-            file.write(len(text).to_bytes(8, 'little') + text)
-            for array in arrays.values():
-                file.write(array.tobytes())
-    except OSError as error:
-        raise WeightsError(
-            f'{path} cannot be written: {error.strerror}; expected a folder that exists, with room'
-        ) from None
+    with files.whole_file(path) as file:
+        file.write(len(text).to_bytes(8, 'little') + text)
+        for array in arrays.values():
+            file.write(array.tobytes())
 
 
 def _little(path, name: str, tensor) -> np.ndarray:
