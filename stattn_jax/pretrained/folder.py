@@ -279,6 +279,8 @@ def _fill(directory: pathlib.Path, abstract: dict[str, Any], expected: str) -> d
         have, want = (_described(tree.get(name)) for tree in (tensors, wanted))
         if have != want:
             raise RunError(f'{path} does not fit {CONFIG}: {printable(name)} is {have} there; expected {want}')
+        if not np.isfinite(tensors[name]).all():
+            raise RunError(f'{path}: {name} holds numbers that are not finite; expected those of a trained network')
     return jax.tree_util.tree_map_with_path(lambda path, _: tensors[_name(path[1:])], abstract)
 
 
