@@ -91,12 +91,12 @@ def _write(values, model, kind: str) -> int:
         return 0
     write = {'stablehlo': network.write_stablehlo, 'onnx': network.write_onnx}[kind]
     worst = write(values.out, model.trained, values.batch)
-    same = worst <= network.TOLERANCE
+    verdict = '' if worst <= network.TOLERANCE else ': TOO LARGE'
     print(
         f'{values.out}: the network as {kind}, for {values.batch or "any number of"} clips; the largest relative '
-        f'difference to the trained network is {worst:.1e} ({network.TOLERANCE:g} allowed{"" if same else ": TOO LARGE"})'
+        f'difference to the trained network is {worst:.1e} ({network.TOLERANCE:g} allowed{verdict})'
     )
-    return 0 if same else 1
+    return 1 if verdict else 0
 
 
 if __name__ == '__main__':

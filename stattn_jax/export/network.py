@@ -4,12 +4,14 @@ The weights are constants of the function. It computes the layers in their plain
 config says, because the other forms are for one platform each.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -113,20 +115,19 @@ def write_onnx(directory: str | os.PathLike, trained: run.Trained, batch: int | 
         import jax2onnx
         import onnxruntime
     except ImportError as error:
-        raise RunError(f'ONNX needs jax2onnx and onnxruntime ({error}); docs/sharing.md says how to install them') from None
+        raise RunError(
+            f'ONNX needs jax2onnx and onnxruntime ({error}); docs/sharing.md says how to install them'
+        ) from None
     network = make_network(trained)
     types = input_types(trained, _batch(batch))
-    # The converter warns of types that it leaves out; what it made is compared with the network below.
-    logging.disable(logging.WARNING)
     try:
-        proto = jax2onnx.to_onnx(
-            lambda *inputs: tuple(network(*inputs).values()), types, input_names=_INPUTS, output_names=list(_AXES)
-        )
+        with _without_warnings():
+            proto = jax2onnx.to_onnx(
+                lambda *inputs: tuple(network(*inputs).values()), types, input_names=_INPUTS, output_names=list(_AXES)
+            )
     # A converter raises an error of its own for each operation that it lacks.
     except Exception as error:
         raise _not_exported(error, batch) from error
-    finally:
-        logging.disable(logging.NOTSET)
     content = proto.SerializeToString()
     _write(pathlib.Path(directory), {'network.onnx': content}, _record(trained, batch))
     options = onnxruntime.SessionOptions()
@@ -137,6 +138,17 @@ def write_onnx(directory: str | os.PathLike, trained: run.Trained, batch: int | 
         return dict(zip(_AXES, session.run(list(_AXES), dict(zip(_INPUTS, inputs)))))
 
     return _difference(network, call, types, batch)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silences a converter's warnings of types that it leaves out; what it made is compared with the network."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action='ignore'):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _batch(batch: int | None) -> Any:

@@ -139,7 +139,9 @@ def _origin(record) -> str:
         'trained with': versions or None,
         'SHA-256 of model.safetensors': f'`{record["weights"]["sha256"]}`',
     }
-    return '\n'.join(['| | |', '|---|---|', *(f'| {name} | {value} |' for name, value in rows.items() if value is not None)])
+    return '\n'.join(
+        ['| | |', '|---|---|', *(f'| {name} | {value} |' for name, value in rows.items() if value is not None)]
+    )
 
 
 def _text(value: Any) -> str:

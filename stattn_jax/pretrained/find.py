@@ -29,7 +29,7 @@ def find(name: str | os.PathLike, revision: str | None = None) -> pathlib.Path:
     path = find_local(name)
     if path.exists():
         return path
-    if not re.fullmatch(r'[\w.-]+/[\w.-]+', str(name)):
+    if not re.fullmatch(r'[\w-][\w.-]*/[\w-][\w.-]*', str(name)):
         raise RunError(
             f'{name} is no folder; expected the folder of a model, a shipped one ({", ".join(SHIPPED)}) '
             'or OWNER/NAME on the Hugging Face hub'
@@ -54,7 +54,7 @@ def _download(name: str, revision: str | None) -> pathlib.Path:
         )
     # The client's errors are subclasses of OSError and ValueError; those of the connection depend on its version.
     except Exception as error:
-        reason = ' '.join(str(error).split())[:300]
+        reason = ' '.join(str(error).split())[:200]
         raise RunError(
             f'{name} cannot be downloaded from the hub ({type(error).__name__}: {reason}); expected a folder, a '
             f'shipped model ({", ".join(SHIPPED)}) or OWNER/NAME on the hub',
