@@ -1,4 +1,4 @@
-"""Makes the folder of a shared model from the fixture that version 0.1 wrote, for the tests of pretrained/ and export/."""
+"""Makes the folder of a shared model from the fixture that version 0.1 wrote."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Tests the model card: numbers beside chance, checks for shortcuts, limits and licence, and names that are no markup."""
+"""Tests the model card: numbers beside chance, checks for shortcuts, limits, licence, and names that are no markup."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Tests shared models: they explain as their runs do, folders of earlier versions open, and bad folders are one line."""
+"""Tests shared models: they explain as their runs do, old folders open, and bad folders are one line."""
 
 import hashlib
 import json
@@ -164,7 +164,7 @@ class Harmful:
         (alter(architecture__width=10**9), 'does not fit config.json: audio_head is float32'),
         (alter(architecture__width='8'), 'describes no network'),
         (alter(input__segments=10**9), 'give a whole number from 1 to 3600'),
-        (alter(training__config__data__frame_size=10**9), 'frame_size=1000000000'),
+        (alter(input__frame_size=10**9), 'frame_size=1000000000'),
         (alter(front_end__hop=1), "expected that of 'vggish'"),
         (alter(weights=None), 'describes no network'),
         (reweigh(lambda tensors: tensors.pop('bias')), 'bias is no such array there; expected float32'),

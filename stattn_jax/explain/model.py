@@ -101,7 +101,9 @@ class Model:
         if self.source is None:
             raise run.RunError('this model was not loaded from a run; expected one that stattn_jax.load returned')
         origin = folder.origin_of(self.source, self.trained)
-        given = {name: value for name, value in (('licence', licence), ('limits', limits)) if value is not None}
+        given: dict[str, Any] = {
+            name: value for name, value in (('licence', licence), ('limits', limits)) if value is not None
+        }
         folder.save(directory, self.trained, dataclasses.replace(origin, **given))
 
     @property

@@ -43,7 +43,7 @@ _AXES = {
     'null': 'b t',
     'beta': 'b m t c',
 }
-Network = Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
+Network = Callable[..., dict[str, jax.Array]]
 
 
 def make_network(trained: run.Trained) -> Network:

@@ -55,9 +55,9 @@ def _summary(record) -> str:
         f'A space-time attention network (stattn_jax) that classifies {seconds:g} seconds of video with sound into '
         f'{len(record["classes"])} classes, {kind}, and shows where in the frame and when in the clip the evidence '
         f'lies: each logit is exactly a reference plus the contributions of cells and segments. It has '
-        f'{record["weights"]["parameters"]:,} numbers, the visual trunk `{config["visual"]}` and the audio trunk '
-        f'`{config["audio"]}`. It reads {clips["segments"]} frames of {config["frame_size"]} pixels and log-mel audio '
-        f'(`{clips["mel"]}`).'
+        f'{record["weights"]["numbers"]:,} parameters and statistics, the visual trunk `{config["visual"]}` and the '
+        f'audio trunk `{config["audio"]}`. It reads {clips["segments"]} frames of {config["frame_size"]} pixels and '
+        f'log-mel audio (`{clips["mel"]}`).'
     )
 
 
@@ -129,7 +129,7 @@ def _licence(record) -> str:
 def _origin(record) -> str:
     training = record['training']
     versions = ', '.join(f'{name} {version}' for name, version in training.get('versions', {}).items())
-    rows = {
+    rows: dict[str, Any] = {
         'saved by': f'stattn_jax {record["stattn_jax"]}',
         'step': training['step'],
         'seed': training.get('seed'),
@@ -139,9 +139,8 @@ def _origin(record) -> str:
         'trained with': versions or None,
         'SHA-256 of model.safetensors': f'`{record["weights"]["sha256"]}`',
     }
-    return '\n'.join(
-        ['| | |', '|---|---|', *(f'| {name} | {value} |' for name, value in rows.items() if value is not None)]
-    )
+    lines = [f'| {name} | {value} |' for name, value in rows.items() if value is not None]
+    return '\n'.join(['| | |', '|---|---|', *lines])
 
 
 def _text(value: Any) -> str:

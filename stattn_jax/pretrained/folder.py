@@ -9,7 +9,7 @@ config.json holds, in JSON types, everything but the weights:
     input             how clips are cut and frames are resized: the fields of ClipSpec, frame_size, fit
     front_end         the fields of data.mel.MelSpec
     training_means    the zero point of the contributions: mean scores [m c] over the training clips
-    weights           sha256 and size of model.safetensors, number of parameters, licence
+    weights           sha256 and bytes of model.safetensors, how many numbers it holds, licence
     trunks            origin of published weights with which trunks began
     data              name, clips and fingerprint of the data set
     training          step, seed, versions, commit, devices, the other fields of the config, and the config's hash
@@ -48,6 +48,8 @@ FILES = (CONFIG, WEIGHTS, CARD)
 _MAX_CONFIG = 16_000_000
 # Config fields that hold paths of the machine on which a run was trained; only the last part of a path is shared.
 _PATHS = ('data.dir', 'model.visual_weights', 'model.audio_weights', 'compile_cache')
+# Fields of cfg.data that determine the network's input.
+_FRAMES = ('frame_size', 'fit')
 _RECORDED = ('seed', 'git_commit', 'python', 'versions', 'devices')
 
 
@@ -94,7 +96,7 @@ def save(directory: str | os.PathLike, trained: run.Trained, origin: Origin) -> 
         record['weights'] = {
             'sha256': find.sha256_of(directory / WEIGHTS),
             'bytes': (directory / WEIGHTS).stat().st_size,
-            'parameters': sum(array.size for array in tensors.values()),
+            'numbers': sum(array.size for array in tensors.values()),
             'licence': origin.licence,
         }
         with files.whole_file(directory / CARD) as file:
@@ -190,6 +192,7 @@ def _format_of(directory: pathlib.Path) -> str | None:
 def _record(trained: run.Trained, origin: Origin) -> dict[str, Any]:
     """Returns config.json without the entry on the weights."""
     config = _without_paths(trained.config.to_dict())
+    frames = {name: config['data'].pop(name) for name in _FRAMES}
     clips = trained.facts.spec
     # `load` in explain/model.py opens only runs that read videos.
     assert isinstance(clips, spec.ClipSpec)
@@ -204,7 +207,7 @@ def _record(trained: run.Trained, origin: Origin) -> dict[str, Any]:
         'architecture': config['model'],
         'classes': list(trained.facts.classes),
         'multi_label': run.is_binary(trained.config, trained.facts),
-        'input': clips.to_json() | {'frame_size': config['data']['frame_size'], 'fit': config['data']['fit']},
+        'input': clips.to_json() | frames,
         'front_end': dataclasses.asdict(MEL_PRESETS[clips.mel]),
         'training_means': np.asarray(trained.state['score_mean'], np.float32).tolist(),
         # A local path says nothing to others, and may contain a name.
@@ -230,6 +233,7 @@ def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 def _config(record: dict[str, Any]) -> ml_collections.ConfigDict:
     fields = {'model': record['architecture'], **record['training']['config']}
+    fields['data'] = fields['data'] | {name: record['input'][name] for name in _FRAMES}
     config = ml_collections.ConfigDict(renamed.fields(fields, CONFIG))
     for name in (config.data.frame_size, config.model.frame_size):
         if not isinstance(name, int) or not 1 <= name <= 4096:
@@ -243,14 +247,11 @@ def _facts(record: dict[str, Any]) -> run.DataFacts:
     classes = tuple(record['classes'])
     if not classes or len(set(classes)) < len(classes) or not all(isinstance(name, str) for name in classes):
         raise ValueError('classes: expected different names')
-    clips = {name: value for name, value in record['input'].items() if name not in ('frame_size', 'fit')}
-    facts = run.DataFacts(
-        classes, bool(record['multi_label']), spec.ClipSpec.from_json(clips), str(record['data']['fingerprint'])
-    )
-    front_end = MelSpec(**record['front_end'])
-    if front_end != MEL_PRESETS[facts.spec.mel]:
-        raise ValueError(f'front_end: expected that of {facts.spec.mel!r} in this version')
-    return facts
+    clips = {name: value for name, value in record['input'].items() if name not in _FRAMES}
+    clip_spec = spec.ClipSpec.from_json(clips)
+    if MelSpec(**record['front_end']) != MEL_PRESETS[clip_spec.mel]:
+        raise ValueError(f'front_end: expected that of {clip_spec.mel!r} in this version')
+    return run.DataFacts(classes, bool(record['multi_label']), clip_spec, str(record['data']['fingerprint']))
 
 
 def _abstract(config: ml_collections.ConfigDict, facts: run.DataFacts) -> tuple[nnx.GraphDef, dict[str, Any]]:
