@@ -20,7 +20,7 @@ from flax import nnx
 from jax import export
 
 import stattn_jax
-from stattn_jax import files, run
+from stattn_jax import files, run, trunks
 from stattn_jax.command import RunError
 from stattn_jax.data.mel import MEL_PRESETS
 from stattn_jax.data.spec import ClipSpec
@@ -156,9 +156,10 @@ def _batch(batch: int | None) -> Any:
 
 
 def _clips(trained: run.Trained) -> ClipSpec:
+    clips = trunks.media_of(trained.facts.spec)
     # `load` in explain/model.py opens only runs that read videos.
-    assert isinstance(trained.facts.spec, ClipSpec)
-    return trained.facts.spec
+    assert isinstance(clips, ClipSpec)
+    return clips
 
 
 def _record(trained: run.Trained, batch: int | None) -> dict[str, Any]:

@@ -32,7 +32,7 @@ import numpy as np
 from flax import nnx
 
 import stattn_jax
-from stattn_jax import assemble, files, renamed, run
+from stattn_jax import assemble, files, renamed, run, trunks
 from stattn_jax.command import RunError
 from stattn_jax.data import source, spec, tfrecord
 from stattn_jax.data.mel import MEL_PRESETS, MelSpec
@@ -88,11 +88,10 @@ def save(directory: str | os.PathLike, trained: run.Trained, origin: Origin) -> 
         raise RunError(
             f'{directory} holds a {CONFIG} that is not of a shared model, such as that of a run; give another folder'
         )
+    record, tensors = _record(trained, origin), named_tensors(trained.state['params'], trained.state['rest'])
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        tensors = named_tensors(trained.state['params'], trained.state['rest'])
         safetensors.write_safetensors(directory / WEIGHTS, tensors, {'format': 'flax'})
-        record = _record(trained, origin)
         record['weights'] = {
             'sha256': find.sha256_of(directory / WEIGHTS),
             'bytes': (directory / WEIGHTS).stat().st_size,
@@ -114,7 +113,7 @@ def load(directory: str | os.PathLike) -> run.Trained:
         config, facts = _config(record), _facts(record)
         means = np.asarray(record['training_means'], np.float32)
         graphdef, abstract = _abstract(config, facts)
-        step, trunks = int(record['training']['step']), tuple(dict(trunk) for trunk in record['trunks'])
+        step, origins = int(record['training']['step']), tuple(dict(trunk) for trunk in record['trunks'])
         expected, config_hash = str(record['weights']['sha256']), str(record['training']['config_hash'])
     # The record is arbitrary JSON at this point, so that the constructors that it is given to may raise anything.
     except Exception as error:
@@ -131,7 +130,7 @@ def load(directory: str | os.PathLike) -> run.Trained:
     strategy = parallel.make_strategy('jit', jax.local_devices()[:1])
     state = _fill(directory, abstract, expected) | {'score_mean': means}
     return run.Trained(
-        config, facts, graphdef, strategy.place_state(state), step, strategy, trunks, config_hash=config_hash
+        config, facts, graphdef, strategy.place_state(state), step, strategy, origins, config_hash=config_hash
     )
 
 
@@ -193,7 +192,7 @@ def _record(trained: run.Trained, origin: Origin) -> dict[str, Any]:
     """Returns config.json without the entry on the weights."""
     config = _without_paths(trained.config.to_dict())
     frames = {name: config['data'].pop(name) for name in _FRAMES}
-    clips = trained.facts.spec
+    clips = trunks.media_of(trained.facts.spec)
     # `load` in explain/model.py opens only runs that read videos.
     assert isinstance(clips, spec.ClipSpec)
     training = origin.training | {
