@@ -86,6 +86,7 @@ class Trained:
     """A model restored from a workdir, with its state on the devices of `strategy`.
 
     `trunks` records where the weights of the trunks come from (trunk_setup.load).
+    `config_hash` is that of the run's own config, where `config` comes from a shared model and lacks local paths.
     """
 
     config: ml_collections.ConfigDict
@@ -95,6 +96,7 @@ class Trained:
     step: int
     strategy: Any
     trunks: tuple[dict[str, Any], ...] = ()
+    config_hash: str | None = None
 
 
 def make_strategy(config: ml_collections.ConfigDict, *batches: int):

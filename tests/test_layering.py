@@ -22,7 +22,9 @@ BASE = ('files', 'names', 'progress', 'renamed')
 # not import each other.
 LAYERS = (
     'study',
+    'export',
     'explain',
+    'pretrained',
     'main',
     'benchmark',
     'train',

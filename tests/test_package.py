@@ -4,6 +4,7 @@ The wheel must contain no top-level package whose name could clash with another 
 """
 
 import configparser
+import json
 import os
 import pathlib
 import shutil
@@ -15,6 +16,8 @@ import zipfile
 
 import pytest
 import runs
+
+from data_prep import scenes
 
 PARTS = ('stattn_jax', 'data_prep', 'configs', 'setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE')
 
@@ -80,6 +83,7 @@ def test_the_wheel_holds_two_packages_and_the_configs(wheel):
         'stattn_jax/py.typed',
         'stattn_jax/config_files/configs/own.py',
         'stattn_jax/explain/page/style.css',
+        'stattn_jax/pretrained/demo/model.safetensors',
     } <= set(names)
 
 
@@ -110,6 +114,14 @@ def test_three_videos_are_prepared_trained_on_and_explained_from_another_folder(
     explain = [f'--video=videos/{number}.mp4' for number in range(3)]
     run(scripts, 'stattn-explain', '--workdir=run', '--out=pages', *explain, cwd=tmp_path)
     assert len(list((tmp_path / 'pages').glob('*/*.html'))) == 3
+    demo = run(scripts, 'stattn-explain', '--workdir=demo', '--video=videos/0.mp4', '--out=tried', cwd=tmp_path)
+    assert f'{scenes.CLASSES[scenes.make_scene("events", runs.SEGMENTS, (0, 2, 0)).label]} ' in demo
+    run(scripts, 'stattn-export', '--workdir=run', '--out=shared', cwd=tmp_path)
+    run(scripts, 'stattn-explain', '--workdir=shared', '--video=videos/0.mp4', '--out=again', cwd=tmp_path)
+    ours, theirs = (json.loads((tmp_path / name / 'explanation.json').read_text()) for name in ('pages/0', 'again'))
+    assert theirs['model'] == ours['model'] and theirs['probabilities'] == pytest.approx(
+        ours['probabilities'], abs=1e-6
+    )
     assert 'resnet50' in run(scripts, 'stattn-weights', 'list', cwd=tmp_path)
     for name, flag in (('benchmark', 'strategies'), ('study', 'workers')):
         assert f'--{flag}' in run(scripts, f'stattn-{name}', '--help', cwd=tmp_path)

@@ -7,6 +7,7 @@ the attention again. result.py defines `Explanation`; long.py handles videos lon
 import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from stattn_jax.explain import counterfactuals, long, reading
 from stattn_jax.explain.explanation import BEST, make_geometry
 from stattn_jax.explain.result import Explanation
 from stattn_jax.models import contributions
+from stattn_jax.pretrained import find, folder
 from stattn_jax.runtime import perf
 from stattn_jax.training import step
 
@@ -30,9 +32,13 @@ _ORIGIN = ('modality', 'trunk', 'weights', 'sha256', 'licence')
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Model:
-    """A trained network that explains videos; `stattn_jax.load(workdir)` makes one."""
+    """A trained network that explains videos; `stattn_jax.load` and `stattn_jax.from_pretrained` make one.
+
+    source: the run, or the folder of a shared model, that it was loaded from.
+    """
 
     trained: run.Trained
+    source: pathlib.Path | None = None
     # Number of clips per forward pass. More clips would need more memory and would not be faster on a CPU.
     batch: ClassVar[int] = 4
 
@@ -82,6 +88,24 @@ class Model:
         """
         return long.explain(self, video, hop, top_windows, start, end, progress)
 
+    def save_pretrained(
+        self, directory: str | os.PathLike, *, licence: str | None = None, limits: str | None = None
+    ) -> None:
+        """Writes config.json, model.safetensors and README.md (the model card) for `stattn_jax.from_pretrained`.
+
+        licence: the licence under which the weights may be used, preferably an SPDX identifier.
+        limits: what the network is not good for, in sentences for the model card.
+
+        Raises run.RunError where the folder cannot be written or holds something else.
+        """
+        if self.source is None:
+            raise run.RunError('this model was not loaded from a run; expected one that stattn_jax.load returned')
+        origin = folder.origin_of(self.source, self.trained)
+        given: dict[str, Any] = {
+            name: value for name, value in (('licence', licence), ('limits', limits)) if value is not None
+        }
+        folder.save(directory, self.trained, dataclasses.replace(origin, **given))
+
     @property
     def spec(self) -> media.ClipSpec:
         """The clip format that the model expects."""
@@ -129,7 +153,7 @@ class Model:
         """The fields that identify the model in the record."""
         trained = self.trained
         return {
-            'config_hash': run.config_hash(trained.config),
+            'config_hash': trained.config_hash or run.config_hash(trained.config),
             'parameter_hash': run.parameter_hash(trained.state),
             'versions': run.versions(),
             'dtype': trained.config.model.dtype,
@@ -191,8 +215,12 @@ class Model:
 def load(workdir: str | os.PathLike) -> Model:
     """Loads the best checkpoint of a run directory (workdir), or the latest where none was selected as best.
 
-    Raises run.RunError.
+    `workdir` may also be the folder of a shared model (pretrained/folder.py), or the name of a shipped one. Raises
+    run.RunError.
     """
+    workdir = find.find_local(workdir)
+    if folder.is_folder(workdir):
+        return Model(folder.load(workdir), workdir)
     trained = run.load(str(workdir), parallel_kind='jit', devices=jax.local_devices()[:1])
     if trained.config.model.kind != 'stan':
         raise run.RunError(
@@ -205,4 +233,9 @@ def load(workdir: str | os.PathLike) -> Model:
             'computed from a video here; expected the workdir of a run on videos'
         )
     # A run trained on features that its own trunks extracted can also read videos.
-    return Model(run.reading(trained, trunk_setup.media_of(trained.facts.spec)))
+    return Model(run.reading(trained, trunk_setup.media_of(trained.facts.spec)), workdir)
+
+
+def from_pretrained(name: str | os.PathLike, revision: str | None = None) -> Model:
+    """Loads a shared model by its folder, the name of a shipped one, or OWNER/NAME on the hub; raises run.RunError."""
+    return load(find.find(name, revision))

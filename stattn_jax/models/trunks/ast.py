@@ -52,11 +52,11 @@ class AST(nnx.Module):
         x = self.patch_embed(x)
         position = self.pos_embed[0]
         first = jnp.concatenate([self.cls_token[0], self.dist_token[0]]) + position[:2]
-        first = jnp.broadcast_to(first, (len(x), *first.shape)).astype(self.dtype)
+        first = jnp.broadcast_to(first, (x.shape[0], *first.shape)).astype(self.dtype)
         start = GRID[1] // 2 - x.shape[2] // 2
         position = position[2:].reshape(*GRID, WIDTH)[:, start : start + x.shape[2]]
         x = x + position.astype(self.dtype)
-        return jnp.concatenate([first, x.reshape(len(x), -1, WIDTH)], axis=1)
+        return jnp.concatenate([first, x.reshape(x.shape[0], -1, WIDTH)], axis=1)
 
 
 class SpectrogramPatches(nnx.Module):

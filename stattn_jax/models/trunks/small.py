@@ -53,7 +53,7 @@ class TinyAudio(nnx.Module):
         x = x[..., None]
         for conv, bn in zip(self.convs, self.bns):
             x = nnx.relu(bn(conv(x), use_running_average=not train))
-        x = x.reshape(len(x), -1, x.shape[-1])
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
         return jnp.concatenate([x.mean(1), largest(x, 1)], axis=-1)
 
 

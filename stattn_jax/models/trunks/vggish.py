@@ -60,7 +60,7 @@ class VGGish(nnx.Module):
         for convs in self.stages:
             x = pooled(convs, x)
         # The published dense layers expect the order frames, bands, channels.
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         for layer in self.dense:
             x = nnx.relu(layer(x))
         return x

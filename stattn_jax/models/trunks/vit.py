@@ -146,7 +146,7 @@ class ViT(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train
-        b, rows, columns = len(x), *self.grid_of(*x.shape[1:3])
+        b, rows, columns = x.shape[0], *self.grid_of(*x.shape[1:3])
         x = self.tokens(x.astype(self.dtype))
         for block in self.blocks:
             x = block(x)
@@ -154,7 +154,7 @@ class ViT(nnx.Module):
 
     def tokens(self, x: jax.Array) -> jax.Array:
         """Returns [b s d]: the class token, the register tokens, and the patches with their positions, row by row."""
-        b, rows, columns = len(x), *self.grid_of(*x.shape[1:3])
+        b, rows, columns = x.shape[0], *self.grid_of(*x.shape[1:3])
         position = self.pos_embed[...]
         first = self.cls_token[...] + position[:, :1]
         if self.register_tokens is not None:

@@ -1,0 +1,92 @@
+"""`python -m stattn_jax.export --workdir=RUN --out=DIR`: writes a trained network for others to use.
+
+  --format=safetensors   config.json, model.safetensors and README.md (a model card made from the run), which
+                         stattn_jax.from_pretrained and --workdir of stattn_jax.explain open
+  --format=stablehlo     network.jax_export, network.json and load.py: frames and log-mel to logits, attention and
+                         contributions, on cpu, cuda and tpu, with JAX alone
+  --format=onnx          network.onnx and network.json, the same function
+
+The exported networks are compared with the trained one on random clips, and the largest difference is printed.
+docs/sharing.md describes the files. Exit codes: 0 done, 2 wrong use, 1 a network that cannot be exported or that
+computes something else than the trained one.
+"""
+
+import sys
+
+from absl import flags
+
+from stattn_jax import command
+
+FORMATS = ('safetensors', 'stablehlo', 'onnx')
+
+
+def make_flags() -> flags.FlagValues:
+    """Defines the command's flags and returns them unparsed."""
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        'workdir', None, "A trained workdir, the folder of a shared model, or 'demo'.", flag_values=values
+    )
+    flags.DEFINE_string('out', None, 'Folder for the files.', flag_values=values)
+    flags.DEFINE_list('format', ['safetensors'], f'Some of {",".join(FORMATS)}.', flag_values=values)
+    flags.DEFINE_string(
+        'licence', None, 'Licence of the weights, such as apache-2.0, for the model card.', flag_values=values
+    )
+    flags.DEFINE_string(
+        'limits', None, 'Sentences for the model card: what the network is not good for.', flag_values=values
+    )
+    flags.DEFINE_integer(
+        'batch', None, 'With stablehlo and onnx: a fixed number of clips. Default: any number.', 1, flag_values=values
+    )
+    return values
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Writes the files and returns the exit code."""
+    return command.run(argv, __doc__, make_flags(), _main)
+
+
+def _main(values: flags.FlagValues) -> int:
+    _check_flags(values)
+    # JAX is imported only here, so that wrong use is reported at once.
+    from stattn_jax.explain import model as models
+    from stattn_jax.runtime import checkpoint
+
+    try:
+        model = models.load(values.workdir)
+    except checkpoint.CheckpointError as error:
+        raise command.RunError(str(error), 1) from None
+    return max([_write(values, model, kind) for kind in values.format])
+
+
+def _check_flags(values: flags.FlagValues) -> None:
+    """Raises flags.Error for missing or wrong flags."""
+    missing = [name for name in ('workdir', 'out') if not values[name].value]
+    if missing:
+        raise flags.Error(f'--{missing[0]} is missing; expected --workdir=RUN --out=DIR')
+    if not values.format or set(values.format) - set(FORMATS):
+        raise flags.Error(f'--format={",".join(values.format)}; expected some of {",".join(FORMATS)}')
+    if values.batch is not None and values.format == ['safetensors']:
+        raise flags.Error('--batch needs --format=stablehlo or --format=onnx')
+
+
+def _write(values, model, kind: str) -> int:
+    """Writes the files of one format, and prints what was written; returns the exit code."""
+    from stattn_jax.export import network
+    from stattn_jax.pretrained import folder
+
+    if kind == 'safetensors':
+        model.save_pretrained(values.out, licence=values.licence, limits=values.limits)
+        print(f'{values.out}: {", ".join(folder.FILES)}; open it with stattn_jax.from_pretrained')
+        return 0
+    write = {'stablehlo': network.write_stablehlo, 'onnx': network.write_onnx}[kind]
+    worst = write(values.out, model.trained, values.batch)
+    verdict = '' if worst <= network.TOLERANCE else ': TOO LARGE'
+    print(
+        f'{values.out}: the network as {kind}, for {values.batch or "any number of"} clips; the largest relative '
+        f'difference to the trained network is {worst:.1e} ({network.TOLERANCE:g} allowed{verdict})'
+    )
+    return 1 if verdict else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
