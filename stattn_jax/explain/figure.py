@@ -16,6 +16,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from stattn_jax import files
 from stattn_jax.explain import sentences
 from stattn_jax.explain.colours import HEAT, LOG_MEL, MISSING, PICTURE, SOUND, STRONGEST, TRUE, overlay
 from stattn_jax.explain.explanation import ExplanationData, GroundTruth, strongest_cell
@@ -60,7 +61,7 @@ def draw(explanation: ExplanationData, c: int, truth: GroundTruth, path: str | o
     bars.set_xlabel('seconds of the clip', fontsize=13)
     for onset, offset in truth.intervals:
         bars.axvspan(onset, offset, fc=TRUE, alpha=0.13, lw=0, zorder=0.5)
-    with open(path, 'wb') as file:
+    with files.whole_file(path) as file:
         FigureCanvasAgg(figure).print_png(file)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from stattn_jax import files
 from stattn_jax.explain import sentences
 from stattn_jax.explain.explanation import ExplanationData, rounded
 
@@ -60,9 +61,9 @@ def write_json(explanation: ExplanationData, path: str | os.PathLike, c: int, be
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file in UTF-8."""
-    with open(path, 'w', encoding='utf-8') as file:
-        file.write(text)
+    """Writes a text file in UTF-8, which appears whole or not at all."""
+    with files.whole_file(path) as file:
+        file.write(text.encode())
 
 
 def write_npz(explanation: ExplanationData, path: str | os.PathLike) -> None:
@@ -70,7 +71,7 @@ def write_npz(explanation: ExplanationData, path: str | os.PathLike) -> None:
     header = {'schema': SCHEMA} | {name: getattr(explanation, name) for name in _HEADER + _COUNTERFACTUALS}
     arrays = {name: getattr(explanation, name) for name in _ARRAYS}
     arrays |= {f'frame_{t}': np.frombuffer(jpeg, np.uint8) for t, jpeg in enumerate(explanation.frames)}
-    with open(path, 'wb') as file:
+    with files.whole_file(path) as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
 
 

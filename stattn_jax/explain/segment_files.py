@@ -5,9 +5,10 @@ ExplanationData (explanation.py) defines the numbers.
 
 import csv
 import html
+import io
 import os
 
-from stattn_jax.explain import sentences
+from stattn_jax.explain import record_files, sentences
 from stattn_jax.explain.explanation import ExplanationData, strongest_cell
 
 # The table has columns for this many of the best classes.
@@ -27,14 +28,15 @@ def write_csv(explanation: ExplanationData, path: str | os.PathLike) -> None:
     header = ['segment', 'start', 'end', 'valid', 'nothing_visible']
     header += ['cell_row', 'cell_column', 'cell_x', 'cell_y']
     header += [f'{modality}: {explanation.classes[c]}' for c in classes for modality in ('picture', 'sound')]
-    with open(path, 'w', newline='', encoding='utf-8') as file:
-        table = csv.writer(file)
-        table.writerow(header)
-        for t, valid in enumerate(explanation.valid):
-            terms = [x for c in classes for x in (explanation.visual[c, t].sum(dtype=float), explanation.audio[c, t])]
-            numbers = [first + t * seconds, first + (t + 1) * seconds]
-            row = [t, *map(_number, numbers), int(valid), _number(explanation.null[t])]
-            table.writerow(row + _cell(explanation, classes[0], t) + [_number(x) for x in terms])
+    content = io.StringIO(newline='')
+    table = csv.writer(content)
+    table.writerow(header)
+    for t, valid in enumerate(explanation.valid):
+        terms = [x for c in classes for x in (explanation.visual[c, t].sum(dtype=float), explanation.audio[c, t])]
+        numbers = [first + t * seconds, first + (t + 1) * seconds]
+        row = [t, *map(_number, numbers), int(valid), _number(explanation.null[t])]
+        table.writerow(row + _cell(explanation, classes[0], t) + [_number(x) for x in terms])
+    record_files.write_text(path, content.getvalue())
 
 
 def write_vtt(explanation: ExplanationData, path: str | os.PathLike) -> None:
@@ -49,8 +51,7 @@ def write_vtt(explanation: ExplanationData, path: str | os.PathLike) -> None:
     for t in range(len(explanation.valid)):
         times = f'{_stamp(t * seconds)} --> {_stamp((t + 1) * seconds)}'
         blocks.append(f'{t + 1}\n{times}\n{_cue_text(_segment_sentence(explanation, c, t))}')
-    with open(path, 'w', encoding='utf-8') as file:
-        file.write('\n\n'.join(blocks) + '\n')
+    record_files.write_text(path, '\n\n'.join(blocks) + '\n')
 
 
 def _segment_sentence(explanation: ExplanationData, c: int, t: int) -> str:
