@@ -22,6 +22,7 @@ BASE = ('files', 'flag_once', 'renamed')
 # not import each other.
 LAYERS = (
     'study',
+    'predict',
     'explain',
     'main',
     'benchmark',

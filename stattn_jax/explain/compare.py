@@ -15,7 +15,6 @@ import numpy as np
 from stattn_jax.explain import index, page, sentences
 from stattn_jax.explain.counterfactuals import correlation
 from stattn_jax.explain.explanation import ExplanationData, rounded
-from stattn_jax.explain.figure import shown_segments
 
 PAGE, RECORD = 'comparison.html', 'comparison.json'
 SCHEMA = 'stattn_jax.comparison/1'
@@ -197,6 +196,9 @@ def _agreement_row(name: str, value: str) -> str:
 
 def _frames(run: str, explanation: ExplanationData, label: str | None) -> str:
     """Returns the frames of one run with its heat map, each with the evidence of its segment below."""
+    # figure.py imports Matplotlib, which takes a second.
+    from stattn_jax.explain.figure import shown_segments
+
     c = explanation.class_index(label)
     figures = []
     for t in shown_segments(explanation.visual[c]):

@@ -9,19 +9,14 @@ import dataclasses
 import json
 import os
 import pathlib
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import tqdm
 from absl import flags, logging
 
 from stattn_jax import __version__
 from stattn_jax import run as runs
 from stattn_jax.data import media, video_files
-from stattn_jax.explain import compare, done, ground_truth, index, record_files, sentences, timeline_page
+from stattn_jax.explain import compare, console, done, ground_truth, index, record_files, sentences, timeline_page
 from stattn_jax.explain.explanation import GroundTruth
 from stattn_jax.explain.model import Model, load
 from stattn_jax.explain.result import Explanation
@@ -43,22 +38,6 @@ _NOTES = {
 }
 
 
-class Clock:
-    """Adds up the seconds spent on each named step."""
-
-    def __init__(self, **seconds: float):
-        self.seconds = dict(seconds)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
-
-    def __str__(self):
-        return ', '.join(f'{name} {seconds:.1f} s' for name, seconds in self.seconds.items())
-
-
 @dataclasses.dataclass(frozen=True)
 class Job:
     """Everything that one call of the command needs.
@@ -73,7 +52,7 @@ class Job:
     folders: dict[pathlib.Path, pathlib.Path]
     several: bool
     truths: dict[str, dict[str, GroundTruth]]
-    clock: Clock
+    clock: console.Clock
 
     @property
     def out(self) -> pathlib.Path:
@@ -111,14 +90,14 @@ def run(options: flags.FlagValues, imports: float) -> int:
     `imports` is the time in seconds that importing this module took.
     """
     logging.set_verbosity('warning')
-    clock = Clock(imports=imports)
+    clock = console.Clock(imports=imports)
     try:
         with clock('restore'):
             job = _prepare(options, clock)
     except runs.RunError as error:
-        return _fail(error, error.code)
+        return console.fail(error, error.code)
     except checkpoint.CheckpointError as error:
-        return _fail(error, 1)
+        return console.fail(error, 1)
     kept = {} if options.overwrite or not job.several else _kept(job)
     outcomes: dict[pathlib.Path, done.Outcome | index.Failure] = dict(kept)
     if kept:
@@ -126,7 +105,7 @@ def run(options: flags.FlagValues, imports: float) -> int:
         print(f'{len(kept)} of {total} are explained already and stay as they are; --overwrite explains them again')
     todo = [video for video in job.folders if video not in kept]
     stopped = False
-    with progress_bar(job.several, total=len(job.folders), initial=len(kept), unit='video') as bar:
+    with console.progress_bar(job.several, total=len(job.folders), initial=len(kept), unit='video') as bar:
         try:
             for video in todo:
                 outcomes[video] = _outcome(job, video)
@@ -139,27 +118,15 @@ def run(options: flags.FlagValues, imports: float) -> int:
     if stopped:
         left = len(job.folders) - len(outcomes)
         again = '; the same command goes on with them' if job.several else ''
-        return _fail(f'stopped, {index.counted(left, "video")} left{again}', 130)
+        return console.fail(f'stopped, {index.counted(left, "video")} left{again}', 130)
     return 1 if failed else 0
 
 
-def progress_bar(shown: bool = True, **options) -> tqdm.tqdm:
-    """Returns a bar on stderr with the time left, which is printed less often where it is not a terminal."""
-    return tqdm.tqdm(disable=not shown, mininterval=0.1 if sys.stderr.isatty() else 5, dynamic_ncols=True, **options)
-
-
-def _prepare(options, clock: Clock) -> Job:
+def _prepare(options, clock: console.Clock) -> Job:
     """Finds the videos, loads the models and reads the annotations; raises RunError and CheckpointError."""
     if options.compile_cache:
         perf.enable_compile_cache(options.compile_cache)
-    videos, remarks = video_files.find(options.video)
-    for remark in remarks:
-        print(f'note: {remark}')
-    if not videos:
-        raise runs.RunError(
-            f'--video={" --video=".join(options.video)}: no video file there; expected a file, a folder or a pattern '
-            f'with files of {", ".join(video_files.SUFFIXES)}'
-        )
+    videos = console.find_videos(options.video)
     several, out = [str(video) for video in videos] != [str(pathlib.Path(options.video[0]))], pathlib.Path(options.out)
     names = video_files.names(videos, taken=('index.html',))
     models = _load(options)
@@ -217,12 +184,12 @@ def _outcome(job: Job, video: pathlib.Path) -> done.Outcome | index.Failure:
             done.write(folder, job.key(video), outcome)
         return outcome
     except media.MediaError as error:
-        _fail(error, 1)
+        console.fail(error, 1)
         return index.Failure(job.title(video), error.reason, f'{error.detail}; {media.REASONS[error.reason]}')
     except Exception as error:
         # One video's error, of whatever kind, must not end the others.
         detail = ' '.join(f'{type(error).__name__}: {error}'.split())
-        _fail(f'{video}: failed: {detail}', 1)
+        console.fail(f'{video}: failed: {detail}', 1)
         return index.Failure(job.title(video), 'failed', detail)
 
 
@@ -232,16 +199,16 @@ def _explain(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.Outcom
     outcome = _write(job, video, explanation, folder)
     if job.several:
         notes = ''.join(f'; {note}' for note in explanation.media['notes'])
-        say(f'{video}: {best}{notes}')
+        console.say(f'{video}: {best}{notes}')
         return outcome
-    say(f'{video}: {best}')
-    say(f'  {explanation.sentence(job.options.label)}')
+    console.say(f'{video}: {best}')
+    console.say(f'  {explanation.sentence(job.options.label)}')
     for note in explanation.media['notes']:
         # Notes on streams, 'sound 2 of 3' for instance, are readable as they are.
-        say(f'  note: {_NOTES.get(note, note).format(seconds=explanation.media["duration"])}')
+        console.say(f'  note: {_NOTES.get(note, note).format(seconds=explanation.media["duration"])}')
     error = explanation.residual()[1]
-    say(f'  the sum of the contributions differs from the logit by at most {error:.1e} (relative)')
-    say(f'  {folder}: {", ".join(pathlib.Path(name).name for name in outcome.files)}')
+    console.say(f'  the sum of the contributions differs from the logit by at most {error:.1e} (relative)')
+    console.say(f'  {folder}: {", ".join(pathlib.Path(name).name for name in outcome.files)}')
     return outcome
 
 
@@ -254,20 +221,23 @@ def _read_and_explain(job: Job, model: Model, video: pathlib.Path) -> Explanatio
 
 def _explain_long(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
     options, (model,) = job.options, job.models.values()
-    with job.clock('decode and model'), progress_bar(desc=video.name, unit='window', leave=not job.several) as bar:
+    with (
+        job.clock('decode and model'),
+        console.progress_bar(desc=video.name, unit='window', leave=not job.several) as bar,
+    ):
 
         def progress(finished: int, total: int) -> None:
             bar.total = total
             bar.update(finished - bar.n)
 
         timeline = model.explain_long(video, options.hop, options.top_windows, options.start, options.end, progress)
-    say(
+    console.say(
         f'{video}: {index.counted(len(timeline.windows), "window")} of {model.spec.seconds:g} s, starting every '
         f'{timeline.hop} segments; the {len(timeline.explanations)} most probable are explained, '
         f'{timeline.windows_left_out} left out'
     )
     if timeline.segments_without_data:
-        say(f'  {timeline.segments_without_data} of {len(timeline.rows)} segments have no video or no audio')
+        console.say(f'  {timeline.segments_without_data} of {len(timeline.rows)} segments have no video or no audio')
     written: dict[int, done.Outcome] = {}
     pages = {k: f'window_{timeline.windows[k]["start"]:07.1f}s/explanation.html' for k in timeline.explanations}
     for k, explanation in timeline.explanations.items():
@@ -275,7 +245,7 @@ def _explain_long(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.O
         place = f'{sentences.clock_time(window["start"])} to {sentences.clock_time(window["end"])}'
         written[k] = _write(job, video, explanation, (folder / pages[k]).parent, f'{job.title(video)}, {place}')
         if not job.several:
-            say(f'  {place}: {window["label"]} {window["probability"]:.1%}')
+            console.say(f'  {place}: {window["label"]} {window["probability"]:.1%}')
     folder.mkdir(parents=True, exist_ok=True)
     timeline.save_json(folder / 'timeline.json')
     timeline.save_csv(folder / 'timeline.csv')
@@ -284,7 +254,7 @@ def _explain_long(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.O
         with job.clock('timeline'):
             names += timeline_page.write(timeline, video, folder, pages)
     if not job.several:
-        say(f'  {folder}: {", ".join(names)}')
+        console.say(f'  {folder}: {", ".join(names)}')
     relative = folder.relative_to(job.out)
     # In the order of time, as a reader looks for them.
     outcomes = [written[k] for k in sorted(written)]
@@ -305,7 +275,7 @@ def _compare(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.Outcom
     links = {name: path.relative_to(relative).as_posix() for name, path in pages.items()}
     record_files.write_text(folder / compare.RECORD, comparison.to_json())
     record_files.write_text(folder / compare.PAGE, comparison.render(explanations, links))
-    say(f'{video}: {comparison.sentence()}')
+    console.say(f'{video}: {comparison.sentence()}')
     own = [(relative / name).as_posix() for name in (compare.RECORD, compare.PAGE)]
     first = next(iter(written.values())).entries[0]
     entry = dataclasses.replace(first, href=own[1], agreement=comparison.attention_correlation)
@@ -360,21 +330,3 @@ def _write_index(job: Job, outcomes: dict[pathlib.Path, done.Outcome | index.Fai
         counts.append(f'{len(explained)} of {index.counted(len(job.folders), "video")} explained')
     counts += [f'{len(failures)} failed, with their reasons in the index'] if failures else []
     print(f'{path}: {", ".join(counts)}')
-
-
-def say(line: str) -> None:
-    """Prints a line above the progress bar."""
-    _print(line, sys.stdout)
-
-
-def _print(line: str, file) -> None:
-    # A bar that no terminal erases would be repeated after each line.
-    if sys.stderr.isatty():
-        tqdm.tqdm.write(line, file=file)
-    else:
-        print(line, file=file, flush=True)
-
-
-def _fail(error, code: int) -> int:
-    _print('error: ' + ' '.join(str(error).split()), sys.stderr)
-    return code
