@@ -32,7 +32,7 @@ def read(folder: pathlib.Path, out: pathlib.Path, key: dict[str, Any]) -> Outcom
     """Returns what `write` wrote for the same `key`, or None if that is not there or any of its files is missing."""
     try:
         record = json.loads((folder / FILE).read_text(encoding='utf-8'))
-        if record.pop('key') != key or not all((out / name).is_file() for name in record['files']):
+        if record['key'] != key or not all((out / name).is_file() for name in record['files']):
             return None
         timeline = record['timeline'] and (record['timeline'][0], record['timeline'][1])
         return Outcome([index.Entry.from_json(entry) for entry in record['entries']], record['files'], timeline)

@@ -3,6 +3,7 @@
 Processes read the videos ahead, while this one predicts a batch and keeps its rows.
 """
 
+import contextlib
 import functools
 import itertools
 import os
@@ -116,12 +117,20 @@ def run(options: flags.FlagValues, imports: float) -> int:
         return console.fail(error, error.code)
     except (checkpoint.CheckpointError, OSError) as error:
         return console.fail(error, 1)
+    with contextlib.closing(journal):
+        return _predict(options, predictor, journal, videos, clock)
+
+
+def _predict(
+    options, predictor: Predictor, journal: table.Journal, videos: list[pathlib.Path], clock: console.Clock
+) -> int:
+    """Predicts the videos that are not in the journal and writes the table; returns the exit code."""
+    out, classes = pathlib.Path(options.out), predictor.model.trained.facts.classes
     identities = {video: table.identity(video) for video in videos}
     todo = [video for video in videos if identities[video] not in journal]
     if len(todo) < len(videos):
         print(f'{len(videos) - len(todo)} of {len(videos)} videos are predicted already; the others follow')
-    failed = 0
-    began = time.perf_counter()
+    failed, began = 0, time.perf_counter()
     try:
         with console.progress_bar(total=len(videos), initial=len(videos) - len(todo), unit='video') as bar:
             for video, row in _rows(options, predictor, todo, clock):
@@ -129,10 +138,9 @@ def run(options: flags.FlagValues, imports: float) -> int:
                 failed += row['error'] is not None
                 bar.update()
     except KeyboardInterrupt:
-        journal.close()
         return console.fail(f'stopped; the same command goes on with what {journal.path} holds', 130)
     seconds = time.perf_counter() - began
-    table.write(out, journal.rows(list(identities.values())), predictor.model.trained.facts.classes, options.top)
+    table.write(out, journal.rows(list(identities.values())), classes, options.top)
     journal.remove()
     speed = f'; {len(todo)} videos in {seconds:.1f} s' if todo else ''
     print(f'{out}: {len(videos)} rows, {failed} with an error{speed}')
