@@ -1,14 +1,12 @@
-"""What commands that work on many videos print: notes on the files, a progress bar, one line per video, times."""
+"""What commands that work on many videos print: notes on the files, progress, one line per video, times."""
 
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import tqdm
-
-from stattn_jax import run
+from stattn_jax import progress, run
 from stattn_jax.data import video_files
 
 
@@ -41,25 +39,33 @@ def find_videos(arguments: Sequence[str]) -> list[pathlib.Path]:
     return videos
 
 
-def progress_bar(shown: bool = True, **options) -> tqdm.tqdm:
-    """Returns a bar on stderr with the time left, which is printed less often where it is not a terminal."""
-    return tqdm.tqdm(disable=not shown, mininterval=0.1 if sys.stderr.isatty() else 5, dynamic_ncols=True, **options)
+def counter(what: str, unit: str) -> Callable[[int, int], None]:
+    """Returns a function of the numbers of items that are done and of all; each call shows one more as done."""
+    line: list[progress.ProgressLine] = []
+
+    def show(done: int, total: int) -> None:
+        if not line:
+            line.append(progress.ProgressLine(what, total, unit))
+        line[0].add(1)
+        if done == total:
+            line[0].clear()
+
+    return show
 
 
 def say(line: str) -> None:
-    """Prints a line above the progress bar."""
+    """Prints a line above the progress line."""
     _print(line, sys.stdout)
 
 
 def fail(error: Exception | str, code: int) -> int:
-    """Prints an error as one line above the progress bar and returns the exit code."""
+    """Prints an error as one line above the progress line and returns the exit code."""
     _print('error: ' + ' '.join(str(error).split()), sys.stderr)
     return code
 
 
 def _print(line: str, file) -> None:
-    # A bar that no terminal erases would be repeated after each line.
     if sys.stderr.isatty():
-        tqdm.tqdm.write(line, file=file)
-    else:
-        print(line, file=file, flush=True)
+        # Removes the progress line, which its next item prints again.
+        print('\r\x1b[K', end='', file=sys.stderr, flush=True)
+    print(line, file=file, flush=True)

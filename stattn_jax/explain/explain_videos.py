@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from stattn_jax import __version__
+from stattn_jax import __version__, progress
 from stattn_jax import run as runs
 from stattn_jax.data import media, video_files
 from stattn_jax.explain import compare, console, done, ground_truth, index, record_files, sentences, timeline_page
@@ -104,14 +104,14 @@ def run(options: flags.FlagValues, imports: float) -> int:
         total = index.counted(len(job.folders), 'video')
         print(f'{len(kept)} of {total} are explained already and stay as they are; --overwrite explains them again')
     todo = [video for video in job.folders if video not in kept]
-    stopped = False
-    with console.progress_bar(job.several, total=len(job.folders), initial=len(kept), unit='video') as bar:
-        try:
-            for video in todo:
-                outcomes[video] = _outcome(job, video)
-                bar.update()
-        except KeyboardInterrupt:
-            stopped = True
+    stopped, line = False, progress.ProgressLine(options.out, len(job.folders), 'videos', done=len(kept))
+    try:
+        for video in todo:
+            outcomes[video] = _outcome(job, video)
+            line.add(1)
+    except KeyboardInterrupt:
+        stopped = True
+    line.clear()
     failed = sum(isinstance(outcome, index.Failure) for outcome in outcomes.values())
     _write_index(job, outcomes)
     print(f'time: {clock}', flush=True)
@@ -176,12 +176,13 @@ def _outcome(job: Job, video: pathlib.Path) -> done.Outcome | index.Failure:
     """Explains one video, writes its files and prints a line; whatever fails becomes a Failure."""
     folder = job.folders[video]
     try:
-        if job.several:
-            done.forget(folder)
+        # The state of the video before it is read; a missing one is reported by its reader.
+        key = job.key(video) if job.several and video.exists() else None
+        done.forget(folder)
         explain = _compare if len(job.models) > 1 else _explain_long if job.options.long else _explain
         outcome = explain(job, video, folder)
-        if job.several:
-            done.write(folder, job.key(video), outcome)
+        if key is not None:
+            done.write(folder, key, outcome)
         return outcome
     except media.MediaError as error:
         console.fail(error, 1)
@@ -221,16 +222,9 @@ def _read_and_explain(job: Job, model: Model, video: pathlib.Path) -> Explanatio
 
 def _explain_long(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
     options, (model,) = job.options, job.models.values()
-    with (
-        job.clock('decode and model'),
-        console.progress_bar(desc=video.name, unit='window', leave=not job.several) as bar,
-    ):
-
-        def progress(finished: int, total: int) -> None:
-            bar.total = total
-            bar.update(finished - bar.n)
-
-        timeline = model.explain_long(video, options.hop, options.top_windows, options.start, options.end, progress)
+    with job.clock('decode and model'):
+        show = console.counter(str(video), 'windows')
+        timeline = model.explain_long(video, options.hop, options.top_windows, options.start, options.end, show)
     console.say(
         f'{video}: {index.counted(len(timeline.windows), "window")} of {model.spec.seconds:g} s, starting every '
         f'{timeline.hop} segments; the {len(timeline.explanations)} most probable are explained, '

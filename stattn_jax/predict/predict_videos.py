@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags, logging
 
-from stattn_jax import __version__
+from stattn_jax import __version__, progress
 from stattn_jax import run as runs
 from stattn_jax.data import media, pipeline, processes
 from stattn_jax.explain import console
@@ -131,14 +131,15 @@ def _predict(
     if len(todo) < len(videos):
         print(f'{len(videos) - len(todo)} of {len(videos)} videos are predicted already; the others follow')
     failed, began = 0, time.perf_counter()
+    line = progress.ProgressLine(options.out, len(videos), 'videos', done=len(videos) - len(todo))
     try:
-        with console.progress_bar(total=len(videos), initial=len(videos) - len(todo), unit='video') as bar:
-            for video, row in _rows(options, predictor, todo, clock):
-                journal.add(identities[video], row)
-                failed += row['error'] is not None
-                bar.update()
+        for video, row in _rows(options, predictor, todo, clock):
+            journal.add(identities[video], row)
+            failed += row['error'] is not None
+            line.add(1)
     except KeyboardInterrupt:
         return console.fail(f'stopped; the same command goes on with what {journal.path} holds', 130)
+    line.clear()
     seconds = time.perf_counter() - began
     table.write(out, journal.rows(list(identities.values())), classes, options.top)
     journal.remove()
