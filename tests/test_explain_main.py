@@ -128,7 +128,9 @@ def test_a_folder_goes_on_where_it_was_stopped(trained, scene_video, tmp_path, c
         shutil.copy(scene_video, folder / name)
     (folder / 'notes.txt').touch()
     explained = []
-    explain_one = explain_videos._explain
+    explain_one, model = explain_videos._explain, stattn_jax.load(trained)
+    # Restored and compiled once for all calls of the command.
+    monkeypatch.setattr(explain_videos, 'load', lambda workdir: model)
 
     def stop_at_the_second(job, video, out):
         if len(explained) == 1:
