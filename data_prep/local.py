@@ -6,14 +6,13 @@ and its shard is begun anew; a clip with which that happens twice is left out.
 
 import collections
 import multiprocessing
-import os
 import signal
-import threading
 import traceback
 from multiprocessing import connection
 from typing import Any
 
 from data_prep import work
+from stattn_jax.data import processes
 from stattn_jax.progress import ProgressLine
 
 # The number of workers that may die with one clip, or before their first, until that is taken for its fault.
@@ -33,10 +32,7 @@ def run(maker: work.Maker, todo: list[work.Shard], progress: ProgressLine, worke
             work.write(maker, shard, begin=count.begin)
             count.end(shard)
         return
-    # Read by the workers' BLAS, whose threads would compete for the same cores (measured: 71 ms of CPU for a small clip
-    # instead of 16).
-    os.environ.setdefault('OMP_NUM_THREADS', '1')
-    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+    processes.single_threaded()
     pool = _Pool(maker, todo, progress)
     try:
         pool.start(min(workers, len(todo)))
@@ -177,7 +173,7 @@ def _end(code: int) -> str:
 
 def _work(maker: work.Maker, pipe: connection.Connection) -> None:
     """Writes the shards that come through the pipe until it is closed."""
-    _start_worker()
+    processes.start_worker()
     while True:
         try:
             shard, aside = pipe.recv()
@@ -190,14 +186,3 @@ def _work(maker: work.Maker, pipe: connection.Connection) -> None:
             pipe.send(('error', error))
         else:
             pipe.send(('done', None))
-
-
-def _start_worker() -> None:
-    """Makes a worker exit at once on Ctrl-C and with its parent, which other processes than daemons outlive."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    def follow_parent():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow_parent, daemon=True).start()

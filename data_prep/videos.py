@@ -16,7 +16,8 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-SUFFIXES = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v', '.flv', '.3gp', '.mpg', '.mpeg', '.ts', '.wmv')
+from stattn_jax.data import video_files
+
 _NAMED = 50
 _SEPARATOR = r'[-_. ]+'
 _TIME = r'(\d+(?:\.\d+)?)s?'
@@ -97,7 +98,7 @@ def locate(
         clip_id, (_, options) = next(iter(wanted.items()))
         remarks[-1] += (
             f'; {clip_id} for one was looked for as {", ".join(name.stem for name in options)} with '
-            f'{", ".join(SUFFIXES)}'
+            f'{", ".join(video_files.SUFFIXES)}'
         )
     if doubtful:
         remarks.append(named('clips not used, since the name of their file fits several clips of one video', doubtful))
@@ -127,7 +128,7 @@ class Files:
       several disks. Folders that cannot be read are added to `remarks`.
     """
 
-    def __init__(self, folder: pathlib.Path, remarks: list[str], suffixes: tuple[str, ...] = SUFFIXES):
+    def __init__(self, folder: pathlib.Path, remarks: list[str], suffixes: tuple[str, ...] = video_files.SUFFIXES):
         self.paths = _scan(folder, suffixes, remarks)
         self.of_exact: dict[str, list[str]] = {}
         self._of_times: dict[tuple, list[str]] = {}
@@ -162,7 +163,8 @@ def match_paths(folder: pathlib.Path, wanted: Collection[str], remarks: list[str
 
     Remarks count these paths and the video files that are not wanted.
     """
-    files = Files(folder, remarks, (*SUFFIXES, *{pathlib.PurePosixPath(path).suffix.lower() for path in wanted} - {''}))
+    own = {pathlib.PurePosixPath(path).suffix.lower() for path in wanted} - {''}
+    files = Files(folder, remarks, (*video_files.SUFFIXES, *own))
     exact = set(files.paths)
     of_composed: dict[str, str] = {}
     for path in files.paths:
@@ -190,36 +192,12 @@ def _scan(folder: pathlib.Path, suffixes: tuple[str, ...], remarks: list[str]) -
 
     Folders that cannot be read, and files whose names are not UTF-8, become remarks.
     """
-    found, unreadable = [], []
-    waiting: list[tuple[str, frozenset]] = [(str(folder), frozenset())]
-    while waiting:
-        parent, above = waiting.pop()
-        try:
-            status = os.stat(parent)
-            entries = list(os.scandir(parent))
-        except OSError as error:
-            unreadable.append(f'{parent} ({error.strerror})')
-            continue
-        place = (status.st_dev, status.st_ino)
-        # A link to a folder that contains it would be followed forever.
-        if place in above:
-            continue
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-                waiting.append((entry.path, above | {place}))
-            elif entry.name.lower().endswith(suffixes):
-                found.append(os.path.relpath(entry.path, folder))
-    strange = [path for path in found if not _is_text(path)]
+    found = video_files.scan(folder, suffixes)
     remarks += named_all(
-        ('folders cannot be read, so that videos in them are not found', sorted(unreadable)),
-        ('video files are left out, since their names are not UTF-8', sorted(map(ascii, strange))),
+        ('folders cannot be read, so that videos in them are not found', found.unreadable),
+        ('video files are left out, since their names are not UTF-8', found.not_utf8),
     )
-    return sorted(set(found) - set(strange))
-
-
-def _is_text(path: str) -> bool:
-    """Returns whether a path can be written to a table; bytes that are not UTF-8 are surrogates in it."""
-    return not any('\ud800' <= character <= '\udfff' for character in path)
+    return found.paths
 
 
 def named_all(*findings: tuple[str, Collection[str]]) -> list[str]:

@@ -9,6 +9,7 @@ import os
 import pathlib
 import signal
 
+import browser
 import jax
 import pytest
 import runs
@@ -96,3 +97,11 @@ def quick_compile():
 def scene_video(tmp_path_factory):
     """An mp4 of six seconds that shows a scene of the variant events."""
     return runs.make_video(tmp_path_factory.mktemp('videos') / 'scene.mp4', 0)
+
+
+@pytest.fixture(scope='module')
+def chromium(tmp_path_factory):
+    """A headless browser; tests that need it are skipped where there is none."""
+    driver = browser.Browser(tmp_path_factory.mktemp('profile'))
+    yield driver
+    driver.close()

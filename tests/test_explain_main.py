@@ -12,9 +12,9 @@ import runs
 
 import stattn_jax
 from data_prep import scenes
-from stattn_jax.data import media, source
+from stattn_jax.data import decode, media, source
 from stattn_jax.explain import __main__ as command
-from stattn_jax.explain import record_files
+from stattn_jax.explain import explain_videos, record_files
 from stattn_jax.explain.explanation import GroundTruth
 from stattn_jax.explain.result import Explanation
 
@@ -105,8 +105,9 @@ def test_bad_videos_are_named_and_the_good_ones_done(trained, scene_video, video
     )
     output, errors = capsys.readouterr()
     for good in ('scene', 'second'):
-        assert sorted(path.name for path in (tmp_path / good).iterdir()) == ['explanation.html', 'explanation.json']
-        assert f'{good}.mp4: ' in output
+        files = sorted(path.name for path in (tmp_path / good).iterdir())
+        assert files == ['done.json', 'explanation.html', 'explanation.json']
+        assert output.count(f'{good}.mp4: ') == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ['index.html', 'scene', 'second']
     index = (tmp_path / 'index.html').read_text()
     assert 'href="scene/explanation.html"' in index and 'href="second/explanation.html"' in index
@@ -115,7 +116,67 @@ def test_bad_videos_are_named_and_the_good_ones_done(trained, scene_video, video
         len(lines) == 4
         and [name in line for name, line in zip(('text', 'half', 'silent', 'none'), lines)] == [True] * 4
     )
-    assert output.count('the sum of the contributions differs from the logit by at most') == 2
+    assert '2 explanations, 2 of 6 videos explained, 4 failed' in output
+    for name, reason in zip(('text', 'half', 'silent', 'none'), ('not_a_video', 'truncated', 'no_sound', 'missing')):
+        assert re.search(f'{name}.mp4</th><td class="reason">{reason}<', index), name
+
+
+def test_a_folder_goes_on_where_it_was_stopped(trained, scene_video, tmp_path, capsys, monkeypatch):
+    folder, out = tmp_path / 'clips', tmp_path / 'out'
+    for name in ('a/clip.mp4', 'b/clip.mp4', 'c.mp4'):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(scene_video, folder / name)
+    (folder / 'notes.txt').touch()
+    explained = []
+    explain_one, model = explain_videos._explain, stattn_jax.load(trained)
+    # Restored and compiled once for all calls of the command.
+    monkeypatch.setattr(explain_videos, 'load', lambda workdir: model)
+
+    def stop_at_the_second(job, video, out):
+        if len(explained) == 1:
+            raise KeyboardInterrupt
+        explained.append(video.relative_to(folder).as_posix())
+        return explain_one(job, video, out)
+
+    monkeypatch.setattr(explain_videos, '_explain', stop_at_the_second)
+    assert explain(trained, out, folder, flags=('--files=json',)) == 130
+    output, errors = capsys.readouterr()
+    assert 'left out 1 other files' in output and 'stopped, 2 videos left; the same command goes on' in errors
+
+    def fail_at_the_last(job, video, out):
+        explained.append(video.relative_to(folder).as_posix())
+        if video.name == 'c.mp4':
+            raise MemoryError('too large')
+        return explain_one(job, video, out)
+
+    monkeypatch.setattr(explain_videos, '_explain', fail_at_the_last)
+    assert explain(trained, out, folder, flags=('--files=json',)) == 1
+    output, errors = capsys.readouterr()
+    assert explained == ['a/clip.mp4', 'b/clip.mp4', 'c.mp4'] and '1 of 3 videos are explained already' in output
+    assert 'c.mp4: failed: MemoryError: too large' in errors and 'Traceback' not in errors
+    # Each folder has a name of its own, and the entries of the first call are in the index.
+    index = (out / 'index.html').read_text()
+    assert re.findall('href="(.*?json)"', index) == [f'{x}_clip.mp4/explanation.json' for x in 'ab']
+    # Other options are other files, --overwrite repeats what is there, and a file that is gone is made again.
+    (out / 'a_clip.mp4' / 'explanation.json').unlink()
+    explained.clear()
+    assert explain(trained, out, f'{folder}/*/*.mp4', flags=('--files=json',)) == 0
+    assert explained == ['a/clip.mp4']
+    assert explain(trained, out, f'{folder}/*/*.mp4', flags=('--files=json', '--overwrite')) == 0
+    assert explain(trained, out, f'{folder}/*/*.mp4', flags=('--files=csv',)) == 0
+    assert explained == ['a/clip.mp4'] + ['a/clip.mp4', 'b/clip.mp4'] * 2
+
+
+def test_two_runs_are_compared(trained, scene_video, tmp_path, capsys):
+    other = tmp_path / 'other'
+    shutil.copytree(trained, other)
+    out = tmp_path / 'out'
+    assert explain(trained, out, scene_video, flags=(f'--workdir={other}', '--files=json')) == 0
+    assert sorted(path.name for path in out.iterdir()) == ['comparison.html', 'comparison.json', 'other', 'trained']
+    record = json.loads((out / 'comparison.json').read_text())
+    assert record['runs'] == ['trained', 'other'] and record['attention_correlation'] == 1
+    assert 'correlation of the attention +1.00' in capsys.readouterr().out
+    assert 'href="other/explanation.json"' in (out / 'comparison.html').read_text()
 
 
 def test_network_is_compiled_once_for_all_videos(trained, scene_video):
@@ -209,10 +270,11 @@ def test_wrong_use_is_one_line(trained, scene_video, videos, tmp_path, capsys):
     assert '--hop=0' in refused(capsys, trained, tmp_path, scene_video, flags=('--long', '--hop=0'))
     assert "['surplus']" in refused(capsys, trained, tmp_path, scene_video, flags=('surplus',))
     assert '--truth' in refused(capsys, trained, tmp_path, scene_video, flags=(f'--truth={videos}',))
-    twin = tmp_path / 'scene.mp4'
-    shutil.copy(scene_video, twin)
-    assert 'same name' in refused(capsys, trained, tmp_path / 'out', scene_video, twin)
-    assert not (tmp_path / 'out').exists()
+    assert 'no video file there' in refused(capsys, trained, tmp_path, f'{tmp_path}/*.mp4')
+    three = [f'--workdir={trained}'] * 2
+    assert '3 --workdir flags' in refused(capsys, trained, tmp_path, scene_video, flags=three)
+    assert '--long' in refused(capsys, trained, tmp_path, scene_video, flags=('--long', *three[1:]))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_truth_of_another_shape_is_named(trained, scene_video, tmp_path, capsys):
@@ -247,11 +309,18 @@ def test_all_of_a_long_video(trained, long_video, tmp_path, capsys):
     output = capsys.readouterr().out
     timeline = json.loads((tmp_path / 'timeline.json').read_text())
     assert [window['start'] for window in timeline['windows']] == [0, 3, 6, 9, 10]
-    assert timeline['windows_left_out'] == 3 and '2 most probable windows explained, 3 left out' in output
+    assert timeline['windows_left_out'] == 3 and 'the 2 most probable are explained, 3 left out' in output
+    best = {label: x for label, x in zip(timeline['shown_classes'], timeline['windows'][0]['probabilities'])}
+    assert max(best.values()) == pytest.approx(timeline['windows'][0]['probability'])
     rows = list(csv.DictReader((tmp_path / 'timeline.csv').read_text().splitlines()))
     assert len(rows) == len(timeline['rows']) == 16
     folders = sorted(path.parent for path in tmp_path.glob('*/explanation.json'))
-    assert len(folders) == 2 and (tmp_path / 'index.html').read_text().count('/explanation.html"') == 2
+    index, page = ((tmp_path / name).read_text() for name in ('index.html', 'timeline.html'))
+    links = re.findall('href="(window.*?)"', index)
+    assert len(folders) == 2 and links == [f'{folder.name}/explanation.html' for folder in folders]
+    assert 'href="timeline.html"' in index and set(links) <= set(re.findall('href="(.*?)"', page))
+    assert re.search(r'long.mp4, 0:\d\d to 0:\d\d<', index)
+    assert decode.MediaFile(tmp_path / 'timeline.mp4').duration == pytest.approx(16, abs=0.2)
     for folder, k in zip(folders, sorted(timeline['windows_explained'])):
         window, loaded = timeline['windows'][k], Explanation.load_npz(folder / 'explanation.npz')
         assert folder.name == f'window_{window["start"]:07.1f}s' and loaded.media['start'] == window['start']

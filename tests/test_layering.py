@@ -23,6 +23,7 @@ BASE = ('files', 'names', 'progress', 'renamed')
 LAYERS = (
     'study',
     'export',
+    'predict',
     'explain',
     'pretrained',
     'main',

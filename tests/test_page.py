@@ -18,9 +18,8 @@ import pytest
 from clips import write_small
 from pages import record
 
-from stattn_jax.explain import page
+from stattn_jax.explain import index, page
 from stattn_jax.explain.explanation import GroundTruth
-from stattn_jax.metrics import localization
 
 HOSTILE = '</script><img src=x onerror=alert(1)><!-- "\'&'
 TRUTH = GroundTruth([(1.0, 2.5)], [(0.5, 0.0, 0.0, 0.5, 0.5)])
@@ -98,7 +97,7 @@ def test_frames_stand_in_where_there_is_no_source_and_only_there(tmp_path):
 @pytest.mark.parametrize('which', ['page', 'index'])
 def test_only_the_script_and_style_of_the_page_may_run_and_nothing_be_fetched(which):
     e = record()
-    text = page.render(e, truth=TRUTH) if which == 'page' else page.render_index([page.index_entry(e, 'a b/e.html')])
+    text = page.render(e, truth=TRUTH) if which == 'page' else index.render([index.make_entry(e, 'a b/e.html')])
     markup = Markup(text)
     for tag in ('script', 'style'):
         (content,) = markup.texts(tag)
@@ -125,16 +124,6 @@ def test_names_from_data_never_become_markup():
     assert data_of(page.render(hostile()))['classes'][0] == HOSTILE
 
 
-def test_names_in_the_index_never_become_markup():
-    entries = [page.index_entry(e, href, true_label='cat') for e, href in ((record(), 'a.html'), (hostile(), HOSTILE))]
-    tame, wild = (Markup(page.render_index([entry])) for entry in entries)
-    assert wild.tags == tame.tags
-    # The address is quoted, so that a name with a colon is not taken for javascript: or another scheme.
-    assert '%3C/script%3E' in wild.addresses[1]
-    odd = Markup(page.render_index([dataclasses.replace(entries[0], href='javascript:alert(1)')]))
-    assert odd.addresses[1] == 'javascript%3Aalert%281%29'
-
-
 def test_the_page_adds_little_to_the_clip():
     """The numbers of ten seconds with 300 classes and 14 x 14 cells take less than 1 MB.
 
@@ -156,49 +145,6 @@ def test_the_log_mel_strip_has_time_to_the_right_and_low_bands_below():
     expected = np.full((6, 32, 3), cividis[0])
     expected[5, 31] = cividis[1]
     assert np.array_equal(image, expected)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The index
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def test_an_entry_knows_error_and_pointing_as_an_evaluation_counts_them():
-    rng = np.random.default_rng(3)
-    e = record()
-    e = dataclasses.replace(e, alpha=rng.random(e.alpha.shape, np.float32))
-    truth = GroundTruth(
-        (), [(t + 0.5, *sorted_box) for t, sorted_box in enumerate([(0, 0, 0.5, 0.67), (0, 0, 1, 1), (0, 0, 0.5, 1)])]
-    )
-    entry = page.index_entry(e, 'e.html', 'cat', truth)
-    rates = localization.spatial_pointing(
-        e.alpha[None], [np.array(truth.boxes)], [(1.0, 0.0, 1.0, 0.0)], 1.0, prefix='p', tau=0, classes_n=np.array([0])
-    )
-    assert entry.pointing == pytest.approx(rates['p']) and 0 < entry.pointing < 1
-    assert entry.error == pytest.approx(1 - e.probabilities[1]) and entry.label == 'dog'
-    unknown = page.index_entry(e, 'e.html')
-    assert unknown.error is unknown.pointing is unknown.true_label is None
-
-
-def test_cards_carry_what_they_are_sorted_by():
-    e = record()
-    entries = [page.index_entry(e, 'a.html', 'dog', TRUTH), page.index_entry(e, 'b.html')]
-    text = page.render_index(entries)
-    keys = re.findall(r'<li data-order="(.*?)" data-confidence="(.*?)" data-error="(.*?)" data-pointing="(.*?)">', text)
-    assert [row[0] for row in keys] == ['0', '1'] and keys[1][2:] == ('', '')
-    assert float(keys[0][1]) == pytest.approx(entries[0].probability, rel=1e-5)
-    assert float(keys[0][2]) == pytest.approx(1 - entries[0].probability, rel=1e-5)
-    assert '1 of 1 labelled clips classified correctly' in text and '2 clips explained' in text
-
-
-def test_a_thumbnail_is_the_frame_of_the_strongest_cell_with_its_heat():
-    visual = np.zeros((3, 4, 3, 2))
-    visual[0, 2, 0, 1] = 1
-    e = record(visual=visual)
-    image = np.asarray(PIL.Image.open(io.BytesIO(page.index_entry(e, 'e.html').thumbnail)).convert('RGB')).astype(int)
-    assert image.shape == (240, 320, 3)
-    hot = image.max(axis=-1) > 100
-    assert hot[4:76, 164:316].all() and hot.sum() == pytest.approx(80 * 160, rel=0.05)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import base64
 import dataclasses
 import time
 
-import browser
 import numpy as np
 import pytest
 from clips import clicks, encode, numbered
@@ -21,13 +20,6 @@ from stattn_jax.explain.explanation import GroundTruth
 CLASSES = tuple(f'class {c}' for c in range(12))
 T = 4
 PLACE = 'document.querySelector("#seek").getAttribute("aria-valuenow")'
-
-
-@pytest.fixture(scope='module')
-def chromium(tmp_path_factory):
-    driver = browser.Browser(tmp_path_factory.mktemp('profile'))
-    yield driver
-    driver.close()
 
 
 @pytest.fixture(scope='module')
@@ -287,23 +279,3 @@ def test_the_heat_lies_on_what_it_speaks_of(chromium, tmp_path, name):
     heat = extent(changed[1][9:-9, 9:-9]) + 9
     border = np.array([9, high - 9, 9, wide - 9])
     np.testing.assert_allclose(heat, [*np.clip(marker[:2], 9, border[1]), *np.clip(marker[2:], 9, border[3])], atol=4)
-
-
-def test_the_index_sorts_and_leads_to_the_page(chromium, explained):
-    e, path = explained
-    entries = [page.index_entry(e, 'explanation.html', label) for label in ('class 3', None, 'class 0', 'class 1')]
-    (path.parent / 'index.html').write_text(page.render_index(entries), encoding='utf-8')
-    chromium.open(path.parent / 'index.html')
-    order = 'Array.from(document.querySelectorAll("#cards li"), (card) => Number(card.dataset.order))'
-    assert chromium.run(order) == [0, 1, 2, 3]
-    known = sorted((0, 2, 3), key=lambda i: entries[i].error)
-    for choice, expected in (('error 1', [*known, 1]), ('error -1', [*known[::-1], 1])):
-        chromium.run(
-            f'(() => {{ const s = document.querySelector("#sort"); s.value = "{choice}"; '
-            's.dispatchEvent(new Event("change")); })()'
-        )
-        assert chromium.run(order) == expected
-    assert '1 without this number comes last' in chromium.text('#sorted')
-    assert chromium.complaints() == []
-    chromium.click('#cards li a')
-    chromium.until('location.href.endsWith("explanation.html") && document.readyState === "complete"')

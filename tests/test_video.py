@@ -113,6 +113,23 @@ def test_even_noise_does_not_make_a_web_clip_large(tmp_path):
     assert (tmp_path / 'a.mp4').stat().st_size > 1e6 > 0.4e6 > len(video.web_clip(tmp_path / 'a.mp4', 0, 2))
 
 
+def test_a_long_interval_is_read_in_pieces_without_a_seam(twenty, tmp_path, monkeypatch):
+    """The clicks of write_twenty, one each second, stay where they are, and gaps of the audio are silence."""
+    whole = onsets(clip_of(tmp_path / 'whole.mp4', twenty, 3.0, 9.0), 0, 6)
+    monkeypatch.setattr(video._Sound, 'PIECE', int(1.7 * video.RATE))
+    sizes = []
+    decoded = video._Sound._decoded
+    monkeypatch.setattr(video._Sound, '_decoded', lambda *them: (sizes.append(them[2]), decoded(*them))[1])
+    video.write_web_clip(twenty, tmp_path / 'pieces.mp4', 3.0, 9.0, 240, 15)
+    assert len(sizes) == 4 and sum(sizes) == 6 * video.RATE
+    np.testing.assert_allclose(onsets(tmp_path / 'pieces.mp4', 0, 6), whole, atol=0.003)
+    # The rate of 10 stays, since it is below the limit.
+    assert numbers_of(frames_of(tmp_path / 'pieces.mp4')[1]) == list(range(30, 90))
+    gap = encode(tmp_path / 'gap.mkv', numbered(60), np.arange(60) / 10, clicks(2, [0.5])[None], codec='pcm_s16le')
+    video.write_web_clip(gap, tmp_path / 'gap.mp4', 0.0, 6.0, 240)
+    assert decode.MediaFile(tmp_path / 'gap.mp4').duration == pytest.approx(6, abs=0.1)
+
+
 def test_a_source_that_is_gone_is_named(tmp_path):
     with pytest.raises(media.MediaError, match='gone.mp4: missing'):
         video.web_clip(tmp_path / 'gone.mp4', 0, 1)

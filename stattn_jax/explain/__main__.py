@@ -1,10 +1,12 @@
 """`python -m stattn_jax.explain --workdir=DIR --video=FILE --out=DIR`: explains a model's predictions for videos.
 
 Writes explanation.json, .npz, .png, .html, .mp4, .csv and .vtt (--files chooses), and index.html where it explains more
-than one clip. With --long it explains all of a video that is longer than the model's clip: it writes timeline.json and
-timeline.csv, and the files above for the most probable windows. `--check=FILE` verifies an explanation.json by
-recomputing its sums from the numbers in the file. Exit codes: 0 done, 2 wrong use, 1 a video that cannot be read or a
-file that does not add up (the message names it, and the others are still done) or another failure.
+than one clip. --video also takes a folder, which stands for every video file below it, and a pattern ('clips/*.mp4');
+the same command, repeated, goes on where it was stopped. With --long it explains all of a video that is longer than the
+model's clip: it writes timeline.html, .mp4, .json and .csv, and the files above for the most probable windows. With two
+--workdir flags it compares two runs on the same videos. `--check=FILE` verifies an explanation.json by recomputing its
+sums from the numbers in the file. Exit codes: 0 done, 2 wrong use, 1 a video that cannot be read or a file that does
+not add up (the message names it, and the others are still done) or another failure, 130 stopped by Ctrl-C.
 """
 
 import sys
@@ -16,8 +18,15 @@ from stattn_jax import command, files
 
 KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
 FLAGS = flags.FlagValues()
-flags.DEFINE_string('workdir', None, 'A trained workdir.', flag_values=FLAGS)
-flags.DEFINE_multi_string('video', None, 'A video file; may be given several times.', flag_values=FLAGS)
+flags.DEFINE_multi_string(
+    'workdir', None, 'A trained workdir; two of them compare two runs on the same videos.', flag_values=FLAGS
+)
+flags.DEFINE_multi_string(
+    'video',
+    None,
+    'A video file, a folder (every video file below it) or a pattern; may be given several times.',
+    flag_values=FLAGS,
+)
 flags.DEFINE_string('out', None, 'Folder for the files; several videos get one subfolder each.', flag_values=FLAGS)
 flags.DEFINE_list('files', list(KINDS), f'Which files to write: {",".join(KINDS)}.', flag_values=FLAGS)
 flags.DEFINE_float('start', None, 'Start of the part to explain, in seconds.', flag_values=FLAGS)
@@ -42,6 +51,12 @@ flags.DEFINE_integer(
     5,
     'With --long: number of windows, the most probable ones, for which all files are written.',
     0,
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool(
+    'overwrite',
+    False,
+    'With several videos: explain again what an earlier call with the same --out, model and options explained.',
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -79,6 +94,10 @@ def _check_flags() -> None:
         raise flags.Error(f'--files={",".join(FLAGS.files)}; expected some of {",".join(KINDS)}')
     if not FLAGS.long and (FLAGS['hop'].present or FLAGS['top_windows'].present):
         raise flags.Error('--hop and --top_windows need --long')
+    if len(FLAGS.workdir or ()) > 2:
+        raise flags.Error(f'{len(FLAGS.workdir)} --workdir flags; expected one, or two to compare')
+    if FLAGS.long and len(FLAGS.workdir or ()) > 1:
+        raise flags.Error('--long explains by one run; expected one --workdir')
 
 
 def _check(path: str) -> int:

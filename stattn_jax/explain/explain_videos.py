@@ -1,21 +1,22 @@
 """Runs the explain command once its flags are parsed: explains the videos, writes the files and reports the times.
 
-The flags are defined in __main__.py; model.py computes the explanations.
+The flags are defined in __main__.py; model.py computes the explanations, done.py skips what is done, and index.py
+writes the page of all videos.
 """
 
 import concurrent.futures
+import dataclasses
+import json
+import os
 import pathlib
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from typing import Any
 
 from absl import flags, logging
 
-from stattn_jax import names, progress
+from stattn_jax import __version__, files, names, progress
 from stattn_jax import run as runs
-from stattn_jax.data import media
-from stattn_jax.explain import ground_truth, page, record_files
+from stattn_jax.data import media, video_files
+from stattn_jax.explain import compare, console, done, ground_truth, index, record_files, sentences, timeline_page
 from stattn_jax.explain.explanation import GroundTruth
 from stattn_jax.explain.model import Model, load
 from stattn_jax.explain.result import Explanation
@@ -23,6 +24,10 @@ from stattn_jax.runtime import checkpoint, perf
 
 # The slowest files come first, so that they are written in parallel.
 _ORDER = ('mp4', 'html', 'png', 'npz', 'json', 'csv', 'vtt')
+# The index links to the first of these files that is written.
+_OPENED = ('html', 'png', 'mp4', 'json', 'csv', 'vtt', 'npz')
+# The flags that change what is written of a video.
+_CONTENT = ('files', 'start', 'end', 'label', 'long', 'hop', 'top_windows')
 
 # How the notes of a clip (data/media.py) are printed.
 _NOTES = {
@@ -33,20 +38,50 @@ _NOTES = {
 }
 
 
-class Clock:
-    """Adds up the seconds spent on each named step."""
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Everything that one call of the command needs.
 
-    def __init__(self, **seconds: float):
-        self.seconds = dict(seconds)
+    - models: one, or two to compare, by the name of their run
+    - folders: the output folder of each video; several: whether there is a subfolder for each video, with an index
+    - truths: the annotations by the stem of a video and by label
+    """
 
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+    options: flags.FlagValues
+    models: dict[str, Model]
+    folders: dict[pathlib.Path, pathlib.Path]
+    several: bool
+    truths: dict[str, dict[str, GroundTruth]]
+    clock: console.Clock
 
-    def __str__(self):
-        return ', '.join(f'{name} {seconds:.1f} s' for name, seconds in self.seconds.items())
+    @property
+    def out(self) -> pathlib.Path:
+        return pathlib.Path(self.options.out)
+
+    def key(self, video: pathlib.Path) -> dict[str, Any]:
+        """Returns everything on which the files of a video depend, as JSON; raises OSError where there is no video."""
+        hashes = ('config_hash', 'parameter_hash')
+        key = {
+            'video': done.identity(video),
+            'models': {run: [model.identity[name] for name in hashes] for run, model in self.models.items()},
+            'options': {name: self.options[name].value for name in _CONTENT},
+            'truth': {label: [each.intervals, each.boxes] for label, each in self._of(video)},
+            'version': [__version__, record_files.SCHEMA],
+        }
+        return json.loads(json.dumps(key))
+
+    def title(self, video: pathlib.Path) -> str:
+        """Returns the name of a video in the index: its path below the folder that holds all of them."""
+        above = os.path.commonpath([os.path.abspath(each.parent) for each in self.folders])
+        return pathlib.Path(os.path.relpath(os.path.abspath(video), above)).as_posix()
+
+    def truth(self, video: pathlib.Path, explanation: Explanation) -> dict[str, GroundTruth]:
+        """Returns the annotations of the explained part by label."""
+        start, duration = explanation.media['start'], explanation.media['duration']
+        return {label: ground_truth.within(each, start, duration) for label, each in self._of(video)}
+
+    def _of(self, video: pathlib.Path):
+        return self.truths.get(video.stem, {}).items()
 
 
 def run(options: flags.FlagValues, imports: float) -> int:
@@ -55,113 +90,198 @@ def run(options: flags.FlagValues, imports: float) -> int:
     `imports` is the time in seconds that importing this module took.
     """
     logging.set_verbosity('warning')
-    clock = Clock(imports=imports)
+    clock = console.Clock(imports=imports)
     try:
         with clock('restore'):
-            folders, model, truths = _prepare(options)
+            job = _prepare(options, clock)
     except runs.RunError as error:
-        return _fail(error, error.code)
+        return console.fail(error, error.code)
     except checkpoint.CheckpointError as error:
-        return _fail(error, 1)
-    entries, failed = [], 0
-    for video, out in folders.items():
-        try:
-            explain = _explain_long if options.long else _explain
-            for folder, explanation in explain(options, model, video, out, clock):
-                entries += _write(options, explanation, folder, truths[video], clock)
-        except media.MediaError as error:
-            failed += 1
-            _fail(error, 1)
-    if len(entries) > 1:
-        index = pathlib.Path(options.out) / 'index.html'
-        record_files.write_text(index, page.render_index(entries))
-        print(f'{index}: {len(entries)} explanations')
+        return console.fail(error, 1)
+    kept = {} if options.overwrite or not job.several else _kept(job)
+    outcomes: dict[pathlib.Path, done.Outcome | index.Failure] = dict(kept)
+    if kept:
+        total = index.counted(len(job.folders), 'video')
+        print(f'{len(kept)} of {total} are explained already and stay as they are; --overwrite explains them again')
+    todo = [video for video in job.folders if video not in kept]
+    stopped, line = False, progress.ProgressLine(options.out, len(job.folders), 'videos', done=len(kept))
+    try:
+        for video in todo:
+            outcomes[video] = _outcome(job, video)
+            line.add(1)
+    except KeyboardInterrupt:
+        stopped = True
+    line.clear()
+    failed = sum(isinstance(outcome, index.Failure) for outcome in outcomes.values())
+    _write_index(job, outcomes)
     print(f'time: {clock}', flush=True)
+    if stopped:
+        left = len(job.folders) - len(outcomes)
+        again = '; the same command goes on with them' if job.several else ''
+        return console.fail(f'stopped, {index.counted(left, "video")} left{again}', 130)
     return 1 if failed else 0
 
 
-def _prepare(options) -> tuple[dict[pathlib.Path, pathlib.Path], Model, dict[pathlib.Path, dict[str, GroundTruth]]]:
-    """Returns each video's output folder, the model, and each video's annotations by label.
-
-    Raises RunError and CheckpointError.
-    """
+def _prepare(options, clock: console.Clock) -> Job:
+    """Finds the videos, loads the models and reads the annotations; raises RunError and CheckpointError."""
     if options.compile_cache:
         perf.enable_compile_cache(options.compile_cache)
-    videos, out = [pathlib.Path(video) for video in options.video], pathlib.Path(options.out)
-    folders = {video: out / video.stem if len(videos) > 1 else out for video in videos}
-    if len(set(folders.values())) < len(videos):
-        raise runs.RunError(
-            f'--video={" --video=".join(options.video)}: two files of the same name would share a '
-            f'subfolder of --out={out}'
-        )
-    model = load(options.workdir)
-    classes = model.trained.facts.classes
-    if options.label is not None and options.label not in classes:
-        raise runs.RunError(
-            f'--label={options.label} is not a class of the model; {names.expected(options.label, classes, "classes")}'
-        )
-    if options.hop is not None and options.hop > model.spec.segments:
-        raise runs.RunError(
-            f'--hop={options.hop}; expected at most {model.spec.segments}, the number of segments in a window'
-        )
-    tables = None if options.truth is None else pathlib.Path(options.truth)
-    return folders, model, {video: ground_truth.read(tables, video.stem) if tables else {} for video in videos}
+    videos = console.find_videos(options.video)
+    several, out = [str(video) for video in videos] != [str(pathlib.Path(options.video[0]))], pathlib.Path(options.out)
+    subfolders = video_files.names(videos, taken=('index.html',))
+    models = _load(options)
+    twins = len(videos) - len({video.stem for video in videos})
+    if options.truth and twins:
+        print(f'note: {index.counted(twins, "video")} share the name, and so the annotations, of another one')
+    return Job(
+        options=options,
+        models=models,
+        folders={video: out / subfolders[video] if several else out for video in videos},
+        several=several,
+        truths=ground_truth.read(pathlib.Path(options.truth), {v.stem for v in videos}) if options.truth else {},
+        clock=clock,
+    )
 
 
-def _explain(options, model: Model, video, out, clock) -> Iterator[tuple[pathlib.Path, Explanation]]:
-    with clock('decode'):
-        reading = model.read(video, options.start, options.end)
-    with clock('model'):
-        explanation = model.explain_readings([reading])[0]
-    print(f'{video}: ' + ', '.join(f'{row["label"]} {row["probability"]:.1%}' for row in explanation.top(3)))
-    print(f'  {explanation.sentence(options.label)}')
+def _load(options) -> dict[str, Model]:
+    """Returns the models by the names of their runs; raises RunError, also for flags that do not fit them."""
+    workdirs = [pathlib.Path(workdir) for workdir in options.workdir]
+    runs_by_name = video_files.names(workdirs, taken=('index.html', compare.PAGE, compare.RECORD))
+    models = {runs_by_name[workdir]: load(workdir) for workdir in workdirs}
+    for model in models.values():
+        classes = model.trained.facts.classes
+        if options.label is not None and options.label not in classes:
+            expected = names.expected(options.label, classes, 'classes')
+            raise runs.RunError(f'--label={options.label} is not a class of the model; {expected}')
+        if options.hop is not None and options.hop > model.spec.segments:
+            raise runs.RunError(
+                f'--hop={options.hop}; expected at most {model.spec.segments}, the number of segments in a window'
+            )
+    return models
+
+
+def _kept(job: Job) -> dict[pathlib.Path, done.Outcome]:
+    """Returns the outcomes of the videos that an earlier call explained whole with the same models and options."""
+    kept = {}
+    for video, folder in job.folders.items():
+        if (folder / done.FILE).exists() and video.exists():
+            outcome = done.read(folder, job.out, job.key(video))
+            if outcome is not None:
+                kept[video] = outcome
+    return kept
+
+
+def _outcome(job: Job, video: pathlib.Path) -> done.Outcome | index.Failure:
+    """Explains one video, writes its files and prints a line; whatever fails becomes a Failure."""
+    folder = job.folders[video]
+    try:
+        # The state of the video before it is read; a missing one is reported by its reader.
+        key = job.key(video) if job.several and video.exists() else None
+        done.forget(folder)
+        explain = _compare if len(job.models) > 1 else _explain_long if job.options.long else _explain
+        outcome = explain(job, video, folder)
+        if key is not None:
+            done.write(folder, key, outcome)
+        return outcome
+    except media.MediaError as error:
+        console.fail(error, 1)
+        return index.Failure(job.title(video), error.reason, f'{error.detail}; {media.REASONS[error.reason]}')
+    except Exception as error:
+        # One video's error, of whatever kind, must not end the others.
+        text = files.reason(error) if isinstance(error, OSError) else f'{type(error).__name__}: {error}'
+        detail = ' '.join(text.split())
+        console.fail(f'{video}: failed: {detail}', 1)
+        return index.Failure(job.title(video), 'failed', detail)
+
+
+def _explain(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
+    explanation = _read_and_explain(job, next(iter(job.models.values())), video)
+    best = ', '.join(f'{row["label"]} {row["probability"]:.1%}' for row in explanation.top(3))
+    outcome = _write(job, video, explanation, folder)
+    if job.several:
+        notes = ''.join(f'; {note}' for note in explanation.media['notes'])
+        console.say(f'{video}: {best}{notes}')
+        return outcome
+    console.say(f'{video}: {best}')
+    console.say(f'  {explanation.sentence(job.options.label)}')
     for note in explanation.media['notes']:
-        print(f'  note: {_NOTES[note].format(seconds=explanation.media["duration"])}')
+        # Notes on streams, 'sound 2 of 3' for instance, are readable as they are.
+        console.say(f'  note: {_NOTES.get(note, note).format(seconds=explanation.media["duration"])}')
     error = explanation.residual()[1]
-    print(f'  the sum of the contributions differs from the logit by at most {error:.1e} (relative)')
-    yield out, explanation
+    console.say(f'  the sum of the contributions differs from the logit by at most {error:.1e} (relative)')
+    console.say(f'  {folder}: {", ".join(pathlib.Path(name).name for name in outcome.files)}')
+    return outcome
 
 
-def _explain_long(options, model: Model, video, out, clock) -> Iterator[tuple[pathlib.Path, Explanation]]:
-    with clock('decode and model'):
-        timeline = model.explain_long(video, options.hop, options.top_windows, options.start, options.end, _show(video))
-    out.mkdir(parents=True, exist_ok=True)
-    timeline.save_json(out / 'timeline.json')
-    timeline.save_csv(out / 'timeline.csv')
-    print(
-        f'{video}: {len(timeline.windows)} windows of {model.spec.seconds:g} s, starting every {timeline.hop} segments'
+def _read_and_explain(job: Job, model: Model, video: pathlib.Path) -> Explanation:
+    with job.clock('decode'):
+        reading = model.read(video, job.options.start, job.options.end)
+    with job.clock('model'):
+        return model.explain_readings([reading])[0]
+
+
+def _explain_long(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
+    options, (model,) = job.options, job.models.values()
+    with job.clock('decode and model'):
+        show = console.counter(str(video), 'windows')
+        timeline = model.explain_long(video, options.hop, options.top_windows, options.start, options.end, show)
+    console.say(
+        f'{video}: {index.counted(len(timeline.windows), "window")} of {model.spec.seconds:g} s, starting every '
+        f'{timeline.hop} segments; the {len(timeline.explanations)} most probable are explained, '
+        f'{timeline.windows_left_out} left out'
     )
     if timeline.segments_without_data:
-        print(f'  {timeline.segments_without_data} of {len(timeline.rows)} segments have no video or no audio')
-    print(f'  {out}/timeline.json, timeline.csv')
-    print(f'  {len(timeline.explanations)} most probable windows explained, {timeline.windows_left_out} left out')
+        console.say(f'  {timeline.segments_without_data} of {len(timeline.rows)} segments have no video or no audio')
+    written: dict[int, done.Outcome] = {}
+    pages = {k: f'window_{timeline.windows[k]["start"]:07.1f}s/explanation.html' for k in timeline.explanations}
     for k, explanation in timeline.explanations.items():
         window = timeline.windows[k]
-        print(f'  {window["start"]:g} to {window["end"]:g} s: {window["label"]} {window["probability"]:.1%}')
-        yield out / f'window_{window["start"]:07.1f}s', explanation
+        place = f'{sentences.clock_time(window["start"])} to {sentences.clock_time(window["end"])}'
+        written[k] = _write(job, video, explanation, (folder / pages[k]).parent, f'{job.title(video)}, {place}')
+        if not job.several:
+            console.say(f'  {place}: {window["label"]} {window["probability"]:.1%}')
+    folder.mkdir(parents=True, exist_ok=True)
+    timeline.save_json(folder / 'timeline.json')
+    timeline.save_csv(folder / 'timeline.csv')
+    names = ['timeline.json', 'timeline.csv']
+    if 'html' in options.files:
+        with job.clock('timeline'):
+            names += timeline_page.write(timeline, video, folder, pages)
+    if not job.several:
+        console.say(f'  {folder}: {", ".join(names)}')
+    relative = folder.relative_to(job.out)
+    # In the order of time, as a reader looks for them.
+    outcomes = [written[k] for k in sorted(written)]
+    return done.Outcome(
+        [entry for outcome in outcomes for entry in outcome.entries],
+        [name for outcome in outcomes for name in outcome.files] + [(relative / name).as_posix() for name in names],
+        (job.title(video), (relative / 'timeline.html').as_posix()) if 'timeline.html' in names else None,
+    )
 
 
-def _show(video: pathlib.Path) -> Callable[[int, int], None]:
-    """Returns the function that shows the progress of a long video, `progress` of Model.explain_long."""
-    line: list[progress.ProgressLine] = []
-
-    def show(done: int, total: int) -> None:
-        if not line:
-            line.append(progress.ProgressLine(str(video), total, 'windows'))
-        line[0].add(1)
-        if done == total:
-            line[0].clear()
-
-    return show
+def _compare(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
+    """Explains a video by two runs and writes their files into a folder each, and the page that compares them."""
+    explanations = {name: _read_and_explain(job, model, video) for name, model in job.models.items()}
+    written = {name: _write(job, video, each, folder / name) for name, each in explanations.items()}
+    pages = {name: pathlib.PurePath(outcome.entries[0].href) for name, outcome in written.items()}
+    relative = folder.relative_to(job.out)
+    comparison = compare.compare(explanations, job.options.label)
+    links = {name: path.relative_to(relative).as_posix() for name, path in pages.items()}
+    files.write_text(folder / compare.RECORD, comparison.to_json())
+    files.write_text(folder / compare.PAGE, comparison.render(explanations, links))
+    console.say(f'{video}: {comparison.sentence()}')
+    own = [(relative / name).as_posix() for name in (compare.RECORD, compare.PAGE)]
+    first = next(iter(written.values())).entries[0]
+    entry = dataclasses.replace(first, href=own[1], agreement=comparison.attention_correlation)
+    return done.Outcome([entry], [name for outcome in written.values() for name in outcome.files] + own)
 
 
 def _write(
-    options, explanation: Explanation, out: pathlib.Path, truths: dict[str, GroundTruth], clock
-) -> list[page.Entry]:
-    """Writes the requested files; returns the clip's index entry in a list, which is empty without an HTML page."""
-    label = options.label or explanation.top(1)[0]['label']
-    start, duration = explanation.media['start'], explanation.media['duration']
-    truths = {name: ground_truth.within(truth, start, duration) for name, truth in truths.items()}
+    job: Job, video: pathlib.Path, explanation: Explanation, folder: pathlib.Path, title: str | None = None
+) -> done.Outcome:
+    """Writes the requested files of one explanation; returns them with its index entry."""
+    label = job.options.label or explanation.top(1)[0]['label']
+    truths = job.truth(video, explanation)
     save = {
         'json': lambda path: explanation.save_json(path, label),
         'npz': explanation.save_npz,
@@ -171,23 +291,36 @@ def _write(
         'csv': explanation.save_csv,
         'vtt': explanation.save_vtt,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    paths = [out / f'explanation.{kind}' for kind in _ORDER if kind in options.files]
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f'explanation.{kind}' for kind in _ORDER if kind in job.options.files]
     # Encoding spends most of its time in C code, so that two threads can use two cores.
-    with clock('files'), concurrent.futures.ThreadPoolExecutor(2) as threads:
-        for job in [threads.submit(save[path.suffix[1:]], path) for path in paths]:
-            job.result()
-    print(f'  {out}: {", ".join(path.name for path in paths)}', flush=True)
-    if 'html' not in options.files:
-        return []
+    with job.clock('files'), concurrent.futures.ThreadPoolExecutor(2) as threads:
+        for written in [threads.submit(save[path.suffix[1:]], path) for path in paths]:
+            written.result()
     annotated = [
         name for name, truth in truths.items() if name in explanation.classes and (truth.intervals or truth.boxes)
     ]
     true_label = label if label in annotated else next(iter(annotated), None)
-    href = (out / 'explanation.html').relative_to(options.out).as_posix()
-    return [page.index_entry(explanation, href, true_label, truths.get(true_label))]
+    opened = min(paths, key=lambda path: _OPENED.index(path.suffix[1:]))
+    href = opened.relative_to(job.out).as_posix()
+    entry = index.make_entry(explanation, href, true_label, truths.get(true_label), title or job.title(video))
+    return done.Outcome([entry], [path.relative_to(job.out).as_posix() for path in paths])
 
 
-def _fail(error, code: int) -> int:
-    print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
-    return code
+def _write_index(job: Job, outcomes: dict[pathlib.Path, done.Outcome | index.Failure]) -> None:
+    """Writes index.html in the order of the videos, where it has more than one entry, and prints what it holds."""
+    in_order = [outcomes[video] for video in job.folders if video in outcomes]
+    explained = [outcome for outcome in in_order if isinstance(outcome, done.Outcome)]
+    failures = [outcome for outcome in in_order if isinstance(outcome, index.Failure)]
+    entries = [entry for outcome in explained for entry in outcome.entries]
+    if len(entries) < 2 and not job.several:
+        return
+    path = job.out / 'index.html'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    timelines = [outcome.timeline for outcome in explained if outcome.timeline is not None]
+    files.write_text(path, index.render(entries, failures, timelines))
+    counts = [index.counted(len(entries), 'explanation')]
+    if job.several:
+        counts.append(f'{len(explained)} of {index.counted(len(job.folders), "video")} explained')
+    counts += [f'{len(failures)} failed, with their reasons in the index'] if failures else []
+    print(f'{path}: {", ".join(counts)}')

@@ -1,7 +1,8 @@
-"""Reads the annotations of a clip from the tables of a data set; figure.py and page.py draw them."""
+"""Reads the annotations of clips from the tables of a data set; figure.py and page.py draw them."""
 
 import csv
 import pathlib
+from collections.abc import Collection
 
 from stattn_jax import run
 from stattn_jax.explain.explanation import GroundTruth
@@ -9,8 +10,8 @@ from stattn_jax.explain.explanation import GroundTruth
 _EVENT, _BOX = ('onset', 'offset'), ('time', 'x0', 'y0', 'x1', 'y1')
 
 
-def read(folder: pathlib.Path, clip_id: str) -> dict[str, GroundTruth]:
-    """Returns a clip's annotations in events.csv and boxes.csv of `folder`, by label.
+def read(folder: pathlib.Path, clip_ids: Collection[str]) -> dict[str, dict[str, GroundTruth]]:
+    """Returns the annotations of each clip in events.csv and boxes.csv of `folder`, by label.
 
     Raises run.RunError for tables that cannot be read.
     """
@@ -19,7 +20,7 @@ def read(folder: pathlib.Path, clip_id: str) -> dict[str, GroundTruth]:
         raise run.RunError(
             f'--truth={folder} holds neither events.csv nor boxes.csv; expected a folder with at least one of them'
         )
-    found: dict[str, dict[str, list]] = {}
+    found: dict[str, dict[str, dict[str, list]]] = {clip_id: {} for clip_id in clip_ids}
     for path in paths:
         kind, columns = ('intervals', _EVENT) if path.name == 'events.csv' else ('boxes', _BOX)
         with open(path, newline='', encoding='utf-8-sig') as file:
@@ -27,14 +28,16 @@ def read(folder: pathlib.Path, clip_id: str) -> dict[str, GroundTruth]:
                 reader = csv.DictReader(file)
                 reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
                 for row in reader:
-                    if row['clip_id'] == clip_id:
+                    if row['clip_id'] in found:
                         values = tuple(float(row[name]) for name in columns)
-                        found.setdefault(row['label'], {}).setdefault(kind, []).append(values)
+                        found[row['clip_id']].setdefault(row['label'], {}).setdefault(kind, []).append(values)
             except (KeyError, ValueError) as error:
                 raise run.RunError(
                     f'{path}: {error}; expected the columns clip_id, label, {", ".join(columns)}'
                 ) from None
-    return {label: GroundTruth(**rows) for label, rows in found.items()}
+    return {
+        clip_id: {label: GroundTruth(**rows) for label, rows in of_clip.items()} for clip_id, of_clip in found.items()
+    }
 
 
 def within(truth: GroundTruth, start: float, seconds: float) -> GroundTruth:

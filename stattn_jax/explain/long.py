@@ -19,11 +19,11 @@ import numpy as np
 
 from stattn_jax import files
 from stattn_jax.data import decode, media
-from stattn_jax.explain import reading, record_files
-from stattn_jax.explain.explanation import rounded
+from stattn_jax.explain import reading
+from stattn_jax.explain.explanation import BEST, rounded
 from stattn_jax.explain.result import Explanation
 
-SCHEMA = 'stattn_jax.timeline/1'
+SCHEMA = 'stattn_jax.timeline/2'
 # Reasons why a part of an otherwise good file holds no data: a gap, or a stream that ends before the other.
 _GAPS = ('no_picture', 'no_sound', 'empty_interval')
 _NUMBERS = {'probability': 'probabilities', 'logit': 'logits'}
@@ -40,6 +40,7 @@ class Timeline:
 
     - media: as in Explanation, for the whole explained part; model, classes: as in Explanation
     - segment_seconds, hop: length of a segment (s), and segments from a window to the next
+    - probabilities: float32 [k c] of each window and class, NaN where the window holds no data
     - windows: {start, end (s in the file), label, probability, logit} of each window; label, probability and logit are
       None where it holds no data
     - rows: {start, end (s in the file), window (its number), label, probability (of the window), picture, sound (what
@@ -53,6 +54,7 @@ class Timeline:
     classes: tuple[str, ...]
     segment_seconds: float
     hop: int
+    probabilities: np.ndarray
     windows: list[dict[str, Any]]
     rows: list[dict[str, Any]]
     explanations: dict[int, Explanation]
@@ -66,13 +68,25 @@ class Timeline:
     def segments_without_data(self) -> int:
         return sum(row['window'] is None for row in self.rows)
 
+    def shown(self, number: int = BEST) -> list[int]:
+        """Returns the classes, at most `number`, that are most probable in any window, the most probable one first."""
+        peaks = np.nan_to_num(self.probabilities).max(axis=0)
+        return np.argsort(-peaks, kind='stable')[:number].tolist()
+
     def save_json(self, path: str | os.PathLike) -> None:
-        """Writes schema stattn_jax.timeline/1: everything but the explanations, whose window numbers are listed."""
+        """Writes schema stattn_jax.timeline/2: everything but the explanations, whose window numbers are listed.
+
+        `shown_classes` are those of `shown`, and each window has its `probabilities` of them (None without data).
+        """
         names = ('media', 'model', 'classes', 'segment_seconds', 'hop', 'windows', 'rows', 'segments_without_data')
         record = {name: getattr(self, name) for name in names}
+        shown = self.shown()
         record |= {'windows_explained': list(self.explanations), 'windows_left_out': self.windows_left_out}
+        record |= {'shown_classes': [self.classes[c] for c in shown]}
+        numbers = [None if np.isnan(row[0]) else rounded(row[shown]) for row in self.probabilities]
+        record['windows'] = [window | {'probabilities': row} for window, row in zip(self.windows, numbers, strict=True)]
         content = {'schema': SCHEMA, 'how_to_read': _HOW_TO_READ} | record
-        record_files.write_text(path, json.dumps(content, allow_nan=False, ensure_ascii=False))
+        files.write_text(path, json.dumps(content, allow_nan=False, ensure_ascii=False))
 
     def save_csv(self, path: str | os.PathLike) -> None:
         """Writes one row per segment, with empty fields where it holds no data."""
@@ -133,6 +147,7 @@ def explain(
         classes=names,
         segment_seconds=spec.segment_seconds,
         hop=hop,
+        probabilities=np.stack([np.full(len(names), np.nan) if each is None else each['all'] for each in summaries]),
         windows=windows,
         rows=_rows(starts, summaries, windows, total, first, spec),
         explanations=dict(explained),
@@ -237,6 +252,7 @@ def _summary(arrays, b, clip):
     c = int(arrays['logits'][b].argmax())
     return {
         'class': c,
+        'all': arrays['probabilities'][b],
         **{name: rounded(arrays[source][b, c]) for name, source in _NUMBERS.items()},
         'picture': rounded(arrays['visual'][b, c].sum(axis=-1)),
         'sound': rounded(arrays['audio'][b, c]),

@@ -57,12 +57,7 @@ def write_json(explanation: ExplanationData, path: str | os.PathLike, c: int, be
         'classes_without_maps': len(explanation.classes) - len(with_maps),
         'maps': [_map(explanation, label) for label in with_maps],
     }
-    write_text(path, json.dumps(record, allow_nan=False, ensure_ascii=False))
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file in UTF-8."""
-    files.write_text(path, text)
+    files.write_text(path, json.dumps(record, allow_nan=False, ensure_ascii=False))
 
 
 def write_npz(explanation: ExplanationData, path: str | os.PathLike) -> None:

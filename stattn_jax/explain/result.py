@@ -7,6 +7,7 @@ import html
 import os
 from typing import Self
 
+from stattn_jax import files
 from stattn_jax.explain import record_files, segment_files, sentences
 from stattn_jax.explain.explanation import BEST, ExplanationData, GroundTruth
 
@@ -51,7 +52,7 @@ class Explanation(ExplanationData):
         """Writes one HTML page that works offline: the clip with its audio, heat maps, the timeline and what-if."""
         from stattn_jax.explain import page
 
-        record_files.write_text(path, page.render(self, label, truth))
+        files.write_text(path, page.render(self, label, truth))
 
     def save_video(self, path: str | os.PathLike, label: str | None = None) -> None:
         """Writes the explained part of the video as mp4 with its audio and the heat map of a class drawn over it.

@@ -63,6 +63,14 @@ def seconds(explanation: ExplanationData, first: int, stop: int) -> str:
     return f'{first * length:g} to {stop * length:g} s'
 
 
+def clock_time(seconds: float) -> str:
+    """Formats seconds of a long video as minutes and seconds, '1:05' or '1:05.5', with hours where there are any."""
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    second = f'{rest // 10:02d}' + (f'.{rest % 10}' if rest % 10 else '')
+    return f'{minutes // 60}:{minutes % 60:02d}:{second}' if minutes >= 60 else f'{minutes}:{second}'
+
+
 def signed(value: float) -> str:
     """Formats a number with its sign and two decimals, with a typographic minus sign."""
     return f'{round(float(value), 2) + 0.0:+.2f}'.replace('-', '\N{MINUS SIGN}')

@@ -11,6 +11,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -39,12 +40,22 @@ def web_clip(source: str | os.PathLike, start: float, end: float, height: int = 
     The shorter side is at most `height` pixels (both sides are even), the frame rate at most 30 per second, and the
     audio mono or stereo at 48 kHz; ten seconds take less than 1.5 MB. Raises media.MediaError.
     """
-    stretch = _Stretch(source, start, end)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / 'clip.mp4'
-        pictures = (image for _, image in stretch.images(lambda size: _even(size, min(1.0, height / min(size)))))
-        media.encode_video(path, pictures, stretch.fps, stretch.sound(), RATE, **_SMALL)
+        write_web_clip(source, path, start, end, height)
         return path.read_bytes()
+
+
+def write_web_clip(
+    source: str | os.PathLike, path: str | os.PathLike, start: float, end: float, height: int, most_fps: int = 30
+) -> None:
+    """Writes what `web_clip` returns to a file, with at most `most_fps` frames per second.
+
+    Memory holds one frame and five minutes of audio, so that the interval may be long.
+    """
+    stretch = _Stretch(source, start, end, most_fps)
+    pictures = (image for _, image in stretch.images(lambda size: _even(size, min(1.0, height / min(size)))))
+    media.encode_video(path, pictures, stretch.fps, stretch.sound(), RATE, **_SMALL)
 
 
 def write_overlay(explanation: ExplanationData, path: str | os.PathLike, label: str | None = None) -> None:
@@ -65,12 +76,12 @@ def write_overlay(explanation: ExplanationData, path: str | os.PathLike, label: 
 class _Stretch:
     """Seconds [start, end) of a file as frames at a constant rate and as audio."""
 
-    def __init__(self, source, start: float, end: float):
+    def __init__(self, source, start: float, end: float, most_fps: int = 30):
         self._file = decode.MediaFile(source)
         self._start, self._end = start, end
         # The rate is the source's own, multiplied or divided by an integer, so that frames keep their times.
         fps = self._file.fps or 25.0
-        self.fps = fps * math.ceil(10 / fps) if fps < 10 else fps / math.ceil(fps / 30 - 0.01)
+        self.fps = fps * math.ceil(10 / fps) if fps < 10 else fps / math.ceil(fps / most_fps - 0.01)
 
     def images(self, fit) -> Iterator[tuple[float, np.ndarray]]:
         """Yields (seconds from the start, uint8 [h w 3]).
@@ -86,9 +97,50 @@ class _Stretch:
                 shown, image = frame, orientation.upright_rgb(frame, size)
             yield time, image
 
-    def sound(self) -> np.ndarray:
-        seconds = self._end - self._start
-        return self._file.sound(self._start, self._end, RATE, round(seconds * RATE), self._file.channels)[0]
+    def sound(self) -> Any:
+        """Returns the audio as an array, or as a `_Sound` where the interval is long."""
+        samples = round((self._end - self._start) * RATE)
+        if samples > _Sound.PIECE:
+            return _Sound(self._file, self._start, self._end)
+        return self._file.sound(self._start, self._end, RATE, samples, self._file.channels)[0]
+
+
+class _Sound:
+    """The audio of a long interval, like an array [n] or [2 n], of which five minutes at a time are decoded and kept.
+
+    media.encode_video takes slices of it in ascending order.
+    """
+
+    PIECE = 300 * RATE
+
+    def __init__(self, file: decode.MediaFile, start: float, end: float):
+        samples = round((end - start) * RATE)
+        self.shape = (samples,) if file.channels == 1 else (file.channels, samples)
+        self.ndim = len(self.shape)
+        self._file, self._start = file, start
+        self._first, self._piece = 0, self._silence(0)
+
+    def __getitem__(self, key) -> np.ndarray:
+        begin, stop = key[1].start, min(key[1].stop or self.shape[-1], self.shape[-1])
+        parts = []
+        while begin < stop:
+            if not self._first <= begin < self._first + self._piece.shape[-1]:
+                self._first, self._piece = begin, self._decoded(begin, min(self.PIECE, self.shape[-1] - begin))
+            parts.append(self._piece[..., begin - self._first : stop - self._first])
+            begin += parts[-1].shape[-1]
+        return np.concatenate(parts, axis=-1)
+
+    def _decoded(self, begin: int, samples: int) -> np.ndarray:
+        start = self._start + begin / RATE
+        try:
+            return self._file.sound(start, start + samples / RATE, RATE, samples, self._file.channels)[0]
+        except media.MediaError as error:
+            if error.reason != 'no_sound':
+                raise
+            return self._silence(samples)
+
+    def _silence(self, samples: int) -> np.ndarray:
+        return np.zeros((*self.shape[:-1], samples), np.float32)
 
 
 def _even(size: tuple[int, int], scale: float) -> tuple[int, int]:

@@ -1,19 +1,50 @@
-// Sorts the cards. Clips without the chosen number come last in both directions.
+// Searches, filters and sorts the cards. Clips without the chosen number come last in both directions.
 
-function sortCards() {
-  const select = document.getElementById('sort');
-  const list = document.getElementById('cards');
-  const [key, direction] = select.value.split(' ');
-  const number = (card) => (card.dataset[key] === '' ? null : Number(card.dataset[key]));
-  const cards = [...list.children].sort((a, b) => {
-    const [x, y] = [number(a), number(b)];
-    if (x === null || y === null) return (x === null) - (y === null) || a.dataset.order - b.dataset.order;
-    return Number(direction) * (x - y) || a.dataset.order - b.dataset.order;
-  });
-  list.append(...cards);
-  const unknown = cards.filter((card) => number(card) === null).length;
-  document.getElementById('sorted').textContent =
-    `Sorted: ${select.selectedOptions[0].text}` + (unknown ? `; ${unknown} without this number ${unknown === 1 ? 'comes' : 'come'} last.` : '.');
+const byId = (id) => document.getElementById(id);
+const cards = [...byId('cards').children];
+const failed = [...(byId('failures')?.children ?? [])];
+const controls = ['search', 'class', 'result', 'sort'].map(byId);
+
+function holds(text, words) {
+  return words.every((word) => text.toLowerCase().includes(word));
 }
 
-document.getElementById('sort').addEventListener('change', sortCards);
+function compare(key, direction) {
+  const number = (card) => (card.dataset[key] === '' ? null : Number(card.dataset[key]));
+  const order = (a, b) => a.dataset.order - b.dataset.order;
+  if (key === 'title') return (a, b) => a.dataset.title.localeCompare(b.dataset.title, undefined, { numeric: true }) || order(a, b);
+  return (a, b) => {
+    const [x, y] = [number(a), number(b)];
+    if (x === null || y === null) return (x === null) - (y === null) || order(a, b);
+    return direction * (x - y) || order(a, b);
+  };
+}
+
+function show() {
+  const words = byId('search').value.toLowerCase().split(/\s+/).filter(Boolean);
+  const [label, result] = [byId('class').value, byId('result').value];
+  for (const card of cards) {
+    const { title, label: predicted, true: known } = card.dataset;
+    card.hidden = !holds(`${title} ${predicted} ${known}`, words) || (label && label !== predicted && label !== known)
+      || (result && result !== card.dataset.result);
+  }
+  for (const row of failed) row.hidden = !holds(row.textContent, words);
+  const [key, direction] = byId('sort').value.split(' ');
+  byId('cards').append(...cards.sort(compare(key, Number(direction))));
+  const visible = cards.filter((card) => !card.hidden).length;
+  byId('shown').textContent = `${visible} of ${cards.length} shown`;
+  byId('reset').disabled = controls.every((control) => control.value === (control.id === 'sort' ? 'order 1' : ''));
+}
+
+function reset() {
+  for (const control of controls) control.value = control.id === 'sort' ? 'order 1' : '';
+  show();
+  byId('search').focus();
+}
+
+byId('result').parentElement.hidden = byId('result').options.length === 1;
+byId('filters').hidden = cards.length < 2;
+for (const control of controls) control.addEventListener('input', show);
+byId('reset').addEventListener('click', reset);
+// A browser that comes back to the page may have kept the choices.
+window.addEventListener('pageshow', show);

@@ -1,0 +1,52 @@
+"""Remembers in the folder of a video that it is explained whole, so that a repeated command need not explain it again.
+
+done.json is written last. It counts only for the same video, model and options, and while all files are there.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from stattn_jax import files
+from stattn_jax.explain import index
+
+FILE = 'done.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The results of one video: its index entries, its files and its timeline, as paths relative to the index."""
+
+    entries: list[index.Entry]
+    files: list[str]
+    timeline: tuple[str, str] | None = None
+
+
+def identity(video: pathlib.Path) -> dict[str, Any]:
+    """Returns what tells a video from another and from its earlier versions; raises OSError where there is no file."""
+    status = video.stat()
+    return {'path': str(video.absolute()), 'bytes': status.st_size, 'modified_ns': status.st_mtime_ns}
+
+
+def read(folder: pathlib.Path, out: pathlib.Path, key: dict[str, Any]) -> Outcome | None:
+    """Returns what `write` wrote for the same `key`, or None if that is not there or any of its files is missing."""
+    try:
+        record = json.loads((folder / FILE).read_text(encoding='utf-8'))
+        if record['key'] != key or not all((out / name).is_file() for name in record['files']):
+            return None
+        timeline = record['timeline'] and (record['timeline'][0], record['timeline'][1])
+        return Outcome([index.Entry.from_json(entry) for entry in record['entries']], record['files'], timeline)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write(folder: pathlib.Path, key: dict[str, Any], outcome: Outcome) -> None:
+    entries = [entry.to_json() for entry in outcome.entries]
+    record = {'key': key, 'files': outcome.files, 'timeline': outcome.timeline, 'entries': entries}
+    files.write_text(folder / FILE, json.dumps(record, ensure_ascii=False))
+
+
+def forget(folder: pathlib.Path) -> None:
+    """Marks a video as not done, before its files are written anew."""
+    (folder / FILE).unlink(missing_ok=True)

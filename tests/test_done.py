@@ -1,0 +1,51 @@
+"""Tests that only a video whose files are all there, for the same video, model and options, counts as explained."""
+
+import os
+
+import pytest
+from pages import record
+
+from stattn_jax.explain import done, index
+
+
+@pytest.fixture
+def outcome(tmp_path):
+    (tmp_path / 'clip').mkdir()
+    (tmp_path / 'clip' / 'explanation.html').touch()
+    return done.Outcome(
+        [index.make_entry(record(), 'clip/explanation.html', 'dog')],
+        ['clip/explanation.html'],
+        ('clip.mp4', 'clip/timeline.html'),
+    )
+
+
+def test_what_was_written_is_read_for_the_same_key_only(tmp_path, outcome):
+    folder = tmp_path / 'clip'
+    assert done.read(folder, tmp_path, {'a': 1}) is None
+    done.write(folder, {'a': 1}, outcome)
+    assert done.read(folder, tmp_path, {'a': 1}) == outcome
+    assert done.read(folder, tmp_path, {'a': 2}) is None
+    (folder / 'explanation.html').unlink()
+    assert done.read(folder, tmp_path, {'a': 1}) is None
+
+
+@pytest.mark.parametrize('text', ['', '{"key": {"a": 1}, "files": [', '[]', '{"key": {"a": 1}, "files": []}', 'null'])
+def test_broken_files_count_as_not_done(tmp_path, outcome, text):
+    (tmp_path / 'clip' / done.FILE).write_text(text)
+    assert done.read(tmp_path / 'clip', tmp_path, {'a': 1}) is None
+
+
+def test_a_video_is_forgotten_before_it_is_explained_anew(tmp_path, outcome):
+    done.write(tmp_path / 'clip', {}, outcome)
+    done.forget(tmp_path / 'clip')
+    done.forget(tmp_path / 'clip')
+    assert done.read(tmp_path / 'clip', tmp_path, {}) is None
+
+
+def test_a_video_that_changed_is_another(tmp_path):
+    path = tmp_path / 'a.mp4'
+    path.write_bytes(b'1')
+    before = done.identity(path)
+    os.utime(path, ns=(1, 1))
+    after = done.identity(path)
+    assert before != after and before['path'] == after['path']
