@@ -14,7 +14,7 @@ from absl import flags, logging
 
 from stattn_jax import run as runs
 from stattn_jax.data import media
-from stattn_jax.explain import ground_truth, page, record_files
+from stattn_jax.explain import ground_truth, page, record_files, sentences
 from stattn_jax.explain.explanation import GroundTruth
 from stattn_jax.explain.model import Model, load
 from stattn_jax.explain.result import Explanation
@@ -22,14 +22,6 @@ from stattn_jax.runtime import checkpoint, perf
 
 # The slowest files come first, so that they are written in parallel.
 _ORDER = ('mp4', 'html', 'png', 'npz', 'json', 'csv', 'vtt')
-
-# How the notes of a clip (data/media.py) are printed.
-_NOTES = {
-    'short': 'the clip is short: segments without data are ignored',
-    'long': 'only the first {seconds:g} s are explained; --long explains the whole video',
-    'silent': 'the audio is silent',
-    'damaged': 'parts of the file could not be decoded; the previous frame, or silence, is used instead',
-}
 
 
 class Clock:
@@ -127,10 +119,11 @@ def _explain(options, model: Model, video, out, clock) -> Iterator[tuple[pathlib
         reading = model.read(video, options.start, options.end)
     with clock('model'):
         explanation = model.explain_readings([reading])[0]
-    print(f'{video}: ' + ', '.join(f'{row["label"]} {row["probability"]:.1%}' for row in explanation.top(3)))
+    best = [f'{row["label"]} {sentences.percent(row["probability"])}' for row in explanation.top(3)]
+    print(f'{video}: {", ".join(best)}')
     print(f'  {explanation.sentence(options.label)}')
-    for note in explanation.media['notes']:
-        print(f'  note: {_NOTES[note].format(seconds=explanation.media["duration"])}')
+    for notice in explanation.notices(options.label):
+        print(f'  note: {notice}')
     error = explanation.residual()[1]
     print(f'  the sum of the contributions differs from the logit by at most {error:.1e} (relative)')
     yield out, explanation
@@ -153,7 +146,9 @@ def _explain_long(options, model: Model, video, out, clock) -> Iterator[tuple[pa
     print(f'  {len(timeline.explanations)} most probable windows explained, {timeline.windows_left_out} left out')
     for k, explanation in timeline.explanations.items():
         window = timeline.windows[k]
-        print(f'  {window["start"]:g} to {window["end"]:g} s: {window["label"]} {window["probability"]:.1%}')
+        print(
+            f'  {window["start"]:g} to {window["end"]:g} s: {window["label"]} {sentences.percent(window["probability"])}'
+        )
         yield out / f'window_{window["start"]:07.1f}s', explanation
 
 
