@@ -146,9 +146,8 @@ def _explain_long(options, model: Model, video, out, clock) -> Iterator[tuple[pa
     print(f'  {len(timeline.explanations)} most probable windows explained, {timeline.windows_left_out} left out')
     for k, explanation in timeline.explanations.items():
         window = timeline.windows[k]
-        print(
-            f'  {window["start"]:g} to {window["end"]:g} s: {window["label"]} {sentences.percent(window["probability"])}'
-        )
+        best = f'{window["label"]} {sentences.percent(window["probability"])}'
+        print(f'  {window["start"]:g} to {window["end"]:g} s: {best}')
         yield out / f'window_{window["start"]:07.1f}s', explanation
 
 

@@ -47,7 +47,8 @@ def sentence(explanation: ExplanationData, c: int) -> str:
         parts.append(
             f'Strongest evidence against it: {name} at {seconds(explanation, t, t + 1)} ({signed(values[t])}).'
         )
-    parts.append(f'{null_share(explanation.null[explanation.valid].mean())}.')
+    null = null_share(explanation.null[explanation.valid].mean())
+    parts.append(f'{null[0].upper()}{null[1:]}.')
     return ' '.join(parts)
 
 
