@@ -121,10 +121,12 @@ def test_a_clip_unlike_those_of_training_is_called_so_first():
     rate = {'false_alarm_rate': 0.01, 'held_out_clips': 99}
     one, silent = balanced(media={'notes': ['silent']}, distance=rate | {'visual': near, 'audio': far}).notices()
     assert one == (
-        'The audio of this clip is unlike the training clips (distance 2.00, where 1.25 is the limit; at most 1% of '
+        'The audio of this clip is unlike the training clips (distance 2.00, limit 1.25; at most 1% of '
         'clips like those get this notice). The prediction may mean nothing.'
     )
     assert silent == 'The audio is silent.'
     (both,) = balanced(distance=rate | {'visual': far, 'audio': far}).notices()
-    assert both.startswith('The picture and the audio of this clip are unlike the training clips (distance 2.00, ')
+    assert both.startswith(
+        'The picture and the audio of this clip are unlike the training clips (distances 2.00 and 2.00, limits 1.25 '
+    )
     assert balanced(distance=rate | {'audio': near}).notices() == []

@@ -75,13 +75,15 @@ def _unlike_training(explanation):
     if not over:
         return None
     text = ' and the '.join(names[name] for name in over)
-    distances = ' and '.join(
-        f'{measured[name]["distance"]:.2f}, where {measured[name]["threshold"]:.2f} is the limit' for name in over
+    distances, limits = (
+        ' and '.join(f'{measured[name][key]:.2f}' for name in over) for key in ('distance', 'threshold')
     )
+    several = len(over) > 1
     return (
-        f'The {text} of this clip {"are" if len(over) > 1 else "is"} unlike the training clips (distance {distances}; '
-        f'at most {percent(measured["false_alarm_rate"])} of clips like those get this notice). The prediction may '
-        'mean nothing.'
+        f'The {text} of this clip {"are" if several else "is"} unlike the training clips '
+        f'({"distances" if several else "distance"} {distances}, {"limits" if several else "limit"} {limits}; at most '
+        f'{percent(measured["false_alarm_rate"])} of clips like those get this notice). The prediction may mean '
+        'nothing.'
     )
 
 

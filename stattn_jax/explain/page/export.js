@@ -149,12 +149,17 @@ async function figureCanvas() {
   y += 8;
   context.drawImage(record.slides.length ? byId('slide') : byId('video'), margin, y, wide, high);
   context.drawImage(stage, margin, y, wide, high);
-  const legend = [subject(), `heat map: ${byId('scale-low').textContent} to ${byId('scale-high').textContent}`, byId('zero').textContent, 'bars: visual, audio (hatched)'];
+  const texts = (row) => Array.from(row.children, (cell) => cell.textContent).join('  ');
+  const legend = [
+    ...Array.from(byId('classes').querySelectorAll('label'), (row) => `${row.querySelector('.label').textContent}  ${row.querySelector('.number').textContent}`).slice(0, 5),
+    '', `Evidence for ${subject()}:`, ...Array.from(byId('sum').rows, texts),
+    '', `Heat map: ${byId('scale-low').textContent} to ${byId('scale-high').textContent}`, 'Bars: visual, audio (hatched)', byId('zero').textContent,
+  ];
   let beside = y;
   context.font = `400 14px ${style.fontFamily}`;
   if (width - wide > 220) for (const text of legend) beside = writeLines(context, text, margin + wide + 20, beside, width - wide - 20, 14) + 4;
   y += high + 12;
-  if (width - wide <= 220) write(legend.join('; '), 14);
+  if (width - wide <= 220) write(legend.filter(Boolean).join('; '), 14);
   context.drawImage(byId('mel'), margin + room, y, bars.width - room, 44);
   context.drawImage(bars.image, margin, y + 50, bars.width, bars.height);
   const whole = element('canvas', { width: canvas.width, height: Math.round(scale * (y + 50 + bars.height + margin)) });

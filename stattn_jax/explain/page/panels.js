@@ -51,7 +51,7 @@ function showAnswer(c, other, kept) {
   const removed = [...record.valid, ...record.valid].filter((valid, unit) => valid && !kept[unit]).length;
   byId('reset').hidden = removed === 0;
   if (!removed) {
-    byId('answer').textContent = 'Press the keys of the two rows to remove the visual part or the audio of segments; press again to restore them.';
+    byId('answer').textContent = 'Press the buttons of the two rows to remove the visual part or the audio of segments; press again to restore them.';
     return;
   }
   const all = allKept();
@@ -76,14 +76,15 @@ function contrastSentence(view, c, other) {
   return `The logit of ${a} is ${plainText(Math.abs(view.logit))} ${order} that of ${b}: ${parts}.`;
 }
 
-// Shows the contribution of the cell under the pointer or the cursor; with `s` -1, how to choose a cell.
+// Shows the contribution of the cell under the pointer or the cursor; with `s` -1, that of the strongest cell of the clip.
 function showCell(view, t, s, c, other) {
-  if (s < 0) {
-    byId('cell').textContent = 'Point at the frame, or focus it and use the arrow keys, to see the contribution of one cell.';
+  const n = s < 0 ? strongestCell(view.cells) : t * CELLS + s;
+  if (n < 0) {
+    byId('cell').textContent = 'No cell is evidence for it.';
     return;
   }
-  const n = t * CELLS + s;
-  const place = `Row ${Math.floor(s / COLUMNS) + 1}, column ${(s % COLUMNS) + 1} at ${segmentName(t)}`;
+  const inFrame = n % CELLS;
+  const place = `${s < 0 ? 'The strongest: row' : 'Row'} ${Math.floor(inFrame / COLUMNS) + 1}, column ${(inFrame % COLUMNS) + 1} at ${segmentName(Math.floor(n / CELLS))}`;
   const contribution = `${place}: contributes ${signedText(view.cells[n])}, with ${percent(record.alpha[n])} of the spatial attention.`;
   const k = record.removed.indexOf(c);
   const removed = k < 0
