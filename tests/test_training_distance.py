@@ -67,5 +67,8 @@ def test_a_file_belongs_to_the_step_with_which_it_was_saved(tmp_path):
         fitted = TrainingDistance.fit(rows[name], valid, 0.005)
         np.testing.assert_allclose(found[name](rows[name], valid), fitted(rows[name], valid), rtol=1e-4)
         assert found[name].threshold == pytest.approx(fitted.threshold, rel=1e-6)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r'distance.npz cannot be read .*; remove it, or evaluate the run again'):
+        training_distance.load(path, 5)
     training_distance.save(path, {name: x[:40] for name, x in rows.items()}, 0.01, 5)
     assert training_distance.load(path, 5)['rate'] == pytest.approx(2 / 21)
