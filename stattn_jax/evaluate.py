@@ -6,6 +6,7 @@ shortcut check is chosen by clip number. score.py computes the numbers from the 
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -19,12 +20,14 @@ from jax.experimental import multihost_utils
 
 from stattn_jax import names, progress, run, score
 from stattn_jax.data import pipeline, records, source
-from stattn_jax.metrics import classification
+from stattn_jax.metrics import classification, training_distance
 from stattn_jax.models import contributions
 from stattn_jax.training import losses, step
 
 # The arrays of a batch that the compiled functions use; `index` and `weight` stay on the host.
 DEVICE_KEYS = ('frames', 'log_mel', 'valid', 'labels')
+# The number of training clips that measure what is usual in training, and the share of them that counts as unusual.
+DISTANCE_CLIPS, FALSE_ALARM_RATE = 2000, 0.01
 
 
 def device_part(batch: pipeline.Batch) -> pipeline.Batch:
@@ -106,6 +109,12 @@ def eval_rows(
     }
 
 
+def feature_rows(graphdef, state: step.State, batch: step.Batch, *, frame_size: int) -> dict[str, jax.Array]:
+    """Returns the features of each segment, visual (mean over cells) and audio [b t d], and valid [b t]."""
+    _, out = step.forward(graphdef, state, batch, frame_size=frame_size)
+    return {'visual': out['values'].mean(axis=2), 'audio': out['audio'], 'valid': batch['valid']}
+
+
 class Evaluator:
     """Evaluates splits; each variant of the forward pass is compiled once, on first use."""
 
@@ -123,6 +132,19 @@ class Evaluator:
             run.write_json(workdir / f'eval_{split}.json', numbers)
         return numbers
 
+    def write_training_distance(self, state: step.State, number: int, workdir: pathlib.Path) -> None:
+        """Writes the distance of clips from those of training, by which explanations recognise unusual clips.
+
+        At most DISTANCE_CLIPS training clips are read; `number` is the step of the checkpoint. Only a model whose logit
+        is a sum of terms is explained and has this file.
+        """
+        data = source.RecordSource(self._config.data.dir, self._config.data.split)
+        if 'score_mean' not in state or len(data) < 4:
+            return
+        rows = self._map(feature_rows, 'features', state, _spread(data, DISTANCE_CLIPS))
+        if jax.process_index() == 0:
+            training_distance.save(workdir / run.TRAINING_DISTANCE, rows, FALSE_ALARM_RATE, number)
+
     def split(self, state: step.State, split: str, shortcuts: bool) -> dict[str, Any]:
         """Returns the flat `group/name` numbers of a split; with `shortcuts` they include the shortcut checks."""
         data = source.RecordSource(self._config.data.dir, split)
@@ -133,9 +155,7 @@ class Evaluator:
         return numbers | (self._shortcuts(state, data, truth) if shortcuts else {})
 
     def _shortcuts(self, state, data, truth) -> dict[str, Any]:
-        chosen = np.unique(
-            np.linspace(0, len(data) - 1, min(len(data), self._config.eval.shortcut_clips)).round().astype(int)
-        )
+        chosen = _spread_numbers(data, self._config.eval.shortcut_clips)
         pairs = [(i, other) for i in chosen if (other := _clip_with_other_label(truth, i)) is not None]
         if not pairs:
             return {'shortcut/n': 0}
@@ -161,12 +181,16 @@ class Evaluator:
 
     def _rows(self, state, data, labels_per_clip: int, by_segment: bool = False) -> dict[str, np.ndarray]:
         """Returns the rows of every clip of `data`, in clip order, gathered from all processes."""
-        kind = (labels_per_clip, by_segment)
+        function = functools.partial(eval_rows, labels_per_clip=labels_per_clip, by_segment=by_segment)
+        return self._map(function, (labels_per_clip, by_segment), state, data)
+
+    def _map(self, function, kind, state, data) -> dict[str, np.ndarray]:
+        """Returns what `function` computes for every clip, in clip order; one `kind` is compiled once."""
         if kind not in self._compiled:
-            sizes = {'frame_size': self._config.model.frame_size, 'labels_per_clip': labels_per_clip}
+            frame_size = self._config.model.frame_size
 
             def rows_of(state, batch):
-                return eval_rows(self._graphdef, state, batch, **sizes, by_segment=by_segment)
+                return function(self._graphdef, state, batch, frame_size=frame_size)
 
             self._compiled[kind] = self._strategy.compile_eval(rows_of)
         options = run.input_options(self._config)
@@ -200,6 +224,15 @@ def _clip_with_other_label(truth: list[score.Truth], i: int) -> int | None:
     """
     others = ((i + k) % len(truth) for k in range(1, len(truth)) if truth[i].labels)
     return next((j for j in others if truth[j].labels and not set(truth[j].labels) & set(truth[i].labels)), None)
+
+
+def _spread_numbers(data: source.RecordSource, most: int) -> np.ndarray:
+    """Returns the numbers of at most `most` clips, evenly spread over a split."""
+    return np.unique(np.linspace(0, len(data) - 1, min(len(data), most)).round().astype(int))
+
+
+def _spread(data: source.RecordSource, most: int) -> '_Altered':
+    return _Altered(data, [(i, i) for i in _spread_numbers(data, most)], lambda clip, _: clip)
 
 
 class _Altered:

@@ -103,8 +103,11 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path):
             f'config.data.dir={config.data.dir} has other classes or another clip spec than the data that {workdir} '
             'was trained on; expected the same; prepare it with the same --classes and options'
         )
+    own_data = info.fingerprint == trained.facts.fingerprint
     trained = run.reading(trained, info.spec)
     evaluator = evaluate.Evaluator(trained.graphdef, trained.strategy, config)
+    if own_data:
+        evaluator.write_training_distance(trained.state, trained.step, workdir)
     return {
         split: evaluator.write(trained.state, split, trained.step, workdir)
         for split in evaluate.splits_of(config, info)

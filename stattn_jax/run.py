@@ -30,6 +30,7 @@ from stattn_jax.runtime import checkpoint, parallel
 from stattn_jax.training import optim, step
 
 CONFIG_FILE, RUN_FILE, CHECKPOINTS = 'config.json', 'run.json', 'checkpoints'
+TRAINING_DISTANCE = 'training_distance.npz'
 PACKAGES = tuple('jax jaxlib flax optax orbax-checkpoint grain numpy tensorflow-datasets librosa av'.split())
 
 

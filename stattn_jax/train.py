@@ -165,7 +165,9 @@ def train(
         best = checkpointer.best() if select else None
         if best is not None and best != config.train.steps:
             state = strategy.place_state(checkpointer.restore(best, strategy.abstract(state))[0])
-    return {split: evaluator.write(state, split, best or config.train.steps, workdir) for split in eval_splits}
+    number = best or config.train.steps
+    evaluator.write_training_distance(state, number, workdir)
+    return {split: evaluator.write(state, split, number, workdir) for split in eval_splits}
 
 
 def _fetch(pending, checkpointer) -> dict[str, float]:

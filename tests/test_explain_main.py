@@ -77,6 +77,11 @@ def test_record_keeps_its_schema_and_was_asked_everything(explained):
     assert record['media']['fps'] == pytest.approx(4, abs=0.1) and record['media']['rate'] == scenes.RATE
     assert record['media']['end'] == record['media']['start'] + record['media']['duration']
     assert record['trust']['shifted_sound']['by_segments'] == runs.SEGMENTS // 2
+    assert record['media']['file_duration'] == pytest.approx(runs.SEGMENTS, abs=0.1)
+    measured = record['trust']['training_distance']
+    # Eight of the sixteen training clips are held out, so that a limit for 1 % of clips needs more of them.
+    assert (measured['held_out_clips'], measured['false_alarm_rate']) == (8, pytest.approx(2 / 9))
+    assert all(measured[name]['distance'] > 0 and measured[name]['threshold'] > 0 for name in ('visual', 'audio'))
     loaded = Explanation.load_npz(explained / 'explanation.npz')
     assert loaded.removed_cells.shape == (10, runs.SEGMENTS, 2, 2) and np.abs(loaded.removed_cells).max() > 0
     assert loaded.removed_classes == tuple(row['label'] for row in loaded.top(10))
@@ -216,7 +221,7 @@ def test_stretch_of_a_video(trained, scene_video, tmp_path, capsys):
     record = json.loads((tmp_path / 'explanation.json').read_text())
     assert record['media']['start'] == 1 and record['media']['duration'] == pytest.approx(3, abs=0.1)
     assert record['valid_segments'] == [True] * 3 + [False] * 3 and record['media']['notes'] == ['short']
-    assert 'note: the clip is short: segments without data are ignored' in capsys.readouterr().out
+    assert 'note: The clip is short: segments without data are ignored.' in capsys.readouterr().out
     audio = np.array(record['maps'][0]['audio'])
     assert (audio[3:] == 0).all() and (audio[:3] != 0).any()
 
@@ -337,5 +342,5 @@ def test_all_of_a_long_video(trained, long_video, tmp_path, capsys):
 def test_without_long_the_rest_is_said(trained, long_video, tmp_path, capsys):
     assert explain(trained, tmp_path, long_video, flags=('--files=csv',)) == 0
     output = capsys.readouterr().out
-    assert 'note: only the first 6 s are explained; --long explains the whole video' in output
+    assert 'note: Only the first 6 s of ' in output and ' are explained; --long explains the whole video.' in output
     assert re.search(r'\ntime: imports \d+\.\d s, restore .* s, decode .* s, model .* s, files .* s\n', output)

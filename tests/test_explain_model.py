@@ -3,6 +3,8 @@
 Wall time would differ from run to run.
 """
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -33,6 +35,17 @@ def test_an_explanation_costs_a_tenth_of_the_forward_pass_at_most(visual):
     plain = jax.jit(lambda state, batch: step.forward(graphdef, state, batch, frame_size=config.model.frame_size)[0])
     flops = {name: perf.lowered_flops(f.lower(state, batch)) for name, f in (('plain', plain), ('all', model._forward))}
     assert flops['plain'] > 1e7 and 1 < flops['all'] / flops['plain'] < 1.1
+
+
+def test_the_distance_from_training_is_that_of_the_run(trained, tmp_path):
+    assert models.load(trained).distance['held_out'] == 8
+    workdir = shutil.copytree(trained, tmp_path / 'run')
+    path = workdir / run.TRAINING_DISTANCE
+    path.write_bytes(b'x')
+    with pytest.raises(run.RunError, match='cannot be read'):
+        models.load(workdir)
+    path.unlink()
+    assert models.load(workdir).distance == {}
 
 
 @pytest.mark.parametrize('kind, spec, named', [

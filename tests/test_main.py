@@ -5,8 +5,11 @@ import re
 import shutil
 
 import fakes
+import numpy as np
 import pytest
 import runs
+
+from stattn_jax import run
 
 CONFIG = f'--config={runs.ROOT}/configs/synthetic.py'
 
@@ -196,8 +199,12 @@ def test_evaluation_needs_only_the_workdir(trained, tmp_path, capsys, quick_comp
     workdir = tmp_path / 'run'
     shutil.copytree(trained, workdir)
     (workdir / 'eval_test.json').unlink()
+    (workdir / run.TRAINING_DISTANCE).unlink()
     assert runs.run_main('--mode=eval', '--workdir', workdir, "--config.eval.splits=('test',)") == 0
     again, before = (json.loads((path / 'eval_test.json').read_text()) for path in (workdir, trained))
+    distances = [dict(np.load(path / run.TRAINING_DISTANCE)) for path in (workdir, trained)]
+    assert distances[0]['step'] == distances[1]['step'] == before['checkpoint/step']
+    np.testing.assert_allclose(distances[0]['audio_mean'], distances[1]['audio_mean'], atol=1e-4)
     assert again == pytest.approx(before, abs=1e-6)
     out = capsys.readouterr().out
     assert re.search(r'accuracy +[0-9.]+%', out) and 'eval_test.json' in out

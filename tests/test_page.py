@@ -18,7 +18,7 @@ import pytest
 from clips import write_small
 from pages import record
 
-from stattn_jax.explain import index, page
+from stattn_jax.explain import index, page, sentences
 from stattn_jax.explain.explanation import GroundTruth
 
 HOSTILE = '</script><img src=x onerror=alert(1)><!-- "\'&'
@@ -113,15 +113,38 @@ def test_only_the_script_and_style_of_the_page_may_run_and_nothing_be_fetched(wh
     assert set(re.findall(r'https?://[^\s\'"]+', text)) <= {'http://www.w3.org/2000/svg'}
 
 
-def hostile():
-    e = record(classes=(HOSTILE, 'cat', 'rain'))
-    return dataclasses.replace(e, media=e.media | {'file': HOSTILE, 'notes': [HOSTILE]})
+def hostile(name=HOSTILE, note=HOSTILE):
+    e = record(classes=(name, 'cat', 'rain'))
+    return dataclasses.replace(e, media=e.media | {'file': name, 'notes': [note]})
 
 
 def test_names_from_data_never_become_markup():
-    tame, wild = Markup(page.render(record())), Markup(page.render(hostile()))
+    tame, wild = Markup(page.render(hostile('dog', 'a note'))), Markup(page.render(hostile()))
     assert wild.tags == tame.tags
     assert data_of(page.render(hostile()))['classes'][0] == HOSTILE
+
+
+def test_notices_stand_above_everything_else_for_each_class():
+    e = record()
+    e = dataclasses.replace(e, media=e.media | {'notes': ['silent', 'damaged']})
+    text = page.render(e, 'cat')
+    assert data_of(text)['notices'] == [e.notices(name) for name in e.classes]
+    above = text[: text.index('id="sentence"')]
+    assert '<li>The audio is silent.</li><li>Parts of the file could not be decoded' in above
+    assert '<ul id="notices" class="notices" aria-label="Notices"></ul>' in page.render(
+        record(visual=np.ones((3, 4, 3, 2)))
+    )
+
+
+def test_without_scripts_the_numbers_and_the_strongest_frame_are_there():
+    e = record(valid=[True, True, False, True])
+    (still,) = re.findall('<noscript>(.*?)</noscript>', page.render(e), re.DOTALL)
+    frame = from_url(re.search('<img src="(.*?)"', still)[1], 'image/jpeg')
+    assert frame == e.frames[np.unravel_index(e.visual[0].argmax(), e.visual[0].shape)[0]]
+    rows = [re.findall('<td>(.*?)</td>', row) for row in re.findall('<tr>(.*?)</tr>', still)]
+    assert rows[1:4] == [[row['label'], sentences.percent(row['probability'])] for row in e.top()]
+    terms = [[sentences.signed(x) for x in (e.visual[0, t].sum(), e.audio[0, t])] for t in range(4)]
+    assert [row[1:] for row in rows[5:]] == [terms[0], terms[1], ['no data'] * 2, terms[3]]
 
 
 def test_the_page_adds_little_to_the_clip():
@@ -184,6 +207,6 @@ def test_text_and_marks_stand_out(scheme):
         assert min(contrast(colours[name], ground) for ground in [*grounds, colours['missing']]) >= 4.5, name
     assert contrast(colours['on-accent'], colours['accent']) >= 4.5
     assert min(contrast(colours['picture'], ground) for ground in grounds) >= 4.5  # It is a text colour in the index.
-    for name in ('edge', 'accent', 'sound', 'truth'):
+    for name in ('edge', 'accent', 'sound', 'truth', 'warning'):
         assert min(contrast(colours[name], ground) for ground in grounds) >= 3, name
     assert contrast(colours['hatch'], colours['sound']) >= 3

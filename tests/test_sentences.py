@@ -1,5 +1,7 @@
 """Tests that each statement of the sentence agrees with a number of the record."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from explained import make
@@ -64,3 +66,67 @@ def test_places_are_thirds_of_the_source_frame():
         np.zeros((1, 1, 3, 3)), np.zeros((1, 1)), classes='a', probabilities=[1], affine=(1 / 3, 1 / 3, 1, 0)
     )
     assert [sentences.place(cropped, 1, j) for j in range(3)] == ['centre'] * 3
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Notices
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def balanced(audio=1.0, media=None, distance=None):
+    """A clip whose largest sums over a segment are 1 for the visual evidence and `audio` for the audio."""
+    visual = np.zeros((2, 4, 2, 2))
+    visual[:, 1] = 0.25
+    record = make(visual, np.array([[0, 0, -audio, 0]] * 2))
+    trust = {} if distance is None else {'training_distance': distance}
+    return dataclasses.replace(record, media=record.media | (media or {}), trust=trust)
+
+
+@pytest.mark.parametrize('audio', [0.11, 1, 9.9])
+def test_an_ordinary_clip_has_no_notice(audio):
+    near = {'distance': 0.9, 'threshold': 1.0}
+    distance = {'false_alarm_rate': 0.01, 'held_out_clips': 99, 'visual': near, 'audio': near}
+    assert balanced(audio, distance=distance).notices() == balanced(audio).notices() == []
+
+
+def test_evidence_that_contributes_next_to_nothing_is_named():
+    (weak_audio,) = balanced(0.09).notices('b')
+    assert weak_audio == (
+        'The audio evidence contributes next to nothing to b: at most 0.09 in a segment, the visual evidence up to '
+        '1.00.'
+    )
+    (weak_visual,) = balanced(10.1).notices()
+    assert 'The visual evidence contributes next to nothing to a: at most 1.00' in weak_visual
+    # A modality that is missing is named as such only.
+    assert balanced(0.09, {'notes': ['no_sound']}).notices() == [
+        'The clip has no sound: the prediction is from the picture alone.'
+    ]
+
+
+@pytest.mark.parametrize(
+    ('media', 'text'),
+    [
+        ({'start': 0.0, 'end': 8.0, 'file_duration': 14.04}, 'Only the first 8 s of 14.04 s are explained'),
+        ({'start': 3.5, 'end': 11.5, 'file_duration': 125.0}, 'Only 3.5 to 11.5 s of 125 s are explained'),
+        ({'start': 0.0, 'end': 8.0, 'file_duration': None}, 'Only the first 8 s are explained'),
+    ],
+)
+def test_a_cut_clip_says_how_much_of_the_file_it_is(media, text):
+    (notice,) = balanced(media=media | {'notes': ['long']}).notices()
+    assert notice == f'{text}; --long explains the whole video.'
+
+
+def test_a_clip_unlike_those_of_training_is_called_so_first():
+    far, near = {'distance': 2.0, 'threshold': 1.25}, {'distance': 1.0, 'threshold': 1.1}
+    rate = {'false_alarm_rate': 0.01, 'held_out_clips': 99}
+    one, silent = balanced(media={'notes': ['silent']}, distance=rate | {'visual': near, 'audio': far}).notices()
+    assert one == (
+        'The audio of this clip is unlike the training clips (distance 2.00, limit 1.25; at most 1% of '
+        'clips like those get this notice). The prediction may mean nothing.'
+    )
+    assert silent == 'The audio is silent.'
+    (both,) = balanced(distance=rate | {'visual': far, 'audio': far}).notices()
+    assert both.startswith(
+        'The picture and the audio of this clip are unlike the training clips (distances 2.00 and 2.00, limits 1.25 '
+    )
+    assert balanced(distance=rate | {'audio': near}).notices() == []

@@ -29,14 +29,6 @@ _OPENED = ('html', 'png', 'mp4', 'json', 'csv', 'vtt', 'npz')
 # The flags that change what is written of a video.
 _CONTENT = ('files', 'start', 'end', 'label', 'long', 'hop', 'top_windows')
 
-# How the notes of a clip (data/media.py) are printed.
-_NOTES = {
-    'short': 'the clip is short: segments without data are ignored',
-    'long': 'only the first {seconds:g} s are explained; --long explains the whole video',
-    'silent': 'the audio is silent',
-    'damaged': 'parts of the file could not be decoded; the previous frame, or silence, is used instead',
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -196,17 +188,16 @@ def _outcome(job: Job, video: pathlib.Path) -> done.Outcome | index.Failure:
 
 def _explain(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
     explanation = _read_and_explain(job, next(iter(job.models.values())), video)
-    best = ', '.join(f'{row["label"]} {row["probability"]:.1%}' for row in explanation.top(3))
+    best = ', '.join(f'{row["label"]} {sentences.percent(row["probability"])}' for row in explanation.top(3))
+    notices = explanation.notices(job.options.label)
     outcome = _write(job, video, explanation, folder)
     if job.several:
-        notes = ''.join(f'; {note}' for note in explanation.media['notes'])
-        console.say(f'{video}: {best}{notes}')
+        console.say(f'{video}: {best}' + ''.join(f' {notice}' for notice in notices))
         return outcome
     console.say(f'{video}: {best}')
     console.say(f'  {explanation.sentence(job.options.label)}')
-    for note in explanation.media['notes']:
-        # Notes on streams, 'sound 2 of 3' for instance, are readable as they are.
-        console.say(f'  note: {_NOTES.get(note, note).format(seconds=explanation.media["duration"])}')
+    for notice in notices:
+        console.say(f'  note: {notice}')
     error = explanation.residual()[1]
     console.say(f'  the sum of the contributions differs from the logit by at most {error:.1e} (relative)')
     console.say(f'  {folder}: {", ".join(pathlib.Path(name).name for name in outcome.files)}')
@@ -239,7 +230,7 @@ def _explain_long(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.O
         place = f'{sentences.clock_time(window["start"])} to {sentences.clock_time(window["end"])}'
         written[k] = _write(job, video, explanation, (folder / pages[k]).parent, f'{job.title(video)}, {place}')
         if not job.several:
-            console.say(f'  {place}: {window["label"]} {window["probability"]:.1%}')
+            console.say(f'  {place}: {window["label"]} {sentences.percent(window["probability"])}')
     folder.mkdir(parents=True, exist_ok=True)
     timeline.save_json(folder / 'timeline.json')
     timeline.save_csv(folder / 'timeline.csv')

@@ -37,7 +37,8 @@ class ExplanationData:
     Arrays are float32 and in units of the logit unless stated otherwise. Axes: class c, segment t, cell h w, modality m
     (0 visual, 1 audio), mel frame f and mel band k.
 
-    - media: file, sha256; start, end (s in the file), duration (s); fps and rate (Hz) of the source, None where the
+    - media: file, sha256; start, end (s in the file), duration (s), file_duration (s, of the whole file; missing for
+      arrays); fps and rate (Hz) of the source, None where the
       file does not state them; height and width in pixels of the upright source frame; notes (see Clip in
       data/media.py)
     - geometry: the result of `make_geometry`; model: config_hash, parameter_hash, versions, dtype, step, trunks
@@ -56,6 +57,9 @@ class ExplanationData:
       frames with silence, and with the clip's own audio moved by `by_segments`, half the clip. They are the best class
       then, the probability then of this clip's best class, and Pearson's correlation of the attention weights on the
       cells of valid segments with the original ones (None where one map is constant). Empty if it was not computed.
+      'training_distance', for a run that has these numbers: 'visual' and 'audio', each with the `distance` of the
+      clip from the training clips (metrics/training_distance.py) and its `threshold`; `false_alarm_rate`, the share
+      of clips like those of training that exceeds a threshold, at most; `held_out_clips`, from which both come.
     - source: the video file; None for arrays and for a record read from npz
     """
 

@@ -78,7 +78,8 @@ def shown_segments(visual_thw: np.ndarray) -> list[int]:
 def _header(axes: Axes, explanation: ExplanationData, c: int, frames: int) -> None:
     axes.set_axis_off()
     media, segments = explanation.media, len(explanation.valid)
-    predictions = '     '.join(f'{drawable(row["label"], 30)} {row["probability"]:.0%}' for row in explanation.top(3))
+    best = [f'{drawable(row["label"], 30)} {sentences.percent(row["probability"])}' for row in explanation.top(3)]
+    predictions = '     '.join(best)
     zero = 'average clip' if explanation.mean_scores.any() else 'bias'
     picture, sound = _signed(explanation.visual[c].sum()), _signed(explanation.audio[c].sum())
     evidence = (

@@ -20,6 +20,7 @@ from stattn_jax.data import features, media, pipeline
 from stattn_jax.explain import counterfactuals, long, reading
 from stattn_jax.explain.explanation import BEST, make_geometry
 from stattn_jax.explain.result import Explanation
+from stattn_jax.metrics import training_distance
 from stattn_jax.models import contributions
 from stattn_jax.pretrained import find, folder
 from stattn_jax.runtime import perf
@@ -39,6 +40,8 @@ class Model:
 
     trained: run.Trained
     source: pathlib.Path | None = None
+    # What training_distance.load returned for the run.
+    distance: dict[str, Any] = dataclasses.field(default_factory=dict)
     # Number of clips per forward pass. More clips would need more memory and would not be faster on a CPU.
     batch: ClassVar[int] = 4
 
@@ -172,6 +175,7 @@ class Model:
         order, by = counterfactuals.moved(decoded.clip.valid)
         silence = np.full(self.spec.mel_shape[1:], self.spec.silence, np.float32)
         inputs = {name: array[b] for name, array in inputs.items()}
+        distance = self._training_distance(inputs, decoded.clip.notes)
         outputs = jax.device_get(self._counterfactuals(self.trained.state, inputs, best, order, silence))
         geometry = self.geometry(decoded.clip, arrays['alpha'].shape[-1])
         classes = self.trained.facts.classes
@@ -187,9 +191,26 @@ class Model:
             frames=tuple(decoded.clip.frames),
             removed_cells=outputs['removed'].reshape(len(best), *geometry['grid']),
             removed_classes=tuple(classes[c] for c in best),
-            trust=counterfactuals.trust(outputs, classes, self.binary, decoded.clip.valid, by),
+            trust=counterfactuals.trust(outputs, classes, self.binary, decoded.clip.valid, by) | distance,
             source=decoded.source,
         )
+
+    def _training_distance(self, inputs, notes: Sequence[str]) -> dict[str, Any]:
+        """Returns {'training_distance': ...} of ExplanationData.trust; {} for a run without these numbers.
+
+        A modality that the clip lacks has no distance.
+        """
+        if not self.distance:
+            return {}
+        features = {'visual': np.asarray(inputs['values']).mean(axis=1), 'audio': np.asarray(inputs['audio'])}
+        valid = np.asarray(inputs['valid'])[None]
+        found = {'false_alarm_rate': self.distance['rate'], 'held_out_clips': self.distance['held_out']}
+        for name, note in zip(training_distance.MODALITIES, ('no_picture', 'no_sound'), strict=True):
+            measure = self.distance[name]
+            if note not in notes:
+                distance = float(measure(features[name][None], valid)[0])
+                found[name] = {'distance': distance, 'threshold': float(measure.threshold)}
+        return {'training_distance': found}
 
     @functools.cached_property
     def _forward(self):
@@ -233,7 +254,11 @@ def load(workdir: str | os.PathLike) -> Model:
             'computed from a video here; expected the workdir of a run on videos'
         )
     # A run trained on features that its own trunks extracted can also read videos.
-    return Model(run.reading(trained, trunk_setup.media_of(trained.facts.spec)), workdir)
+    try:
+        distance = training_distance.load(pathlib.Path(workdir) / run.TRAINING_DISTANCE, trained.step)
+    except ValueError as error:
+        raise run.RunError(str(error), code=1) from None
+    return Model(run.reading(trained, trunk_setup.media_of(trained.facts.spec)), workdir, distance)
 
 
 def from_pretrained(name: str | os.PathLike, revision: str | None = None) -> Model:

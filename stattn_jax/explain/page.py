@@ -19,9 +19,9 @@ import numpy as np
 import PIL.Image
 
 from stattn_jax.explain import colours, sentences, video
-from stattn_jax.explain.explanation import BEST, ExplanationData, GroundTruth
+from stattn_jax.explain.explanation import BEST, ExplanationData, GroundTruth, strongest_cell
 
-_SCRIPTS = ('record.js', 'stage.js', 'timeline.js', 'panels.js', 'player.js')
+_SCRIPTS = ('record.js', 'stage.js', 'timeline.js', 'panels.js', 'export.js', 'player.js')
 
 
 def render(explanation: ExplanationData, label: str | None = None, truth: GroundTruth | None = None) -> str:
@@ -46,6 +46,8 @@ def render(explanation: ExplanationData, label: str | None = None, truth: Ground
         file=explanation.media['file'],
         sentence=sentences.sentence(explanation, chosen),
         log_mel=_log_mel(explanation),
+        raw_notices=''.join(f'<li>{html.escape(text)}</li>' for text in sentences.notices(explanation, chosen)),
+        raw_still=_still(explanation, chosen),
         raw_data=json_text(data),
         raw_clip=base64.b64encode(clip).decode(),
     )
@@ -111,6 +113,7 @@ def _data(explanation: ExplanationData, chosen: int, truth: GroundTruth) -> dict
         'shown': shown,
         'chosen': chosen,
         'sentences': [sentences.sentence(explanation, c) for c in shown],
+        'notices': [sentences.notices(explanation, c) for c in shown],
         'residual': explanation.residual()[1],
         'centred': bool(explanation.mean_scores.any()),
         'truth': {'intervals': list(truth.intervals), 'boxes': list(truth.boxes)},
@@ -128,6 +131,36 @@ def _data(explanation: ExplanationData, chosen: int, truth: GroundTruth) -> dict
             for name in ('classes', 'multi_label', 'media', 'geometry', 'model', 'trust')
         },
     }
+
+
+def _still(explanation: ExplanationData, c: int) -> str:
+    """Returns markup for readers without scripts: the frame of the strongest cell and the numbers as tables."""
+    best = strongest_cell(explanation.visual[c])
+    picture = ''
+    if best and explanation.frames:
+        where = f'Frame of the strongest cell, {sentences.seconds(explanation, best[0], best[0] + 1)}'
+        picture = f'<img src="{data_url("image/jpeg", explanation.frames[best[0]])}" alt="{where}">'
+    classes = [(row['label'], sentences.percent(row['probability'])) for row in explanation.top(BEST)]
+    segments = []
+    for t, valid in enumerate(explanation.valid):
+        terms = (explanation.visual[c, t].sum(), explanation.audio[c, t])
+        numbers = [sentences.signed(x) for x in terms] if valid else ['no data'] * 2
+        segments.append((sentences.seconds(explanation, t, t + 1), *numbers))
+    evidence = f'Evidence for {explanation.classes[c]} (contribution to the logit)'
+    return (
+        picture
+        + _table('Prediction', ('class', 'probability'), classes)
+        + _table(evidence, ('segment', 'visual', 'audio'), segments)
+    )
+
+
+def _table(caption: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    cells = [''.join(f'<td>{html.escape(text)}</td>' for text in row) for row in rows]
+    head = ''.join(f'<th>{html.escape(text)}</th>' for text in header)
+    body = ''.join(f'<tr>{row}</tr>' for row in cells)
+    return (
+        f'<table><caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    )
 
 
 def _floats(values) -> dict[str, Any]:

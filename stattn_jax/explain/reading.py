@@ -41,11 +41,16 @@ def of_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, rate: int, spec: me
 
 
 def of_file(video: str | os.PathLike) -> dict[str, Any]:
-    """Returns a file's name, content hash, frame rate and sample rate (Hz; None where it does not state them)."""
+    """Returns a file's name, content hash, duration (s), frame rate and sample rate (Hz).
+
+    What the file does not state is None.
+    """
     file = decode.MediaFile(video)
     with open(video, 'rb') as content:
         digest = hashlib.file_digest(content, 'sha256').hexdigest()
-    return {'file': file.path.name, 'sha256': digest, 'fps': file.fps or None, 'rate': file.rate or None}
+    seconds = file.duration if np.isfinite(file.duration) else None
+    stated = {'file_duration': seconds, 'fps': file.fps or None, 'rate': file.rate or None}
+    return {'file': file.path.name, 'sha256': digest, **stated}
 
 
 def of_clip(clip: media.Clip, start: float) -> dict[str, Any]:

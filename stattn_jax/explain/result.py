@@ -25,6 +25,13 @@ class Explanation(ExplanationData):
         """Describes the contributions to a class (default: the best one) in words."""
         return sentences.sentence(self, self.class_index(label))
 
+    def notices(self, label: str | None = None) -> list[str]:
+        """Returns warnings about the clip and the evidence for a class (default: the best one), most important first.
+
+        The clip is unlike the training clips, silent, cut or damaged, or one modality contributes next to nothing.
+        """
+        return sentences.notices(self, self.class_index(label))
+
     def save_json(self, path: str | os.PathLike, label: str | None = None) -> None:
         """Writes schema stattn_jax.explanation/2 (docs/explanation.schema.json): everything but frames and log-mel.
 

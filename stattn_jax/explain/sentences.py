@@ -2,12 +2,21 @@
 
 import numpy as np
 
+from stattn_jax.explain.colours import NEGLIGIBLE
 from stattn_jax.explain.explanation import ExplanationData
 
 # The strongest interval extends while a segment's evidence is at least this share of the strongest segment's.
 _STRONG = 0.5
 # Evidence (logit) that two decimals show as zero is not mentioned.
 _VISIBLE = 0.005
+# What the notes of a clip (data/media.py) say to a reader.
+_NOTES = {
+    'silent': 'The audio is silent.',
+    'no_sound': 'The clip has no sound: the prediction is from the picture alone.',
+    'no_picture': 'The clip has no picture: the prediction is from the audio alone.',
+    'short': 'The clip is short: segments without data are ignored.',
+    'damaged': 'Parts of the file could not be decoded: the previous frame, or silence, is used instead.',
+}
 
 
 def sentence(explanation: ExplanationData, c: int) -> str:
@@ -38,8 +47,60 @@ def sentence(explanation: ExplanationData, c: int) -> str:
         parts.append(
             f'Strongest evidence against it: {name} at {seconds(explanation, t, t + 1)} ({signed(values[t])}).'
         )
-    parts.append(f'{null_share(explanation.null[explanation.valid].mean())}.')
+    null = null_share(explanation.null[explanation.valid].mean())
+    parts.append(f'{null[0].upper()}{null[1:]}.')
     return ' '.join(parts)
+
+
+def notices(explanation: ExplanationData, c: int) -> list[str]:
+    """Returns what a reader has to know before the evidence for class `c`, most important first; mostly nothing.
+
+    The clip is unlike the training clips, or silent, or only its beginning was read; one modality contributes next to
+    nothing; other notes of the clip.
+    """
+    media = explanation.media
+    notes = [_NOTES.get(note, note) for note in media['notes'] if note != 'long']
+    if 'long' in media['notes']:
+        first, last = (f'{media[name]:.4g}' for name in ('start', 'end'))
+        part = f'the first {last} s' if media['start'] == 0 else f'{first} to {last} s'
+        whole = f' of {media["file_duration"]:.4g} s' if media.get('file_duration') else ''
+        notes.append(f'Only {part}{whole} are explained; --long explains the whole video.')
+    return [*filter(None, [_unlike_training(explanation)]), *notes, *filter(None, [_negligible(explanation, c)])]
+
+
+def _unlike_training(explanation):
+    measured = explanation.trust.get('training_distance', {})
+    names = {'visual': 'picture', 'audio': 'audio'}
+    over = [name for name in names if name in measured and measured[name]['distance'] > measured[name]['threshold']]
+    if not over:
+        return None
+    text = ' and the '.join(names[name] for name in over)
+    distances, limits = (
+        ' and '.join(f'{measured[name][key]:.2f}' for name in over) for key in ('distance', 'threshold')
+    )
+    several = len(over) > 1
+    return (
+        f'The {text} of this clip {"are" if several else "is"} unlike the training clips '
+        f'({"distances" if several else "distance"} {distances}, {"limits" if several else "limit"} {limits}; at most '
+        f'{percent(measured["false_alarm_rate"])} of clips like those get this notice). The prediction may mean '
+        'nothing.'
+    )
+
+
+def _negligible(explanation, c):
+    """Says that a modality's largest sum over a segment is below the share NEGLIGIBLE of the other's."""
+    largest = {
+        'visual': np.abs(explanation.visual[c].sum(axis=(1, 2))).max(),
+        'audio': np.abs(explanation.audio[c]).max(),
+    }
+    (weak, low), (strong, high) = sorted(largest.items(), key=lambda item: item[1])
+    lacking = {'visual': 'no_picture', 'audio': 'no_sound'}[weak] in explanation.media['notes']
+    if low >= NEGLIGIBLE * high or lacking:
+        return None
+    return (
+        f'The {weak} evidence contributes next to nothing to {explanation.classes[c]}: at most {low:.2f} in a segment, '
+        f'the {strong} evidence up to {high:.2f}.'
+    )
 
 
 def null_share(weight: float) -> str:

@@ -10,8 +10,9 @@ function makeClasses(choose) {
     return element('label', {}, [input, hint, name, meter, element('span', { className: 'number' })]);
   });
   byId('classes').append(...rows);
+  byId('other').append(...record.shown.map((c) => element('option', { value: c, textContent: record.classes[c] })));
   const rest = CLASSES - record.shown.length;
-  byId('more').textContent = rest ? `${rest} classes with lower logits are not shown on this page.` : '';
+  byId('more').textContent = rest ? `${rest} classes with lower logits are not on this page; --label=NAME adds one.` : '';
 }
 
 // Shows the probabilities from the kept units; a tick marks the probability for the whole clip.
@@ -50,7 +51,7 @@ function showAnswer(c, other, kept) {
   const removed = [...record.valid, ...record.valid].filter((valid, unit) => valid && !kept[unit]).length;
   byId('reset').hidden = removed === 0;
   if (!removed) {
-    byId('answer').textContent = 'Press the buttons of the two rows to remove the visual part or the audio of segments.';
+    byId('answer').textContent = 'Press the buttons of the two rows to remove the visual part or the audio of segments; press again to restore them.';
     return;
   }
   const all = allKept();
@@ -62,7 +63,7 @@ function showAnswer(c, other, kept) {
   }
   const strong = (id, text) => element('strong', { id, className: 'number', textContent: text });
   byId('answer').replaceChildren(
-    `${start}logit `, strong('what-if-logit', plainText(now, 4)), ` (was ${plainText(before, 4)}), probability `,
+    `${start}logit `, strong('what-if-logit', plainText(now)), ` (was ${plainText(before)}), probability `,
     strong('what-if-probability', percent(probabilities(kept)[c])), ` (was ${percent(probabilities(all)[c])})`,
     other === null ? '.' : `; margin over ${record.classes[other]} ${signedText(now - pooled(other, kept).logit)}.`,
   );
@@ -75,19 +76,20 @@ function contrastSentence(view, c, other) {
   return `The logit of ${a} is ${plainText(Math.abs(view.logit))} ${order} that of ${b}: ${parts}.`;
 }
 
-// Shows the contribution of the cell under the pointer or the cursor; with `s` -1, how to choose a cell.
+// Shows the contribution of the cell under the pointer or the cursor; with `s` -1, that of the strongest cell of the clip.
 function showCell(view, t, s, c, other) {
-  if (s < 0) {
-    byId('cell').textContent = 'Point at the frame, or focus it and use the arrow keys, to see the contribution of one cell.';
+  const n = s < 0 ? strongestCell(view.cells) : t * CELLS + s;
+  if (n < 0) {
+    byId('cell').textContent = 'No cell is evidence for it.';
     return;
   }
-  const n = t * CELLS + s;
-  const place = `Row ${Math.floor(s / COLUMNS) + 1}, column ${(s % COLUMNS) + 1} at ${segmentName(t)}`;
-  const contribution = `${place}: contributes ${signedText(view.cells[n], 3)}, with ${percent(record.alpha[n])} of the spatial attention.`;
+  const inFrame = n % CELLS;
+  const place = `${s < 0 ? 'The strongest: row' : 'Row'} ${Math.floor(inFrame / COLUMNS) + 1}, column ${(inFrame % COLUMNS) + 1} at ${segmentName(Math.floor(n / CELLS))}`;
+  const contribution = `${place}: contributes ${signedText(view.cells[n])}, with ${percent(record.alpha[n])} of the spatial attention.`;
   const k = record.removed.indexOf(c);
   const removed = k < 0
     ? ` The effect of its removal was not computed for ${record.classes[c]}.`
-    : ` Removing this cell alone from the whole clip changes the logit of ${record.classes[c]} by ${signedText(record.removed_cells[k * T * CELLS + n], 3)} ` +
+    : ` Removing this cell alone from the whole clip changes the logit of ${record.classes[c]} by ${signedText(record.removed_cells[k * T * CELLS + n])} ` +
       '(exact, with the attention computed again).';
   byId('cell').textContent = other === null ? contribution + removed : `${contribution} This is the difference of the two contributions.`;
 }
@@ -103,10 +105,15 @@ function mapChange(correlation) {
 }
 
 function showList(list, rows) {
-  byId(list).replaceChildren(...rows.flatMap(([name, text]) => [element('dt', { textContent: name }), element('dd', { textContent: text })]));
+  byId(list).replaceChildren(...rows.map(([name, text]) =>
+    element('div', {}, [element('dt', { textContent: name }), element('dd', { textContent: text })])));
 }
 
 const CHANGED_AUDIO = { silence: 'With silent audio', shifted_sound: 'With the audio shifted by half the clip' };
+
+function distanceText({ distance, threshold }) {
+  return `${distance.toFixed(2)} (limit ${threshold.toFixed(2)})`;
+}
 
 function showTrust(c) {
   const whole = terms(c, allKept());
@@ -116,6 +123,12 @@ function showTrust(c) {
   const prediction = (row) => (row.label === record.classes[best] ? `Still predicts ${row.label} with` : `Predicts ${row.label} instead; ${record.classes[best]} has`) +
     ` ${percent(row.probability)} (was ${was}). ${mapChange(row.map_correlation)}`;
   const checks = Object.entries(CHANGED_AUDIO).filter(([key]) => record.trust[key]).map(([key, name]) => [name, prediction(record.trust[key])]);
+  const measured = record.trust.training_distance;
+  if (measured) {
+    const parts = Object.values(NAMES).filter((name) => measured[name]).map((name) => `${name} ${distanceText(measured[name])}`);
+    checks.push(['Distance from the training clips', `${parts.join(', ')}; ` +
+      `at most ${percent(measured.false_alarm_rate)} of clips like those of training exceed a limit`]);
+  }
   const valid = record.valid.flatMap((v, t) => (v ? [record.null[t]] : []));
   showList('trust', [
     ['Sum of contributions', `differs from the logit by ${error.toExponential(0)}, recomputed here; relative error of all classes at most ${record.residual.toExponential(0)}`],
@@ -143,9 +156,8 @@ function showSource() {
   const { media, model } = record;
   byId('limits').replaceChildren(...LIMITS.map((text) => element('li', { textContent: text })));
   showList('source', [
-    ['File', `${media.file}, seconds ${trimmed(media.start)} to ${trimmed(media.start + media.duration)}`],
+    ['File', `${media.file}, seconds ${trimmed(media.start)} to ${trimmed(media.start + media.duration)}` + (media.file_duration ? ` of ${trimmed(media.file_duration)}` : '')],
     ['SHA-256', media.sha256],
-    ...(media.notes?.length ? [['Notes', media.notes.join(', ')]] : []),
     ['Model', `step ${model.step}, ${model.dtype}, parameters ${model.parameter_hash}, config ${model.config_hash}`],
     ['Versions', Object.entries(model.versions).map((pair) => pair.join(' ')).join(', ')],
   ]);

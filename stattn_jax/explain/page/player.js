@@ -1,9 +1,10 @@
 // The state of the page, the functions that show it, and the actions that change it.
 
-const state = {
-  c: record.chosen, other: null, kept: allKept(), overlay: true, signed: false, cell: -1, t: 0,
-};
+// `time` is where the reader last went, null while that is nowhere.
+const state = { c: record.chosen, other: null, kept: allKept(), overlay: true, signed: false, cell: -1, t: 0, time: null };
 let view = evidence(state.c, state.other, state.kept);
+// The end of the colour scale, that of the untouched clip.
+let scale = heatScale(view);
 let frame = 0;
 const clock = record.slides.length ? slideClock(() => tick()) : videoClock(() => tick());
 
@@ -16,6 +17,7 @@ function subject() {
 function show() {
   view = evidence(state.c, state.other, state.kept);
   const whole = evidence(state.c, state.other, allKept());
+  scale = heatScale(whole);
   drawBars(view, whole, state.kept);
   showUnits(state.kept);
   showTable(view, state.kept, subject());
@@ -23,30 +25,32 @@ function show() {
   showSum(view, state.c, state.other, state.kept);
   showAnswer(state.c, state.other, state.kept);
   showTrust(state.c);
-  drawScale(view, state.signed);
+  drawScale(scale, state.signed);
   byId('scale-name').textContent = state.signed ? 'against (hatched), for' : 'evidence for';
   byId('sentence').textContent = state.other === null
     ? record.sentences[record.shown.indexOf(state.c)]
     : contrastSentence(whole, state.c, state.other);
+  const notices = record.notices[record.shown.indexOf(state.c)];
+  byId('notices').replaceChildren(...notices.map((text) => element('li', { textContent: text })));
   showButtons();
   place();
+  writeAddress(stateText(state));
 }
 
 function showButtons() {
   const press = (id, on) => byId(id).setAttribute('aria-pressed', String(on));
   press('heat', state.overlay);
   press('signed', state.signed);
-  press('contrast', state.other !== null);
-  const next = runnerUp(state.c);
-  byId('contrast').hidden = next === null;
-  if (next !== null) byId('contrast').textContent = `Why not ${record.classes[next]}?`;
+  byId('other').value = state.other ?? '';
+  for (const option of byId('other').options) option.disabled = option.value === String(state.c);
   const n = strongestCell(view.cells);
   byId('strongest').disabled = n < 0;
   byId('strongest').lastElementChild.textContent = n < 0 ? 'no cell is evidence for it' : `strongest cell, ${segmentName(Math.floor(n / CELLS))}`;
 }
 
 function place() {
-  drawOverlay(byId('overlay'), view, state.t, state);
+  drawOverlay(byId('overlay'), view, scale, state.t, state);
+  byId('box-key').hidden = !boxesOf(state.t).length;
   showCell(view, state.t, state.cell, state.c, state.other);
   showPlace(clock.time, state.t, view, subject());
 }
@@ -74,20 +78,49 @@ function tick() {
 // ---------------------------------------------------------------------------------------------------------------------
 
 function seek(time) {
-  clock.seek(Math.max(0, Math.min(clock.length - 1e-3, time)));
+  state.time = Math.max(0, Math.min(clock.length - 1e-3, time));
+  clock.seek(state.time);
   tick();
+  writeAddress(stateText(state));
 }
 
 function choose(c) {
-  Object.assign(state, { c, other: state.other === null ? null : runnerUp(c) });
+  Object.assign(state, { c, other: state.other === c ? runnerUp(c) : state.other });
   show();
 }
 
-function contrast() {
-  const other = state.other === null ? runnerUp(state.c) : null;
+// Compares with another class, or with none (null).
+function contrast(other) {
   // A difference has two signs, so the heat map shows both.
   Object.assign(state, { other, signed: other !== null });
   show();
+}
+
+// The middle of the segment with the strongest cell or, where no cell is evidence for the class, with the largest sum.
+function strongestTime() {
+  const n = strongestCell(view.cells);
+  const sums = view.picture.map((x, t) => x + view.sound[t]);
+  return ((n < 0 ? sums.indexOf(Math.max(...sums)) : Math.floor(n / CELLS)) + 0.5) * SECONDS;
+}
+
+// Goes to the state that the address names; what it does not name is as when the page opens.
+function restore() {
+  const { unknown, time, ...named } = stateOf(location.hash.slice(1));
+  Object.assign(state, named, { signed: named.other !== null });
+  show();
+  clock.seek(time ?? strongestTime());
+  state.time = time;
+  report(unknown.length ? `The link names what this page does not have: ${unknown.join(', ')}.` : '');
+}
+
+async function saveFigure() {
+  const canvas = await figureCanvas();
+  canvas.toBlob((blob) => save(blob, '.png'), 'image/png');
+}
+
+function showKeys() {
+  if (byId('keys').open) byId('keys').close();
+  else byId('keys').showModal();
 }
 
 // Removes units, or restores them if all of them are removed.
@@ -123,7 +156,8 @@ const KEYS = {
   m: mute,
   o: () => toggleOption('overlay'),
   s: () => toggleOption('signed'),
-  c: contrast,
+  c: () => contrast(state.other === null ? runnerUp(state.c) : null),
+  '?': showKeys,
 };
 
 function onKey(event) {
@@ -131,6 +165,7 @@ function onKey(event) {
   const { target, key } = event;
   // The focused element keeps its own keys: space presses buttons, arrows choose a class, Home scrolls the page.
   if (key === ' ' && target.matches('button, summary, input')) return;
+  if (target.matches('select') || (byId('keys').open && key !== '?')) return;
   if (key.startsWith('Arrow') && target.matches('input')) return;
   if ((key === 'Home' || key === 'End') && target.id !== 'seek') return;
   if (target.id === 'overlay' && moveCell(key)) {
@@ -162,22 +197,25 @@ function selectCell(s) {
 
 function start() {
   const canvas = byId('overlay');
+  // Without scripts, both stay hidden and the still in the noscript element takes their place.
+  byId('main').hidden = byId('tools').hidden = false;
   byId('stage').style.aspectRatio = `${record.media.width} / ${record.media.height}`;
-  byId('stage').style.setProperty('--ratio', record.media.width / record.media.height);
+  byId('stage').parentElement.style.setProperty('--ratio', record.media.width / record.media.height);
   byId('strips').style.setProperty('--segments', T);
-  byId('cell-size').textContent = `size of a cell: ${cellSize()}`;
   byId('truth-key').hidden = !record.truth.intervals.length;
-  byId('box-key').hidden = !record.truth.boxes.length;
   byId('mute').hidden = clock.silent;
   makeClasses(choose);
   makeUnits(toggle);
   makeSeek(seek);
   showSource();
   const actions = {
-    play: KEYS[' '], previous: KEYS['['], next: KEYS[']'], mute, contrast,
-    heat: KEYS.o, signed: KEYS.s,
+    play: KEYS[' '], previous: KEYS['['], next: KEYS[']'], mute,
+    heat: KEYS.o, signed: KEYS.s, help: showKeys,
     reset: () => { state.kept = allKept(); show(); },
-    strongest: () => seek((Math.floor(strongestCell(view.cells) / CELLS) + 0.5) * SECONDS),
+    strongest: () => seek(strongestTime()),
+    link: () => { state.time = clock.time; writeAddress(stateText(state)); return copyText(location.href); },
+    csv: () => save(new Blob([csvText(view, state.kept)], { type: 'text/csv' }), '.csv'),
+    figure: saveFigure,
   };
   for (const [id, act] of Object.entries(actions)) byId(id).addEventListener('click', act);
   canvas.addEventListener('click', KEYS[' ']);
@@ -185,10 +223,12 @@ function start() {
   canvas.addEventListener('pointerleave', () => selectCell(-1));
   canvas.addEventListener('blur', () => selectCell(-1));
   document.addEventListener('keydown', onKey);
+  byId('other').addEventListener('change', (event) => contrast(event.target.value === '' ? null : Number(event.target.value)));
+  window.addEventListener('hashchange', restore);
   new ResizeObserver(() => show()).observe(byId('bars'));
   new ResizeObserver(() => place()).observe(byId('stage'));
+  restore();
   clock.show?.(0);
-  show();
   tick();
 }
 

@@ -67,17 +67,18 @@ function colour(table, place) {
 
 // The colour and opacity of a cell, as in colours.overlay; null where it is not painted.
 function paint(term, scale, signed) {
-  const strength = scale > 0 ? Math.abs(term) / scale : 0;
+  const strength = scale > 0 ? Math.min(1, Math.abs(term) / scale) : 0;
   if (strength === 0 || (!signed && term < 0)) return null;
   const opacity = record.opacity * strength ** record.opacity_exponent;
   return { opacity, fill: signed ? colour(SIGNED, 0.5 + 0.5 * Math.sign(term) * strength) : colour(HEAT, strength) };
 }
 
-// The term at the end of the colour scale, as in colours.overlay: it is enlarged where the visual sum of no segment reaches
-// record.negligible times the largest audio term, so that a nearly irrelevant picture is not highlighted.
-function heatScale(view) {
-  const [largestSum, negligible] = [largest(view.picture), record.negligible * largest(view.sound)];
-  return largest(view.cells) * (largestSum > 0 && largestSum < negligible ? negligible / largestSum : 1);
+// The term at the end of the colour scale, as in colours.overlay, for the evidence in the untouched clip: a what-if keeps this
+// scale. It is enlarged where the visual sum of no segment reaches record.negligible times the largest audio term, so that a
+// nearly irrelevant picture is not highlighted.
+function heatScale(whole) {
+  const [largestSum, negligible] = [largest(whole.picture), record.negligible * largest(whole.sound)];
+  return largest(whole.cells) * (largestSum > 0 && largestSum < negligible ? negligible / largestSum : 1);
 }
 
 // Edges of cell (i, j) in pixels of a canvas, rounded so that neighbours neither overlap nor leave a seam.
@@ -88,14 +89,13 @@ function cellBox(i, j, width, height) {
   return [x(j), y(i), x(j + 1) - x(j), y(i + 1) - y(i)];
 }
 
-function drawOverlay(canvas, view, t, { overlay, signed, cell }) {
+function drawOverlay(canvas, view, scale, t, { overlay, signed, cell }) {
   const ratio = window.devicePixelRatio || 1;
   const [width, height] = [Math.round(canvas.clientWidth * ratio), Math.round(canvas.clientHeight * ratio)];
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext('2d');
   context.clearRect(0, 0, width, height);
   if (!overlay && cell < 0) return;
-  const scale = heatScale(view);
   for (let s = 0; overlay && s < CELLS; s++) {
     const term = view.cells[t * CELLS + s];
     const style = paint(term, scale, signed);
@@ -113,11 +113,14 @@ function drawOverlay(canvas, view, t, { overlay, signed, cell }) {
   if (overlay && strongest >= 0 && Math.floor(strongest / CELLS) === t) {
     outline(context, cellBox(Math.floor((strongest % CELLS) / COLUMNS), strongest % COLUMNS, width, height), record.strongest, [], ratio);
   }
-  for (const [time, x0, y0, x1, y1] of record.truth.boxes) {
-    if (Math.floor(time / SECONDS + 1e-6) !== t) continue;
+  for (const [, x0, y0, x1, y1] of boxesOf(t)) {
     outline(context, [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height], 'white', [7, 5], ratio);
   }
   if (cell >= 0) outline(context, cellBox(Math.floor(cell / COLUMNS), cell % COLUMNS, width, height), 'white', [2, 3], ratio);
+}
+
+function boxesOf(t) {
+  return record.truth.boxes.filter(([time]) => Math.floor(time / SECONDS + 1e-6) === t);
 }
 
 // Hatches cells with negative terms, so that colour is not the only cue for the sign.
@@ -181,9 +184,8 @@ function cellAt(canvas, x, y) {
   return i >= 0 && i < ROWS && j >= 0 && j < COLUMNS ? i * COLUMNS + j : -1;
 }
 
-function drawScale(view, signed) {
+function drawScale(scale, signed) {
   const context = byId('scale').getContext('2d');
-  const scale = heatScale(view);
   context.clearRect(0, 0, 256, 1);
   for (let k = 0; k < 256; k++) {
     context.fillStyle = colour(signed ? SIGNED : HEAT, k / 255);

@@ -132,9 +132,9 @@ function showTable(view, kept, subject) {
     const best = strongestCell(view.cells.subarray(t * CELLS, (t + 1) * CELLS));
     return cells('td', [
       segmentName(t),
-      kept[t] ? signedText(view.picture[t], 3) : '\u2013',
-      kept[T + t] ? signedText(view.sound[t], 3) : '\u2013',
-      signedText(view.picture[t] + view.sound[t], 3),
+      kept[t] ? signedText(view.picture[t]) : '\u2013',
+      kept[T + t] ? signedText(view.sound[t]) : '\u2013',
+      signedText(view.picture[t] + view.sound[t]),
       percent(record.null[t]),
       best < 0 ? 'none' : `${Math.floor(best / COLUMNS) + 1}, ${(best % COLUMNS) + 1}`,
     ]);
