@@ -1,6 +1,7 @@
 """`python -m stattn_jax.explain --workdir=DIR --video=FILE --out=DIR`: explains a model's predictions for videos.
 
-Writes explanation.json, .npz, .png, .html, .mp4, .csv and .vtt (--files chooses), and index.html where it explains more
+Writes explanation.json, .npz, .png, .html, .mp4, .csv and .vtt, and with --files=pdf,svg,... the figure as PDF or SVG,
+too, and index.html where it explains more
 than one clip. With --long it explains all of a video that is longer than the model's clip: it writes timeline.json and
 timeline.csv, and the files above for the most probable windows. `--check=FILE` verifies an explanation.json by
 recomputing its sums from the numbers in the file. Exit codes: 0 done, 2 wrong use, 1 a video that cannot be read or a
@@ -14,12 +15,13 @@ from absl import flags
 
 from stattn_jax import flag_once
 
-KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
+DEFAULT_KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
+KINDS = (*DEFAULT_KINDS, 'pdf', 'svg')
 FLAGS = flags.FlagValues()
 flags.DEFINE_string('workdir', None, 'A trained workdir.', flag_values=FLAGS)
 flags.DEFINE_multi_string('video', None, 'A video file; may be given several times.', flag_values=FLAGS)
 flags.DEFINE_string('out', None, 'Folder for the files; several videos get one subfolder each.', flag_values=FLAGS)
-flags.DEFINE_list('files', list(KINDS), f'Which files to write: {",".join(KINDS)}.', flag_values=FLAGS)
+flags.DEFINE_list('files', list(DEFAULT_KINDS), f'Which files to write, of {",".join(KINDS)}.', flag_values=FLAGS)
 flags.DEFINE_float('start', None, 'Start of the part to explain, in seconds.', flag_values=FLAGS)
 flags.DEFINE_float('end', None, 'End of the part to explain, in seconds.', flag_values=FLAGS)
 flags.DEFINE_string('label', None, 'Class to show. Default: the most probable one.', flag_values=FLAGS)
