@@ -13,6 +13,7 @@ import io
 import os
 import pathlib
 import threading
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -42,7 +43,7 @@ MAX_FRAMES = 10
 # The longest side (pixels) of a frame in a figure.
 LONGEST_SIDE = 1280
 # Settings without an argument of their own; the salt and the missing dates make equal figures equal files.
-_SETTINGS = {'pdf.fonttype': 42, 'svg.fonttype': 'path', 'svg.hashsalt': 'stattn_jax'}
+_SETTINGS: dict[Any, Any] = {'pdf.fonttype': 42, 'svg.fonttype': 'path', 'svg.hashsalt': 'stattn_jax'}
 _LOCK = threading.Lock()
 
 
@@ -96,20 +97,23 @@ def draw(explanation: ExplanationData, c: int, truth: GroundTruth, path: str | o
 
 def _write(figure: Figure, kind: str, path: str | os.PathLike, title: str, description: str) -> None:
     content = io.BytesIO()
-    # The settings are global, and files may be written by several threads.
-    with _LOCK, matplotlib.rc_context(_SETTINGS):
-        if kind == 'png':
-            FigureCanvasAgg(figure).print_png(content, metadata={'Title': title, 'Description': description})
-        elif kind == 'pdf':
-            about = {'Title': title, 'Subject': description, 'CreationDate': None}
-            FigureCanvasPdf(figure).print_pdf(content, metadata=about)
-        else:
-            about = {'Title': title, 'Description': description, 'Date': None}
-            FigureCanvasSVG(figure).print_svg(content, metadata=about)
-    # Matplotlib asks for images without smoothing, which would spoil the frames where they are made smaller.
-    data = content.getvalue().replace(b'image-rendering:crisp-edges;image-rendering:pixelated', b'image-rendering:auto')
+    if kind == 'png':
+        FigureCanvasAgg(figure).print_png(content, metadata={'Title': title, 'Description': description})
+    else:
+        # The settings are global, and several threads may write files.
+        with _LOCK, matplotlib.rc_context(_SETTINGS):
+            if kind == 'pdf':
+                about = {'Title': title, 'Subject': description, 'CreationDate': None}
+                FigureCanvasPdf(figure).print_pdf(content, metadata=about)
+            else:
+                about = {'Title': title, 'Description': description, 'Date': None}
+                FigureCanvasSVG(figure).print_svg(content, metadata=about)
+    data = content.getvalue()
+    if kind == 'svg':
+        # Matplotlib asks for images without smoothing, which would spoil frames where they are shown smaller.
+        data = data.replace(b'image-rendering:crisp-edges;image-rendering:pixelated', b'image-rendering:auto')
     with files.whole_file(path) as file:
-        file.write(data if kind == 'svg' else content.getvalue())
+        file.write(data)
 
 
 def _images(explanation: ExplanationData, shown: list[int]) -> list[np.ndarray]:

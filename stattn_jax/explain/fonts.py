@@ -1,4 +1,4 @@
-"""Text of figures and videos in any script: fonts that have its letters, and lines of which every part is laid out alone.
+"""Text of figures and videos in any script: fonts that have its letters, and lines whose parts keep their order.
 
 Matplotlib shapes text with libraqm (since 3.11): Arabic and Devanagari letters join, and Arabic and Hebrew run from
 right to left. Its own font, DejaVu Sans, has neither Chinese, Japanese and Korean letters nor those of India, so that
@@ -13,6 +13,7 @@ from functools import cache
 
 from absl import logging
 from matplotlib import font_manager
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.offsetbox import AnnotationBbox, HPacker, TextArea
@@ -61,20 +62,24 @@ def drawable(text: str, limit: int) -> str:
     return _shortened(''.join(letter if letter in known else UNKNOWN for letter in text), limit)
 
 
-def line(axes: Axes, x: float, y: float, parts: Sequence[str], *, size: float, weight: str = 'normal') -> AnnotationBbox:
+def line(
+    axes: Axes, x: float, y: float, parts: Sequence[str], *, size: float, weight: str = 'normal'
+) -> AnnotationBbox:
     """Writes parts side by side, a word space apart, from `x` on and centred at `y` (data coordinates).
 
     An empty part adds a space. Every part is laid out on its own, since a number beside a label in Arabic or Hebrew
     would otherwise move to the label's other side, and several labels would change their order.
     """
-    areas = []
+    areas: list[Artist] = []
     for part in parts:
         fonts = families(part)
         # Few fonts of other scripts have a bold face.
         style = {'fontsize': size, 'fontfamily': fonts, 'fontweight': weight if len(fonts) == 1 else 'normal'}
         areas.append(TextArea(part, textprops=style | {'parse_math': False}))
     box = HPacker(children=areas, pad=0, sep=0.32 * size, align='baseline')
-    return axes.add_artist(AnnotationBbox(box, (x, y), box_alignment=(0, 0.5), frameon=False, pad=0))
+    artist = AnnotationBbox(box, (x, y), box_alignment=(0, 0.5), frameon=False, pad=0)
+    axes.add_artist(artist)
+    return artist
 
 
 def _shortened(text, limit):

@@ -148,11 +148,12 @@ def _paint(explanation: ExplanationData, c: int, t: int, heat_hw4, boxes, size) 
     rgba[:, (j < 0) | (j >= columns)] = 0
     strongest = strongest_cell(explanation.visual[c])
     if strongest and strongest[0] == t:
-        inside = [np.flatnonzero(of_cell) for of_cell in (i == strongest[1], j == strongest[2])]
-        if all(map(len, inside)):
-            _outline(rgba, *((side[0], side[-1] + 1) for side in inside), colours.STRONGEST)
+        down, across = np.flatnonzero(i == strongest[1]), np.flatnonzero(j == strongest[2])
+        if len(down) and len(across):
+            _outline(rgba, (down[0], down[-1] + 1), (across[0], across[-1] + 1), colours.STRONGEST)
     for x0, y0, x1, y1 in boxes:
-        _outline(rgba, (round(y0 * high), round(y1 * high)), (round(x0 * wide), round(x1 * wide)), '#ffffff', dashed=True)
+        sides = (round(y0 * high), round(y1 * high)), (round(x0 * wide), round(x1 * wide))
+        _outline(rgba, *sides, '#ffffff', dashed=True)
     alpha = rgba[..., 3:] * _OPACITY
     ours = np.round(256 * (1 - alpha)).astype(np.uint16).repeat(3, axis=2)
     return ours, np.round(255 * 256 * alpha * rgba[..., :3]).astype(np.uint16)
@@ -260,7 +261,9 @@ def _bars(axes: Axes, explanation: ExplanationData, c: int, truth: GroundTruth) 
         return _place(explanation, time, wide)
 
     def rectangle(left, right, first, second, colour, **style):
-        axes.add_patch(Rectangle((left, min(first, second)), right - left, abs(second - first), fc=colour, lw=0, **style))
+        axes.add_patch(
+            Rectangle((left, min(first, second)), right - left, abs(second - first), fc=colour, lw=0, **style)
+        )
 
     for t in range(segments):
         left, right = to_x(t * seconds), to_x((t + 1) * seconds)
