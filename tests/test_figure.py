@@ -224,10 +224,10 @@ def test_a_source_that_is_gone_is_named_and_the_record_is_drawn(filmed, tmp_path
 
 
 def test_large_frames_become_smaller_and_small_ones_stay():
-    assert figure._bounded((1080, 1920)) == (720, 1280) and figure._bounded((48, 64)) == (48, 64)
+    assert figure._bounded((1080, 1920), 1280) == (720, 1280) and figure._bounded((48, 64), 1280) == (48, 64)
 
 
-@pytest.mark.parametrize('kind', figure.FORMATS)
+@pytest.mark.parametrize('kind', figure.LONGEST_SIDE)
 def test_equal_figures_are_equal_files_and_settings_stay(tmp_path, kind):
     before = dict(matplotlib.rcParams)
     for name in ('a', 'b'):

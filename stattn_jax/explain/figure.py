@@ -36,12 +36,11 @@ from stattn_jax.explain.colours import HEAT, LOG_MEL, MISSING, PICTURE, SOUND, S
 from stattn_jax.explain.explanation import ExplanationData, GroundTruth, strongest_cell
 from stattn_jax.explain.fonts import drawable
 
-FORMATS = ('png', 'pdf', 'svg')
 DPI, WIDTH = 100, 16.0
 LEFT, RIGHT = 1.2, 1.5
 MAX_FRAMES = 10
-# The longest side (pixels) of a frame in a figure.
-LONGEST_SIDE = 1280
+# The formats, and the longest side (pixels) of a frame in each; a PNG shows a frame with at most about 400.
+LONGEST_SIDE = {'png': 640, 'pdf': 1280, 'svg': 1280}
 # Settings without an argument of their own; the salt and the missing dates make equal figures equal files.
 _SETTINGS: dict[Any, Any] = {'pdf.fonttype': 42, 'svg.fonttype': 'path', 'svg.hashsalt': 'stattn_jax'}
 _LOCK = threading.Lock()
@@ -51,11 +50,11 @@ def draw(explanation: ExplanationData, c: int, truth: GroundTruth, path: str | o
     """Draws class number `c` and the annotations of the clip in the format that the suffix of `path` names.
 
     A PNG is 1600 pixels wide, the other formats 16 inches, and all are as high as the frames need. The file appears
-    under its name only when it is complete. Raises ValueError for another suffix than those of FORMATS.
+    under its name only when it is complete. Raises ValueError for another suffix than those of LONGEST_SIDE.
     """
     kind = pathlib.Path(path).suffix[1:].lower()
-    if kind not in FORMATS:
-        raise ValueError(f'{path}: the suffix is {kind!r}; expected one of {", ".join(FORMATS)}')
+    if kind not in LONGEST_SIDE:
+        raise ValueError(f'{path}: the suffix is {kind!r}; expected one of {", ".join(LONGEST_SIDE)}')
     shown = shown_segments(explanation.visual[c])
     height, width = explanation.media['height'], explanation.media['width']
     rows = -(-len(shown) // (MAX_FRAMES if height > width else MAX_FRAMES // 2))
@@ -76,7 +75,7 @@ def draw(explanation: ExplanationData, c: int, truth: GroundTruth, path: str | o
     heat, scale = overlay(explanation.visual[c], explanation.audio[c])
     # Only images that are not resampled are embedded with their own pixels.
     interpolation = 'lanczos' if kind == 'png' else 'none'
-    for i, (t, image) in enumerate(zip(shown, _images(explanation, shown), strict=True)):
+    for i, (t, image) in enumerate(zip(shown, _images(explanation, shown, LONGEST_SIDE[kind]), strict=True)):
         row, place = divmod(i, columns)
         cell = axes(f'row {row}', LEFT + (place + 0.015) * column, 0.97 * column, frame_height)
         cell.imshow(image, extent=(0, 1, 1, 0), interpolation=interpolation)
@@ -116,8 +115,11 @@ def _write(figure: Figure, kind: str, path: str | os.PathLike, title: str, descr
         file.write(data)
 
 
-def _images(explanation: ExplanationData, shown: list[int]) -> list[np.ndarray]:
-    """Returns the frames of these segments, uint8 [h w 3]: those of the source if it can be read, else the record's."""
+def _images(explanation: ExplanationData, shown: list[int], longest: int) -> list[np.ndarray]:
+    """Returns the frames of these segments, uint8 [h w 3]: those of the source if it can be read, else the record's.
+
+    The longer side has at most `longest` pixels.
+    """
     images = [simplejpeg.decode_jpeg(explanation.frames[t]) for t in shown]
     start, end = explanation.media['start'], explanation.media['start'] + explanation.media['duration']
     # Segments without data have no frame in the source.
@@ -126,7 +128,8 @@ def _images(explanation: ExplanationData, shown: list[int]) -> list[np.ndarray]:
         return images
     times = [start + (shown[i] + 0.5) * explanation.geometry['segment_seconds'] for i in places]
     try:
-        decoded = decode.MediaFile(explanation.source).pictures(times, start, end, _bounded).images
+        file = decode.MediaFile(explanation.source)
+        decoded = file.pictures(times, start, end, lambda size: _bounded(size, longest)).images
     except media.MediaError as error:
         logging.warning('the figure shows the frames of the record, at a low resolution: %s', error)
         return images
@@ -135,8 +138,8 @@ def _images(explanation: ExplanationData, shown: list[int]) -> list[np.ndarray]:
     return images
 
 
-def _bounded(size: tuple[int, int]) -> tuple[int, int]:
-    scale = min(1.0, LONGEST_SIDE / max(size))
+def _bounded(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    scale = min(1.0, longest / max(size))
     return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
 
 
