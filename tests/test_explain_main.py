@@ -48,6 +48,13 @@ def explained(trained, scene_video, tmp_path_factory):
     return out
 
 
+def test_figures_for_papers_are_written_if_they_are_named(trained, scene_video, tmp_path):
+    assert explain(trained, tmp_path, scene_video, flags=('--files=pdf,svg',)) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['explanation.pdf', 'explanation.svg']
+    assert (tmp_path / 'explanation.pdf').read_bytes().startswith(b'%PDF')
+    assert b'<svg' in (tmp_path / 'explanation.svg').read_bytes()[:500]
+
+
 def test_files_are_there_and_their_terms_add_up(explained):
     assert sorted(path.name for path in explained.iterdir()) == sorted(FILES)
     assert max(record_files.check(explained / 'explanation.json').values()) <= record_files.TOLERANCE
@@ -239,10 +246,10 @@ def test_truth_and_label_are_drawn(trained, scene_video, tmp_path, monkeypatch):
     (tables / 'events.csv').write_text('\n'.join(['clip_id,label,onset,offset,modality', *rows]) + '\n')
     (tables / 'boxes.csv').write_text(f'clip_id,time,label,x0,y0,x1,y1\nscene,0.5,{label},0.1,0.2,0.3,0.4\n')
     drawn = []
-    save = Explanation.save_png
+    save = Explanation.save_figure
     monkeypatch.setattr(
         Explanation,
-        'save_png',
+        'save_figure',
         lambda self, path, *options: (drawn.append(options), save(self, path, *options)),
     )
     shown = (f'--label={label}', '--files=png')

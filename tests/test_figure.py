@@ -1,18 +1,24 @@
-"""Tests the figure: its size, its single colour scale, its choice of frames, and text that could break it."""
+"""Tests the figure: its size, formats, colour scale, choice and pixels of frames, and text that could break it."""
 
+import base64
 import dataclasses
+import io
+from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
 import simplejpeg
+from clips import write_twenty
 from PIL import Image
 
-from stattn_jax.explain import colours, figure, fonts
+from stattn_jax.explain import colours, figure
 from stattn_jax.explain.explanation import GroundTruth, make_geometry, strongest_cell
 from stattn_jax.explain.result import Explanation
 
 # No text, edge or colour map has a colour near this green.
 FRAME = (20, 140, 90)
+SVG = '{http://www.w3.org/2000/svg}'
 
 
 def make(
@@ -53,8 +59,8 @@ def pixels(path):
 
 def test_the_png_is_1600_wide_and_shows_all_its_parts(tmp_path):
     truth = GroundTruth(intervals=[(1.0, 3.0)], boxes=[(1.5, 0.2, 0.2, 0.6, 0.8)])
-    make().save_png(tmp_path / 'plain.png')
-    make().save_png(tmp_path / 'truth.png', label='b', truth=truth)
+    make().save_figure(tmp_path / 'plain.png')
+    make().save_figure(tmp_path / 'truth.png', label='b', truth=truth)
     plain, with_truth = pixels(tmp_path / 'plain.png'), pixels(tmp_path / 'truth.png')
     assert plain.shape == with_truth.shape and plain.shape[1] == 1600 and 600 < plain.shape[0] < 1000
     for colour in (colours.PICTURE, colours.SOUND, colours.STRONGEST):
@@ -75,7 +81,7 @@ def test_the_outline_of_the_strongest_cell_is_where_the_geometry_says(tmp_path):
     record = make(t=1, grid=(2, 2), height=64, width=64, affine=(0.5, 0.25, 1.0, 0.0))
     visual = np.zeros_like(record.visual)
     visual[0, 0, 0, 0] = 1
-    dataclasses.replace(record, visual=visual).save_png(tmp_path / 'a.png')
+    dataclasses.replace(record, visual=visual).save_figure(tmp_path / 'a.png')
     image = pixels(tmp_path / 'a.png')[:440]
     frame = np.argwhere(np.abs(image - FRAME).max(axis=-1) <= 3)
     (top, left), (bottom, right) = frame.min(axis=0), frame.max(axis=0)
@@ -121,7 +127,7 @@ def test_a_picture_without_support_has_no_heat_and_no_strongest_cell(tmp_path):
     assert not colours.overlay(visual, SILENT)[0][..., 3].any() and colours.overlay(np.zeros((1, 2, 2)), SILENT)[1] == 0
     assert strongest_cell(visual) is None
     record = make()
-    dataclasses.replace(record, visual=-np.abs(record.visual)).save_png(tmp_path / 'a.png')
+    dataclasses.replace(record, visual=-np.abs(record.visual)).save_figure(tmp_path / 'a.png')
     assert count(pixels(tmp_path / 'a.png'), colours.STRONGEST) == 0
 
 
@@ -141,14 +147,6 @@ def test_shown_segments_are_spread_evenly_and_hold_the_strongest(t):
         assert np.diff([-1, *shown, t]).max() <= 2 * -(-t // 9)
 
 
-def test_text_that_the_font_or_the_layout_cannot_take():
-    assert fonts.drawable('a.mp4', 10) == 'a.mp4'
-    assert fonts.drawable('長い.mp4', 10) == '□□.mp4'
-    assert fonts.drawable('a\nb\tc', 10) == 'a□b□c'
-    assert fonts.drawable('0123456789abcdef.mp4', 11) == '01234…f.mp4'
-    assert len(fonts.drawable('x' * 500, 52)) == 52
-
-
 @pytest.mark.parametrize(
     'change',
     [
@@ -159,10 +157,94 @@ def test_text_that_the_font_or_the_layout_cannot_take():
     ],
 )
 def test_odd_clips_are_drawn_without_a_warning(tmp_path, change):
-    make(**change).save_png(tmp_path / 'a.png')
+    make(**change).save_figure(tmp_path / 'a.png')
     assert pixels(tmp_path / 'a.png').shape[1] == 1600
 
 
-@pytest.mark.parametrize('limit, short', [(1, '…'), (2, '…g'), (5, 'lo…ng'), (8, 'lon…long'), (13, 'long and long')])
-def test_long_text_is_cut_in_its_middle(limit, short):
-    assert fonts.drawable('long and long', limit) == short
+# ---------------------------------------------------------------------------------------------------------------------
+# The formats, and the frames of the source
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def filmed(tmp_path):
+    """Returns a record of four seconds from 7.05 s on of the video of numbered frames, which is twice its size."""
+    source = write_twenty(tmp_path / 'twenty.mp4')
+    media = {'start': 7.05, 'width': 64, 'height': 48}
+    record = make(height=24, width=32, media=media)
+    return dataclasses.replace(record, source=source)
+
+
+def embedded(path):
+    """Returns the images that an SVG embeds, in their order."""
+    images = [node.attrib['{http://www.w3.org/1999/xlink}href'] for node in ElementTree.parse(path).iter(f'{SVG}image')]
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(',')[2])))) for uri in images]
+
+
+def test_an_svg_is_paths_and_frames_with_the_pixels_of_the_source(filmed, tmp_path):
+    filmed.save_figure(tmp_path / 'a.svg')
+    images = embedded(tmp_path / 'a.svg')
+    frames = [image for image in images if image.shape[:2] == (48, 64) and image[..., 3].min() == 255]
+    # The frames shown at 0.5, 1.5, ... s of the clip; frame n begins at n / 10 s of the source.
+    assert [number(frame) for frame in frames] == [75, 85, 95, 105]
+    heat = [image for image in images if image.shape[:2] == (48, 64) and image[..., 3].min() < 255]
+    assert len(heat) == 4 and len(images) == 4 + 4 + 2
+    text = (tmp_path / 'a.svg').read_text()
+    assert '<text' not in text and '<!-- clip.mp4 -->' in text and 'pixelated' not in text
+
+
+def number(frame):
+    """Decodes the number of clips.numbered."""
+    low, high = (frame[8:-8, x - 8 : x + 8, :3].mean() for x in (16, 48))
+    return round(low / 16) + 16 * round(high / 16)
+
+
+def test_a_pdf_has_text_in_truetype_and_the_pixels_of_the_source(filmed, tmp_path):
+    filmed.save_figure(tmp_path / 'a.PDF')
+    content = (tmp_path / 'a.PDF').read_bytes()
+    assert content.startswith(b'%PDF') and b'/FontFile2' in content and b'/Type3' not in content
+    assert content.count(b'/Height 48') == content.count(b'/Width 64') > 4
+    assert b'/Title (clip.mp4: a)' in content
+
+
+def test_a_png_shows_the_frames_of_the_source(filmed, tmp_path):
+    filmed.save_figure(tmp_path / 'source.png')
+    dataclasses.replace(filmed, source=None).save_figure(tmp_path / 'record.png')
+    of_source, of_record = (np.abs(pixels(tmp_path / f'{name}.png') - FRAME) for name in ('source', 'record'))
+    assert not (of_source.max(axis=-1) <= 3).any() and (of_record.max(axis=-1) <= 3).mean() > 0.05
+
+
+def test_a_source_that_is_gone_is_named_and_the_record_is_drawn(filmed, tmp_path, caplog):
+    gone = dataclasses.replace(filmed, source=tmp_path / 'gone.mp4')
+    with caplog.at_level('WARNING'):
+        gone.save_figure(tmp_path / 'a.png')
+    assert 'frames of the record' in caplog.text and 'gone.mp4: missing' in caplog.text
+    dataclasses.replace(filmed, source=None).save_figure(tmp_path / 'b.png')
+    assert (tmp_path / 'a.png').read_bytes() == (tmp_path / 'b.png').read_bytes()
+
+
+def test_large_frames_become_smaller_and_small_ones_stay():
+    assert figure._bounded((1080, 1920), 1280) == (720, 1280) and figure._bounded((48, 64), 1280) == (48, 64)
+
+
+@pytest.mark.parametrize('kind', figure.LONGEST_SIDE)
+def test_equal_figures_are_equal_files_and_settings_stay(tmp_path, kind):
+    before = dict(matplotlib.rcParams)
+    for name in ('a', 'b'):
+        make(t=1).save_figure(tmp_path / f'{name}.{kind}')
+    assert (tmp_path / f'a.{kind}').read_bytes() == (tmp_path / f'b.{kind}').read_bytes()
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize('name', ['a.eps', 'a', 'a.png.'])
+def test_an_unknown_suffix_is_one_line_and_writes_nothing(tmp_path, name):
+    with pytest.raises(ValueError, match=r"a[^ ]*: the suffix is '.*'; expected one of png, pdf, svg$"):
+        make(t=1).save_figure(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_boxes_are_those_annotated_nearest_in_the_segment():
+    first, late, other = (0.1, 0.1, 0.2, 0.2), (0.3, 0.1, 0.4, 0.2), (0.5, 0.5, 0.6, 0.6)
+    truth = GroundTruth(boxes=[(1.1, *first), (1.1, *other), (1.8, *late), (2.0, *other)])
+    assert truth.boxes_near(1.3, 1.0) == [first, other] and truth.boxes_near(1.5, 1.0) == [late]
+    assert truth.boxes_near(2.9, 1.0) == [other] and truth.boxes_near(0.9, 1.0) == []

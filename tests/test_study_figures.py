@@ -1,10 +1,14 @@
 """Tests the study's figures: each is there, shows its content, and no labels overlap."""
 
+import dataclasses
+import itertools
+
 import measured
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 from PIL import Image
 
 from stattn_jax.study import curves, figures, outputs, panels, results
@@ -55,21 +59,58 @@ def test_names_beside_the_tradeoff_do_not_overlap(runs, made):
     canvas = FigureCanvasAgg(sheet)
     canvas.draw()
     boxes = sorted(
-        (text.get_window_extent(canvas.get_renderer()) for text in sheet.axes[0].texts), key=lambda box: box.y0
+        # The extent of the annotation would include its line.
+        (Text.get_window_extent(text, canvas.get_renderer()) for text in sheet.axes[0].texts),
+        key=lambda box: box.y0,
     )
     assert len(boxes) == 5
     assert all(below.y1 <= above.y0 for below, above in zip(boxes, boxes[1:]))
     assert max(box.x1 for box in boxes) <= sheet.bbox.x1
 
 
-def test_places_are_spread_no_more_than_they_must():
-    assert panels.spread([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
-    assert panels.spread([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
-    assert panels.spread([0.0, 0.98, 1.0, 1.0], 0.1) == pytest.approx([0.0, 0.8, 0.9, 1.0])
+def test_lines_to_the_names_do_not_cross():
+    """Clouds of points, close ones among them, in axes of any shape."""
     rng = np.random.default_rng(0)
-    for _ in range(50):
-        found = panels.spread(sorted(rng.random(12)), 0.058)
-        assert (np.diff(found) >= 0.058 - 1e-9).all() and found[0] >= 0 and found[-1] <= 1 + 1e-9
+    for n in (2, 7, 15, 24):
+        sheet = panels.figure(9, 5.6)
+        axes = sheet.add_subplot()
+        points = rng.normal(size=(n, 2)) * rng.choice([0.01, 1, 5], size=(n, 1)) * (10, 0.1) + (50, 0.5)
+        axes.plot(*points.T, 'o')
+        panels._label(axes, {f'name {i}': tuple(point) for i, point in enumerate(points)})
+        FigureCanvasAgg(sheet).draw()
+        ends = [axes.transData.transform(text.xy) for text in axes.texts]
+        starts = [axes.transAxes.transform(text.xyann) for text in axes.texts]
+        lines = list(zip(ends, starts, strict=True))
+        assert len(lines) == n and not any(crossing(a, b) for a, b in itertools.combinations(lines, 2))
+
+
+def crossing(first, second):
+    """Returns whether two segments cross: each has its ends on both sides of the other."""
+
+    def side(segment, point):
+        (x0, y0), (x1, y1) = segment
+        return np.sign((x1 - x0) * (point[1] - y0) - (y1 - y0) * (point[0] - x0))
+
+    return all(side(a, b[0]) * side(a, b[1]) < 0 for a, b in ((first, second), (second, first)))
+
+
+def test_crossing_lines_are_found():
+    assert crossing(((0, 0), (1, 1)), ((0, 1), (1, 0))) and not crossing(((0, 0), (1, 0)), ((0, 1), (1, 1)))
+
+
+def test_missing_controls_are_named_below_their_panel(runs):
+    def without(name, rows):
+        kept = [{k: v for k, v in run.arrays.items() if name not in k or run.row not in rows} for run in runs]
+        return [dataclasses.replace(run, arrays=arrays) for run, arrays in zip(runs, kept, strict=True)]
+
+    def notes(runs):
+        return [axes.get_xlabel() for axes in curves.removal(runs, {}).axes[-len(measured.SETTINGS) :]]
+
+    random = 'random map: not measured for'
+    assert all(note.startswith(random) and 'shifted' not in note for note in notes(runs))
+    everywhere = notes(without('blur_mute/shifted', measured.ROWS))
+    assert 'shifted' not in everywhere[0] and everywhere[1].startswith('shifted map: not measured\n')
+    assert notes(without('feature/shifted', ('cam',)))[0].startswith('shifted map: not measured for CAM\n')
 
 
 def test_removal_draws_the_mean_curves_of_stan_and_of_the_two_best_others(runs):

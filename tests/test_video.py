@@ -14,6 +14,7 @@ from explained import make
 
 from stattn_jax.data import decode, media
 from stattn_jax.explain import colours, video
+from stattn_jax.explain.explanation import GroundTruth
 
 
 @pytest.fixture(scope='module')
@@ -153,7 +154,7 @@ def test_the_overlay_keeps_pictures_and_sound_together(twenty, tmp_path):
     np.testing.assert_allclose(times, np.arange(40) / 10, atol=1e-6)
     assert images.shape[1:3] == (360, 480) and numbers_of(images) == list(range(70, 110))
     np.testing.assert_allclose(onsets(tmp_path / 'a.mp4', 0, 4), np.arange(4) + 0.2, atol=0.003)
-    assert not (tmp_path / 'a.mp4.part').exists()
+    assert [path.name for path in tmp_path.iterdir()] == ['a.mp4']
 
 
 def marked(path, box, height, width, degrees=0, bars=0):
@@ -287,6 +288,56 @@ def test_segments_without_data_are_grey(twenty, tmp_path):
     assert strips[5, video.TOP + 9, 12:350].mean() > 245 and strips[5, video.TOP + 9, 360:465].mean() == pytest.approx(
         0xDD, abs=4
     )
+
+
+def test_the_overlay_has_the_resolution_of_the_source(tmp_path):
+    """The picture of a wide source stays as it is, and the strip grows with it; beyond 1280 pixels both end."""
+    for name, (height, width), picture, strip in (
+        ('a', (400, 520), (400, 520), 126),
+        ('b', (600, 960), (600, 960), 188),
+        ('c', (736, 1472), (640, 1280), 252),
+    ):
+        source = encode(tmp_path / f'{name}.mp4', grey([90] * 5, height, width), np.arange(5) / 10, noise(1)[None])
+        record = make(np.zeros((2, 1, 2, 2)), np.zeros((2, 1)), source=source, seconds=0.5)
+        record.save_video(tmp_path / 'out.mp4')
+        _, images = frames_of(tmp_path / 'out.mp4')
+        assert images.shape[1:3] == (picture[0] + strip, picture[1])
+        np.testing.assert_allclose(images[2, : picture[0]].mean(), 90, atol=3)
+        assert images[2, picture[0] :].mean() > 200
+
+
+def test_annotations_are_drawn_as_in_the_figure(twenty, tmp_path):
+    """The dashed box comes in its second only, and the interval is green in the strip."""
+    truth = GroundTruth([(1.0, 3.0)], [(2.5, 0.25, 0.25, 0.75, 0.5)])
+    record = make(np.zeros((2, 4, 2, 2)), np.ones((2, 4)) * 1e-9, source=twenty)
+    record.save_video(tmp_path / 'bare.mp4')
+    record.save_video(tmp_path / 'true.mp4', truth=truth)
+    (_, bare), (_, true) = (frames_of(tmp_path / f'{name}.mp4') for name in ('bare', 'true'))
+    changed = np.abs(true[:, : -video.STRIP].astype(int) - bare[:, : -video.STRIP]).max(axis=-1) > 60
+    assert changed[20:30].any(axis=(1, 2)).all() and not changed[:20].any() and not changed[30:].any()
+    np.testing.assert_allclose(extent(changed[25]), (90, 180, 120, 360), atol=4)
+    # An outline, not an area, with white and black dashes.
+    assert changed[25].sum() < 0.3 * 90 * 240 and not changed[25, 100:170, 130:350].any()
+    dashes = true[25, 90:92, 124:356].mean(axis=(0, 2))
+    assert dashes.max() > 220 and dashes.min() < 60
+    green = [near(images[5, -video.STRIP + video.TOP + 4], '#dfeae1', 12) for images in (bare, true)]
+    assert not green[0].any()
+    np.testing.assert_allclose(np.flatnonzero(green[1])[[0, -1]], (12 + 455 / 4, 12 + 3 * 455 / 4), atol=3)
+
+
+def test_the_strip_names_the_runner_up(twenty):
+    """With another class than the best one, it names the best one."""
+    terms = np.zeros((3, 2, 1, 1)), np.zeros((3, 2))
+    titles = []
+    for classes in (('a', 'b', 'c'), ('a', 'b', 'd'), ('a', 'x', 'c')):
+        record = make(*terms, source=twenty, classes=classes, probabilities=(0.6, 0.3, 0.1))
+        titles.append([video._strip(record, c, GroundTruth(), 480)[:26] for c in (0, 1)])
+    first, second = zip(*titles)
+    assert np.array_equal(first[0], first[1]) and not np.array_equal(first[0], first[2])
+    assert np.array_equal(second[0], second[1]) and not np.array_equal(second[0], second[2])
+    # One class alone has no runner-up.
+    alone = make(np.zeros((1, 2, 1, 1)), np.zeros((1, 2)), source=twenty, classes=('a',), probabilities=(0.6,))
+    assert (video._strip(alone, 0, GroundTruth(), 480)[:26, 240:] == 255).all()
 
 
 def test_stereo_stays_stereo_and_is_as_loud(tmp_path):

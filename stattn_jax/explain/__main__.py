@@ -1,12 +1,13 @@
 """`python -m stattn_jax.explain --workdir=DIR --video=FILE --out=DIR`: explains a model's predictions for videos.
 
-Writes explanation.json, .npz, .png, .html, .mp4, .csv and .vtt (--files chooses), and index.html where it explains more
-than one clip. --video also takes a folder, which stands for every video file below it, and a pattern ('clips/*.mp4');
-the same command, repeated, goes on where it was stopped. With --long it explains all of a video that is longer than the
-model's clip: it writes timeline.html, .mp4, .json and .csv, and the files above for the most probable windows. With two
---workdir flags it compares two runs on the same videos. `--check=FILE` verifies an explanation.json by recomputing its
-sums from the numbers in the file. Exit codes: 0 done, 2 wrong use, 1 a video that cannot be read or a file that does
-not add up (the message names it, and the others are still done) or another failure, 130 stopped by Ctrl-C.
+Writes explanation.json, .npz, .png, .html, .mp4, .csv and .vtt, and index.html where it explains more than one clip.
+--files chooses among them and adds others: --files=png,pdf,svg writes the figure in the formats of papers. --video also
+takes a folder, which stands for every video file below it, and a pattern ('clips/*.mp4'); the same command, repeated,
+goes on where it was stopped. With --long it explains all of a video that is longer than the model's clip: it writes
+timeline.html, .mp4, .json and .csv, and the files above for the most probable windows. With two --workdir flags it
+compares two runs on the same videos. `--check=FILE` verifies an explanation.json by recomputing its sums from the
+numbers in the file. Exit codes: 0 done, 2 wrong use, 1 a video that cannot be read or a file that does not add up (the
+message names it, and the others are still done) or another failure, 130 stopped by Ctrl-C.
 """
 
 import sys
@@ -16,7 +17,9 @@ from absl import flags
 
 from stattn_jax import command, files
 
+# Files that are written without --files, and those that are written only if it names them.
 KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
+MORE_KINDS = ('pdf', 'svg')
 FLAGS = flags.FlagValues()
 flags.DEFINE_multi_string(
     'workdir', None, 'A trained workdir; two of them compare two runs on the same videos.', flag_values=FLAGS
@@ -28,7 +31,9 @@ flags.DEFINE_multi_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_string('out', None, 'Folder for the files; several videos get one subfolder each.', flag_values=FLAGS)
-flags.DEFINE_list('files', list(KINDS), f'Which files to write: {",".join(KINDS)}.', flag_values=FLAGS)
+flags.DEFINE_list(
+    'files', list(KINDS), f'Which files to write, of {",".join((*KINDS, *MORE_KINDS))}.', flag_values=FLAGS
+)
 flags.DEFINE_float('start', None, 'Start of the part to explain, in seconds.', flag_values=FLAGS)
 flags.DEFINE_float('end', None, 'End of the part to explain, in seconds.', flag_values=FLAGS)
 flags.DEFINE_string('label', None, 'Class to show. Default: the most probable one.', flag_values=FLAGS)
@@ -89,9 +94,9 @@ def _check_flags() -> None:
     missing = [name for name in ('workdir', 'video', 'out') if not FLAGS[name].value]
     if missing and not FLAGS.check:
         raise flags.Error(f'--{missing[0]} is missing; expected --workdir=DIR --video=FILE --out=DIR')
-    unknown = [kind for kind in FLAGS.files if kind not in KINDS]
-    if unknown or not FLAGS.files:
-        raise flags.Error(f'--files={",".join(FLAGS.files)}; expected some of {",".join(KINDS)}')
+    kinds = (*KINDS, *MORE_KINDS)
+    if not FLAGS.files or not set(FLAGS.files) <= set(kinds):
+        raise flags.Error(f'--files={",".join(FLAGS.files)}; expected some of {",".join(kinds)}')
     if not FLAGS.long and (FLAGS['hop'].present or FLAGS['top_windows'].present):
         raise flags.Error('--hop and --top_windows need --long')
     if len(FLAGS.workdir or ()) > 2:

@@ -23,9 +23,9 @@ from stattn_jax.explain.result import Explanation
 from stattn_jax.runtime import checkpoint, perf
 
 # The slowest files come first, so that they are written in parallel.
-_ORDER = ('mp4', 'html', 'png', 'npz', 'json', 'csv', 'vtt')
+_ORDER = ('mp4', 'html', 'pdf', 'svg', 'png', 'npz', 'json', 'csv', 'vtt')
 # The index links to the first of these files that is written.
-_OPENED = ('html', 'png', 'mp4', 'json', 'csv', 'vtt', 'npz')
+_OPENED = ('html', 'png', 'svg', 'pdf', 'mp4', 'json', 'csv', 'vtt', 'npz')
 # The flags that change what is written of a video.
 _CONTENT = ('files', 'start', 'end', 'label', 'long', 'hop', 'top_windows')
 
@@ -276,9 +276,9 @@ def _write(
     save = {
         'json': lambda path: explanation.save_json(path, label),
         'npz': explanation.save_npz,
-        'png': lambda path: explanation.save_png(path, label, truths.get(label)),
+        **dict.fromkeys(('png', 'pdf', 'svg'), lambda path: explanation.save_figure(path, label, truths.get(label))),
         'html': lambda path: explanation.save_html(path, label, truths.get(label)),
-        'mp4': lambda path: explanation.save_video(path, label),
+        'mp4': lambda path: explanation.save_video(path, label, truths.get(label)),
         'csv': explanation.save_csv,
         'vtt': explanation.save_vtt,
     }

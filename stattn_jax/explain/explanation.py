@@ -29,6 +29,12 @@ class GroundTruth:
     intervals: Sequence[tuple[float, float]] = ()
     boxes: Sequence[tuple[float, float, float, float, float]] = ()
 
+    def boxes_near(self, time: float, seconds: float) -> list[tuple[float, float, float, float]]:
+        """Returns the boxes (x0, y0, x1, y1) annotated nearest to `time` in its segment, which lasts `seconds`."""
+        segment = [box for box in self.boxes if int(box[0] / seconds + 1e-6) == int(time / seconds + 1e-6)]
+        nearest = min((box[0] for box in segment), key=lambda annotated: abs(annotated - time), default=None)
+        return [box[1:] for box in segment if box[0] == nearest]
+
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ExplanationData:

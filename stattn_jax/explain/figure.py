@@ -1,23 +1,37 @@
-"""Draws one explanation as a PNG: frames with heat maps, the log-mel, and signed bars per segment.
+"""Draws one explanation as PNG, PDF or SVG: frames with heat maps, the log-mel, and signed bars per segment.
 
 The colours and the heat map are those of colours.py. Only Matplotlib's object interface is used, so that the caller's
 session sees no change of global state.
+
+Frames are decoded again from the source, since the record has them at about the network's size. PDF and SVG embed them
+with the source's pixels; axes, bars and outlines are vectors. The text of a PDF is text, in embedded TrueType fonts,
+as publishers require. The text of an SVG is paths: it looks the same where the fonts of the labels are not installed,
+and applications differ in how they join letters and order right-to-left text.
 """
 
+import io
 import os
+import pathlib
+import threading
+from typing import Any
 
+import matplotlib
 import numpy as np
 import simplejpeg
+from absl import logging
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from stattn_jax import files
-from stattn_jax.explain import sentences
+from stattn_jax.data import decode, media
+from stattn_jax.explain import fonts, sentences
 from stattn_jax.explain.colours import HEAT, LOG_MEL, MISSING, PICTURE, SOUND, STRONGEST, TRUE, overlay
 from stattn_jax.explain.explanation import ExplanationData, GroundTruth, strongest_cell
 from stattn_jax.explain.fonts import drawable
@@ -25,10 +39,22 @@ from stattn_jax.explain.fonts import drawable
 DPI, WIDTH = 100, 16.0
 LEFT, RIGHT = 1.2, 1.5
 MAX_FRAMES = 10
+# The formats, and the longest side (pixels) of a frame in each; a PNG shows a frame with at most about 400.
+LONGEST_SIDE = {'png': 640, 'pdf': 1280, 'svg': 1280}
+# Settings without an argument of their own; the salt and the missing dates make equal figures equal files.
+_SETTINGS: dict[Any, Any] = {'pdf.fonttype': 42, 'svg.fonttype': 'path', 'svg.hashsalt': 'stattn_jax'}
+_LOCK = threading.Lock()
 
 
 def draw(explanation: ExplanationData, c: int, truth: GroundTruth, path: str | os.PathLike) -> None:
-    """Draws class number `c` and the annotations of the clip, 1600 pixels wide and as high as the frames need."""
+    """Draws class number `c` and the annotations of the clip in the format that the suffix of `path` names.
+
+    A PNG is 1600 pixels wide, the other formats 16 inches, and all are as high as the frames need. The file appears
+    under its name only when it is complete. Raises ValueError for another suffix than those of LONGEST_SIDE.
+    """
+    kind = pathlib.Path(path).suffix[1:].lower()
+    if kind not in LONGEST_SIDE:
+        raise ValueError(f'{path}: the suffix is {kind!r}; expected one of {", ".join(LONGEST_SIDE)}')
     shown = shown_segments(explanation.visual[c])
     height, width = explanation.media['height'], explanation.media['width']
     rows = -(-len(shown) // (MAX_FRAMES if height > width else MAX_FRAMES // 2))
@@ -47,13 +73,16 @@ def draw(explanation: ExplanationData, c: int, truth: GroundTruth, path: str | o
 
     _header(axes('header', left=0.3, wide=WIDTH - 0.6), explanation, c, len(shown))
     heat, scale = overlay(explanation.visual[c], explanation.audio[c])
-    for i, t in enumerate(shown):
+    # Only images that are not resampled are embedded with their own pixels.
+    interpolation = 'lanczos' if kind == 'png' else 'none'
+    for i, (t, image) in enumerate(zip(shown, _images(explanation, shown, LONGEST_SIDE[kind]), strict=True)):
         row, place = divmod(i, columns)
         cell = axes(f'row {row}', LEFT + (place + 0.015) * column, 0.97 * column, frame_height)
-        _frame(cell, explanation, c, t, heat[t], truth)
+        cell.imshow(image, extent=(0, 1, 1, 0), interpolation=interpolation)
+        _frame(cell, explanation, c, t, _enlarged(heat[t], image.shape), truth)
     _key(axes('key'), explanation, c, truth, scale)
     mel, bars = axes('mel'), axes('bars')
-    _mel(mel, explanation)
+    _mel(mel, explanation, 'none' if kind != 'png' else None)
     _bars(bars, explanation, c)
     for strip in (mel, bars):
         _time_axis(strip, explanation, truth)
@@ -61,8 +90,63 @@ def draw(explanation: ExplanationData, c: int, truth: GroundTruth, path: str | o
     bars.set_xlabel('seconds of the clip', fontsize=13)
     for onset, offset in truth.intervals:
         bars.axvspan(onset, offset, fc=TRUE, alpha=0.13, lw=0, zorder=0.5)
+    title = f'{explanation.media["file"]}: {explanation.classes[c]}'
+    _write(figure, kind, path, title, sentences.sentence(explanation, c))
+
+
+def _write(figure: Figure, kind: str, path: str | os.PathLike, title: str, description: str) -> None:
+    content = io.BytesIO()
+    if kind == 'png':
+        FigureCanvasAgg(figure).print_png(content, metadata={'Title': title, 'Description': description})
+    else:
+        # The settings are global, and several threads may write files.
+        with _LOCK, matplotlib.rc_context(_SETTINGS):
+            if kind == 'pdf':
+                about = {'Title': title, 'Subject': description, 'CreationDate': None}
+                FigureCanvasPdf(figure).print_pdf(content, metadata=about)
+            else:
+                about = {'Title': title, 'Description': description, 'Date': None}
+                FigureCanvasSVG(figure).print_svg(content, metadata=about)
+    data = content.getvalue()
+    if kind == 'svg':
+        # Matplotlib asks for images without smoothing, which would spoil frames where they are shown smaller.
+        data = data.replace(b'image-rendering:crisp-edges;image-rendering:pixelated', b'image-rendering:auto')
     with files.whole_file(path) as file:
-        FigureCanvasAgg(figure).print_png(file)
+        file.write(data)
+
+
+def _images(explanation: ExplanationData, shown: list[int], longest: int) -> list[np.ndarray]:
+    """Returns the frames of these segments, uint8 [h w 3]: those of the source if it can be read, else the record's.
+
+    The longer side has at most `longest` pixels.
+    """
+    images = [simplejpeg.decode_jpeg(explanation.frames[t]) for t in shown]
+    start, end = explanation.media['start'], explanation.media['start'] + explanation.media['duration']
+    # Segments without data have no frame in the source.
+    places = [i for i, t in enumerate(shown) if explanation.valid[t]]
+    if explanation.source is None or not places:
+        return images
+    times = [start + (shown[i] + 0.5) * explanation.geometry['segment_seconds'] for i in places]
+    try:
+        file = decode.MediaFile(explanation.source)
+        decoded = file.pictures(times, start, end, lambda size: _bounded(size, longest)).images
+    except media.MediaError as error:
+        logging.warning('the figure shows the frames of the record, at a low resolution: %s', error)
+        return images
+    for i, image in zip(places, decoded, strict=True):
+        images[i] = image
+    return images
+
+
+def _bounded(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    scale = min(1.0, longest / max(size))
+    return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
+
+
+def _enlarged(heat_hw4: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the cells as blocks of pixels, about as many as the frame has, which viewers cannot blur together."""
+    factor = max(1, -(-max(shape[:2]) // max(heat_hw4.shape[:2])))
+    return np.round(255 * heat_hw4).astype(np.uint8).repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def shown_segments(visual_thw: np.ndarray) -> list[int]:
@@ -78,48 +162,41 @@ def shown_segments(visual_thw: np.ndarray) -> list[int]:
 def _header(axes: Axes, explanation: ExplanationData, c: int, frames: int) -> None:
     axes.set_axis_off()
     media, segments = explanation.media, len(explanation.valid)
-    best = [f'{drawable(row["label"], 30)} {sentences.percent(row["probability"])}' for row in explanation.top(3)]
-    predictions = '     '.join(best)
     zero = 'average clip' if explanation.mean_scores.any() else 'bias'
     picture, sound = _signed(explanation.visual[c].sum()), _signed(explanation.audio[c].sum())
-    evidence = (
-        f'Logit of {drawable(explanation.classes[c], 50)}:  {_signed(explanation.logits[c])} = '
-        f'{_signed(explanation.reference[c])} ({zero}) {picture} (visual) {sound} (audio)'
-    )
-    null = explanation.null[explanation.valid].mean()
+    null = sentences.null_share(explanation.null[explanation.valid].mean())
     note = f'Seconds {media["start"]:g} to {media["start"] + media["duration"]:g} of the file.  '
-    note += f'{sentences.null_share(null)}.'
+    note += f'{null[0].upper()}{null[1:]}.'
     if frames < segments:
         note += f'  {frames} of {segments} frames are shown, including the one with the strongest cell.'
-    lines = (
-        (0.88, 19, 'bold', drawable(media['file'], 52)),
-        (0.62, 16, 'normal', f'Predicted:  {predictions}'),
-        (0.38, 14, 'normal', evidence),
-        (0.18, 12, 'normal', note),
-    )
-    for y, size, weight, text in lines:
-        axes.text(0, y, text, fontsize=size, fontweight=weight, va='center', parse_math=False)
+    best = [(drawable(row['label'], 30), sentences.percent(row['probability']), '', '') for row in explanation.top(3)]
+    predictions = ['Predicted:', '', *(part for parts in best for part in parts)]
+    terms = f'{_signed(explanation.reference[c])} ({zero}) {picture} (visual) {sound} (audio)'
+    logit = ['Logit of', drawable(explanation.classes[c], 50), f'is  {_signed(explanation.logits[c])} = {terms}']
+    fonts.line(axes, 0, 0.88, [drawable(media['file'], 52)], size=19, weight='bold')
+    fonts.line(axes, 0, 0.62, predictions, size=16)
+    fonts.line(axes, 0, 0.38, logit, size=14)
+    fonts.line(axes, 0, 0.18, [note], size=12)
 
 
 def _signed(value):
     return f'{value:+.2f}'.replace('-', '\N{MINUS SIGN}')
 
 
-def _frame(axes: Axes, explanation: ExplanationData, c: int, t: int, heat_hw4: np.ndarray, truth: GroundTruth) -> None:
+def _frame(axes: Axes, explanation: ExplanationData, c: int, t: int, heat: np.ndarray, truth: GroundTruth) -> None:
+    """Draws the cells' heat, uint8 [h w 4], the outlines and the title of segment `t` over its frame."""
     seconds = explanation.geometry['segment_seconds']
-    image = simplejpeg.decode_jpeg(explanation.frames[t])
-    axes.imshow(image, extent=(0, 1, 1, 0), interpolation='lanczos')
     to = explanation.geometry['to_source']
     x0, y0 = to['x_offset'], to['y_offset']
-    axes.imshow(heat_hw4, extent=(x0, x0 + to['x_scale'], y0 + to['y_scale'], y0), interpolation='nearest')
+    axes.imshow(heat, extent=(x0, x0 + to['x_scale'], y0 + to['y_scale'], y0), interpolation='none')
     strongest = strongest_cell(explanation.visual[c])
     if strongest and strongest[0] == t:
         _, i, j = strongest
-        width, height = to['x_scale'] / heat_hw4.shape[1], to['y_scale'] / heat_hw4.shape[0]
+        _, rows, columns = explanation.geometry['grid']
+        width, height = to['x_scale'] / columns, to['y_scale'] / rows
         _outline(axes, x0 + j * width, y0 + i * height, width, height, STRONGEST, '-')
-    for time, *box in truth.boxes:
-        if int(time / seconds + 1e-6) == t:
-            _outline(axes, box[0], box[1], box[2] - box[0], box[3] - box[1], 'white', (0, (3, 2)))
+    for left, top, right, bottom in truth.boxes_near((t + 0.5) * seconds, seconds):
+        _outline(axes, left, top, right - left, bottom - top, 'white', (0, (3, 2)))
     axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
     axes.set_aspect(explanation.media['height'] / explanation.media['width'])
     axes.set_title(
@@ -154,12 +231,13 @@ def _key(axes: Axes, explanation: ExplanationData, c: int, truth: GroundTruth, s
     axes.legend(handles=marks, loc='center right', ncols=3, frameon=False, fontsize=12, bbox_to_anchor=(1, 0.65))
 
 
-def _mel(axes: Axes, explanation: ExplanationData) -> None:
+def _mel(axes: Axes, explanation: ExplanationData, interpolation: str | None) -> None:
     log_mel = explanation.log_mel.astype(np.float32)
     t, f, k = log_mel.shape
     end = t * explanation.geometry['segment_seconds']
     image, extent = log_mel.reshape(t * f, k).T, (0, end, 0, k)
-    axes.imshow(image, origin='lower', aspect='auto', extent=extent, cmap=ListedColormap(LOG_MEL))
+    colours = ListedColormap(LOG_MEL)
+    axes.imshow(image, origin='lower', aspect='auto', extent=extent, cmap=colours, interpolation=interpolation)
     axes.set_yticks([])
     _label(axes, 'audio\n(log-mel)')
 

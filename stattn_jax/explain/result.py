@@ -49,11 +49,18 @@ class Explanation(ExplanationData):
         """Reads what `save_npz` wrote; raises ValueError for another schema."""
         return cls(**record_files.read_npz(path))
 
-    def save_png(self, path: str | os.PathLike, label: str | None = None, truth: GroundTruth | None = None) -> None:
-        """Draws frames with heat maps, the log-mel and signed bars per segment for a class (default: the best one)."""
+    def save_figure(self, path: str | os.PathLike, label: str | None = None, truth: GroundTruth | None = None) -> None:
+        """Draws frames with heat maps, the log-mel and signed bars per segment for a class (default: the best one).
+
+        The suffix of `path` names the format: .png, .pdf or .svg; ValueError for another one. The frames are those of
+        the source at its resolution, up to 1280 pixels, or those of the record where there is no source.
+        """
         from stattn_jax.explain import figure
 
         figure.draw(self, self.class_index(label), truth or GroundTruth(), path)
+
+    # The name from before figures could be PDF and SVG.
+    save_png = save_figure
 
     def save_html(self, path: str | os.PathLike, label: str | None = None, truth: GroundTruth | None = None) -> None:
         """Writes one HTML page that works offline: the clip with its audio, heat maps, the timeline and what-if."""
@@ -61,7 +68,7 @@ class Explanation(ExplanationData):
 
         files.write_text(path, page.render(self, label, truth))
 
-    def save_video(self, path: str | os.PathLike, label: str | None = None) -> None:
+    def save_video(self, path: str | os.PathLike, label: str | None = None, truth: GroundTruth | None = None) -> None:
         """Writes the explained part of the video as mp4 with its audio and the heat map of a class drawn over it.
 
         Raises ValueError if the record has no source file.
@@ -73,7 +80,7 @@ class Explanation(ExplanationData):
                 f'{path}: this explanation has no source video, because it was made from arrays or read from an npz; '
                 'explain the video file'
             )
-        video.write_overlay(self, path, label)
+        video.write_overlay(self, path, label, truth or GroundTruth())
 
     def save_csv(self, path: str | os.PathLike) -> None:
         """Writes one row per segment: the terms of the best classes, attention weights and the strongest cell."""

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from stattn_jax.metrics import bootstrap
 from stattn_jax.study import results
 from stattn_jax.study.comparisons import COMPARED
-from stattn_jax.study.panels import GRID, LINES, figure
+from stattn_jax.study.panels import GRID, LINES, QUIET, figure
 from stattn_jax.study.results import Run
 from stattn_jax.study.table_format import Table, display_name
 
@@ -52,7 +52,8 @@ def removal(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         )
         for row, (colour, dash, marker) in zip(shown, LINES)
     ]
-    marks.append(Line2D([], [], color='black', ls=RANDOM, marker='x', label=f'random map, {display_name(shown[0])}'))
+    random = f'random map (line: {display_name(shown[0])})'
+    marks.append(Line2D([], [], color='black', ls=RANDOM, marker='x', label=random))
     marks.append(Line2D([], [], color='black', ls='', marker='o', mfc='white', label='the same map, shifted'))
     if len(of_rows) > len(shown):
         marks.append(Line2D([], [], color='0.75', label='the other networks'))
@@ -98,19 +99,31 @@ def _curve(axes, of_row, explainer, setting, way, band=False, **style):
 
 
 def _areas(axes, of_rows, setting):
-    """Plots, for each row, the area of its map, of the same map shifted, and of a random map."""
-    for place, (of_row, (colour, _, marker)) in enumerate(zip(of_rows.values(), LINES)):
-        at = f'{results.first_explainer(of_row)}/{setting}'
-        controls = (
-            (f'{at}/difference', marker, colour),
-            (f'{at}/shifted', 'o', 'white'),
-            (f'random/{setting}/difference', 'x', colour),
+    """Plots, for each row, the area of its map, of the same map shifted, and of a random map.
+
+    A control that was not measured is named below the panel, with its rows where others have it.
+    """
+    missing: dict[str, list[str]] = {'shifted map': [], 'random map': []}
+    for place, (row, (colour, _, marker)) in enumerate(zip(of_rows, LINES)):
+        at = f'{results.first_explainer(of_rows[row])}/{setting}'
+        marks = (
+            ('', f'{at}/difference', marker, colour),
+            ('shifted map', f'{at}/shifted', 'o', 'white'),
+            ('random map', f'random/{setting}/difference', 'x', colour),
         )
-        for shift, (name, mark, fill) in zip((-0.2, 0, 0.2), controls):
-            cell = results.mean(results.values(of_row, name))
+        for shift, (control, name, mark, fill) in zip((-0.2, 0, 0.2), marks):
+            cell = results.mean(results.values(of_rows[row], name))
             if cell:
                 axes.plot([place + shift] * 2, cell[1:3], color=colour, lw=1.6)
                 axes.plot(place + shift, cell.value, mark, color=colour, mfc=fill, ms=7, mew=1.6)
+            elif control:
+                missing[control].append(display_name(row))
+    lines = [
+        f'{control}: not measured' + (f' for {", ".join(rows)}' if len(rows) < len(of_rows) else '')
+        for control, rows in missing.items()
+        if rows
+    ]
+    axes.set_xlabel('\n'.join(lines), fontsize=9, color=QUIET)
     axes.axhline(0, color='black', lw=1)
     axes.set_xticks(range(len(of_rows)), [display_name(row).replace(' ', '\n', 1) for row in of_rows], fontsize=9)
     axes.set_xlim(-0.5, len(of_rows) - 0.5)

@@ -58,8 +58,9 @@ KINDS = (
         'removal',
         'Removal curves with their controls',
         'Probability of the class while the strongest units go (top, low is good) or come (middle, high is good). '
-        'Bottom: insertion less deletion beside '
-        'that of the same map shifted (open circle) and of a random map (cross).',
+        'Bottom: insertion less deletion beside that of the same map shifted (open circle) and of a random map '
+        '(cross). The map is shifted for the features and for blur, mute only, since every shift needs as many '
+        'forward passes as the map itself.',
         curves.removal,
     ),
     Kind(

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.optimize import linear_sum_assignment
 
 from stattn_jax.study import results
 from stattn_jax.study.comparisons import COMPARED
@@ -34,6 +35,8 @@ LINES = (
     ('#5d3a9b', ':', '^'),
     ('#8a6d00', (0, (5, 1, 1, 1, 1, 1)), 'v'),
 )
+# The height of a line of names, as a share of the axes.
+LINE_HEIGHT = 0.058
 QUIET = '#606060'
 GRID: dict[str, Any] = {'color': '0.88', 'lw': 0.8}
 
@@ -148,33 +151,21 @@ def tradeoff(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
 
 
 def _label(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """Writes names to the right of the axes at the heights of their points, moved apart to avoid overlap."""
-    names = sorted(points, key=lambda name: points[name][1])
-    low, high = axes.get_ylim()
-    heights = spread([(points[name][1] - low) / (high - low) for name in names], least=0.058)
-    for name, height in zip(names, heights):
+    """Writes names in a column at the right of the axes, joined to their points by lines that do not cross.
+
+    The lines have the least total length: if two of them crossed, exchanging their ends would make them shorter.
+    """
+    corners = np.array([axes.get_xlim(), axes.get_ylim()])
+    ends = (np.array(list(points.values())) - corners[:, 0]) / np.ptp(corners, axis=1)
+    heights = np.linspace(0, 1, max(len(points), 1 + int(1 / LINE_HEIGHT)))
+    starts = np.stack([np.full(len(heights), 1.06), heights], axis=1)
+    _, slots = linear_sum_assignment(np.linalg.norm(ends[:, None] - starts, axis=-1))
+    for (name, point), start in zip(points.items(), starts[slots], strict=True):
         axes.annotate(
-            name, points[name], xytext=(1.06, height), textcoords='axes fraction', va='center', fontsize=9.5,
+            name, point, xytext=start, textcoords='axes fraction', va='center', fontsize=9.5,
             annotation_clip=False,
             arrowprops={'arrowstyle': '-', 'color': QUIET, 'lw': 0.7, 'shrinkA': 1, 'shrinkB': 5, 'relpos': (0, 0.5)},
         )  # fmt: skip
-
-
-def spread(preferred: Sequence[float], least: float) -> list[float]:
-    """Returns increasing positions in 0..1, at least `least` apart, close to the increasing `preferred` ones.
-
-    Neighbours that are too close become one block, centred on the mean of their preferred positions, as in isotonic
-    regression.
-    """
-    blocks: list[tuple[float, int]] = []
-    for i, place in enumerate(preferred):
-        blocks.append((place - i * least, 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (a, m), (b, n) = blocks[-2:]
-            blocks[-2:] = [((a * m + b * n) / (m + n), m + n)]
-    starts = [start for start, count in blocks for _ in range(count)]
-    room = 1 - least * (len(starts) - 1)
-    return [min(max(start, min(room, 0)), max(room, 0)) + i * least for i, start in enumerate(starts)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -202,7 +193,7 @@ def cascade(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         return None
     sheet = figure(5.2 * len(sides), 5.2)
     for panel, (title, rows) in zip(sheet.subplots(1, len(sides), sharey=True, squeeze=False)[0], sides.items()):
-        for row, (colour, dash, marker) in zip(rows, (*LINES, *[('0.75', '-', '')] * len(rows))):
+        for k, (row, (colour, dash, marker)) in enumerate(zip(rows, (*LINES, *[('0.75', '-', '')] * len(rows)))):
             cells = [Estimate(1.0, 1.0, 1.0), *(cell for cell in row if isinstance(cell, Estimate))]
             at = np.linspace(0, 1, len(cells))
             name = display_name(text_of(row[1]))
@@ -216,7 +207,8 @@ def cascade(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
                 marker=marker,
                 ms=6,
                 lw=1.8,
-                label=name if marker else None,
+                zorder=2 if marker else 1.5,
+                label=name if marker else 'the other networks' if k == len(LINES) else None,
             )
             panel.fill_between(at, [c.low for c in cells], [c.high for c in cells], color=colour, alpha=0.13, lw=0)
         panel.axhline(0, color='black', lw=1)
