@@ -19,7 +19,8 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from data_prep import extras, labels, local, report
 from data_prep.work import Job, Maker, MakeRecord, PrepareError, Progress, Shard, UsageError, is_done
@@ -46,6 +47,7 @@ def prepare(
     remarks: Sequence[str] = (),
     beam: list[str] | None = None,
     finish: Callable[[pathlib.Path], None] | None = None,
+    options: Mapping[str, str] = MappingProxyType({}),
 ) -> source.DatasetInfo:
     """Makes every job's record and writes them as a data set into `out`; resumes if the same plan was stopped there.
 
@@ -63,6 +65,7 @@ def prepare(
       remarks: lines about the annotation files, printed and kept in the report.
       beam: Beam's own pipeline options, possibly none: a Beam pipeline makes the shards, and `workers` has no effect.
         All workers must then see `out`, and the inputs of `make_record`, under the same path.
+      options: settings of `make_record` that change its records; a directory that was begun with others is refused.
       finish: writes any further files into `out`, after all shards are there and before stattn.json is written.
 
     Raises:
@@ -92,6 +95,7 @@ def prepare(
         'spec': spec.to_json(),
         'shards': {shard.name: len(shard.jobs) for shard in todo},
         'clips': _hash(jobs),
+        **options,
     }
     with _locked(out):
         _claim(out, plan)
@@ -231,7 +235,8 @@ def _claim(out: pathlib.Path, plan: dict) -> None:
         report.write_json(path, plan)
         return
     begun = json.loads(path.read_text())
-    differing = [key for key in plan if begun.get(key) != json.loads(json.dumps(plan[key]))]
+    now = json.loads(json.dumps(plan))
+    differing = [key for key in begun | now if begun.get(key) != now.get(key)]
     if differing:
         spec = [
             f'{key} {begun["spec"].get(key)} there, {value} now'

@@ -23,14 +23,6 @@ from stattn_jax.runtime import checkpoint, perf
 # The slowest files come first, so that they are written in parallel.
 _ORDER = ('mp4', 'html', 'png', 'npz', 'json', 'csv', 'vtt')
 
-# How the notes of a clip (data/media.py) are printed.
-_NOTES = {
-    'short': 'the clip is short: segments without data are ignored',
-    'long': 'only the first {seconds:g} s are explained; --long explains the whole video',
-    'silent': 'the audio is silent',
-    'damaged': 'parts of the file could not be decoded; the previous frame, or silence, is used instead',
-}
-
 
 class Clock:
     """Adds up the seconds spent on each named step."""
@@ -129,8 +121,8 @@ def _explain(options, model: Model, video, out, clock) -> Iterator[tuple[pathlib
         explanation = model.explain_readings([reading])[0]
     print(f'{video}: ' + ', '.join(f'{row["label"]} {row["probability"]:.1%}' for row in explanation.top(3)))
     print(f'  {explanation.sentence(options.label)}')
-    for note in explanation.media['notes']:
-        print(f'  note: {_NOTES[note].format(seconds=explanation.media["duration"])}')
+    for notice in explanation.notices():
+        print(f'  note: {notice}')
     error = explanation.residual()[1]
     print(f'  the sum of the contributions differs from the logit by at most {error:.1e} (relative)')
     yield out, explanation

@@ -11,9 +11,29 @@ from typing import Any, Self
 
 import numpy as np
 
+from stattn_jax.data import media as media_lib
+
 # The record holds removed cells, and the JSON holds maps, of this many of the best classes. Those of 300 classes would
 # be megabytes of text.
 BEST = 10
+
+
+_LACKS = (
+    'There is no {0} stream here, so the network answers by the {1} alone: the {0} is not replaced by {2}, it has no '
+    'weight and adds nothing to the logit.'
+)
+# How the notes of a clip (data/media.py) are described, the most important ones first.
+_NOTICES = {
+    'no_sound': _LACKS.format('sound', 'picture', 'silence'),
+    'no_picture': _LACKS.format('picture', 'sound', 'black frames'),
+    'silent': (
+        'The sound track is silent: it never exceeds \N{MINUS SIGN}80 dB of full scale. The network takes this silence '
+        'as evidence like any other sound.'
+    ),
+    'short': 'The clip is short: segments without data are ignored.',
+    'long': 'Only the first {duration:g} s are explained; --long explains the whole video.',
+    'damaged': 'Parts of the file could not be decoded; the previous frame, or silence, is used instead.',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +73,10 @@ class ExplanationData:
     - trust: {'silence', 'shifted_sound'}: {'label', 'probability', 'map_correlation'}, the predictions for the same
       frames with silence, and with the clip's own audio moved by `by_segments`, half the clip. They are the best class
       then, the probability then of this clip's best class, and Pearson's correlation of the attention weights on the
-      cells of valid segments with the original ones (None where one map is constant). Empty if it was not computed.
+      cells of valid segments with the original ones (None where one map is constant). Empty if it was not computed, and
+      for a clip that lacks a modality.
+    - usual_weights: {split, picture, sound}, the attention weight in time of each modality, averaged over the clips of
+      a split that the network was evaluated on; empty if it was not evaluated
     - source: the video file; None for arrays and for a record read from npz
     """
 
@@ -79,6 +102,7 @@ class ExplanationData:
     removed_cells: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float32))
     removed_classes: tuple[str, ...] = ()
     trust: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    usual_weights: dict[str, Any] = dataclasses.field(default_factory=dict)
     source: pathlib.Path | None = None
 
     @classmethod
@@ -101,6 +125,30 @@ class ExplanationData:
         media = self.media
         best = ', '.join(f'{each["label"]} {each["probability"]:.1%}' for each in self.top(3))
         return f'<Explanation of {media["file"]}, {media["start"]:g} to {media["end"]:g} s: {best}>'
+
+    @property
+    def modalities(self) -> np.ndarray:
+        """Which modalities (visual, audio) the clip has, bool [m]; the network uses nothing of one that it lacks."""
+        return media_lib.modalities(self.media['notes'])
+
+    @property
+    def units(self) -> np.ndarray:
+        """Which (modality, segment) units the network used: bool [m t]."""
+        return self.valid & self.modalities[:, None]
+
+    def notices(self) -> list[str]:
+        """Returns sentences on what the reader must know of the clip first: a modality that it lacks, gaps, damage."""
+        notes = self.media['notes']
+        streams = [f'Of several streams, {note} is used.' for note in notes if note not in _NOTICES]
+        notices = [_NOTICES[note].format(**self.media) for note in _NOTICES if note in notes] + streams
+        if not self.modalities.all() and self.usual_weights:
+            lacking, left = ('sound', 'picture')[:: 1 if self.modalities[0] else -1]
+            usual = {name: f'{self.usual_weights[name]:.0%}' for name in (lacking, left)}
+            notices[0] += (
+                f' Over the clips of split {self.usual_weights["split"]!r}, the {lacking} has {usual[lacking]} of the '
+                f'attention weight in time, so that this leaves {usual[left]} of the usual evidence.'
+            )
+        return notices
 
     def top(self, k: int = 5) -> list[dict[str, Any]]:
         """Returns the k best classes, best first, as {label, logit, probability}; ties keep the classes' order."""
@@ -164,7 +212,8 @@ class ExplanationData:
 
         The result is exact at the level of features: a softmax over the remaining units is the original softmax
         renormalised, and the score of a unit does not change (a visual unit keeps the spatial attention that its audio
-        gave it). Invalid units are never kept. Raises ValueError for another shape and where no unit is left.
+        gave it). Units that are not valid are never kept. Raises ValueError for another shape and where no unit is
+        left.
         """
         c = self.class_index(label)
         keep_mt = np.asarray(keep_mt, bool)
@@ -172,7 +221,7 @@ class ExplanationData:
             raise ValueError(
                 f'keep has shape {keep_mt.shape}; expected {self.beta.shape[:2]}, one value per modality and segment'
             )
-        keep_mt = keep_mt & self.valid
+        keep_mt = keep_mt & self.units
         if not keep_mt.any():
             raise ValueError('no valid unit is kept, so the softmax is undefined; keep at least one')
         weights, scores = self.beta[keep_mt, c].astype(float), self.segment_scores[keep_mt, c].astype(float)
@@ -185,13 +234,17 @@ class ExplanationData:
         return float(self.bias[c] + weights @ scores / weights.sum())
 
     def removed_units(self, label: str | None = None) -> np.ndarray:
-        """Returns the exact change of the logit when one (modality, segment) unit is removed: [m t], 0 if not valid."""
+        """Returns the exact change of the logit when one (modality, segment) unit is removed: [m t], 0 if not valid.
+
+        Without its only unit, a clip has the bias as its logit.
+        """
         logit = self.without_units(np.ones(self.beta.shape[:2], bool), label)
         change = np.zeros(self.beta.shape[:2], np.float32)
-        for m, t in np.argwhere(np.broadcast_to(self.valid, change.shape)):
+        for m, t in np.argwhere(self.units):
             keep = np.ones(change.shape, bool)
             keep[m, t] = False
-            change[m, t] = self.without_units(keep, label) - logit
+            alone = self.units.sum() == 1
+            change[m, t] = (self.bias[self.class_index(label)] if alone else self.without_units(keep, label)) - logit
         return change
 
 

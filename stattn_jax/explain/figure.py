@@ -84,9 +84,11 @@ def _header(axes: Axes, explanation: ExplanationData, c: int, frames: int) -> No
         f'Logit of {drawable(explanation.classes[c], 50)}:  {_signed(explanation.logits[c])} = '
         f'{_signed(explanation.reference[c])} ({zero}) {picture} (visual) {sound} (audio)'
     )
-    null = explanation.null[explanation.valid].mean()
     note = f'Seconds {media["start"]:g} to {media["start"] + media["duration"]:g} of the file.  '
-    note += f'{sentences.null_share(null)}.'
+    if explanation.modalities.all():
+        note += f'{sentences.null_share(explanation.null[explanation.valid].mean())}.'
+    else:
+        note += f'There is no {"sound" if explanation.modalities[0] else "picture"}.'
     if frames < segments:
         note += f'  {frames} of {segments} frames are shown, including the one with the strongest cell.'
     lines = (

@@ -6,7 +6,9 @@ the attention again. result.py defines `Explanation`; long.py handles videos lon
 
 import dataclasses
 import functools
+import json
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -33,6 +35,8 @@ class Model:
     """A trained network that explains videos; `stattn_jax.load(workdir)` makes one."""
 
     trained: run.Trained
+    # See ExplanationData.
+    usual_weights: dict[str, Any] = dataclasses.field(default_factory=dict)
     # Number of clips per forward pass. More clips would need more memory and would not be faster on a CPU.
     batch: ClassVar[int] = 4
 
@@ -149,6 +153,10 @@ class Model:
         silence = np.full(self.spec.mel_shape[1:], self.spec.silence, np.float32)
         inputs = {name: array[b] for name, array in inputs.items()}
         outputs = jax.device_get(self._counterfactuals(self.trained.state, inputs, best, order, silence))
+        trust = {}
+        if media.modalities(decoded.clip.notes).all():
+            classes = self.trained.facts.classes
+            trust = counterfactuals.trust(outputs, classes, self.binary, decoded.clip.valid, by)
         geometry = self.geometry(decoded.clip, arrays['alpha'].shape[-1])
         classes = self.trained.facts.classes
         return Explanation.from_arrays(
@@ -163,7 +171,8 @@ class Model:
             frames=tuple(decoded.clip.frames),
             removed_cells=outputs['removed'].reshape(len(best), *geometry['grid']),
             removed_classes=tuple(classes[c] for c in best),
-            trust=counterfactuals.trust(outputs, classes, self.binary, decoded.clip.valid, by),
+            trust=trust,
+            usual_weights=self.usual_weights,
             source=decoded.source,
         )
 
@@ -174,7 +183,8 @@ class Model:
 
         def forward(state, batch):
             logits, out = step.forward(graphdef, state, batch, frame_size=frame_size)
-            inputs = {name: out[name] for name in ('keys', 'values', 'audio')} | {'valid': batch['valid']}
+            inputs = {name: out[name] for name in ('keys', 'values', 'audio')}
+            inputs |= {name: batch[name] for name in ('valid', 'modalities')}
             return contributions.record(logits, out, state['score_mean'], self.binary), inputs
 
         return jax.jit(forward, compiler_options=perf.compile_options())
@@ -205,4 +215,15 @@ def load(workdir: str | os.PathLike) -> Model:
             'computed from a video here; expected the workdir of a run on videos'
         )
     # A run trained on features that its own trunks extracted can also read videos.
-    return Model(run.reading(trained, trunks.media_of(trained.facts.spec)))
+    reader = run.reading(trained, trunks.media_of(trained.facts.spec))
+    return Model(reader, _usual_weights(pathlib.Path(workdir), trained.step))
+
+
+def _usual_weights(workdir: pathlib.Path, number: int) -> dict[str, Any]:
+    """Returns the split and each modality's weight in it, as an evaluation of this checkpoint found them, or {}."""
+    for path in sorted(workdir.glob('eval_*.json')):
+        numbers = json.loads(path.read_text())
+        weight = numbers.get('attention/sound_weight')
+        if numbers.get('checkpoint/step') == number and weight is not None:
+            return {'split': path.stem.removeprefix('eval_'), 'picture': 1 - weight, 'sound': weight}
+    return {}

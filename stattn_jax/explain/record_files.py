@@ -13,7 +13,7 @@ import numpy as np
 from stattn_jax.explain import sentences
 from stattn_jax.explain.explanation import ExplanationData, rounded
 
-SCHEMA = 'stattn_jax.explanation/2'
+SCHEMA = 'stattn_jax.explanation/3'
 # Largest error that `check` allows, in units of max(1, |numbers added up|): float32 sums of a thousand terms, written
 # with seven digits.
 TOLERANCE = 1e-5
@@ -31,7 +31,7 @@ _HOW_TO_READ = (
 _ARRAYS = tuple('logits probabilities bias reference mean_scores visual audio alpha null beta'.split())
 _ARRAYS += ('segment_scores', 'valid', 'log_mel', 'removed_cells')
 _HEADER = ('media', 'geometry', 'model', 'classes', 'multi_label')
-_COUNTERFACTUALS = ('removed_classes', 'trust')
+_REST = ('removed_classes', 'trust', 'usual_weights')
 
 
 def write_json(explanation: ExplanationData, path: str | os.PathLike, c: int, best: int) -> None:
@@ -51,6 +51,9 @@ def write_json(explanation: ExplanationData, path: str | os.PathLike, c: int, be
         'additivity': {'max_absolute_error': absolute, 'max_relative_error': relative},
         'attention': {'cells': rounded(explanation.alpha), 'null': rounded(explanation.null)},
         'valid_segments': explanation.valid.tolist(),
+        'modalities': dict(zip(('visual', 'audio'), explanation.modalities.tolist(), strict=True)),
+        'usual_weights': explanation.usual_weights,
+        'notices': explanation.notices(),
         'trust': explanation.trust,
         'classes_with_maps': with_maps,
         'classes_without_maps': len(explanation.classes) - len(with_maps),
@@ -67,7 +70,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 def write_npz(explanation: ExplanationData, path: str | os.PathLike) -> None:
     """Writes every array and frame, and the other fields as JSON in `header`."""
-    header = {'schema': SCHEMA} | {name: getattr(explanation, name) for name in _HEADER + _COUNTERFACTUALS}
+    header = {'schema': SCHEMA} | {name: getattr(explanation, name) for name in _HEADER + _REST}
     arrays = {name: getattr(explanation, name) for name in _ARRAYS}
     arrays |= {f'frame_{t}': np.frombuffer(jpeg, np.uint8) for t, jpeg in enumerate(explanation.frames)}
     with open(path, 'wb') as file:
@@ -82,7 +85,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, Any]:
         frames = tuple(file[f'frame_{t}'].tobytes() for t in range(len(arrays['valid'])))
     for name in ('classes', 'removed_classes'):
         header[name] = tuple(header[name])
-    return {'frames': frames, **arrays, **{name: header[name] for name in _HEADER + _COUNTERFACTUALS}}
+    return {'frames': frames, **arrays, **{name: header[name] for name in _HEADER + _REST}}
 
 
 def check(path: str | os.PathLike) -> dict[str, float]:
@@ -106,7 +109,7 @@ def check(path: str | os.PathLike) -> dict[str, float]:
         contrast = record['target']['contrast']
         if contrast is not None:
             errors['sum'].append(_sum_error(contrast, record['target']['logit'] - contrast['other_logit']))
-        valid = np.tile(record['valid_segments'], 2)
+        valid = np.outer([record['modalities'][name] for name in ('visual', 'audio')], record['valid_segments']).ravel()
         what_if = [_what_if_errors(row, valid) for row in record['maps']]
         errors['attention'], errors['removed_units'] = zip(*what_if, strict=True)
         expected = _probabilities(np.array(record['logits']), record['multi_label'])
@@ -160,7 +163,9 @@ def _what_if_errors(row, valid):
     )
     scale = max(1, abs(row['logit']), np.abs(scores[valid]).max())
     others = ~np.eye(len(weights), dtype=bool)[valid] * weights
-    expected = row['bias'] + others @ scores / others.sum(axis=1) - row['logit']
+    # Without its only unit, a clip has the bias as its logit.
+    left = others.sum(axis=1)
+    expected = row['bias'] + np.divide(others @ scores, left, out=np.zeros_like(left), where=left > 0) - row['logit']
     error = max(np.abs(expected - removed[valid]).max(), np.abs(removed[~valid]).max(initial=0))
     return abs(row['bias'] + weights @ scores - row['logit']) / scale, error / scale
 

@@ -19,10 +19,12 @@ def sentence(explanation: ExplanationData, c: int) -> str:
     label, shares = explanation.classes[c], explanation.shares(explanation.classes[c])
     contributions_t = {'visual': explanation.visual[c].sum(axis=(1, 2)), 'audio': explanation.audio[c]}
     zero_point = 'an average clip' if explanation.mean_scores.any() else 'the bias'
+    each = [f'{name} evidence {signed(share)}' for name, share in zip(contributions_t, shares.values(), strict=True)]
+    each = [text for text, has in zip(each, explanation.modalities, strict=True) if has]
+    each[0] = each[0].replace('evidence', 'evidence contributes')
     parts = [
         f'{label}, {percent(explanation.probabilities[c])}.',
-        f'Relative to {zero_point}, the visual evidence contributes {signed(shares["picture"])} and the audio evidence '
-        f'{signed(shares["sound"])} to the logit.',
+        f'Relative to {zero_point}, the {" and the ".join(each)} to the logit.',
     ]
     details = {'visual': f' (strongest cell: {_strongest(explanation, c)})', 'audio': ''}
     strongest = [
@@ -38,7 +40,8 @@ def sentence(explanation: ExplanationData, c: int) -> str:
         parts.append(
             f'Strongest evidence against it: {name} at {seconds(explanation, t, t + 1)} ({signed(values[t])}).'
         )
-    parts.append(f'{null_share(explanation.null[explanation.valid].mean())}.')
+    if explanation.modalities.all():
+        parts.append(f'{null_share(explanation.null[explanation.valid].mean())}.')
     return ' '.join(parts)
 
 

@@ -28,6 +28,8 @@ _SHORT_SIDE, _LEAST_WIDTH, _LONGEST_SIDE = 360, 480, 1280
 STRIP, TOP, BOTTOM, SIDE = 126, 50, 18, 12
 # Opacity relative to the heat map of the PNG, since a moving picture must stay recognisable under it.
 _OPACITY = 0.7
+# Side (pixels) of the black picture of a file without pictures.
+_NO_PICTURE = 256
 # Limits of the bit rate that keep a page with ten seconds of video below 2 MB even if the picture is noise.
 _SMALL = {'crf': '26', 'maxrate': '900k', 'bufsize': '900k', 'preset': 'superfast'}
 
@@ -80,15 +82,27 @@ class _Stretch:
         times = np.arange(max(1, math.ceil((self._end - self._start) * self.fps - 1e-3))) / self.fps
         _, frames = self._file.shown((self._start + times).tolist(), self._start, self._end)
         size = shown = image = None
-        for time, frame in zip(times.tolist(), frames):
-            size = size or fit(self._file.size(frame))
-            if frame is not shown:
-                shown, image = frame, orientation.upright_rgb(frame, size)
-            yield time, image
+        try:
+            for time, frame in zip(times.tolist(), frames):
+                size = size or fit(self._file.size(frame))
+                if frame is not shown:
+                    shown, image = frame, orientation.upright_rgb(frame, size)
+                yield time, image
+        except media.MediaError as error:
+            if error.reason != 'no_picture':
+                raise
+            black = np.zeros((*fit((_NO_PICTURE, _NO_PICTURE)), 3), np.uint8)
+            yield from ((time, black) for time in times.tolist())
 
-    def sound(self) -> np.ndarray:
+    def sound(self) -> np.ndarray | None:
+        """Returns the audio at RATE, or None if there is no sound."""
         seconds = self._end - self._start
-        return self._file.sound(self._start, self._end, RATE, round(seconds * RATE), self._file.channels)[0]
+        try:
+            return self._file.sound(self._start, self._end, RATE, round(seconds * RATE), self._file.channels)[0]
+        except media.MediaError as error:
+            if error.reason != 'no_sound':
+                raise
+            return None
 
 
 def _even(size: tuple[int, int], scale: float) -> tuple[int, int]:

@@ -168,7 +168,7 @@ function start() {
   byId('cell-size').textContent = `size of a cell: ${cellSize()}`;
   byId('truth-key').hidden = !record.truth.intervals.length;
   byId('box-key').hidden = !record.truth.boxes.length;
-  byId('mute').hidden = clock.silent;
+  byId('mute').hidden = clock.silent || !record.units.slice(T).some(Boolean);
   makeClasses(choose);
   makeUnits(toggle);
   makeSeek(seek);
