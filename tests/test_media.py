@@ -164,3 +164,43 @@ def test_the_real_clip():
     clip = media.read_clip(REAL, media.ClipSpec())
     assert clip.valid.all() and clip.notes == () and (clip.height, clip.width) == (240, 320)
     assert clip.log_mel.shape == (10, 96, 64) and min(np.std(levels(clip)), np.std(clip.log_mel.astype(float))) > 1
+
+
+def test_a_clip_without_sound_is_kept_only_where_that_is_wanted(tmp_path, twenty):
+    """The frames are those of the same video with sound; the log-mel is that of silence, and the note says so."""
+    frames = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), np.uint8)
+    media.write_video(tmp_path / 'with.mp4', frames, 10, noise(4), RATE)
+    media.write_video(tmp_path / 'without.mp4', frames, 10, None)
+    complete = media.read_clip(tmp_path / 'with.mp4', SPEC, keep_lacking=True)
+    clip = media.read_clip(tmp_path / 'without.mp4', SPEC, keep_lacking=True)
+    assert clip.frames == complete.frames and clip.valid.all() and clip.notes == ('no_sound',)
+    np.testing.assert_array_equal(clip.log_mel, np.float16(np.log(0.01)))
+    assert clip.arrays()['modalities'].tolist() == [True, False]
+    assert complete.notes == () and complete.arrays()['modalities'].all()
+    with pytest.raises(media.MediaError, match='no_sound: it has no sound stream'):
+        media.read_clip(tmp_path / 'without.mp4', SPEC)
+
+
+def test_a_sound_file_is_kept_only_where_that_is_wanted(tmp_path):
+    encode(tmp_path / 'with.mkv', grey([90] * 40), np.arange(40) / 10, noise(4)[None], codec='pcm_s16le')
+    with av.open(tmp_path / 'with.mkv') as source, av.open(tmp_path / 'a.wav', 'w') as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(source.streams.audio[0]):
+            packet.stream = stream
+            target.mux(packet)
+    clip = media.read_clip(tmp_path / 'a.wav', SPEC, keep_lacking=True)
+    complete = media.read_clip(tmp_path / 'with.mkv', SPEC)
+    np.testing.assert_array_equal(clip.log_mel, complete.log_mel)
+    assert clip.valid.all() and clip.notes == ('no_picture',) and levels(clip) == [0] * 4
+    assert (clip.height, clip.width) == (SPEC.short_side,) * 2
+    with pytest.raises(media.MediaError, match='no_picture: it has no picture stream'):
+        media.read_clip(tmp_path / 'a.wav', SPEC)
+
+
+def test_a_part_behind_the_end_of_the_sound_lacks_it(tmp_path):
+    path = encode(tmp_path / 'a.mkv', grey([90] * 80), np.arange(80) / 10, noise(3)[None], codec='pcm_s16le')
+    assert media.read_clip(path, SPEC, 0, 3, keep_lacking=True).notes == ('short',)
+    clip = media.read_clip(path, SPEC, 4, 8, keep_lacking=True)
+    assert clip.notes == ('no_sound',) and clip.valid.all()
+    with pytest.raises(media.MediaError, match='no_sound'):
+        media.read_clip(path, SPEC, 4, 8)

@@ -146,6 +146,8 @@ def _explain_long(options, model: Model, video, out, clock) -> Iterator[tuple[pa
     for k, explanation in timeline.explanations.items():
         window = timeline.windows[k]
         print(f'  {window["start"]:g} to {window["end"]:g} s: {window["label"]} {window["probability"]:.1%}')
+        for notice in explanation.notices():
+            print(f'    note: {notice}')
         yield out / f'window_{window["start"]:07.1f}s', explanation
 
 
