@@ -56,8 +56,8 @@ def prepare(
       make_record: a function of a module (workers import it), or a functools.partial of one. It raises media.MediaError
         for an unusable clip, which is counted and named by reason while the run goes on. So is any other exception but
         PrepareError, which stops the run.
-      workers: number of processes; 1 stays in this one. Default: the number of CPUs, and never this process. A clip
-        with which a process was ended twice by a signal is skipped as 'crashed'.
+      workers: number of processes. A clip with which one was ended twice by a signal is skipped as 'crashed'. 0: the
+        records are made in this process, which such a clip ends. Default: the number of CPUs.
       shard_size: clips per shard. Default: at most 128, fewer for a small split, so that it still makes several shards.
       require: how many clips must be usable: a float is the fraction of each split, an int the number of clips of all
         splits together. It is not part of the plan: finished shards stay, and the same call with a lower value finishes
@@ -124,7 +124,7 @@ def prepare(
 def _runner(workers: int | None, options: list[str] | None) -> Callable[[Maker, list[Shard], Progress], None]:
     """Returns the function that writes the shards: by processes of this machine, or by Beam."""
     if options is None:
-        return functools.partial(local.run, workers=workers or os.cpu_count(), here=workers == 1)
+        return functools.partial(local.run, workers=os.cpu_count() if workers is None else workers)
     try:
         from data_prep import beam
     except ModuleNotFoundError as error:

@@ -118,7 +118,13 @@ def define_engine_flags(flag_values: flags.FlagValues, name: str | None) -> None
         'Processes here, or Beam; its own options stand after --.',
         flag_values=flag_values,
     )
-    flags.DEFINE_integer('workers', None, 'Processes. Default: one per CPU.', lower_bound=1, flag_values=flag_values)
+    flags.DEFINE_integer(
+        'workers',
+        None,
+        'Processes. Default: one per CPU. 0: none but this one.',
+        lower_bound=0,
+        flag_values=flag_values,
+    )
 
 
 def clip_spec(flag_values: flags.FlagValues) -> media.ClipSpec:

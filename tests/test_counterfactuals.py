@@ -98,7 +98,8 @@ def test_terms_add_up_and_removed_units_are_reruns(network, seed):
 
 
 def answers(network, inputs, out, b, classes, order=None):
-    kept = {name: out[name][b] for name in ('keys', 'values', 'audio')} | {'valid': VALID[b]}
+    kept = {name: out[name][b] for name in ('keys', 'values', 'audio')}
+    kept |= {'valid': VALID[b], 'modalities': np.ones(2, bool)}
     silence = np.full(tiny.MEL, -4.6, np.float32)
     return jax.device_get(
         network.counterfactuals(kept, np.array(classes), np.arange(T) if order is None else order, silence)

@@ -139,8 +139,8 @@ def test_a_result_or_one_line(trained, tmp_path, capsys, make):
         page = (out / 'explanation.html').read_text(encoding='utf-8')
         assert NOTICES[note] in record['notices'][0] and NOTICES[note] in output
         assert f'<p class="notice">{NOTICES[note]}' in page
-        with_values = 'of the attention weight in time, so that this leaves ' in record['notices'][0]
-        assert with_values == (note in LACKING)
+        leaves = 'of the attention weight in time, so that this leaves ' in record['notices'][0]
+        assert leaves == (note in LACKING)
     if make is portrait_4k:
         assert (record['media']['height'], record['media']['width']) == (3840, 2160)
         assert record['valid_segments'] == [True] * 4 + [False] * (runs.SEGMENTS - 4)

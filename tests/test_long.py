@@ -150,6 +150,7 @@ def test_what_cannot_be_is_refused(twenty, tmp_path):
 def test_a_video_without_sound_is_explained_by_its_picture(tmp_path):
     path = tmp_path / 'mute.mp4'
     media.write_video(path, clips.numbered(100), 10, None)
-    timeline = long.explain(Stub(), path, None, 5, None, None, None)
+    model = Stub()
+    timeline = long.explain(model, path, None, 5, None, None, None)
     assert timeline.media['notes'] == ['no_sound'] and timeline.segments_without_data == 0
-    assert all('no_sound' in explanation.media['notes'] for explanation in timeline.explanations.values())
+    assert model.explained and all('no_sound' in reading.media['notes'] for reading in model.explained)

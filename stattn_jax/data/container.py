@@ -21,6 +21,7 @@ REASONS = {
     'not_encodable': 'leave out the mp4 and the page, or make the pictures smaller',
     'failed': 'please report it, with the file',
     'crashed': 'encode the file anew; if memory was short (SIGKILL), use fewer workers',
+    'damaged_record': 'delete the damaged shard, prepare the data again, and extract them to another --out',
     'bad_features': 'fetch the feature file again, or make it anew',
 }
 

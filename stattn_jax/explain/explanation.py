@@ -129,7 +129,7 @@ class ExplanationData:
     @property
     def modalities(self) -> np.ndarray:
         """Which modalities (visual, audio) the clip has, bool [m]; the network uses nothing of one that it lacks."""
-        return media_lib.modalities(self.media['notes'])
+        return media_lib.modalities(self.media.get('notes', ()))
 
     @property
     def units(self) -> np.ndarray:
@@ -138,7 +138,7 @@ class ExplanationData:
 
     def notices(self) -> list[str]:
         """Returns sentences on what the reader must know of the clip first: a modality that it lacks, gaps, damage."""
-        notes = self.media['notes']
+        notes = self.media.get('notes', ())
         streams = [f'Of several streams, {note} is used.' for note in notes if note not in _NOTICES]
         notices = [_NOTICES[note].format(**self.media) for note in _NOTICES if note in notes] + streams
         if not self.modalities.all() and self.usual_weights:
