@@ -204,3 +204,35 @@ def test_a_part_behind_the_end_of_the_sound_lacks_it(tmp_path):
     assert clip.notes == ('no_sound',) and clip.valid.all()
     with pytest.raises(media.MediaError, match='no_sound'):
         media.read_clip(path, SPEC, 4, 8)
+
+
+def encode_streamable(path, container_format, codec, sound, rate):
+    """Writes four seconds of grey pictures and noise."""
+    with av.open(path, 'w', format=container_format) as container:
+        video = container.add_stream(codec, rate=10)
+        video.height, video.width, video.pix_fmt = 48, 64, 'yuv420p'
+        audio = container.add_stream(sound, rate=rate, layout='mono')
+        resampler = av.AudioResampler(audio.codec_context.format, 'mono', rate)
+        frame = av.AudioFrame.from_ndarray(noise(4, rate)[None], format='fltp', layout='mono')
+        frame.sample_rate, frame.pts = rate, 0
+        for pixels in grey([90] * 40):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format='rgb24')))
+        for part in (*resampler.resample(frame), *resampler.resample(None), None):
+            container.mux(audio.encode(part))
+        container.mux(video.encode(None))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    'encoding',
+    [('flv', 'libx264', 'aac', 44100), ('ogg', 'libvpx', 'libopus', 48000)],
+    ids=lambda encoding: encoding[0],
+)
+def test_joined_flash_and_ogg_files_are_noted(tmp_path, encoding):
+    """FFmpeg reads the first of the joined files only, without an error that would show it."""
+    one, other = (encode_streamable(tmp_path / name, *encoding) for name in ('one', 'other'))
+    (tmp_path / 'both').write_bytes(one + other)
+    assert media.read_clip(tmp_path / 'one', SPEC).notes == ()
+    assert 'joined' in media.read_clip(tmp_path / 'both', SPEC).notes
+    with pytest.raises(media.MediaError, match='only the first of several joined files is read'):
+        media.read_clip(tmp_path / 'both', SPEC, 5)

@@ -23,7 +23,7 @@ import av.container
 import numpy as np
 
 from stattn_jax.data import clock, selective_decoding
-from stattn_jax.data.container import MediaError, default_stream, open_media
+from stattn_jax.data.container import MediaError, default_stream, is_joined, open_media
 from stattn_jax.data.orientation import upright_rgb, upright_size
 from stattn_jax.data.waveform import SoundRun
 
@@ -79,7 +79,8 @@ class MediaFile:
 
     `fps` is the mean frame rate and `rate` is the audio sample rate (0 if unknown). `lacking` holds 'picture' or
     'sound' if there is no such stream; reading it raises MediaError (no_picture, no_sound). `notes` says which streams
-    are read where there are several, 'sound 2 of 3' for instance. Raises MediaError (missing, unreadable, not_a_video,
+    are read where there are several, 'sound 2 of 3' for instance, and 'joined' that only the first of several joined
+    files is read. Raises MediaError (missing, unreadable, not_a_video,
     truncated).
     """
 
@@ -106,6 +107,7 @@ class MediaFile:
         )
         picture, sound = chosen.get('picture'), 'sound' in chosen and chosen['sound'].codec_context
         container_format = container.format.name.partition(',')[0]
+        self.notes += ('joined',) * is_joined(self.path, container_format)
         # Matroska holds no decoding time stamps.
         self._decoding = container_format != 'matroska'
         self._declared = self._declared_end(container, chosen.values())

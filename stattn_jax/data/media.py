@@ -63,7 +63,8 @@ class Clip:
     notes: of 'short' (some segments are not valid), 'long' (half a segment or more was left over), 'silent' (never
       above 1e-4 of full scale), 'damaged' (something read for the clip could not be decoded; the previous frame, or
       silence, is used instead) and 'no_picture' or 'no_sound' (the clip lacks this modality: its frames are black, or
-      its log-mel is that of silence, and neither is used). Further notes name the streams that were read.
+      its log-mel is that of silence, and neither is used). Further notes name the streams that were read, and
+      'joined' says that only the first of several joined files was.
     """
 
     frames: list[bytes]
@@ -129,7 +130,8 @@ def _read(path: str, spec: ClipSpec, start: float | None, end: float | None, kee
     end = math.inf if end is None else float(end)
     stretch = f'{start:g} s to {"its end" if end == math.inf else f"{end:g} s"}'
     if not 0 <= start < min(end, file.end_after(start)):
-        raise file.error('empty_interval', f'{stretch} holds nothing of its {file.duration:.2f} s')
+        first = ' (only the first of several joined files is read)' if 'joined' in file.notes else ''
+        raise file.error('empty_interval', f'{stretch} holds nothing of its {file.duration:.2f} s{first}')
     stop = min(end, start + spec.seconds)
     starts_t = start + np.arange(spec.segments) * spec.segment_seconds
     ends_t = starts_t + spec.segment_seconds

@@ -30,6 +30,7 @@ _NOTICES = {
         'The sound track is silent: it never exceeds \N{MINUS SIGN}80 dB of full scale. The network takes this silence '
         'as evidence like any other sound.'
     ),
+    'joined': 'The file consists of several files joined together; only the first of them is read.',
     'short': 'The clip is short: segments without data are ignored.',
     'long': 'Only the first {duration:g} s are explained; --long explains the whole video.',
     'damaged': 'Parts of the file could not be decoded; the previous frame, or silence, is used instead.',
