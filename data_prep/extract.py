@@ -93,13 +93,16 @@ def main(beam: list[str]) -> None:
 
 
 def _workers() -> int | None:
-    """Returns the number of processes: as requested on a CPU, one on an accelerator, whose memory it takes."""
+    """Returns the number of processes: as requested on a CPU, none but this one on an accelerator (its memory).
+
+    Only frames that data_prep stored are decoded, so that no foreign file can end this process.
+    """
     platform = jax.default_backend()
     if platform == 'cpu':
         return FLAGS.workers
     if (FLAGS.workers or 1) > 1:
         raise UsageError(f'--workers={FLAGS.workers}: one process fills the {platform}; leave --workers out')
-    return 1
+    return 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -211,9 +214,13 @@ def make_record(data: str, job: Job, spec: ExtractedSpec) -> records.ClipRecord:
     if 'skipped' in job.payload:
         raise media.MediaError(*job.payload['skipped'])
     try:
-        record = _source(data, job.split)[job.payload['record']]
+        of_split = _source(data, job.split)
     except tfrecord.DataError as error:
         raise PrepareError(str(error)) from None
+    try:
+        record = of_split[job.payload['record']]
+    except tfrecord.DataError as error:
+        raise media.MediaError('damaged_record', str(error)) from None
     clip = cast(media.Clip, record.clip)
     content: dict[str, Any] = {'frames': clip.frames, 'log_mel': clip.log_mel, 'visual': None, 'audio': None}
     if spec.visual:

@@ -54,8 +54,9 @@ def count_rows(folder: pathlib.Path, which: str, spec: FeatureSpec) -> int:
     return counts.pop()
 
 
-def h5_record(folder: str, job: Job, spec: FeatureSpec) -> records.ClipRecord:
-    """Returns a record with the features of one row of AVE's tables."""
+def h5_record(folder: str, job: Job, spec: FeatureSpec, keep_lacking: bool = False) -> records.ClipRecord:
+    """Returns a record with the features of one row of AVE's tables, which hold both modalities of every clip."""
+    del keep_lacking
     visual, audio = (
         _read(_table(pathlib.Path(folder) / name), job.payload['row'], pathlib.Path(folder) / name)
         for name in H5_FILES[job.payload['file']]
@@ -63,19 +64,27 @@ def h5_record(folder: str, job: Job, spec: FeatureSpec) -> records.ClipRecord:
     return _record(job, spec, visual, audio)
 
 
-def npy_record(folder: str, job: Job, spec: FeatureSpec) -> records.ClipRecord:
+def npy_record(folder: str, job: Job, spec: FeatureSpec, keep_lacking: bool = False) -> records.ClipRecord:
     """Returns a record with the features of one LLP video.
 
-    They are read from vggish/ID.npy (10, 128), res152/ID.npy (80, 2048) and r2plus1d_18/ID.npy (10, 512).
+    They are read from vggish/ID.npy (10, 128), res152/ID.npy (80, 2048) and r2plus1d_18/ID.npy (10, 512). With
+    `keep_lacking`, a clip without the first, or without the last two, has the note 'no_sound' or 'no_picture'.
     """
     shapes = {
         'vggish': (spec.segments, spec.audio),
         'res152': (spec.segments * _FRAMES_A_SEGMENT, 2048),
         'r2plus1d_18': (spec.segments, 512),
     }
+    paths = {name: pathlib.Path(folder) / name / f'{job.payload["id"]}.npy' for name in shapes}
+    absent = {name for name, path in paths.items() if not path.exists()} if keep_lacking else set()
+    notes = {'no_sound': {'vggish'}, 'no_picture': {'res152', 'r2plus1d_18'}}
+    notes = tuple(note for note, names in notes.items() if names == absent)
     arrays = {}
     for name, shape in shapes.items():
-        path = pathlib.Path(folder) / name / f'{job.payload["id"]}.npy'
+        path = paths[name]
+        if notes and name in absent:
+            arrays[name] = np.zeros(shape, np.float32)
+            continue
         try:
             arrays[name] = np.load(path)
         except FileNotFoundError:
@@ -86,16 +95,18 @@ def npy_record(folder: str, job: Job, spec: FeatureSpec) -> records.ClipRecord:
             raise media.MediaError('bad_features', f'{name} holds {arrays[name].shape}, expected {shape}', path)
     frames = arrays['res152'].reshape(spec.segments, _FRAMES_A_SEGMENT, -1).mean(1)
     visual = np.concatenate([frames, arrays['r2plus1d_18']], axis=1)[:, None, None]
-    return _record(job, spec, visual, arrays['vggish'])
+    return _record(job, spec, visual, arrays['vggish'], notes)
 
 
-def _record(job: Job, spec: FeatureSpec, visual: np.ndarray, audio: np.ndarray) -> records.ClipRecord:
+def _record(
+    job: Job, spec: FeatureSpec, visual: np.ndarray, audio: np.ndarray, notes: tuple[str, ...] = ()
+) -> records.ClipRecord:
     with np.errstate(over='ignore'):
         visual, audio = visual.astype(np.float16), audio.astype(np.float16)
     for name, array in (('visual', visual), ('audio', audio)):
         if not np.isfinite(array).all():
             raise media.MediaError('bad_features', f'the {name} features hold NaN or values that are no float16')
-    clip = FeatureClip(visual, audio, valid=np.ones(spec.segments, bool), duration=spec.seconds)
+    clip = FeatureClip(visual, audio, valid=np.ones(spec.segments, bool), duration=spec.seconds, notes=notes)
     return records.ClipRecord(job.clip_id, clip, job.labels, job.events, job.boxes, job.video)
 
 

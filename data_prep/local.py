@@ -20,13 +20,13 @@ _TRIES = 2
 _SPAWN = multiprocessing.get_context('spawn')
 
 
-def run(maker: work.Maker, todo: list[work.Shard], progress: ProgressLine, workers: int, here: bool = False) -> None:
-    """Writes the shards with `workers` processes, or in this one if `here`.
+def run(maker: work.Maker, todo: list[work.Shard], progress: ProgressLine, workers: int) -> None:
+    """Writes the shards with `workers` processes, or in this one if there are none.
 
     Raises:
       PrepareError: workers die before they begin with a clip, or a shard cannot be written.
     """
-    if here:
+    if not workers:
         for shard in todo:
             count = _Count(progress)
             work.write(maker, shard, begin=count.begin)

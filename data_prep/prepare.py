@@ -19,7 +19,8 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from data_prep import labels, local, report
 from data_prep.work import Job, Maker, MakeRecord, PrepareError, Shard, UsageError, is_done
@@ -48,6 +49,7 @@ def prepare(
     remarks: Sequence[str] = (),
     beam: list[str] | None = None,
     finish: Callable[[pathlib.Path], None] | None = None,
+    options: Mapping[str, str] = MappingProxyType({}),
 ) -> source.DatasetInfo:
     """Makes every job's record and writes them as a data set into `out`; resumes if the same plan was stopped there.
 
@@ -56,8 +58,8 @@ def prepare(
       make_record: a function of a module (workers import it), or a functools.partial of one. It raises media.MediaError
         for an unusable clip, which is counted and named by reason while the run goes on. So is any other exception but
         PrepareError, which stops the run.
-      workers: number of processes; 1 stays in this one. Default: the number of CPUs, and never this process. A clip
-        with which a process was ended twice by a signal is skipped as 'crashed'.
+      workers: number of processes. A clip with which one was ended twice by a signal is skipped as 'crashed'. 0: the
+        records are made in this process, which such a clip ends. Default: the number of CPUs.
       shard_size: clips per shard. Default: at most 128, fewer for a small split, so that it still makes several shards.
       require: how many clips must be usable: a float is the fraction of each split, an int the number of clips of all
         splits together. It is not part of the plan: finished shards stay, and the same call with a lower value finishes
@@ -65,6 +67,7 @@ def prepare(
       remarks: lines about the annotation files, printed and kept in the report.
       beam: Beam's own pipeline options, possibly none: a Beam pipeline makes the shards, and `workers` has no effect.
         All workers must then see `out`, and the inputs of `make_record`, under the same path.
+      options: settings of `make_record` that change its records; a directory that was begun with others is refused.
       finish: writes any further files into `out`, after all shards are there and before stattn.json is written.
 
     Raises:
@@ -94,6 +97,7 @@ def prepare(
         'spec': spec.to_json(),
         'shards': {shard.name: len(shard.jobs) for shard in todo},
         'clips': _hash(jobs),
+        **options,
     }
     with _locked(out):
         _claim(out, plan)
@@ -124,7 +128,7 @@ def prepare(
 def _runner(workers: int | None, options: list[str] | None) -> Callable[[Maker, list[Shard], ProgressLine], None]:
     """Returns the function that writes the shards: by processes of this machine, or by Beam."""
     if options is None:
-        return functools.partial(local.run, workers=workers or os.cpu_count(), here=workers == 1)
+        return functools.partial(local.run, workers=os.cpu_count() if workers is None else workers)
     try:
         from data_prep import beam
     except ModuleNotFoundError as error:
@@ -236,7 +240,8 @@ def _claim(out: pathlib.Path, plan: dict) -> None:
         report.write_json(path, plan)
         return
     begun = json.loads(path.read_text())
-    differing = [key for key in plan if begun.get(key) != json.loads(json.dumps(plan[key]))]
+    now = json.loads(json.dumps(plan))
+    differing = [key for key in begun | now if begun.get(key) != now.get(key)]
     if differing:
         spec = [
             f'{key} {begun["spec"].get(key)} there, {value} now'

@@ -84,6 +84,13 @@ def define_flags(flag_values: flags.FlagValues, name: str, square: bool = True) 
         'it.',
         flag_values=flag_values,
     )
+    flags.DEFINE_enum(
+        'silent',
+        'refuse',
+        ['refuse', 'keep'],
+        'Clips without sound or without picture: skip them, or keep them with that modality marked as not valid.',
+        flag_values=flag_values,
+    )
     define_mel(flag_values)
 
 
@@ -111,7 +118,13 @@ def define_engine_flags(flag_values: flags.FlagValues, name: str | None) -> None
         'Processes here, or Beam; its own options stand after --.',
         flag_values=flag_values,
     )
-    flags.DEFINE_integer('workers', None, 'Processes. Default: one per CPU.', lower_bound=1, flag_values=flag_values)
+    flags.DEFINE_integer(
+        'workers',
+        None,
+        'Processes. Default: one per CPU. 0: none but this one.',
+        lower_bound=0,
+        flag_values=flag_values,
+    )
 
 
 def clip_spec(flag_values: flags.FlagValues) -> media.ClipSpec:
@@ -142,9 +155,15 @@ def folder(flag_values: flags.FlagValues, flag: str, expected: str) -> pathlib.P
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def make_record(videos_folder: str, job: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:
-    """Reads a job's part of its video file; raises media.MediaError if it cannot be used."""
-    clip = media.read_clip(pathlib.Path(videos_folder) / job.video, spec, job.start, job.end)
+def make_record(
+    videos_folder: str, job: prepare.Job, spec: media.ClipSpec, keep_lacking: bool = False
+) -> records.ClipRecord:
+    """Reads a job's part of its video file; raises media.MediaError if it cannot be used.
+
+    `keep_lacking`: see media.read_clip.
+    """
+    path = pathlib.Path(videos_folder) / job.video
+    clip = media.read_clip(path, spec, job.start, job.end, keep_lacking=keep_lacking)
     start = job.start or 0.0
     return records.ClipRecord(
         job.clip_id, clip, job.labels, job.events, job.boxes, job.video, start, presence=job.presence
@@ -162,12 +181,16 @@ def prepare_jobs(
     multi_label: bool,
     remarks: Sequence[str] = (),
 ) -> None:
-    """Calls prepare.prepare with the common flags; `beam` is the words after `--` (cli.beam_options)."""
+    """Calls prepare.prepare with the common flags; `beam` is the words after `--` (cli.beam_options).
+
+    `make` also takes the keyword keep_lacking, which is True for --silent=keep.
+    """
+    keep = flag_values.silent == 'keep'
     prepare.prepare(
         flag_values.out,
         flag_values.name,
         jobs,
-        make,
+        functools.partial(make, keep_lacking=True) if keep else make,
         classes=classes,
         spec=spec,
         multi_label=multi_label,
@@ -175,6 +198,7 @@ def prepare_jobs(
         require=None if flag_values.require is None else cli.parse_require(flag_values.require),
         remarks=remarks,
         beam=cli.beam_options(flag_values.runner, beam),
+        options={'silent': 'keep'} if keep else {},
     )
 
 

@@ -65,16 +65,19 @@ def table(summary: dict[str, dict], shown: int = 5) -> str:
     """Formats the report as text: a line per split, and the names of the first skipped clips of each reason.
 
     `unreadable` counts every reason but `missing`; `silent`, `short` and the other notes refer to clips that are used.
+    The notes `no_sound` and `no_picture` are columns if there are any.
     """
-    columns = ('wanted', 'used', 'missing', 'unreadable', 'silent', 'short')
+    noted = {note for counts in summary.values() for note in counts['notes']}
+    notes = ('silent', 'short', *(note for note in media.LACKING if note in noted))
+    columns = ('wanted', 'used', 'missing', 'unreadable', *notes)
     lines = [f'{"split":12s}' + ''.join(f' {column:>10s}' for column in columns) + '  other notes']
     for split, counts in summary.items():
         skipped = {reason: len(clips) for reason, clips in counts['skipped'].items()}
-        notes = {note: len(ids) for note, ids in sorted(counts['notes'].items())}
+        counted = {note: len(ids) for note, ids in sorted(counts['notes'].items())}
         missing = skipped.pop('missing', 0)
         cells = [counts['wanted'], counts['used'], missing, sum(skipped.values())]
-        cells += [notes.pop('silent', 0), notes.pop('short', 0)]
-        others = ', '.join(f'{count} {note}' for note, count in notes.items())
+        cells += [counted.pop(note, 0) for note in notes]
+        others = ', '.join(f'{count} {note}' for note, count in counted.items())
         lines.append((f'{split:12s}' + ''.join(f' {cell:10d}' for cell in cells) + f'  {others}').rstrip())
     for split, counts in summary.items():
         for reason, clips in sorted(counts['skipped'].items()):

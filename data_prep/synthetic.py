@@ -57,7 +57,9 @@ flags.DEFINE_integer(
 flags.DEFINE_integer('videos', 0, 'Test clips to write as mp4 too.', lower_bound=0, flag_values=FLAGS)
 published.define_mel(FLAGS)
 flags.DEFINE_bool('sounds', False, 'Write the waveforms of the test clips too.', flag_values=FLAGS)
-flags.DEFINE_integer('workers', None, 'Processes. Default: one per CPU.', lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    'workers', None, 'Processes. Default: one per CPU. 0: none but this one.', lower_bound=0, flag_values=FLAGS
+)
 
 SIZE = 64
 VIDEO_SIZE, VIDEO_FPS = 256, 12

@@ -25,7 +25,7 @@ from stattn_jax.models import contributions
 from stattn_jax.training import losses, step
 
 # The arrays of a batch that the compiled functions use; `index` and `weight` stay on the host.
-DEVICE_KEYS = ('frames', 'log_mel', 'valid', 'labels')
+DEVICE_KEYS = ('frames', 'log_mel', 'valid', 'modalities', 'labels')
 # The number of training clips that measure what is usual in training, and the share of them that counts as unusual.
 DISTANCE_CLIPS, FALSE_ALARM_RATE = 2000, 0.01
 
@@ -220,10 +220,13 @@ def _widest(truth: list[score.Truth]) -> int:
 def _clip_with_other_label(truth: list[score.Truth], i: int) -> int | None:
     """Returns the next clip, cyclically, that has labels but shares none of them with clip i.
 
-    Returns None where there is no such clip, or where clip i has no labels.
+    Both have both modalities. Returns None where there is no such clip, or where clip i has no labels.
     """
-    others = ((i + k) % len(truth) for k in range(1, len(truth)) if truth[i].labels)
-    return next((j for j in others if truth[j].labels and not set(truth[j].labels) & set(truth[i].labels)), None)
+    if not truth[i].labels or not truth[i].paired:
+        return None
+    others = ((i + k) % len(truth) for k in range(1, len(truth)))
+    own = set(truth[i].labels)
+    return next((j for j in others if truth[j].labels and truth[j].paired and not set(truth[j].labels) & own), None)
 
 
 def _spread_numbers(data: source.RecordSource, most: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stattn_jax.data import pipeline, records, source
+from stattn_jax.data import media, pipeline, records, source
 from stattn_jax.metrics import classification, events, localization, parsing, presence, segments, sounding
 
 Numbers = dict[str, Any]
@@ -23,7 +23,10 @@ CLIP_METRICS: list[Callable[[np.ndarray, np.ndarray], Numbers]] = [classificatio
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """The annotations of a clip (labels, events, boxes, presence), its valid segments and the source frame's size."""
+    """The annotations of a clip (labels, events, boxes, presence), its valid segments and the source frame's size.
+
+    `modalities` is bool [m]: which of the visual and the audio modality the clip has.
+    """
 
     labels: tuple[int, ...]
     events: tuple[records.Event, ...]
@@ -32,6 +35,12 @@ class Truth:
     valid: np.ndarray
     height: int
     width: int
+    modalities: np.ndarray = dataclasses.field(default_factory=lambda: np.ones(2, bool))
+
+    @property
+    def paired(self) -> bool:
+        """Whether the clip has both modalities, so that there is a sound whose source can be sought."""
+        return bool(self.modalities.all())
 
 
 def read_truth(data: source.RecordSource) -> list[Truth]:
@@ -42,7 +51,9 @@ def read_truth(data: source.RecordSource) -> list[Truth]:
 
 def truth_of(r: records.ClipRecord) -> Truth:
     """Returns the annotations that a record holds of its clip."""
-    return Truth(r.labels, r.events, r.boxes, r.presence, np.asarray(r.clip.valid), r.clip.height, r.clip.width)
+    clip = r.clip
+    present = media.modalities(clip.notes)
+    return Truth(r.labels, r.events, r.boxes, r.presence, np.asarray(clip.valid), clip.height, clip.width, present)
 
 
 def box_rows(boxes: Iterable[records.Box]) -> np.ndarray:
@@ -91,7 +102,8 @@ def score(
     """Computes every number that the annotations of a split allow, from the rows [n ...] of its clips.
 
     The rows come from evaluate.eval_rows. `binary`: each class has an independent sigmoid. A rate over zero clips is
-    left out, and its `_n` is 0.
+    left out, and its `_n` is 0. Clips that lack a modality count where their labels are predicted; the attention on
+    cells is measured only for clips with both, and no event is heard or seen in a modality that a clip lacks.
     """
     classes = len(info.classes)
     labels_nc = multi_hot(truth, classes)
@@ -102,10 +114,18 @@ def score(
     for metric in CLIP_METRICS:
         numbers |= metric(scores_nc, labels_nc)
     additive = 'alpha' in rows
+    paired_n = np.array([r.paired for r in truth])
+    if not paired_n.all():
+        numbers['data/no_picture'], numbers['data/no_sound'] = (
+            (~np.stack([r.modalities for r in truth])).sum(0).tolist()
+        )
     if additive:
-        numbers['attention/null'] = float(rows['null'][valid_nt].mean())
-        own = np.take_along_axis(rows['sound_weight'], rows['classes'][:, :1], axis=1)[labels_nc.any(axis=1)]
-        numbers['attention/sound_weight'] = float(own.mean())
+        own = np.take_along_axis(rows['sound_weight'], rows['classes'][:, :1], axis=1)
+        if paired_n.any():
+            numbers['attention/null'] = float(rows['null'][valid_nt & paired_n[:, None]].mean())
+            numbers['attention/sound_weight'] = float(own[labels_nc.any(axis=1) & paired_n].mean())
+        # Without both modalities, nothing is heard and seen at once.
+        rows = rows | {'null': np.where(paired_n[:, None], rows['null'], 1)}
     pairs = _pairs(rows, truth)
     if additive or 'where' in rows:
         numbers |= _pointing_space(rows, truth, pairs, info, fit) | _sounding(rows, truth, pairs, info, fit)
@@ -180,11 +200,11 @@ def _where(rows, pairs: _Pairs) -> np.ndarray:
 def _maps(map_pts, truth, pairs: _Pairs, fit):
     """Returns for each pair its boxes, the affine map to the source frame, and its map as [t h w].
 
-    Boxes are [k 5] (time and corners). The map is -inf in segments that are not valid.
+    Boxes are [k 5] (time and corners). The map is -inf in segments that are not valid or lack a modality.
     """
     boxes = [box_rows(own) for own in pairs.of([r.boxes for r in truth])]
     affines = [pipeline.frame_affine(truth[i].height, truth[i].width, fit) for i in pairs.clip]
-    valid_pt = np.array([truth[i].valid for i in pairs.clip])
+    valid_pt = np.array([truth[i].valid & truth[i].paired for i in pairs.clip])
     side = int(np.sqrt(map_pts.shape[-1]))
     return boxes, affines, np.where(valid_pt[..., None], map_pts, -np.inf).reshape(*map_pts.shape[:2], side, side)
 
@@ -195,8 +215,9 @@ def _sounding(rows, truth, pairs: _Pairs, info, fit) -> Numbers:
     times = [np.unique(b[:, 0]) for b in boxes]
     if not any(map(len, times)) or max(map(len, times)) > 1:
         return {}
+    valid_pt = np.isfinite(where_pthw).all(axis=(2, 3))
     segment_p = [int(localization.segments_of(t, info.spec.segment_seconds)[0]) if len(t) else -1 for t in times]
-    scored = [p for p, t in enumerate(segment_p) if 0 <= t < info.spec.segments and truth[pairs.clip[p]].valid[t]]
+    scored = [p for p, t in enumerate(segment_p) if 0 <= t < info.spec.segments and valid_pt[p, t]]
     numbers = sounding.summary(
         np.array([where_pthw[p, segment_p[p]] for p in scored]),
         [boxes[p][:, 1:] for p in scored],
@@ -254,7 +275,8 @@ def _class_or_none(there: np.ndarray) -> np.ndarray:
 
 def _parsing(rows, truth, labels_nc, valid_nt, info, binary) -> Numbers:
     clip_nc = events.probabilities(rows['logits'], binary=binary)
-    unit_nmtc = events.probabilities(rows['unit'], binary=binary)
+    has_nm = np.stack([r.modalities for r in truth])
+    unit_nmtc = events.probabilities(rows['unit'], binary=binary) * has_nm[:, :, None, None]
     found_nmtc = events.modality_events(unit_nmtc, valid_nt, events.candidates(clip_nc, single=False))
     return parsing.summary(found_nmtc, _truth_by_segment(truth, info), labels_nc > 0)
 

@@ -10,7 +10,7 @@ def run(module, capsys, *flags):
     """Runs `python -m data_prep.MODULE FLAGS`; returns (exit code, standard output, the error lines)."""
     module.FLAGS.unparse_flags()
     capsys.readouterr()
-    workers = [] if any(flag.startswith('--workers=') for flag in flags) else ['--workers=1']
+    workers = [] if any(flag.startswith('--workers=') for flag in flags) else ['--workers=0']
     code = cli.exit_code([module.__name__, *workers, *flags], module.main, module.FLAGS, module.__doc__)
     printed = capsys.readouterr()
     return code, printed.out, [line for line in printed.err.splitlines() if line.startswith('error')]

@@ -145,7 +145,7 @@ def extracted_dataset(out: pathlib.Path, train: int, test: int, visual=SEEN, aud
         if visual:
             extracted.write_absent(out, np.ones(visual.shape, np.float16))
 
-    options = {'workers': 1, 'shard_size': 4, 'multi_label': False, 'classes': CLASSES, 'finish': finish}
+    options = {'workers': 0, 'shard_size': 4, 'multi_label': False, 'classes': CLASSES, 'finish': finish}
     prepare.prepare(out, 'fake', jobs(train, test), extracted_record, spec=spec, **options)
     return out
 
@@ -157,7 +157,7 @@ def slow_record(job: prepare.Job, spec: media.ClipSpec) -> records.ClipRecord:
 
 def dataset(out: pathlib.Path, train: int, test: int = 1, make=make_record, **options) -> pathlib.Path:
     """Prepares a data set of `train` and `test` clips in this process."""
-    options = {'workers': 1, 'shard_size': 4, 'multi_label': False, **options}
+    options = {'workers': 0, 'shard_size': 4, 'multi_label': False, **options}
     prepare.prepare(out, 'fake', jobs(train, test), make, classes=CLASSES, spec=SPEC, **options)
     return out
 

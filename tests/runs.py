@@ -48,7 +48,7 @@ def make_data(out: pathlib.Path, train: int, seed: int = 0) -> pathlib.Path:
         classes=scenes.CLASSES,
         spec=media.ClipSpec(segments=SEGMENTS, short_side=SIDE),
         multi_label=False,
-        workers=1,
+        workers=0,
     )
     return out
 

@@ -3,6 +3,8 @@
 The closed form and the kept features are compared with runs in which units and cells are masked.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ from stattn_jax.models import contributions
 
 B, T, CLASSES = 3, tiny.SEGMENTS, tiny.CLASSES
 VALID = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], bool)
+COMPLETE = np.ones((B, 2), bool)
 KINDS = [('float32', False), ('float32', True), ('bfloat16', False), ('bfloat16', True)]
 
 
@@ -27,18 +30,18 @@ class Network:
         self.model = tiny.make_model(dtype=dtype, **options)
         graphdef, state = nnx.split(self.model)
 
-        def forward(frames, log_mel, valid, unit_mask, cell_mask):
-            model = nnx.merge(graphdef, state)
-            return model(frames, log_mel, valid, train=False, unit_mask=unit_mask, cell_mask=cell_mask)
+        def forward(frames, log_mel, valid, unit_mask, cell_mask, modalities):
+            masks = {'unit_mask': unit_mask, 'cell_mask': cell_mask, 'modalities': modalities}
+            return nnx.merge(graphdef, state)(frames, log_mel, valid, train=False, **masks)
 
         self._forward = jax.jit(forward)
         self.counterfactuals = jax.jit(lambda *inputs: counterfactuals.compute(nnx.merge(graphdef, state), *inputs))
         self.cells = int(np.prod(self.model.grid(tiny.SIZE, tiny.SIZE)))
 
-    def __call__(self, inputs, unit_mask=None, cell_mask=None):
+    def __call__(self, inputs, unit_mask=None, cell_mask=None, modalities=COMPLETE):
         unit_mask = np.ones((B, 2, T), bool) if unit_mask is None else unit_mask
         cell_mask = np.ones((B, T, self.cells), bool) if cell_mask is None else cell_mask
-        return self._forward(*inputs, VALID, unit_mask, cell_mask)
+        return self._forward(*inputs, VALID, unit_mask, cell_mask, modalities)
 
 
 @pytest.fixture(scope='module', params=KINDS, ids=str)
@@ -97,8 +100,9 @@ def test_terms_add_up_and_removed_units_are_reruns(network, seed):
                 close([e.removed_units(label)[m, t] + logits[b, c] for c, label in enumerate('abc')], masked[b])
 
 
-def answers(network, inputs, out, b, classes, order=None):
-    kept = {name: out[name][b] for name in ('keys', 'values', 'audio')} | {'valid': VALID[b]}
+def answers(network, inputs, out, b, classes, order=None, modalities=COMPLETE):
+    kept = {name: out[name][b] for name in ('keys', 'values', 'audio')}
+    kept |= {'valid': VALID[b], 'modalities': modalities[b]}
     silence = np.full(tiny.MEL, -4.6, np.float32)
     return jax.device_get(
         network.counterfactuals(kept, np.array(classes), np.arange(T) if order is None else order, silence)
@@ -174,3 +178,34 @@ def test_constant_maps_have_no_correlation_but_with_themselves():
     flat, rising = np.ones((2, 3)), np.arange(6.0).reshape(2, 3)
     assert counterfactuals.correlation(flat, rising) is None and counterfactuals.correlation(flat, flat) == 1.0
     assert counterfactuals.correlation(rising, -rising) == pytest.approx(-1)
+
+
+def test_clips_that_lack_a_modality_add_up_and_their_removals_are_reruns(network):
+    """Clip 0 has no sound, and clip 1 has no picture; the frames and the log-mel that stand there change nothing."""
+    modalities = COMPLETE.copy()
+    modalities[0, 1] = modalities[1, 0] = False
+    inputs, other = random_inputs(0), random_inputs(1)
+    logits, out = network(inputs, modalities=modalities)
+    replaced = inputs[0].copy(), inputs[1].copy()
+    replaced[1][0], replaced[0][1] = other[1][0], other[0][1]
+    np.testing.assert_array_equal(network(replaced, modalities=modalities)[0], logits)
+    notes = [('no_sound',), ('no_picture',)] + [()] * (B - 2)
+    explained = [
+        dataclasses.replace(e, media={'notes': notes[b]}) for b, e in enumerate(records(network, logits, out, 0))
+    ]
+    assert max(e.residual()[1] for e in explained) <= 1e-5
+    for b, m in ((0, 0), (1, 1)):
+        e = explained[b]
+        assert e.units.tolist() == [(VALID[b] & (i == m)).tolist() for i in range(2)]
+        assert e.shares('a')[('sound', 'picture')[m]] == 0
+        for t in range(T):
+            keep = np.ones((B, 2, T), bool)
+            keep[:, m, t] = False
+            masked, _ = network(inputs, unit_mask=keep, modalities=modalities)
+            close([e.removed_units(label)[m, t] + logits[b, c] for c, label in enumerate('abc')], masked[b])
+        removed = answers(network, inputs, out, b, [2, 0], modalities=modalities)['removed']
+        for t in range(T):
+            cell_mask = np.ones((B, T, network.cells), bool)
+            cell_mask[:, t, 0] = False
+            masked, _ = network(inputs, cell_mask=cell_mask, modalities=modalities)
+            close(removed[:, t, 0] + np.asarray(logits)[b, [2, 0]], masked[b, jnp.array([2, 0])])

@@ -72,14 +72,43 @@ def very_short(path):
     media.write_video(path, clips.numbered(3), 10, clips.noise(0.3), clips.RATE)
 
 
+def no_sound_stream(path):
+    media.write_video(path, clips.numbered(60), 10, None)
+
+
+def only_sound(path):
+    with av.open(str(path), 'w', format='wav') as container:
+        stream = container.add_stream('pcm_s16le', rate=clips.RATE, layout='mono')
+        samples = (clips.noise(6)[None] * 2**15).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(samples, format='s16', layout='mono')
+        frame.sample_rate, frame.pts = clips.RATE, 0
+        for each in (frame, None):
+            container.mux(stream.encode(each))
+
+
+def silent_track(path):
+    media.write_video(path, clips.numbered(60), 10, np.zeros(6 * clips.RATE, np.float32))
+
+
 # For each: the notes of its record, or the reason of its error; both where either result is correct.
 CASES = {
-    no_samples: (None, 'no_sound'),
+    no_samples: ('no_sound', None),
+    no_sound_stream: ('no_sound', None),
+    only_sound: ('no_picture', None),
+    silent_track: ('silent', None),
     corrupt_tail: ('short damaged', 'undecodable'),
     portrait_4k: ('short', None),
     surround: (None, None),
     grey: (None, None),
     very_short: (None, 'empty_interval'),
+}
+
+
+LACKING = {'no_sound': ('audio', 'visual'), 'no_picture': ('visual', 'audio')}
+NOTICES = {
+    'no_sound': 'There is no sound stream here, so the network answers by the picture alone',
+    'no_picture': 'There is no picture stream here, so the network answers by the sound alone',
+    'silent': 'The sound track is silent: it never exceeds \N{MINUS SIGN}80 dB of full scale.',
 }
 
 
@@ -100,6 +129,18 @@ def test_a_result_or_one_line(trained, tmp_path, capsys, make):
     assert max(record_files.check(out / 'explanation.json').values()) <= record_files.TOLERANCE
     record = json.loads((out / 'explanation.json').read_text())
     assert record['media']['notes'] == (note or '').split()
+    if note in LACKING:
+        lacking, present = LACKING[note]
+        assert record['modalities'] == {lacking: False, present: True} and record['trust'] == {}
+        for row in record['maps']:
+            assert not np.any(row['visual' if lacking == 'visual' else 'audio'])
+            assert np.sum(row['attention_in_time'][present]) == pytest.approx(1, abs=1e-5)
+    if note in NOTICES:
+        page = (out / 'explanation.html').read_text(encoding='utf-8')
+        assert NOTICES[note] in record['notices'][0] and NOTICES[note] in output
+        assert f'aria-label="Notices"><li>{NOTICES[note]}' in page
+        leaves = 'of the attention weight in time, so that this leaves ' in record['notices'][0]
+        assert leaves == (note in LACKING)
     if make is portrait_4k:
         assert (record['media']['height'], record['media']['width']) == (3840, 2160)
         assert record['valid_segments'] == [True] * 4 + [False] * (runs.SEGMENTS - 4)

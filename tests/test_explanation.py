@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from random_record import H, T, W, make
 
+from stattn_jax.explain import sentences
 from stattn_jax.explain.explanation import GroundTruth
 
 MEANS = np.random.default_rng(1).normal(size=(2, 3)) * 4
@@ -178,3 +179,48 @@ def test_geometry_leads_from_the_grid_to_the_source_frame():
     assert to['x_offset'] + to['x_scale'] * 1 / W == 160
     assert to['y_offset'] + to['y_scale'] * 2 / H == pytest.approx(160)
     assert geometry['to_source'] == {'x_scale': 0.5, 'x_offset': 0.25, 'y_scale': 1.0, 'y_offset': 0.0}
+
+
+def lacking_sound(seed=0, **fields):
+    """Returns an Explanation of a clip without sound: its audio has no weight and no scores."""
+    record, _ = make(seed=seed)
+    beta, scores = record.beta.copy(), record.segment_scores.copy()
+    beta[1] = scores[1] = 0
+    beta /= beta.sum(axis=(0, 1))
+    visual = record.visual * (beta[0] / record.beta[0].clip(1e-9)).T[..., None, None]
+    logits = record.bias + (beta * scores).sum(axis=(0, 1))
+    new = {'beta': beta, 'segment_scores': scores, 'visual': visual, 'audio': np.zeros_like(record.audio)}
+    new |= {'logits': logits, 'media': record.media | {'notes': ['no_sound']}, 'trust': {}}
+    return dataclasses.replace(record, **new, **fields)
+
+
+def test_a_clip_without_sound_adds_up_and_has_only_visual_units():
+    record = lacking_sound()
+    assert record.residual()[1] < 1e-5
+    assert record.units.tolist() == [[True, True, True, False], [False] * 4]
+    removed = record.removed_units()
+    assert removed[0, :3].all() and not removed[1].any()
+    with pytest.raises(ValueError, match='no valid unit'):
+        record.without_units(np.array([[False] * T, [True] * T]))
+
+
+def test_the_only_unit_of_a_clip_leaves_the_bias():
+    record = dataclasses.replace(lacking_sound(), valid=np.arange(T) == 1)
+    c = record.class_index()
+    logit = record.bias[c] + record.segment_scores[0, 1, c]
+    np.testing.assert_allclose(record.removed_units()[0], [0, record.bias[c] - logit, 0, 0], rtol=1e-5)
+
+
+def test_notices_begin_with_the_missing_modality_and_what_it_leaves():
+    weights = {'split': 'val', 'picture': 0.75, 'sound': 0.25}
+    record = lacking_sound(usual_weights=weights)
+    record.media['notes'] += ['long', 'sound 2 of 3']
+    first, second, third = sentences.notices(record, 0)
+    assert first.startswith('There is no sound stream here, so the network answers by the picture alone')
+    assert first.endswith(
+        "Over the clips of split 'val', the sound has 25% of the attention weight in time, so that this leaves 75% of "
+        'the usual evidence.'
+    )
+    assert second == 'Of several streams, sound 2 of 3 is used.'
+    assert third.startswith('Only the first ') and third.endswith(' are explained; --long explains the whole video.')
+    assert sentences.notices(lacking_sound(), 0) == [first.partition(' Over ')[0]]

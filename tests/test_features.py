@@ -47,7 +47,7 @@ def test_rows_of_a_table_come_through_records_and_pipeline(tmp_path, options):
     jobs = [job(row, events=(event,)) for row in (4, 1, 5)] + [dataclasses.replace(job(2), split='test')]
     make_record = functools.partial(features.h5_record, str(tmp_path))
     out = tmp_path / 'data'
-    prepare.prepare(out, 'ave', jobs, make_record, classes=('a', 'b', 'c'), spec=AVE, multi_label=False, workers=1)
+    prepare.prepare(out, 'ave', jobs, make_record, classes=('a', 'b', 'c'), spec=AVE, multi_label=False, workers=0)
     data = source.RecordSource(out, 'train')
     assert data.info.spec == AVE and data.info.wanted == {'train': 3, 'test': 1}
     for i, row in enumerate((4, 1, 5)):

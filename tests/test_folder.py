@@ -3,6 +3,7 @@
 Wrong use is one line and exit code 2.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -63,7 +64,7 @@ def run(videos, tmp_path, capsys):
             'folder',
             f'--videos={videos}',
             f'--out={tmp_path}/out',
-            '--workers=1',
+            '--workers=0',
             '--segments=3',
             '--short_side=32',
         ]
@@ -209,7 +210,23 @@ def test_help_lists_the_flags(capsys):
 def test_real_clip(tmp_path):
     (tmp_path / 'clips.csv').write_text(HEADER + 'real,BjCEufrlXm4.mp4,,,train,Speech|Dog\n')
     command = [sys.executable, '-m', 'data_prep.folder', '--videos=../shared/media', f'--clips={tmp_path}/clips.csv']
-    subprocess.run([*command, f'--out={tmp_path}/out', '--workers=1'], check=True, capture_output=True)
+    subprocess.run([*command, f'--out={tmp_path}/out', '--workers=0'], check=True, capture_output=True)
     clip = source.RecordSource(tmp_path / 'out', 'train')[0].clip
     assert len(clip.frames) == 10
     assert clip.valid.sum() >= 9
+
+
+def test_silent_videos_can_be_kept(run, tmp_path):
+    code, out, errors = run('--silent=keep')
+    assert (code, errors) == (0, [])
+    summary = json.loads((tmp_path / 'out' / 'prepare_report.json').read_text())['splits']['train']
+    assert summary['notes']['no_sound'] == ['mute'] and 'no_sound' not in summary['skipped']
+    assert out.splitlines()[0].split()[-4:] == ['short', 'no_sound', 'other', 'notes']
+    records_of = source.RecordSource(tmp_path / 'out', 'train')
+    assert [record.clip.notes for record in records_of] == [(), ('short',), ('no_sound',)]
+    with contextlib.closing(
+        pipeline.eval_batches(records_of, global_batch=3, threads=1, frame_size=32, fit='squash')
+    ) as batches:
+        assert next(batches)['modalities'].tolist() == [[True, True], [True, True], [True, False]]
+    code, _, errors = run()
+    assert code == 1 and 'was begun with another plan (silent differ)' in errors[0]

@@ -178,3 +178,11 @@ def test_the_command_with_features(files, tmp_path, capsys):
     splits = commands.report(tmp_path / 'out')['splits']
     assert list(splits['test']['skipped']['bad_features']) == ['Baue01N86wE_10_20']
     assert list(splits['val']['skipped']['missing']) == ['H5WcJwyjxIg_2_12']
+    (folder / 'vggish' / 'BjCEufrlXm4.npy').unlink()
+    flags[-1] = f'--out={tmp_path}/kept'
+    assert commands.run(llp, capsys, *flags, '--silent=keep')[::2] == (0, [])
+    kept = commands.records(tmp_path / 'kept')
+    assert kept.keys() == found.keys()
+    clip = kept['BjCEufrlXm4_20_30'].clip
+    assert clip.notes == ('no_sound',) and clip.arrays()['modalities'].tolist() == [True, False]
+    assert clip.visual[4, 0, 0, 2559] == 1 and not clip.audio.any()

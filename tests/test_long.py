@@ -144,8 +144,13 @@ def test_what_cannot_be_is_refused(twenty, tmp_path):
         long.explain(Stub(), twenty, None, -1, None, None, None)
     with pytest.raises(media.MediaError, match='empty_interval: 30 s to 20'):
         long.explain(Stub(), twenty, None, 5, 30.0, None, None)
-    silent = tmp_path / 'silent.mp4'
-    media.write_video(silent, clips.numbered(20), 10, None)
-    with pytest.raises(media.MediaError, match='no_sound'):
-        long.explain(Stub(), silent, None, 5, None, None, None)
     assert long.explain(Stub(), twenty, None, 0, None, None, None).explanations == {}
+
+
+def test_a_video_without_sound_is_explained_by_its_picture(tmp_path):
+    path = tmp_path / 'mute.mp4'
+    media.write_video(path, clips.numbered(100), 10, None)
+    model = Stub()
+    timeline = long.explain(model, path, None, 5, None, None, None)
+    assert timeline.media['notes'] == ['no_sound'] and timeline.segments_without_data == 0
+    assert model.explained and all('no_sound' in reading.media['notes'] for reading in model.explained)

@@ -164,3 +164,75 @@ def test_the_real_clip():
     clip = media.read_clip(REAL, media.ClipSpec())
     assert clip.valid.all() and clip.notes == () and (clip.height, clip.width) == (240, 320)
     assert clip.log_mel.shape == (10, 96, 64) and min(np.std(levels(clip)), np.std(clip.log_mel.astype(float))) > 1
+
+
+def test_a_clip_without_sound_is_kept_only_where_that_is_wanted(tmp_path, twenty):
+    """The frames are those of the same video with sound; the log-mel is that of silence, and the note says so."""
+    frames = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), np.uint8)
+    media.write_video(tmp_path / 'with.mp4', frames, 10, noise(4), RATE)
+    media.write_video(tmp_path / 'without.mp4', frames, 10, None)
+    complete = media.read_clip(tmp_path / 'with.mp4', SPEC, keep_lacking=True)
+    clip = media.read_clip(tmp_path / 'without.mp4', SPEC, keep_lacking=True)
+    assert clip.frames == complete.frames and clip.valid.all() and clip.notes == ('no_sound',)
+    np.testing.assert_array_equal(clip.log_mel, np.float16(np.log(0.01)))
+    assert clip.arrays()['modalities'].tolist() == [True, False]
+    assert complete.notes == () and complete.arrays()['modalities'].all()
+    with pytest.raises(media.MediaError, match='no_sound: it has no sound stream'):
+        media.read_clip(tmp_path / 'without.mp4', SPEC)
+
+
+def test_a_sound_file_is_kept_only_where_that_is_wanted(tmp_path):
+    encode(tmp_path / 'with.mkv', grey([90] * 40), np.arange(40) / 10, noise(4)[None], codec='pcm_s16le')
+    with av.open(tmp_path / 'with.mkv') as source, av.open(tmp_path / 'a.wav', 'w') as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(source.streams.audio[0]):
+            packet.stream = stream
+            target.mux(packet)
+    clip = media.read_clip(tmp_path / 'a.wav', SPEC, keep_lacking=True)
+    complete = media.read_clip(tmp_path / 'with.mkv', SPEC)
+    np.testing.assert_array_equal(clip.log_mel, complete.log_mel)
+    assert clip.valid.all() and clip.notes == ('no_picture',) and levels(clip) == [0] * 4
+    assert (clip.height, clip.width) == (SPEC.short_side,) * 2
+    with pytest.raises(media.MediaError, match='no_picture: it has no picture stream'):
+        media.read_clip(tmp_path / 'a.wav', SPEC)
+
+
+def test_a_part_behind_the_end_of_the_sound_lacks_it(tmp_path):
+    path = encode(tmp_path / 'a.mkv', grey([90] * 80), np.arange(80) / 10, noise(3)[None], codec='pcm_s16le')
+    assert media.read_clip(path, SPEC, 0, 3, keep_lacking=True).notes == ('short',)
+    clip = media.read_clip(path, SPEC, 4, 8, keep_lacking=True)
+    assert clip.notes == ('no_sound',) and clip.valid.all()
+    with pytest.raises(media.MediaError, match='no_sound'):
+        media.read_clip(path, SPEC, 4, 8)
+
+
+def encode_streamable(path, container_format, codec, sound, rate):
+    """Writes four seconds of grey pictures and noise."""
+    with av.open(path, 'w', format=container_format) as container:
+        video = container.add_stream(codec, rate=10)
+        video.height, video.width, video.pix_fmt = 48, 64, 'yuv420p'
+        audio = container.add_stream(sound, rate=rate, layout='mono')
+        resampler = av.AudioResampler(audio.codec_context.format, 'mono', rate)
+        frame = av.AudioFrame.from_ndarray(noise(4, rate)[None], format='fltp', layout='mono')
+        frame.sample_rate, frame.pts = rate, 0
+        for pixels in grey([90] * 40):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format='rgb24')))
+        for part in (*resampler.resample(frame), *resampler.resample(None), None):
+            container.mux(audio.encode(part))
+        container.mux(video.encode(None))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    'encoding',
+    [('flv', 'libx264', 'aac', 44100), ('ogg', 'libvpx', 'libopus', 48000)],
+    ids=lambda encoding: encoding[0],
+)
+def test_joined_flash_and_ogg_files_are_noted(tmp_path, encoding):
+    """FFmpeg reads the first of the joined files only, without an error that would show it."""
+    one, other = (encode_streamable(tmp_path / name, *encoding) for name in ('one', 'other'))
+    (tmp_path / 'both').write_bytes(one + other)
+    assert media.read_clip(tmp_path / 'one', SPEC).notes == ()
+    assert 'joined' in media.read_clip(tmp_path / 'both', SPEC).notes
+    with pytest.raises(media.MediaError, match='only the first of several joined files is read'):
+        media.read_clip(tmp_path / 'both', SPEC, 5)

@@ -105,7 +105,7 @@ def test_three_videos_are_prepared_trained_on_and_explained_from_another_folder(
     (tmp_path / 'configs').mkdir()
     (tmp_path / 'configs' / '__init__.py').write_text('')
 
-    prepare = ('folder', '--videos=videos', '--clips=clips.csv', '--out=data', '--segments=6', '--workers=1')
+    prepare = ('folder', '--videos=videos', '--clips=clips.csv', '--out=data', '--segments=6', '--workers=0')
     run(scripts, 'stattn-prepare', *prepare, cwd=tmp_path)
     assert 'train' in run(scripts, 'stattn-verify', 'data', cwd=tmp_path)
     fields = runs.SMALL | {'data.dir': 'data', 'train.batch': 2, 'train.steps': 2, 'eval.batch': 2}

@@ -119,7 +119,7 @@ def hostile(name=HOSTILE, note=HOSTILE):
 
 
 def test_names_from_data_never_become_markup():
-    tame, wild = Markup(page.render(hostile('dog', 'a note'))), Markup(page.render(hostile()))
+    tame, wild = Markup(page.render(hostile('dog', 'sound 2 of 3'))), Markup(page.render(hostile()))
     assert wild.tags == tame.tags
     assert data_of(page.render(hostile()))['classes'][0] == HOSTILE
 
@@ -130,7 +130,7 @@ def test_notices_stand_above_everything_else_for_each_class():
     text = page.render(e, 'cat')
     assert data_of(text)['notices'] == [e.notices(name) for name in e.classes]
     above = text[: text.index('id="sentence"')]
-    assert '<li>The audio is silent.</li><li>Parts of the file could not be decoded' in above
+    assert '<li>The sound track is silent: ' in above and '</li><li>Parts of the file could not be decoded' in above
     assert '<ul id="notices" class="notices" aria-label="Notices"></ul>' in page.render(
         record(visual=np.ones((3, 4, 3, 2)))
     )

@@ -25,7 +25,7 @@ def _with_payload(jobs, **payloads):
 
 def _prepare(out, jobs, **options):
     options = {
-        'workers': 1,
+        'workers': 0,
         'shard_size': 4,
         'multi_label': False,
         'classes': fakes.CLASSES,
@@ -36,13 +36,13 @@ def _prepare(out, jobs, **options):
 
 
 def test_bytes_do_not_depend_on_workers(tmp_path):
-    trees = [fakes.tree(fakes.dataset(tmp_path / f'w{workers}', 13, 3, workers=workers)) for workers in (1, 2)]
+    trees = [fakes.tree(fakes.dataset(tmp_path / f'w{workers}', 13, 3, workers=workers)) for workers in (0, 1, 2)]
     assert trees[0].keys() == trees[1].keys()
-    assert trees[0] == trees[1]
+    assert trees[0] == trees[1] == trees[2]
     assert sum('tfrecord' in name and not name.startswith('prepare') for name in trees[0]) == 2 * 5
 
 
-@pytest.mark.parametrize('workers', [1, 2])
+@pytest.mark.parametrize('workers', [0, 2])
 def test_sigkill_then_the_same_command_gives_the_same_bytes(tmp_path, workers):
     whole, broken = fakes.dataset(tmp_path / 'whole', 40, 4), tmp_path / 'broken'
     code, _ = fakes.stopped(broken, signal.SIGKILL, 3, f'--workers={workers}')
@@ -59,7 +59,7 @@ def test_sigkill_then_the_same_command_gives_the_same_bytes(tmp_path, workers):
     assert {name: (broken / name).stat().st_mtime_ns for name in finished} == finished
 
 
-@pytest.mark.parametrize('workers', [1, 2])
+@pytest.mark.parametrize('workers', [0, 2])
 def test_ctrl_c_says_how_to_continue(tmp_path, workers):
     code, errors = fakes.stopped(tmp_path / 'd', signal.SIGINT, 1, f'--workers={workers}')
     assert code == 130
@@ -94,10 +94,7 @@ def test_skipped_clips_are_counted_and_named(tmp_path, capsys):
     short = [train[i].clip_id for i in range(4) if 'short' in train[i].clip.notes]
     assert summary['train']['notes'] == ({'short': short} if short else {})
     printed = capsys.readouterr().out
-    assert (
-        'skipped in train: 2 no_sound (give a video with a sound stream there)\n  train1: has no audio stream\n'
-        in printed
-    )
+    assert f'skipped in train: 2 no_sound ({media.REASONS["no_sound"]})\n  train1: has no audio stream\n' in printed
 
 
 def test_table_has_a_column_for_each_common_fate(tmp_path, capsys):
@@ -245,7 +242,7 @@ def _whole(folder, jobs):
     return folder / 'whole'
 
 
-@pytest.mark.parametrize('workers', [2, None])
+@pytest.mark.parametrize('workers', [1, 2, None])
 def test_a_clip_that_kills_its_worker_is_set_aside(tmp_path, capsys, workers):
     jobs = _with_payload(fakes.jobs(12), train5='bad', train6='segfault', train7='segfault', train8='exit')
     assert _prepare(tmp_path / 'd', jobs, workers=workers).splits == {'train': 8}
@@ -274,7 +271,7 @@ def test_workers_that_die_before_a_clip_stop_the_run(tmp_path):
         local.run(work.Maker(tmp_path, fakes.make_record, (), fakes.SPEC), [work.Shard('fake-train', jobs)], line, 2)
 
 
-@pytest.mark.parametrize('workers', [1, 2])
+@pytest.mark.parametrize('workers', [0, 2])
 def test_an_unforeseen_exception_is_the_reason_of_its_clip(tmp_path, workers):
     jobs = _with_payload(fakes.jobs(12), train6='bug')
     assert _prepare(tmp_path / 'd', jobs, workers=workers).splits == {'train': 11}

@@ -43,7 +43,7 @@ def data(tmp_path_factory):
         classes=scenes.CLASSES,
         spec=media.ClipSpec(segments=6, short_side=32, mel='panns_16k'),
         multi_label=False,
-        workers=1,
+        workers=0,
     )
     return out
 

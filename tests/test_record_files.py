@@ -125,7 +125,7 @@ def test_files_that_cannot_be_checked_are_named(tmp_path, capsys):
     (tmp_path / 'cut.json').write_text('{"schema": ', encoding='utf-8')
     (tmp_path / 'empty.json').write_text(f'{{"schema": "{record_files.SCHEMA}"}}', encoding='utf-8')
     expected = {
-        'other': "schema 'other/3', expected 'stattn_jax.explanation/2'",
+        'other': "schema 'other/3', expected 'stattn_jax.explanation/3'",
         'list': 'schema None',
         'cut': 'expected an explanation.json',
         'empty': "KeyError('maps')",

@@ -58,6 +58,20 @@ def hand_made():
     return rows, [first, second]
 
 
+def test_clips_without_sound_count_for_their_labels_but_not_for_the_attention_of_sound():
+    rows, known = hand_made()
+    known[1] = dataclasses.replace(known[1], modalities=np.array([True, False]))
+    numbers = score.score(rows, known, info(True), split='test', fit='crop', binary=True)
+    assert (numbers['data/no_sound'], numbers['data/no_picture']) == (1, 0)
+    assert numbers['classification/n'] == 2 and numbers['pointing/space_n'] == 2
+    assert numbers['attention/null'] == pytest.approx((0.2 + 0.4) / 2)
+    assert numbers['attention/sound_weight'] == pytest.approx(0.1)
+    assert not any(
+        name.startswith('data/no_')
+        for name in score.score(*hand_made(), info(True), split='test', fit='crop', binary=True)
+    )
+
+
 def test_score_of_rows_made_by_hand():
     rows, known = hand_made()
     numbers = score.score(rows, known, info(True), split='test', fit='crop', binary=True)

@@ -29,19 +29,21 @@ VARIANTS = {
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def call(graphdef, state, frames, log_mel, valid, cell_mask, unit_mask):
+def call(graphdef, state, frames, log_mel, valid, cell_mask, unit_mask, modalities):
     model = nnx.merge(graphdef, state)
-    return model(frames, log_mel, valid, train=False, cell_mask=cell_mask, unit_mask=unit_mask)
+    masks = {'cell_mask': cell_mask, 'unit_mask': unit_mask, 'modalities': modalities}
+    return model(frames, log_mel, valid, train=False, **masks)
 
 
 def inputs(batch):
     return batch['frames'].astype(np.float32) / 255, batch['log_mel'].astype(np.float32), batch['valid']
 
 
-def run(model, batch=BATCH, cell_mask=ALL_CELLS, unit_mask=ALL_UNITS):
+def run(model, batch=BATCH, cell_mask=ALL_CELLS, unit_mask=ALL_UNITS, modalities=None):
     """Returns logits and the other outputs as NumPy arrays."""
     graphdef, state = nnx.split(model)
-    return jax.tree.map(np.asarray, call(graphdef, nnx.as_pure(state), *inputs(batch), cell_mask, unit_mask))
+    masks = cell_mask, unit_mask, modalities
+    return jax.tree.map(np.asarray, call(graphdef, nnx.as_pure(state), *inputs(batch), *masks))
 
 
 @pytest.fixture(scope='module')
@@ -173,3 +175,41 @@ def test_a_modality_alone_is_what_it_says_without_the_other(models, modality):
     mask[:, 1 - modality] = False
     said = losses.unimodal_logits(run(model)[1], modality)
     np.testing.assert_allclose(said, run(model, unit_mask=mask)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_a_modality_that_the_clip_lacks_has_no_say(models, name):
+    """Its input changes nothing, its units have no weight, and the rest of the logit is a sum of terms as before.
+
+    Clip 1 lacks its picture and clip 2 its sound.
+    """
+    has = np.ones((CLIPS, 2), bool)
+    complete, _ = run(models[name], modalities=has)
+    has[1, 0] = has[2, 1] = False
+    changed = BATCH | {key: BATCH[key].copy() for key in ('frames', 'log_mel')}
+    changed['frames'][1] = changed['log_mel'][2] = 7
+    logits, out = run(models[name], modalities=has)
+    np.testing.assert_array_equal(logits, run(models[name], changed, modalities=has)[0])
+    np.testing.assert_array_equal(logits[[0, 3]], complete[[0, 3]])
+    assert (np.abs(logits[1:3] - complete[1:3]).max(1) > 1e-4).all()
+    for b, modality in ((1, 0), (2, 1)):
+        assert not out['beta'][b, modality].any() and not out['segment_scores'][b, modality].any()
+    np.testing.assert_allclose(out['beta'].sum((1, 2)), 1, rtol=1e-6)
+    np.testing.assert_allclose(out['alpha'][1:3], 0.25, rtol=1e-6)
+    assert not out['null'][1:3].any()
+    visual, audio = contributions.all_contributions({key: jnp.asarray(x) for key, x in out.items()})
+    np.testing.assert_allclose(out['bias'] + visual.sum((2, 3)) + audio.sum(2), logits, rtol=2e-5, atol=2e-5)
+
+
+def test_a_clip_without_sound_and_without_cells_has_finite_gradients(models):
+    model = models['two heads']
+    cells = np.ones((CLIPS, tiny.SEGMENTS, 4, model.cell_width), np.float32)
+    graphdef, state = nnx.split(model)
+
+    def total(state, cells):
+        masks = {'cell_mask': ~ALL_CELLS, 'modalities': np.array([[True, False]] * CLIPS)}
+        sound = jnp.ones((CLIPS, tiny.SEGMENTS, 16))
+        return nnx.merge(graphdef, state).forward_heads(cells, sound, BATCH['valid'], **masks)[0].sum()
+
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1)))(nnx.as_pure(state), cells)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))

@@ -12,16 +12,18 @@ import sys
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
 
 from configs import common
 from stattn_jax import run
 from stattn_jax.data import media
 from stattn_jax.runtime import parallel
-from stattn_jax.training import step
+from stattn_jax.training import losses, step
 from stattn_jax.training.augment import Augment
 from stattn_jax.training.step import Drop, Loss
 
@@ -30,6 +32,8 @@ DEVICES = {'jit8': ('jit', 8), 'pmap8': ('pmap', 8), 'jit1': ('jit', 1)}
 AUGMENT = Augment(crop=0.5, flip=0.5, colour=0.3, mel_bands=2, mel_frames=4, mel_shift=2, mixup=0.5)
 AUGMENT = dataclasses.replace(AUGMENT, mel_gain=0.2, mel_background=0.3)
 DROP = Drop(cell=0.3, segment=0.3, modality=0.5)
+LACKING = np.ones((CLIPS, 2), bool)
+LACKING[[3, 4, 9], [1, 0, 1]] = False
 RANDOM = {'augment': AUGMENT, 'drop': DROP}
 FACTS = run.DataFacts(('a', 'b', 'c'), False, media.ClipSpec(), '')
 MASKS = {'cell_mask': ('cell',), 'unit_mask': ('segment', 'modality')}
@@ -86,14 +90,17 @@ def make_step(strategy, *, multi_label=False, augment=Augment(), drop=Drop(), **
 def trained(name, multi_label):
     """Metrics of ten steps as {name: [step]}, and the state before and after on the host.
 
-    With several labels, everything random is on.
+    With several labels, everything random is on, and in the last steps some clips lack a modality.
     """
     kind, count = DEVICES[name]
     strategy = parallel.make_strategy(kind, jax.devices()[:count])
     pure_step, first = make_step(strategy, multi_label=multi_label, **(RANDOM if multi_label else {}))
     compiled, state, metrics = strategy.compile(pure_step), strategy.place_state(first), []
     for number in range(STEPS):
-        state, scalars = compiled(state, strategy.place_batch(tiny.make_batch(number, CLIPS, multi_label)))
+        batch = tiny.make_batch(number, CLIPS, multi_label)
+        if multi_label:
+            batch['modalities'] = LACKING if number >= STEPS - 3 else np.ones_like(LACKING)
+        state, scalars = compiled(state, strategy.place_batch(batch))
         metrics.append(jax.device_get(scalars))
     return (
         {key: np.array([m[key] for m in metrics]) for key in metrics[0]},
@@ -208,8 +215,9 @@ def test_a_step_of_the_large_trunks_keeps_the_tree_of_the_state(options):
 def test_drop_masks_keep_a_unit_of_every_clip_and_hit_their_rates(rates):
     valid = np.ones((2000, tiny.SEGMENTS), bool)
     valid[::2, 1:] = False
+    every = np.broadcast_to(valid[:, None], (2000, 2, tiny.SEGMENTS))
     masks = jax.tree.map(
-        np.asarray, jax.jit(step.drop_masks, static_argnums=(2, 3))(jax.random.key(0), valid, (3, 4), rates)
+        np.asarray, jax.jit(step.drop_masks, static_argnums=(2, 3))(jax.random.key(0), every, (3, 4), rates)
     )
     assert masks.keys() == {name for name in MASKS if any(getattr(rates, rate) for rate in MASKS[name])}
     if rates.cell:
@@ -228,16 +236,23 @@ def test_drop_masks_keep_a_unit_of_every_clip_and_hit_their_rates(rates):
         assert heard_or_seen[:, 0].mean() == pytest.approx(0.5, abs=0.05)
 
 
+def test_a_clip_without_sound_never_loses_all_its_visual_units():
+    units = np.ones((500, 2, tiny.SEGMENTS), bool)
+    units[:, 1] = False
+    kept = step.drop_masks(jax.random.key(0), units, (3, 4), Drop(modality=1.0))['unit_mask']
+    assert np.asarray(kept & units).any((1, 2)).all()
+
+
 def test_mean_scores_are_means_over_valid_units_of_the_batch():
     rng = np.random.default_rng(0)
-    valid = rng.random((4, 3)) < 0.6
+    units = rng.random((4, 2, 3)) < 0.6
     alpha, scores = rng.random((4, 3, 2, 5)), rng.normal(size=(4, 2, 3, 6))
     sums, seen, heard = np.zeros((2, 6)), 0, 0
-    for b, t in zip(*np.nonzero(valid)):
-        sums += scores[b, :, t]
-        seen += np.mean([alpha[b, t, n].sum() for n in range(2)])
-        heard += 1
-    means = step.mean_scores({'alpha': alpha, 'segment_scores': scores}, valid, None)
+    for b, m, t in zip(*np.nonzero(units)):
+        sums[m] += scores[b, m, t]
+        seen += np.mean([alpha[b, t, n].sum() for n in range(2)]) * (m == 0)
+        heard += m
+    means = step.mean_scores({'alpha': alpha, 'segment_scores': scores}, units, None)
     np.testing.assert_allclose(means, sums / [[seen], [heard]], rtol=1e-5)
 
 
@@ -257,3 +272,74 @@ def test_forward_gives_each_clip_its_numbers_whatever_else_is_in_the_batch():
 if __name__ == '__main__':
     assert not flax.config.nnx_graph_mode and not flax.config.nnx_graph_updates
     sys.stdout.write(program())
+
+
+CELLS, SOUNDS = (np.random.default_rng(0).normal(size=(4, 3, *shape)).astype(np.float32) for shape in ((4, 64), (16,)))
+LABELS = np.eye(tiny.CLASSES, dtype=np.float32)[[0, 1, 2, 0]]
+VALID = np.ones((4, 3), bool)
+
+
+@functools.cache
+def parts_and_gradients(multi_label):
+    """Returns the compiled function of cells, sound and modalities to the parts of the loss and the total's gradients.
+
+    The gradients are those by the parameters, the cells and the sound.
+    """
+    graphdef, params, rest = nnx.split(tiny.make_model(stop_gradient_evidence=False), nnx.Param, ...)
+    loss = Loss(multi_label=multi_label, attention=1.0, mismatched_mil=1.0)
+
+    def total(params, cells, sounds, modalities):
+        model = nnx.merge(graphdef, params, rest)
+        logits, out = model.forward_heads(cells, sounds, VALID, modalities=modalities)
+        parts = step.loss_parts(model, logits, out, LABELS, VALID, loss, None, None, modalities)
+        return step.total_loss(parts, loss), parts
+
+    by_all = jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))
+    return lambda *inputs: by_all(nnx.as_pure(params), *inputs)[::-1]
+
+
+@pytest.mark.parametrize('multi_label', [False, True])
+@pytest.mark.parametrize('lacking', [0, 1])
+def test_a_clip_without_a_modality_adds_nothing_to_the_losses_that_need_it(lacking, multi_label):
+    """These losses are the same whatever the other modality of clip 1 contains; the others change."""
+    modalities = np.ones((4, 2), bool)
+    modalities[1, lacking] = False
+    parts, gradients = parts_and_gradients(multi_label)(CELLS, SOUNDS, modalities)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((parts, gradients)))
+    inputs = [CELLS.copy(), SOUNDS.copy()]
+    inputs[lacking][1] = 3
+    same, _ = parts_and_gradients(multi_label)(*inputs, modalities)
+    assert jax.tree.all(jax.tree.map(np.array_equal, parts, same))
+    inputs[1 - lacking][1] = np.random.default_rng(2).normal(size=inputs[1 - lacking][1].shape)
+    changed, _ = parts_and_gradients(multi_label)(*inputs, modalities)
+    needs = {'correspondence', 'mismatched_uniform', 'mismatched_mil', 'attention'}
+    needs |= {'audio'} if lacking else {'visual', 'frame_mil'}
+    assert {name for name in parts if parts[name] == changed[name]} == needs
+    complete, _ = parts_and_gradients(multi_label)(*inputs, np.ones((4, 2), bool))
+    assert not any(complete[name] == changed[name] for name in needs)
+
+
+def test_pairs_of_complete_clips_keep_their_loss_beside_a_clip_without_sound():
+    """Clip 1 is in no pair: those left are (0, 3), (3, 2), (0, 2) and (2, 0), of which the first share their label."""
+    modalities = np.ones((4, 2), bool)
+    modalities[1, 1] = False
+    model = tiny.make_model(stop_gradient_evidence=False)
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    def pairs(state):
+        model = nnx.merge(graphdef, state)
+        _, out = model.forward_heads(CELLS, SOUNDS, VALID)
+        heard = jnp.einsum('btc,bc->bt', losses.audio_saliency(out, VALID, multi_label=False), LABELS)
+        keys = model.space.keys(out['cells'])
+        return [
+            losses.correspondence(
+                model.match(keys, jnp.roll(out['audio'], shift, 0)), jnp.roll(heard, shift, 0), shift == 0
+            )
+            for shift in range(3)
+        ]
+
+    own, one, two = pairs(nnx.as_pure(state))
+    expected = (own[0] + own[2] + own[3] + (one[3] + two[0] + two[2]) / 2) / 4
+    parts, _ = parts_and_gradients(False)(CELLS, SOUNDS, modalities)
+    np.testing.assert_allclose(parts['correspondence'], expected, rtol=1e-5)

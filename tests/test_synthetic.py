@@ -29,7 +29,7 @@ def made(tmp_path_factory):
             '--sounds',
             '--segments=6',
             '--seed=7',
-            '--workers=1',
+            '--workers=0',
         )
         == 0
     )
@@ -68,7 +68,7 @@ def test_records_hold_the_truth_of_their_scenes(made):
 def test_splits_and_seeds_give_different_clips(made, tmp_path):
     firsts = {records_of(made, split)[0].clip.log_mel.tobytes() for split in ('train', 'val', 'test')}
     assert len(firsts) == 3
-    flags = ('--train=1', '--test=1', '--segments=6', '--workers=1')
+    flags = ('--train=1', '--test=1', '--segments=6', '--workers=0')
     assert (
         command(f'--out={tmp_path / "same"}', '--seed=7', *flags)
         == command(f'--out={tmp_path / "other"}', '--seed=8', *flags)
@@ -136,14 +136,14 @@ def test_wrong_use_is_one_line(tmp_path, capsys):
 
 def test_lopsided_writes_ten_segments(tmp_path):
     out = tmp_path / 'lopsided'
-    assert command(f'--out={out}', '--variant=lopsided', '--train=1', '--test=1', '--workers=1') == 0
+    assert command(f'--out={out}', '--variant=lopsided', '--train=1', '--test=1', '--workers=0') == 0
     assert source.DatasetInfo.load(out).spec.segments == 10
     assert not (out / 'videos').exists() and not (out / synthetic.SOUNDS_FILE).exists()
 
 
 def test_binding_names_colours_and_boxes_the_source(tmp_path):
     out = tmp_path / 'binding'
-    assert command(f'--out={out}', '--variant=binding', '--train=1', '--test=3', '--videos=1', '--workers=1') == 0
+    assert command(f'--out={out}', '--variant=binding', '--train=1', '--test=3', '--videos=1', '--workers=0') == 0
     info = source.DatasetInfo.load(out)
     assert info.spec.segments == 8 and info.classes == scenes_binding.CLASSES and info.name == 'synthetic_binding'
     for number, record in enumerate(records_of(out, 'test')):

@@ -41,7 +41,7 @@ def test_sound_directory(sound, capsys):
 
 def _prepare(out, jobs, make_record, spec=fakes.SPEC):
     prepare.prepare(
-        out, 'fake', jobs, make_record, classes=fakes.CLASSES, spec=spec, multi_label=False, workers=1, shard_size=4
+        out, 'fake', jobs, make_record, classes=fakes.CLASSES, spec=spec, multi_label=False, workers=0, shard_size=4
     )
     return out
 

@@ -59,7 +59,7 @@ def test_llp_modalities_and_seconds_are_found_from_clip_labels(tmp_path):
     prepare.prepare(
         tmp_path / 'data', 'llp', jobs, functools.partial(features.npy_record, str(tmp_path / 'llp')),
         classes=tuple(f'c{i}' for i in range(25)),
-        spec=features.LLP_SPEC, multi_label=True, workers=1,
+        spec=features.LLP_SPEC, multi_label=True, workers=0,
     )  # fmt: skip
     fields = {'train.steps': 600, 'train.batch': 32, 'train.eval_every_steps': 300, 'model.width': 128}
     numbers = trained('llp_features', tmp_path / 'data', tmp_path / 'run', **fields)

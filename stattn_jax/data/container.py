@@ -1,7 +1,10 @@
 """Opens media files with PyAV and names the reason where one cannot be used; used by `decode.py`."""
 
+import functools
+import mmap
 import os
 import pathlib
+import re
 import stat
 from collections.abc import Sequence
 
@@ -13,20 +16,25 @@ REASONS = {
     'missing': 'check the path',
     'unreadable': 'check the path and its permissions',
     'not_a_video': 'give a video file with picture and sound',
-    'no_picture': 'give a video with a picture stream there',
-    'no_sound': 'give a video with a sound stream there',
+    'no_picture': 'give a video with a picture stream there, or prepare such clips with --silent=keep',
+    'no_sound': 'give a video with a sound stream there, or prepare such clips with --silent=keep',
     'truncated': 'fetch or copy the file again, it is incomplete',
     'empty_interval': 'choose start and end inside the video',
     'undecodable': 'encode the file anew, as H.264 and AAC for instance',
     'not_encodable': 'leave out the mp4 and the page, or make the pictures smaller',
     'failed': 'please report it, with the file',
     'crashed': 'encode the file anew; if memory was short (SIGKILL), use fewer workers',
+    'damaged_record': 'delete the damaged shard, prepare the data again, and extract them to another --out',
     'bad_features': 'fetch the feature file again, or make it anew',
 }
 
 # Signatures (offset, bytes) of ISO media (after a size), Matroska, AVI and Flash. A file that has one but cannot be
 # opened is truncated.
 _SIGNATURES = ((4, (b'ftyp', b'moov', b'mdat', b'wide')), (0, (b'\x1a\x45\xdf\xa3', b'RIFF', b'FLV\x01')))
+
+# The header of a Flash file, and a page with which a stream of an Ogg file begins or goes on (RFC 3533, section 6).
+_FLASH_HEADER = re.compile(rb'FLV\x01[\x01\x04\x05]\0\0\0\x09\0\0\0\0')
+_OGG_BEGINS, _OGG_GOES_ON = re.compile(rb'OggS\0\x02'), re.compile(rb'OggS\0[^\x02]')
 
 
 class MediaError(Exception):
@@ -71,6 +79,24 @@ def _forget_channel_map(codec: av.AudioCodecContext) -> None:
     layout = codec.layout
     if '(' in layout.name or layout.name.startswith('ambisonic'):
         codec.layout = f'{layout.nb_channels} channels'
+
+
+def is_joined(path: pathlib.Path, container_format: str) -> bool:
+    """Returns whether a Flash or Ogg file is several files joined byte by byte; FFmpeg reads only the first of them."""
+    if container_format not in ('flv', 'ogg'):
+        return False
+    status = os.stat(path)
+    return _has_second_header(path, container_format, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _has_second_header(path: pathlib.Path, container_format: str, size: int, changed: int) -> bool:
+    # `size` and `changed` make another version of the file another key of the cache.
+    with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if container_format == 'flv':
+            return _FLASH_HEADER.search(content, 1) is not None
+        data = _OGG_GOES_ON.search(content)
+        return data is not None and _OGG_BEGINS.search(content, data.start()) is not None
 
 
 def default_stream(streams: Sequence[av.stream.Stream]) -> av.stream.Stream:

@@ -24,7 +24,7 @@ import av.container
 import numpy as np
 
 from stattn_jax.data import clock, selective_decoding
-from stattn_jax.data.container import MediaError, default_stream, open_media
+from stattn_jax.data.container import MediaError, default_stream, is_joined, open_media
 from stattn_jax.data.orientation import upright_rgb, upright_size
 from stattn_jax.data.waveform import SoundRun
 
@@ -76,11 +76,13 @@ class Pictures:
 
 
 class MediaFile:
-    """A file with a video and an audio stream: those flagged "default", or the first of their kind.
+    """A file with a video or an audio stream or both: those flagged "default", or the first of their kind.
 
-    `fps` is the mean frame rate and `rate` is the audio sample rate (0 if unknown). `notes` says which streams are read
-    where there are several, 'sound 2 of 3' for instance. Raises MediaError (missing, unreadable, not_a_video,
-    no_picture, no_sound, truncated).
+    `fps` is the mean frame rate and `rate` is the audio sample rate (0 if unknown). `lacking` holds 'picture' or
+    'sound' if there is no such stream; reading it raises MediaError (no_picture, no_sound). `notes` says which streams
+    are read where there are several, 'sound 2 of 3' for instance, and 'joined' that only the first of several joined
+    files is read. Raises MediaError (missing, unreadable, not_a_video,
+    truncated).
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -93,27 +95,27 @@ class MediaFile:
             raise self.error('not_a_video', 'it holds neither picture nor sound')
         # The cover image of an audio file is a video stream of one frame.
         pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-        if not pictures:
-            raise self.error('no_picture', 'it has no picture stream')
-        if not container.streams.audio:
-            raise self.error('no_sound', 'it has no sound stream')
         kinds = {'picture': pictures, 'sound': container.streams.audio}
-        chosen: dict[str, Any] = {kind: default_stream(streams) for kind, streams in kinds.items()}
+        self.lacking = tuple(kind for kind, streams in kinds.items() if not streams)
+        if len(self.lacking) == len(kinds):
+            raise self.lacking_error('picture')
+        chosen: dict[str, Any] = {kind: default_stream(streams) for kind, streams in kinds.items() if streams}
         self._streams = {kind: stream.index for kind, stream in chosen.items()}
         self.notes = tuple(
             f'{kind} {list(streams).index(chosen[kind]) + 1} of {len(streams)}'
             for kind, streams in kinds.items()
             if len(streams) > 1
         )
-        picture, sound = chosen['picture'], chosen['sound'].codec_context
+        picture, sound = chosen.get('picture'), 'sound' in chosen and chosen['sound'].codec_context
         container_format = container.format.name.partition(',')[0]
+        self.notes += ('joined',) * is_joined(self.path, container_format)
         # Matroska holds no decoding time stamps.
         self._decoding = container_format != 'matroska'
         self._declared = self._declared_end(container, chosen.values())
         self._measured = container_format not in _ONE_CLOCK or self._origin > _END_SLACK or np.isinf(self._declared)
-        self._tells = container_format in _TELLING and selective_decoding.tells(picture.codec_context)
-        self._pixel_aspect = float(picture.sample_aspect_ratio or 1)
-        self.fps = float(picture.average_rate or 0)
+        self._tells = picture and container_format in _TELLING and selective_decoding.tells(picture.codec_context)
+        self._pixel_aspect = float(picture and picture.sample_aspect_ratio or 1)
+        self.fps = float(picture and picture.average_rate or 0)
         self.rate = sound.sample_rate if sound else 0
         self.channels = min(2, sound.layout.nb_channels) if sound else 1
 
@@ -128,6 +130,10 @@ class MediaFile:
 
     def error(self, reason: str, detail: str) -> MediaError:
         return MediaError(reason, detail, self.path)
+
+    def lacking_error(self, kind: str) -> MediaError:
+        """Returns the error for a file without a stream of this kind, 'picture' or 'sound'."""
+        return self.error(f'no_{kind}', f'it has no {kind} stream')
 
     def pictures(self, times: Sequence[float], start: float, stop: float, stored: Callable) -> Pictures:
         """Returns the frame shown at each of `times` (ascending, within start..stop).
@@ -186,7 +192,7 @@ class MediaFile:
             run.close(waveform)
 
     def check_whole(self, tracks: Sequence[Track], stop: float) -> None:
-        """Raises MediaError (truncated) if both streams end early, and no other stream goes on.
+        """Raises MediaError (truncated) if all of these streams end early, and no other stream goes on.
 
         This covers Matroska, which declares one end for the file and none for each stream.
         """
@@ -302,6 +308,8 @@ class MediaFile:
 
         Stores in the track the end that the container declares.
         """
+        if kind in self.lacking:
+            raise self.lacking_error(kind)
         opened, self._unread = self._unread or open_media(self.path), None
         with opened as container:
             stream = container.streams[self._streams[kind]]

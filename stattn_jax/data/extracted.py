@@ -152,11 +152,11 @@ class ExtractedClip:
     absent: np.ndarray | None = None
 
     def arrays(self, view: int = 0) -> dict[str, np.ndarray]:
-        """Returns valid [t], log_mel [t f k] or [t 1 d], and, if they were extracted, frames [t h w d].
+        """Returns valid [t], modalities [m], log_mel [t f k] or [t 1 d], and, if extracted, frames [t h w d].
 
         JPEGs are left out.
         """
-        arrays = {'valid': self.valid, 'log_mel': self.log_mel}
+        arrays = {'valid': self.valid, 'modalities': media.modalities(self.notes), 'log_mel': self.log_mel}
         if self.audio is not None:
             arrays['log_mel'] = self.audio[view % len(self.audio), :, None]
         if self.visual is not None:

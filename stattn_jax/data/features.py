@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from stattn_jax.data import media
+
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSpec:
@@ -67,11 +69,12 @@ class FeatureClip:
     width: int = 1
 
     def arrays(self, view: int = 0) -> dict[str, np.ndarray]:
-        """Returns frames [t h w d], log_mel [t 1 k] and valid [t], the names that the network expects.
+        """Returns frames [t h w d], log_mel [t 1 k], valid [t] and modalities [m], as the network names them.
 
         These are the names of media.Clip's arrays. There is only one view.
         """
-        return {'frames': self.visual, 'log_mel': self.audio[:, None], 'valid': self.valid}
+        modalities = media.modalities(self.notes)
+        return {'frames': self.visual, 'log_mel': self.audio[:, None], 'valid': self.valid, 'modalities': modalities}
 
     def without_picture(self) -> 'FeatureClip':
         """Returns the clip with visual features of zero."""

@@ -17,7 +17,7 @@ import simplejpeg
 
 from stattn_jax import files
 from stattn_jax.data.container import REASONS, MediaError
-from stattn_jax.data.decode import ROUNDING, MediaFile
+from stattn_jax.data.decode import ROUNDING, MediaFile, Pictures, Track
 from stattn_jax.data.mel import MEL_PRESETS, MelSpec, log_mel
 from stattn_jax.data.orientation import upright_rgb, upright_size
 from stattn_jax.data.spec import ClipSpec
@@ -34,12 +34,15 @@ __all__ = [
     'clip_from_arrays',
     'encode_video',
     'log_mel',
+    'modalities',
     'read_clip',
     'write_video',
 ]
 
 # -80 dB of full scale: about three steps of 16-bit audio, and far below the noise of any room.
 _SILENCE = 1e-4
+# The notes of clips that lack a modality, in the order of modalities.
+LACKING = ('no_picture', 'no_sound')
 # Decoded audio may exceed full scale by a few dB.
 _LOUDEST = 2.0
 # The highest rate that FFmpeg's audio formats use is 768 kHz.
@@ -58,8 +61,10 @@ class Clip:
     height, width: pixels of the upright source frame, before it was made smaller.
     duration: seconds of the source that were used.
     notes: of 'short' (some segments are not valid), 'long' (half a segment or more was left over), 'silent' (never
-      above 1e-4 of full scale) and 'damaged' (something read for the clip could not be decoded; the previous frame, or
-      silence, is used instead).
+      above 1e-4 of full scale), 'damaged' (something read for the clip could not be decoded; the previous frame, or
+      silence, is used instead) and 'no_picture' or 'no_sound' (the clip lacks this modality: its frames are black, or
+      its log-mel is that of silence, and neither is used). Further notes name the streams that were read, and
+      'joined' says that only the first of several joined files was.
     """
 
     frames: list[bytes]
@@ -71,16 +76,21 @@ class Clip:
     notes: tuple[str, ...] = ()
 
     def arrays(self, view: int = 0) -> dict[str, np.ndarray]:
-        """Returns log_mel and valid, the arrays that need no decoding; a clip of frames has only one view."""
-        return {'log_mel': self.log_mel, 'valid': self.valid}
+        """Returns log_mel, valid and modalities, which need no decoding; a clip of frames has only one view."""
+        return {'log_mel': self.log_mel, 'valid': self.valid, 'modalities': modalities(self.notes)}
 
     def without_picture(self) -> 'Clip':
         """Returns the clip with black frames."""
         return dataclasses.replace(self, frames=black(self.frames))
 
     def with_sound_of(self, other: 'Clip') -> 'Clip':
-        """Returns the clip with the log-mel of another clip."""
+        """Returns the clip with the log-mel of another clip; both have sound."""
         return dataclasses.replace(self, log_mel=other.log_mel)
+
+
+def modalities(notes: Sequence[str]) -> np.ndarray:
+    """Returns which modalities (visual, audio) a clip with these notes has: bool [m]."""
+    return np.array([note not in notes for note in LACKING])
 
 
 def black(frames: Sequence[bytes]) -> list[bytes]:
@@ -89,70 +99,118 @@ def black(frames: Sequence[bytes]) -> list[bytes]:
     return [simplejpeg.encode_jpeg(np.zeros((height, width, 3), np.uint8))] * len(frames)
 
 
-def read_clip(path: str | os.PathLike, spec: ClipSpec, start: float | None = None, end: float | None = None) -> Clip:
+def read_clip(
+    path: str | os.PathLike,
+    spec: ClipSpec,
+    start: float | None = None,
+    end: float | None = None,
+    *,
+    keep_lacking: bool = False,
+) -> Clip:
     """Reads a clip from the interval [start, end) (s) of a video file; None stands for the file's beginning or end.
 
     Segment t is [start + t * segment_seconds, start + (t + 1) * segment_seconds); its frame is the one shown at its
-    centre. Raises MediaError with a reason from REASONS, whatever fails.
+    centre. With `keep_lacking`, a clip without sound or without picture is read with the note 'no_sound' or
+    'no_picture'; otherwise that is an error. Raises MediaError with a reason from REASONS, whatever fails.
     """
     name = os.fspath(path)
     try:
-        return _read(name, spec, start, end)
+        return _read(name, spec, start, end, keep_lacking)
     except MediaError:
         raise
     except Exception as error:
         raise MediaError('failed', f'{type(error).__name__}: {error}', name) from error
 
 
-def _read(path: str, spec: ClipSpec, start: float | None, end: float | None) -> Clip:
+def _read(path: str, spec: ClipSpec, start: float | None, end: float | None, keep_lacking: bool) -> Clip:
     file = MediaFile(path)
+    if file.lacking and not keep_lacking:
+        raise file.lacking_error(file.lacking[0])
     start = 0.0 if start is None else float(start)
     end = math.inf if end is None else float(end)
     stretch = f'{start:g} s to {"its end" if end == math.inf else f"{end:g} s"}'
     if not 0 <= start < min(end, file.end_after(start)):
-        raise file.error('empty_interval', f'{stretch} holds nothing of its {file.duration:.2f} s')
+        first = ' (only the first of several joined files is read)' if 'joined' in file.notes else ''
+        raise file.error('empty_interval', f'{stretch} holds nothing of its {file.duration:.2f} s{first}')
     stop = min(end, start + spec.seconds)
-    rate = MEL_PRESETS[spec.mel].rate
     starts_t = start + np.arange(spec.segments) * spec.segment_seconds
     ends_t = starts_t + spec.segment_seconds
 
     centres = [centre for centre in (starts_t + ends_t) / 2 if centre <= stop + ROUNDING]
     if not centres:
         raise file.error('empty_interval', f'{stretch} is less than half a segment')
-    pictures = file.pictures(centres, start, stop, spec.stored)
-    waveform, sound = file.sound(start, stop, rate, _samples(spec, rate))
-    file.check_whole((pictures.track, sound), stop)
+    pictures, waveform, sound, lacking = _streams(file, centres, start, stop, spec, keep_lacking)
+    tracks = [track for track in (pictures and pictures.track, sound) if track is not None]
+    file.check_whole(tracks, stop)
 
-    low, high = max(pictures.track.start, sound.start, start), min(pictures.track.end, sound.end, stop)
+    low, high = max(start, *(track.start for track in tracks)), min(stop, *(track.end for track in tracks))
     valid = np.minimum(ends_t, high) - np.maximum(starts_t, low) >= spec.segment_seconds / 2 - ROUNDING
-    damaged = pictures.track.damaged + sound.damaged
+    damaged = sum(track.damaged for track in tracks)
     if not valid.any():
-        reason = 'undecodable' if damaged else 'empty_interval'
-        alone = len(set(map(id, pictures.images))) == 1 and not pictures.track.stopped
-        seen = f'one picture, until {pictures.track.end:.2f} s; ' if alone else ''
-        raise file.error(
-            reason, f'{stretch} holds no half segment with picture and sound ({seen}{damaged} damaged packets)'
-        )
-    tracks = (pictures.track, sound)
+        raise _nothing_valid(file, stretch, pictures, damaged, lacking)
     goes_on = any(track.stopped for track in tracks)
     last = min(end, file.end_after(stop) if goes_on else max(track.reached for track in tracks))
     notes = {
         'short': not valid.all(),
         'long': math.isfinite(last) and last - stop >= spec.segment_seconds / 2,
-        'silent': np.abs(waveform).max() <= _SILENCE,
+        'silent': waveform is not None and np.abs(waveform).max() <= _SILENCE,
         'damaged': damaged > 0,
+        **dict.fromkeys(lacking, True),
     }
-    # In a shorter interval some segments have no frame; they are not valid and therefore black.
-    images = pictures.images + [pictures.images[-1]] * (spec.segments - len(centres))
+    if pictures is None:
+        height = width = spec.short_side
+        images = [np.zeros((height, width, 3), np.uint8)] * spec.segments
+    else:
+        height, width = pictures.height, pictures.width
+        # In a shorter interval some segments have no frame; they are not valid and therefore black.
+        images = pictures.images + [pictures.images[-1]] * (spec.segments - len(centres))
+    silence = np.zeros(_samples(spec, MEL_PRESETS[spec.mel].rate), np.float32)
     return Clip(
         frames=_jpegs(images, valid, spec),
-        log_mel=_log_mel(waveform, valid, spec),
+        log_mel=_log_mel(silence if waveform is None else waveform, valid & (waveform is not None), spec),
         valid=valid,
-        height=pictures.height,
-        width=pictures.width,
-        duration=float(min(stop, max(pictures.track.end, sound.end)) - start),
+        height=height,
+        width=width,
+        duration=float(min(stop, max(track.end for track in tracks)) - start),
         notes=(*(note for note, holds in notes.items() if holds), *file.notes),
     )
+
+
+def _streams(
+    file: MediaFile, centres: Sequence[float], start: float, stop: float, spec: ClipSpec, keep_lacking: bool
+) -> tuple[Pictures | None, np.ndarray | None, Track | None, list[str]]:
+    """Reads pictures, waveform and the track of the sound; None, and a note, for what a clip may lack.
+
+    Raises MediaError for anything else that is wrong, and where there is neither picture nor sound.
+    """
+    rate = MEL_PRESETS[spec.mel].rate
+    readers = {
+        'picture': lambda: file.pictures(centres, start, stop, spec.stored),
+        'sound': lambda: file.sound(start, stop, rate, _samples(spec, rate)),
+    }
+    found, lacking = {}, []
+    for kind, read in readers.items():
+        try:
+            found[kind] = read()
+        except MediaError as error:
+            if not keep_lacking or error.reason not in LACKING:
+                raise
+            lacking.append(error)
+    if not found:
+        raise lacking[0]
+    return found.get('picture'), *found.get('sound', (None, None)), [error.reason for error in lacking]
+
+
+def _nothing_valid(
+    file: MediaFile, stretch: str, pictures: Pictures | None, damaged: int, lacking: Sequence[str]
+) -> MediaError:
+    """Returns the error for an interval in which no segment is valid."""
+    seen = ''
+    if pictures is not None and len(set(map(id, pictures.images))) == 1 and not pictures.track.stopped:
+        seen = f'one picture, until {pictures.track.end:.2f} s; '
+    wanted = ' and '.join(kind for kind in ('picture', 'sound') if f'no_{kind}' not in lacking)
+    detail = f'{stretch} holds no half segment with {wanted} ({seen}{damaged} damaged packets)'
+    return file.error('undecodable' if damaged else 'empty_interval', detail)
 
 
 def clip_from_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, spec: ClipSpec, rate: int = 16000) -> Clip:

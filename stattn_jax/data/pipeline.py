@@ -50,9 +50,9 @@ def clip_arrays(item: records.ClipRecord | records.Clip, frame_size: int, fit: s
       fit: 'squash' resizes the whole frame, 'crop' takes the centred square of the short side.
 
     Returns:
-      frames uint8 [t h w 3], log_mel float16 [t f k], valid bool [t]. For a clip of features, its cells float16 [t h w
-      d] take the place of the frames, and its audio features float16 [t 1 k] that of the log-mel. Of several views it
-      is the unaugmented one.
+      frames uint8 [t h w 3], log_mel float16 [t f k], valid bool [t], modalities bool [m] (False for one that the clip
+      lacks). For a clip of features, its cells float16 [t h w d] take the place of the frames, and its audio features
+      float16 [t 1 k] that of the log-mel. Of several views it is the unaugmented one.
     """
     _check_fit(fit)
     clip = item.clip if isinstance(item, records.ClipRecord) else item
@@ -119,8 +119,8 @@ def train_batches(
 
     Returns:
       An iterator, which must be closed, of batches: frames uint8 [b t h w 3], log_mel float16 [b t f k], valid bool [b
-      t], labels float32 multi-hot [b c], weight float32 [b] (1 real, 0 padding), index int32 [b] (record number in the
-      split, -1 for padding).
+      t], modalities bool [b m] (visual, audio), labels float32 multi-hot [b c], weight float32 [b] (1 real, 0 padding),
+      index int32 [b] (record number in the split, -1 for padding).
     """
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     rows = _Rows(global_batch, process_index, process_count, threads)
@@ -215,6 +215,7 @@ class _Batches:
             'frames': ((local, *frames[0]), frames[1]),
             'log_mel': ((local, *log_mel[0]), log_mel[1]),
             'valid': ((local, info.spec.segments), bool),
+            'modalities': ((local, 2), bool),
             'labels': ((local, len(info.classes)), np.float32),
             'weight': ((local,), np.float32),
             'index': ((local,), np.int32),
@@ -236,7 +237,7 @@ class _Batches:
     def _fill(self, batch: Batch, row: int, number: int, view: int) -> None:
         """Writes a view of a record into a row; number -1 is padding."""
         batch['labels'][row], batch['weight'][row], batch['index'][row] = 0, number >= 0, number
-        arrays = {name: batch[name][row] for name in ('frames', 'log_mel', 'valid')}
+        arrays = {name: batch[name][row] for name in ('frames', 'log_mel', 'valid', 'modalities')}
         if number >= 0:
             record = self._source[number]
             batch['labels'][row, list(record.labels)] = 1

@@ -26,22 +26,23 @@ def compute(
 ) -> dict[str, jax.Array]:
     """Returns the outputs of the network for the counterfactuals of one clip.
 
-    `inputs`: keys [t s n e], values [t s d] and audio [t d] of the model's `out`, valid [t]. `order_t`: segment t gets
+    `inputs`: keys [t s n e], values [t s d] and audio [t d] of the model's `out`, valid [t] and modalities [m]; of a
+    clip that lacks a modality, only `removed` has a meaning. `order_t`: segment t gets
     the audio of segment order_t[t]. `silence_fk`: log-mel of a silent segment.
 
     Returns:
       removed [k t s]: the change of the logits of `classes_k` without that cell; logits [3 c] and alpha [3 t s] (mean
       over heads) of the original clip, of the clip with silence and of the clip with shifted audio.
     """
-    keys, values, audio, valid = (inputs[name][None] for name in ('keys', 'values', 'audio', 'valid'))
+    names = ('keys', 'values', 'audio', 'valid', 'modalities')
+    keys, values, audio, valid, modalities = (inputs[name][None] for name in names)
     silent = jnp.broadcast_to(model.sound(silence_fk[None, None], train=False), audio.shape)
     audio_3td = jnp.concatenate([audio, silent, audio[:, order_t]])
 
     def score(audio_btd, cell_mask=None):
         keys_b, values_b = (jnp.broadcast_to(x, (len(audio_btd), *x.shape[1:])) for x in (keys, values))
-        out = model.attend_and_score(
-            keys_b, values_b, audio_btd, jnp.broadcast_to(valid, audio_btd.shape[:2]), cell_mask=cell_mask
-        )
+        valid_bt, has_bm = (jnp.broadcast_to(x, (len(audio_btd), x.shape[1])) for x in (valid, modalities))
+        out = model.attend_and_score(keys_b, values_b, audio_btd, valid_bt, cell_mask=cell_mask, modalities=has_bm)
         return model.bias[...] + jnp.sum(out['beta'] * out['segment_scores'], axis=(1, 2)), out
 
     logits, out = score(audio_3td)

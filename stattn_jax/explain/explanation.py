@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from stattn_jax import names
+from stattn_jax.data import media as media_lib
 
 # The record holds removed cells, and the JSON holds maps, of this many of the best classes. Those of 300 classes would
 # be megabytes of text.
@@ -62,10 +63,13 @@ class ExplanationData:
     - trust: {'silence', 'shifted_sound'}: {'label', 'probability', 'map_correlation'}, the predictions for the same
       frames with silence, and with the clip's own audio moved by `by_segments`, half the clip. They are the best class
       then, the probability then of this clip's best class, and Pearson's correlation of the attention weights on the
-      cells of valid segments with the original ones (None where one map is constant). Empty if it was not computed.
-      'training_distance', for a run that has these numbers: 'visual' and 'audio', each with the `distance` of the
-      clip from the training clips (metrics/training_distance.py) and its `threshold`; `false_alarm_rate`, the share
-      of clips like those of training that exceeds a threshold, at most; `held_out_clips`, from which both come.
+      cells of valid segments with the original ones (None where one map is constant). Both are absent if they were not
+      computed, and for a clip that lacks a modality. 'training_distance', for a run that has these numbers: 'visual'
+      and 'audio', each with the `distance` of the clip from the training clips (metrics/training_distance.py) and its
+      `threshold`; `false_alarm_rate`, the share of clips like those of training that exceeds a threshold, at most;
+      `held_out_clips`, from which both come.
+    - usual_weights: {split, picture, sound}, the attention weight in time of each modality, averaged over the clips of
+      a split that the network was evaluated on; empty if it was not evaluated
     - source: the video file; None for arrays and for a record read from npz
     """
 
@@ -91,6 +95,7 @@ class ExplanationData:
     removed_cells: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float32))
     removed_classes: tuple[str, ...] = ()
     trust: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    usual_weights: dict[str, Any] = dataclasses.field(default_factory=dict)
     source: pathlib.Path | None = None
 
     @classmethod
@@ -113,6 +118,16 @@ class ExplanationData:
         media = self.media
         best = ', '.join(f'{each["label"]} {each["probability"]:.1%}' for each in self.top(3))
         return f'<Explanation of {media["file"]}, {media["start"]:g} to {media["end"]:g} s: {best}>'
+
+    @property
+    def modalities(self) -> np.ndarray:
+        """Which modalities (visual, audio) the clip has, bool [m]; the network uses nothing of one that it lacks."""
+        return media_lib.modalities(self.media.get('notes', ()))
+
+    @property
+    def units(self) -> np.ndarray:
+        """Which (modality, segment) units the network used: bool [m t]."""
+        return self.valid & self.modalities[:, None]
 
     def top(self, k: int = 5) -> list[dict[str, Any]]:
         """Returns the k best classes, best first, as {label, logit, probability}; ties keep the classes' order."""
@@ -173,7 +188,8 @@ class ExplanationData:
 
         The result is exact at the level of features: a softmax over the remaining units is the original softmax
         renormalised, and the score of a unit does not change (a visual unit keeps the spatial attention that its audio
-        gave it). Invalid units are never kept. Raises ValueError for another shape and where no unit is left.
+        gave it). Units that are not valid are never kept. Raises ValueError for another shape and where no unit is
+        left.
         """
         c = self.class_index(label)
         keep_mt = np.asarray(keep_mt, bool)
@@ -181,7 +197,7 @@ class ExplanationData:
             raise ValueError(
                 f'keep has shape {keep_mt.shape}; expected {self.beta.shape[:2]}, one value per modality and segment'
             )
-        keep_mt = keep_mt & self.valid
+        keep_mt = keep_mt & self.units
         if not keep_mt.any():
             raise ValueError('no valid unit is kept, so the softmax is undefined; keep at least one')
         weights, scores = self.beta[keep_mt, c].astype(float), self.segment_scores[keep_mt, c].astype(float)
@@ -194,13 +210,17 @@ class ExplanationData:
         return float(self.bias[c] + weights @ scores / weights.sum())
 
     def removed_units(self, label: str | None = None) -> np.ndarray:
-        """Returns the exact change of the logit when one (modality, segment) unit is removed: [m t], 0 if not valid."""
+        """Returns the exact change of the logit when one (modality, segment) unit is removed: [m t], 0 if not valid.
+
+        Without its only unit, a clip has the bias as its logit.
+        """
         logit = self.without_units(np.ones(self.beta.shape[:2], bool), label)
         change = np.zeros(self.beta.shape[:2], np.float32)
-        for m, t in np.argwhere(np.broadcast_to(self.valid, change.shape)):
+        for m, t in np.argwhere(self.units):
             keep = np.ones(change.shape, bool)
             keep[m, t] = False
-            change[m, t] = self.without_units(keep, label) - logit
+            alone = self.units.sum() == 1
+            change[m, t] = (self.bias[self.class_index(label)] if alone else self.without_units(keep, label)) - logit
         return change
 
 

@@ -164,9 +164,12 @@ def _header(axes: Axes, explanation: ExplanationData, c: int, frames: int) -> No
     media, segments = explanation.media, len(explanation.valid)
     zero = 'average clip' if explanation.mean_scores.any() else 'bias'
     picture, sound = _signed(explanation.visual[c].sum()), _signed(explanation.audio[c].sum())
-    null = sentences.null_share(explanation.null[explanation.valid].mean())
     note = f'Seconds {media["start"]:g} to {media["start"] + media["duration"]:g} of the file.  '
-    note += f'{null[0].upper()}{null[1:]}.'
+    if explanation.modalities.all():
+        null = sentences.null_share(explanation.null[explanation.valid].mean())
+        note += f'{null[0].upper()}{null[1:]}.'
+    else:
+        note += f'There is no {"sound" if explanation.modalities[0] else "picture"}.'
     if frames < segments:
         note += f'  {frames} of {segments} frames are shown, including the one with the strongest cell.'
     best = [(drawable(row['label'], 30), sentences.percent(row['probability']), '', '') for row in explanation.top(3)]

@@ -141,6 +141,7 @@ def explain(
     explained = zip((k for _, k, _ in best), model.explain_readings(readings), strict=True)
     windows = [_window(begin, summary, names, spec) for begin, summary in zip(seconds, summaries, strict=True)]
     part = {'start': first, 'end': min(last, first + total * spec.segment_seconds)}
+    part |= {'notes': [f'no_{kind}' for kind in decode.MediaFile(video).lacking]}
     return Timeline(
         media=file | part | {'duration': part['end'] - part['start']},
         model=model.identity,
@@ -183,11 +184,13 @@ def _segments(video, spec: media.ClipSpec, first: float, last: float, total: int
     Raises MediaError; a gap raises it only if no part of the video holds data.
     """
     found = False
+    # In a file that has the stream, a part without it is a gap.
+    keep_lacking = bool(decode.MediaFile(video).lacking)
     for begin in range(0, total, spec.segments):
         start = first + begin * spec.segment_seconds
         count = min(spec.segments, total - begin)
         try:
-            clip = media.read_clip(video, spec, start, min(last, start + spec.seconds))
+            clip = media.read_clip(video, spec, start, min(last, start + spec.seconds), keep_lacking=keep_lacking)
         except media.MediaError as error:
             if error.reason not in _GAPS or (begin + count == total and not found):
                 raise
@@ -227,6 +230,7 @@ def _clip(segments: list[_Segment], spec: media.ClipSpec) -> media.Clip | None:
         'short': not valid.all(),
         'silent': all('silent' in clip.notes for clip in clips),
         'damaged': any('damaged' in clip.notes for clip in clips),
+        **{note: note in first.notes for note in media.LACKING},
     }
     return media.Clip(
         frames=frames,

@@ -6,6 +6,7 @@ the attention again. result.py defines `Explanation`; long.py handles videos lon
 
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -42,6 +43,8 @@ class Model:
     source: pathlib.Path | None = None
     # What training_distance.load returned for the run.
     distance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    # See ExplanationData.
+    usual_weights: dict[str, Any] = dataclasses.field(default_factory=dict)
     # Number of clips per forward pass. More clips would need more memory and would not be faster on a CPU.
     batch: ClassVar[int] = 4
 
@@ -177,6 +180,10 @@ class Model:
         inputs = {name: array[b] for name, array in inputs.items()}
         distance = self._training_distance(inputs, decoded.clip.notes)
         outputs = jax.device_get(self._counterfactuals(self.trained.state, inputs, best, order, silence))
+        trust = {}
+        if media.modalities(decoded.clip.notes).all():
+            classes = self.trained.facts.classes
+            trust = counterfactuals.trust(outputs, classes, self.binary, decoded.clip.valid, by)
         geometry = self.geometry(decoded.clip, arrays['alpha'].shape[-1])
         classes = self.trained.facts.classes
         return Explanation.from_arrays(
@@ -191,7 +198,8 @@ class Model:
             frames=tuple(decoded.clip.frames),
             removed_cells=outputs['removed'].reshape(len(best), *geometry['grid']),
             removed_classes=tuple(classes[c] for c in best),
-            trust=counterfactuals.trust(outputs, classes, self.binary, decoded.clip.valid, by) | distance,
+            trust=trust | distance,
+            usual_weights=self.usual_weights,
             source=decoded.source,
         )
 
@@ -205,7 +213,7 @@ class Model:
         features = {'visual': np.asarray(inputs['values']).mean(axis=1), 'audio': np.asarray(inputs['audio'])}
         valid = np.asarray(inputs['valid'])[None]
         found = {'false_alarm_rate': self.distance['rate'], 'held_out_clips': self.distance['held_out']}
-        for name, note in zip(training_distance.MODALITIES, ('no_picture', 'no_sound'), strict=True):
+        for name, note in zip(training_distance.MODALITIES, media.LACKING, strict=True):
             measure = self.distance[name]
             if note not in notes:
                 distance = float(measure(features[name][None], valid)[0])
@@ -219,7 +227,8 @@ class Model:
 
         def forward(state, batch):
             logits, out = step.forward(graphdef, state, batch, frame_size=frame_size)
-            inputs = {name: out[name] for name in ('keys', 'values', 'audio')} | {'valid': batch['valid']}
+            inputs = {name: out[name] for name in ('keys', 'values', 'audio')}
+            inputs |= {name: batch[name] for name in ('valid', 'modalities')}
             return contributions.record(logits, out, state['score_mean'], self.binary), inputs
 
         return jax.jit(forward, compiler_options=perf.compile_options())
@@ -258,9 +267,20 @@ def load(workdir: str | os.PathLike) -> Model:
         distance = training_distance.load(pathlib.Path(workdir) / run.TRAINING_DISTANCE, trained.step)
     except ValueError as error:
         raise run.RunError(str(error), code=1) from None
-    return Model(run.reading(trained, trunk_setup.media_of(trained.facts.spec)), workdir, distance)
+    reader = run.reading(trained, trunk_setup.media_of(trained.facts.spec))
+    return Model(reader, workdir, distance, _usual_weights(pathlib.Path(workdir), trained.step))
 
 
 def from_pretrained(name: str | os.PathLike, revision: str | None = None) -> Model:
     """Loads a shared model by its folder, the name of a shipped one, or OWNER/NAME on the hub; raises run.RunError."""
     return load(find.find(name, revision))
+
+
+def _usual_weights(workdir: pathlib.Path, number: int) -> dict[str, Any]:
+    """Returns the split and each modality's weight in it, as an evaluation of this checkpoint found them, or {}."""
+    for path in sorted(workdir.glob('eval_*.json')):
+        numbers = json.loads(path.read_text())
+        weight = numbers.get('attention/sound_weight')
+        if numbers.get('checkpoint/step') == number and weight is not None:
+            return {'split': path.stem.removeprefix('eval_'), 'picture': 1 - weight, 'sound': weight}
+    return {}

@@ -108,6 +108,7 @@ def _data(explanation: ExplanationData, chosen: int, truth: GroundTruth) -> dict
         'alpha': _floats(explanation.alpha),
         'null': _floats(explanation.null),
         'valid': explanation.valid.tolist(),
+        'units': explanation.units.ravel().tolist(),
         'removed_cells': _floats(explanation.removed_cells),
         'removed': removed,
         'shown': shown,

@@ -26,8 +26,11 @@ class Reading:
 def read(
     video: str | os.PathLike, spec: media.ClipSpec, start: float | None = None, end: float | None = None
 ) -> Reading:
-    """Reads seconds start..end of a video file; raises media.MediaError with a named reason."""
-    clip = media.read_clip(video, spec, start, end)
+    """Reads seconds start..end of a video file, which may lack its sound or its picture.
+
+    Raises media.MediaError with a named reason.
+    """
+    clip = media.read_clip(video, spec, start, end, keep_lacking=True)
     return Reading(clip, {**of_file(video), **of_clip(clip, float(start or 0.0))}, pathlib.Path(video))
 
 

@@ -14,7 +14,7 @@ from stattn_jax import files
 from stattn_jax.explain import sentences
 from stattn_jax.explain.explanation import ExplanationData, rounded
 
-SCHEMA = 'stattn_jax.explanation/2'
+SCHEMA = 'stattn_jax.explanation/3'
 # Largest error that `check` allows, in units of max(1, |numbers added up|): float32 sums of a thousand terms, written
 # with seven digits.
 TOLERANCE = 1e-5
@@ -32,7 +32,7 @@ _HOW_TO_READ = (
 _ARRAYS = tuple('logits probabilities bias reference mean_scores visual audio alpha null beta'.split())
 _ARRAYS += ('segment_scores', 'valid', 'log_mel', 'removed_cells')
 _HEADER = ('media', 'geometry', 'model', 'classes', 'multi_label')
-_COUNTERFACTUALS = ('removed_classes', 'trust')
+_REST = ('removed_classes', 'trust', 'usual_weights')
 
 
 def write_json(explanation: ExplanationData, path: str | os.PathLike, c: int, best: int) -> None:
@@ -52,6 +52,9 @@ def write_json(explanation: ExplanationData, path: str | os.PathLike, c: int, be
         'additivity': {'max_absolute_error': absolute, 'max_relative_error': relative},
         'attention': {'cells': rounded(explanation.alpha), 'null': rounded(explanation.null)},
         'valid_segments': explanation.valid.tolist(),
+        'modalities': dict(zip(('visual', 'audio'), explanation.modalities.tolist(), strict=True)),
+        'usual_weights': explanation.usual_weights,
+        'notices': sentences.notices(explanation, c),
         'trust': explanation.trust,
         'classes_with_maps': with_maps,
         'classes_without_maps': len(explanation.classes) - len(with_maps),
@@ -62,7 +65,7 @@ def write_json(explanation: ExplanationData, path: str | os.PathLike, c: int, be
 
 def write_npz(explanation: ExplanationData, path: str | os.PathLike) -> None:
     """Writes every array and frame, and the other fields as JSON in `header`."""
-    header = {'schema': SCHEMA} | {name: getattr(explanation, name) for name in _HEADER + _COUNTERFACTUALS}
+    header = {'schema': SCHEMA} | {name: getattr(explanation, name) for name in _HEADER + _REST}
     arrays = {name: getattr(explanation, name) for name in _ARRAYS}
     arrays |= {f'frame_{t}': np.frombuffer(jpeg, np.uint8) for t, jpeg in enumerate(explanation.frames)}
     with files.whole_file(path) as file:
@@ -77,7 +80,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, Any]:
         frames = tuple(file[f'frame_{t}'].tobytes() for t in range(len(arrays['valid'])))
     for name in ('classes', 'removed_classes'):
         header[name] = tuple(header[name])
-    return {'frames': frames, **arrays, **{name: header[name] for name in _HEADER + _COUNTERFACTUALS}}
+    return {'frames': frames, **arrays, **{name: header[name] for name in _HEADER + _REST}}
 
 
 def check(path: str | os.PathLike) -> dict[str, float]:
@@ -101,7 +104,7 @@ def check(path: str | os.PathLike) -> dict[str, float]:
         contrast = record['target']['contrast']
         if contrast is not None:
             errors['sum'].append(_sum_error(contrast, record['target']['logit'] - contrast['other_logit']))
-        valid = np.tile(record['valid_segments'], 2)
+        valid = np.outer([record['modalities'][name] for name in ('visual', 'audio')], record['valid_segments']).ravel()
         what_if = [_what_if_errors(row, valid) for row in record['maps']]
         errors['attention'], errors['removed_units'] = zip(*what_if, strict=True)
         expected = _probabilities(np.array(record['logits']), record['multi_label'])
@@ -155,7 +158,9 @@ def _what_if_errors(row, valid):
     )
     scale = max(1, abs(row['logit']), np.abs(scores[valid]).max())
     others = ~np.eye(len(weights), dtype=bool)[valid] * weights
-    expected = row['bias'] + others @ scores / others.sum(axis=1) - row['logit']
+    # Without its only unit, a clip has the bias as its logit.
+    left = others.sum(axis=1)
+    expected = row['bias'] + np.divide(others @ scores, left, out=np.zeros_like(left), where=left > 0) - row['logit']
     error = max(np.abs(expected - removed[valid]).max(), np.abs(removed[~valid]).max(initial=0))
     return abs(row['bias'] + weights @ scores - row['logit']) / scale, error / scale
 

@@ -62,10 +62,10 @@ def _segment_sentence(explanation: ExplanationData, c: int, t: int) -> str:
     # A cell whose term would be printed as 0.00 is not mentioned.
     is_shown = strongest is not None and explanation.visual[c, t].max() >= 0.005
     place = f', strongest cell: {sentences.place(explanation, *strongest[1:])}' if is_shown else ''
-    return (
-        f'{label}: {_evidence("visual", picture)}{place}; {_evidence("audio", sound)}; '
-        f'{sentences.null_share(explanation.null[t])}.'
-    )
+    visual, audio = f'{_evidence("visual", picture)}{place}', _evidence('audio', sound)
+    if explanation.modalities.all():
+        return f'{label}: {visual}; {audio}; {sentences.null_share(explanation.null[t])}.'
+    return f'{label}: {visual}; no sound.' if explanation.modalities[0] else f'{label}: no picture; {audio}.'
 
 
 def _evidence(modality: str, term: float) -> str:

@@ -9,11 +9,19 @@ from stattn_jax.explain.explanation import ExplanationData
 _STRONG = 0.5
 # Evidence (logit) that two decimals show as zero is not mentioned.
 _VISIBLE = 0.005
-# What the notes of a clip (data/media.py) say to a reader.
+_LACKS = (
+    'There is no {0} stream here, so the network answers by the {1} alone: the {0} is not replaced by {2}, it has no '
+    'weight and adds nothing to the logit.'
+)
+# What the notes of a clip (data/media.py) say to a reader, the most important ones first.
 _NOTES = {
-    'silent': 'The audio is silent.',
-    'no_sound': 'The clip has no sound: the prediction is from the picture alone.',
-    'no_picture': 'The clip has no picture: the prediction is from the audio alone.',
+    'no_sound': _LACKS.format('sound', 'picture', 'silence'),
+    'no_picture': _LACKS.format('picture', 'sound', 'black frames'),
+    'silent': (
+        'The sound track is silent: it never exceeds \N{MINUS SIGN}80 dB of full scale. The network takes this silence '
+        'as evidence like any other sound.'
+    ),
+    'joined': 'The file consists of several files joined together; only the first of them is read.',
     'short': 'The clip is short: segments without data are ignored.',
     'damaged': 'Parts of the file could not be decoded: the previous frame, or silence, is used instead.',
 }
@@ -28,10 +36,12 @@ def sentence(explanation: ExplanationData, c: int) -> str:
     label, shares = explanation.classes[c], explanation.shares(explanation.classes[c])
     contributions_t = {'visual': explanation.visual[c].sum(axis=(1, 2)), 'audio': explanation.audio[c]}
     zero_point = 'an average clip' if explanation.mean_scores.any() else 'the bias'
+    each = [f'{name} evidence {signed(share)}' for name, share in zip(contributions_t, shares.values(), strict=True)]
+    each = [text for text, has in zip(each, explanation.modalities, strict=True) if has]
+    each[0] = each[0].replace('evidence', 'evidence contributes')
     parts = [
         f'{label}, {percent(explanation.probabilities[c])}.',
-        f'Relative to {zero_point}, the visual evidence contributes {signed(shares["picture"])} and the audio evidence '
-        f'{signed(shares["sound"])} to the logit.',
+        f'Relative to {zero_point}, the {" and the ".join(each)} to the logit.',
     ]
     details = {'visual': f' (strongest cell: {_strongest(explanation, c)})', 'audio': ''}
     strongest = [
@@ -47,25 +57,47 @@ def sentence(explanation: ExplanationData, c: int) -> str:
         parts.append(
             f'Strongest evidence against it: {name} at {seconds(explanation, t, t + 1)} ({signed(values[t])}).'
         )
-    null = null_share(explanation.null[explanation.valid].mean())
-    parts.append(f'{null[0].upper()}{null[1:]}.')
+    if explanation.modalities.all():
+        null = null_share(explanation.null[explanation.valid].mean())
+        parts.append(f'{null[0].upper()}{null[1:]}.')
     return ' '.join(parts)
 
 
 def notices(explanation: ExplanationData, c: int) -> list[str]:
     """Returns what a reader has to know before the evidence for class `c`, most important first; mostly nothing.
 
-    The clip is unlike the training clips, or silent, or only its beginning was read; one modality contributes next to
-    nothing; other notes of the clip.
+    The clip lacks a modality, is unlike the training clips, or silent, or only its beginning was read; one modality
+    contributes next to nothing; other notes of the clip.
     """
+    notes = explanation.media['notes']
+    texts = [text for note, text in _NOTES.items() if note in notes]
+    texts += [f'Of several streams, {note} is used.' for note in notes if note not in _NOTES and note != 'long']
+    lacking = [] if explanation.modalities.all() else [texts.pop(0) + _usual_share(explanation)]
+    texts = [*lacking, _unlike_training(explanation), *texts, _cut(explanation), _negligible(explanation, c)]
+    return [text for text in texts if text]
+
+
+def _usual_share(explanation):
+    """Says which share of the usual evidence is left to a clip that lacks a modality."""
+    usual = explanation.usual_weights
+    if not usual:
+        return ''
+    lacking, left = ('sound', 'picture')[:: 1 if explanation.modalities[0] else -1]
+    return (
+        f' Over the clips of split {usual["split"]!r}, the {lacking} has {percent(usual[lacking])} of the attention '
+        f'weight in time, so that this leaves {percent(usual[left])} of the usual evidence.'
+    )
+
+
+def _cut(explanation):
+    """Says which part of a longer video is explained."""
     media = explanation.media
-    notes = [_NOTES.get(note, note) for note in media['notes'] if note != 'long']
-    if 'long' in media['notes']:
-        first, last = (f'{media[name]:.4g}' for name in ('start', 'end'))
-        part = f'the first {last} s' if media['start'] == 0 else f'{first} to {last} s'
-        whole = f' of {media["file_duration"]:.4g} s' if media.get('file_duration') else ''
-        notes.append(f'Only {part}{whole} are explained; --long explains the whole video.')
-    return [*filter(None, [_unlike_training(explanation)]), *notes, *filter(None, [_negligible(explanation, c)])]
+    if 'long' not in media['notes']:
+        return None
+    first, last = (f'{media[name]:.4g}' for name in ('start', 'end'))
+    part = f'the first {last} s' if media['start'] == 0 else f'{first} to {last} s'
+    whole = f' of {media["file_duration"]:.4g} s' if media.get('file_duration') else ''
+    return f'Only {part}{whole} are explained; --long explains the whole video.'
 
 
 def _unlike_training(explanation):
@@ -94,8 +126,7 @@ def _negligible(explanation, c):
         'audio': np.abs(explanation.audio[c]).max(),
     }
     (weak, low), (strong, high) = sorted(largest.items(), key=lambda item: item[1])
-    lacking = {'visual': 'no_picture', 'audio': 'no_sound'}[weak] in explanation.media['notes']
-    if low >= NEGLIGIBLE * high or lacking:
+    if low >= NEGLIGIBLE * high or not explanation.modalities.all():
         return None
     return (
         f'The {weak} evidence contributes next to nothing to {explanation.classes[c]}: at most {low:.2f} in a segment, '

@@ -34,6 +34,8 @@ STRIP, TOP, BOTTOM, SIDE = 126, 50, 18, 12
 _UNITS = 640
 # Opacity relative to the heat map of the PNG, since a moving picture must stay recognisable under it.
 _OPACITY = 0.7
+# Side (pixels) of the black picture of a file without pictures.
+_NO_PICTURE = 256
 # Limits of the bit rate that keep a page with ten seconds of video below 2 MB even if the picture is noise.
 _SMALL = {'crf': '26', 'maxrate': '900k', 'bufsize': '900k', 'preset': 'superfast'}
 
@@ -98,18 +100,31 @@ class _Stretch:
         times = np.arange(max(1, math.ceil((self._end - self._start) * self.fps - 1e-3))) / self.fps
         _, frames = self._file.shown((self._start + times).tolist(), self._start, self._end)
         size = shown = image = None
-        for time, frame in zip(times.tolist(), frames):
-            size = size or fit(self._file.size(frame))
-            if frame is not shown:
-                shown, image = frame, orientation.upright_rgb(frame, size)
-            yield time, image
+        try:
+            for time, frame in zip(times.tolist(), frames):
+                size = size or fit(self._file.size(frame))
+                if frame is not shown:
+                    shown, image = frame, orientation.upright_rgb(frame, size)
+                yield time, image
+        except media.MediaError as error:
+            if error.reason != 'no_picture':
+                raise
+            black = np.zeros((*fit((_NO_PICTURE, _NO_PICTURE)), 3), np.uint8)
+            yield from ((time, black) for time in times.tolist())
 
     def sound(self) -> Any:
-        """Returns the audio as an array, or as a `_Sound` where the interval is long."""
+        """Returns the audio at RATE as an array, as a `_Sound` where the interval is long, or None if there is none."""
+        if 'sound' in self._file.lacking:
+            return None
         samples = round((self._end - self._start) * RATE)
         if samples > _Sound.PIECE:
             return _Sound(self._file, self._start, self._end)
-        return self._file.sound(self._start, self._end, RATE, samples, self._file.channels)[0]
+        try:
+            return self._file.sound(self._start, self._end, RATE, samples, self._file.channels)[0]
+        except media.MediaError as error:
+            if error.reason != 'no_sound':
+                raise
+            return None
 
 
 class _Sound:

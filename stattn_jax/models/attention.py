@@ -49,12 +49,17 @@ class SpatialAttention(nnx.Module):
         return _unit(self.key(v_btsd.astype(jnp.float32)).reshape(*v_btsd.shape[:3], *self.shape))
 
     def __call__(
-        self, keys_btsne: jax.Array, a_btd: jax.Array, cell_mask_bts: jax.Array | None
+        self,
+        keys_btsne: jax.Array,
+        a_btd: jax.Array,
+        cell_mask_bts: jax.Array | None,
+        paired_b: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Returns the attention weights alpha [b t n s] and null [b t n], which together sum to 1.
 
         `cell_mask_bts` is False for removed cells, whose weight is 0. Without a null cell null is 0, and alpha is 0
-        too where no cell is left.
+        too where no cell is left. `paired_b` is False for clips that lack a modality: nothing selects among their
+        cells, so that these have equal weights, and the null cell has none.
         """
         b, t, s = keys_btsne.shape[:3]
         q = _unit(self._query_of(a_btd.astype(jnp.float32)))
@@ -63,8 +68,11 @@ class SpatialAttention(nnx.Module):
         if self.null_key is not None:
             null = jnp.einsum('btne,ne->btn', q, _unit(self.null_key[...]), precision='highest')
             logits = jnp.concatenate([logits, null[..., None]], axis=-1)
-            keep = jnp.concatenate([keep, jnp.ones((b, t, 1), bool)], axis=-1)
+            competes = jnp.ones((b, 1, 1), bool) if paired_b is None else paired_b[:, None, None]
+            keep = jnp.concatenate([keep, jnp.broadcast_to(competes, (b, t, 1))], axis=-1)
         logits = jnp.zeros_like(logits) if self.uniform else logits * jnp.exp(self.log_scale[...])[:, None]
+        if paired_b is not None:
+            logits = jnp.where(paired_b[:, None, None, None], logits, 0.0)
         weights = jax.nn.softmax(logits, axis=-1, where=keep[:, :, None])
         return weights[..., :s], jnp.zeros((b, t, self.shape[0])) if self.null_key is None else weights[..., s]
 

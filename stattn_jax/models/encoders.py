@@ -81,14 +81,17 @@ class Encoders(nnx.Module):
         train: bool,
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
+        modalities: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps frames [b t H W 3] in 0..1, log_mel [b t f k] and valid bool [b t] to logits [b c] and `out`.
 
         Extracted features replace frames or log_mel. `cell_mask` bool [b t s] and `unit_mask` bool [b m t] are False
         for cells and (modality, segment) units to remove, for dropout in training and for what-if questions.
+        `modalities` bool [b m] is False for a modality that a clip lacks: the logits do not depend on its input.
         """
         seen, heard = self.encode(frames, log_mel, train=train)
-        return self.forward_heads(seen, heard, valid, cell_mask=cell_mask, unit_mask=unit_mask)
+        masks = {'cell_mask': cell_mask, 'unit_mask': unit_mask, 'modalities': modalities}
+        return self.forward_heads(seen, heard, valid, **masks)
 
     def encode(
         self, frames: jax.Array, log_mel: jax.Array, *, train: bool
@@ -107,6 +110,7 @@ class Encoders(nnx.Module):
         *,
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
+        modalities: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Computes logits [b c] and `out` from the result of `encode`; only here do segments affect each other."""
         raise NotImplementedError

@@ -68,12 +68,20 @@ class SpaceTimeAttention(Encoders):
         *,
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
+        modalities: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Returns logits [b c] and `out`; masked cells and units are left out of the softmaxes."""
+        """Returns logits [b c] and `out`; masked cells and units are left out of the softmaxes.
+
+        Values and audio of a modality that a clip lacks are 0 in `out`, and its units have no weight.
+        """
         value = self.value(v_btsd.astype(jnp.float32))
+        if modalities is not None:
+            value = jnp.where(modalities[:, 0, None, None, None], value, 0.0)
+            a_btd = jnp.where(modalities[:, 1, None, None], a_btd, 0.0)
         b, t, s, d = value.shape
         keys = self.space.keys(jax.lax.stop_gradient(v_btsd) if self.stop_gradient_evidence else v_btsd)
-        out = self.attend_and_score(keys, value, a_btd, valid, cell_mask=cell_mask, unit_mask=unit_mask)
+        masks = {'cell_mask': cell_mask, 'unit_mask': unit_mask, 'modalities': modalities}
+        out = self.attend_and_score(keys, value, a_btd, valid, **masks)
         logits = self.bias[...] + jnp.sum(out['beta'] * out['segment_scores'], axis=(1, 2))
         out |= {
             'cell_values': value.reshape(b, t, s, self.heads, -1).transpose(0, 1, 3, 2, 4),
@@ -96,26 +104,32 @@ class SpaceTimeAttention(Encoders):
         *,
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
+        modalities: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
         """Returns the attention weights and the scores of all units, for keys and values of cells and for audio.
 
-        The cells and the audio may be of different clips (mismatched audio).
+        The cells and the audio may be of different clips (mismatched audio). Values and audio of a modality that a clip
+        lacks are 0.
         """
         head = self.visual_head[...]
         if self.stop_gradient_evidence:
             head, value_btsd = jax.lax.stop_gradient((head, value_btsd))
         b, t, s, d = value_btsd.shape
+        paired_b = None if modalities is None else modalities.all(axis=1)
         with jax.named_scope('space'):
-            alpha, null = self.space(keys_btsne, a_btd, cell_mask)
+            alpha, null = self.space(keys_btsne, a_btd, cell_mask, paired_b)
             value_btsne = value_btsd.reshape(b, t, s, self.heads, -1)
             pooled = jnp.einsum('btns,btsne->btne', alpha, value_btsne, precision='highest').reshape(b, t, d)
         with jax.named_scope('time'):
             valid_bmt = jnp.broadcast_to(valid[:, None], (b, 2, t))
             match_bt = _log_odds(alpha, null)
+            if paired_b is not None:
+                match_bt = jnp.where(paired_b[:, None], match_bt, 0.0)
             if self.stop_gradient_evidence:
                 # The match stays a measure of the audio's visible source, which the logits do not train.
                 match_bt = jax.lax.stop_gradient(match_bt)
             units_bmt = valid_bmt if unit_mask is None else valid_bmt & unit_mask
+            units_bmt = units_bmt if modalities is None else units_bmt & modalities[:, :, None]
             beta, beta_per_segment, beta_per_modality = self.time(pooled, a_btd, match_bt, units_bmt)
         visual = jnp.einsum('btd,dc->btc', pooled, head, precision='highest')
         audio = jnp.einsum('btd,dc->btc', a_btd, self.audio_head[...], precision='highest')

@@ -130,11 +130,19 @@ def augment_features(key: jax.Array, cells: jax.Array, aug: Augment, axis: str |
 
 
 def mix(
-    key: jax.Array, arrays: dict[str, jax.Array], others: dict[str, jax.Array], alpha: float, axis: str | None = None
+    key: jax.Array,
+    arrays: dict[str, jax.Array],
+    others: dict[str, jax.Array],
+    alpha: float,
+    axis: str | None = None,
+    alike_b: jax.Array | bool = True,
 ) -> dict[str, jax.Array]:
-    """Mixup: blends every array [b ...] with the same array of other clips, in one random proportion per clip."""
+    """Mixup: blends every array [b ...] with the same array of other clips, in one random proportion per clip.
+
+    `alike_b` is False for clips that stay as they are, because they and the other clip have different modalities.
+    """
     b = next(iter(arrays.values())).shape[0]
-    share = ShardedRandom(b, axis).sample(jax.random.beta, key, alpha, alpha)
+    share = jnp.where(alike_b, ShardedRandom(b, axis).sample(jax.random.beta, key, alpha, alpha), 1.0)
 
     def blend(x, other):
         share_x = share.reshape((b,) + (1,) * (x.ndim - 1))

@@ -102,18 +102,21 @@ def train_step(
     if has_log_mel(batch):
         others = losses.other_clips(inputs['log_mel'], 1, axis) if augment.mel_background else inputs['log_mel']
         inputs['log_mel'] = augment_mel(k_mel, inputs['log_mel'], augment, others, mel_log, axis)
+    valid, modalities = batch['valid'], modalities_of(batch)
+    units = valid[:, None] & modalities[:, :, None]
     if augment.mixup:
-        inputs = mix(k_mix, inputs, losses.other_clips(inputs, 1, axis), augment.mixup, axis)
+        others, other_modalities = losses.other_clips((inputs, modalities), 1, axis)
+        inputs = mix(k_mix, inputs, others, augment.mixup, axis, (modalities == other_modalities).all(axis=1))
 
     def loss_fn(params):
         model = nnx.merge(graphdef, params, state['rest'])
-        masks = drop_masks(k_drop, batch['valid'], model.grid(*inputs['frames'].shape[2:4]), drop, axis)
-        logits, out = model(inputs['frames'], inputs['log_mel'], batch['valid'], train=True, **masks)
-        parts = loss_parts(model, logits, out, inputs['labels'], batch['valid'], loss, axis, masks.get('cell_mask'))
+        masks = drop_masks(k_drop, units, model.grid(*inputs['frames'].shape[2:4]), drop, axis)
+        logits, out = model(inputs['frames'], inputs['log_mel'], valid, train=True, modalities=modalities, **masks)
+        parts = loss_parts(model, logits, out, inputs['labels'], valid, loss, axis, masks.get('cell_mask'), modalities)
         total = total_loss(parts, loss)
         top1 = jnp.take_along_axis(batch['labels'], logits.argmax(-1, keepdims=True), axis=-1)
         parts = {'loss': total, **{f'loss_{name}': part for name, part in parts.items()}, 'top1': top1.mean()}
-        scores = {'score_mean': mean_scores(out, batch['valid'], axis)} if model.additive else {}
+        scores = {'score_mean': mean_scores(out, units, axis)} if model.additive else {}
         return total, (parts, scores, nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param))))
 
     grads, (parts, scores, rest) = jax.grad(loss_fn, has_aux=True)(state['params'])
@@ -161,6 +164,11 @@ def has_log_mel(batch: Batch) -> bool:
     return batch['log_mel'].shape[2] > 1
 
 
+def modalities_of(batch: Batch) -> jax.Array:
+    """Returns which modalities (visual, audio) each clip has, bool [b m]; both if the batch does not state it."""
+    return batch['modalities'] if 'modalities' in batch else jnp.ones((len(batch['valid']), 2), bool)
+
+
 def read_inputs(batch: Batch) -> dict[str, jax.Array]:
     """Returns the network's inputs frames and log_mel in float32, with pixels in 0..1."""
     frames, log_mel = (batch[name].astype(jnp.float32) for name in ('frames', 'log_mel'))
@@ -168,18 +176,32 @@ def read_inputs(batch: Batch) -> dict[str, jax.Array]:
 
 
 def loss_parts(
-    model, logits, out, labels_bc, valid_bt, loss: Loss, axis: str | None, cell_mask_bts: jax.Array | None = None
+    model,
+    logits,
+    out,
+    labels_bc,
+    valid_bt,
+    loss: Loss,
+    axis: str | None,
+    cell_mask_bts: jax.Array | None = None,
+    modalities_bm: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
     """Returns each part of the loss that has a weight, averaged over the clips in `labels_bc`.
 
-    A model whose logit is not a sum of terms has only the main part.
+    A model whose logit is not a sum of terms has only the main part. A part is 0 for a clip that lacks a modality which
+    the part needs: the parts that compare picture and sound, of one clip or of two, need both modalities of each. The
+    seconds in which a label is heard are all valid ones for a clip without sound.
     """
+    modalities_bm = jnp.ones((len(labels_bc), 2), bool) if modalities_bm is None else modalities_bm
+    seen_b, heard_b = modalities_bm.astype(jnp.float32).T
+    paired_b = seen_b * heard_b
 
-    def classify(logits_bc):
+    def classify(logits_bc, among_b=1.0):
         targets = labels_bc if loss.multi_label else labels_bc / labels_bc.sum(-1, keepdims=True)
-        return losses.classification(
+        by_clip = losses.classification(
             logits_bc, targets, multi_label=loss.multi_label, smoothing=loss.label_smoothing
-        ).mean()
+        )
+        return (among_b * by_clip).mean()
 
     # Independent sigmoids need an absolute level (the bias); a softmax over classes does not (docs/log.md, 2026-11-23).
     logits_of = losses.unimodal_logits if loss.multi_label else losses.modality_logits
@@ -187,49 +209,55 @@ def loss_parts(
     if not model.additive:
         return parts
     if loss.audio:
-        parts['audio'] = classify(logits_of(out, 1))
+        parts['audio'] = classify(logits_of(out, 1), heard_b)
     if loss.visual:
-        parts['visual'] = classify(logits_of(out, 0))
+        parts['visual'] = classify(logits_of(out, 0), seen_b)
     heard_btc = losses.audio_saliency(out, valid_bt, multi_label=loss.multi_label)
     evidence_btsc = losses.cell_evidence(out) if loss.frame_mil or loss.attention or loss.mismatched_mil else None
     if loss.frame_mil:
-        parts['frame_mil'] = losses.frame_mil(
+        by_clip = losses.frame_mil(
             evidence_btsc,
             heard_btc,
             labels_bc,
             valid_bt,
             multi_label=loss.multi_label,
             sharpness=loss.frame_mil_sharpness,
-        ).mean()
+        )
+        parts['frame_mil'] = (seen_b * by_clip).mean()
     if loss.attention:
-        parts['attention'] = losses.attention(
+        by_clip = losses.attention(
             out['alpha'],
             evidence_btsc,
             heard_btc,
             labels_bc,
             sharpness=loss.frame_mil_sharpness,
             cell_mask_bts=cell_mask_bts,
-        ).mean()
+        )
+        parts['attention'] = (paired_b * by_clip).mean()
     shares = labels_bc / jnp.maximum(labels_bc.sum(-1, keepdims=True), 1)
     heard_bt = jnp.einsum('btc,bc->bt', heard_btc, shares)
     if loss.correspondence:
         # The match also trains the visual trunk. All audio shares these keys, for one gradient of the key layer.
         keys = model.space.keys(out['cells'])
-        parts['correspondence'] = losses.correspondence(model.match(keys, out['audio']), heard_bt, True).mean()
+        matched = losses.correspondence(model.match(keys, out['audio']), heard_bt, True)
+        parts['correspondence'] = (paired_b * matched).mean()
     attended_clips = min(loss.negatives, ATTENDED_NEGATIVES)
     for shift in range(
         1, loss.negatives + 1 if loss.correspondence or loss.mismatched_uniform or loss.mismatched_mil else 0
     ):
-        audio, other_labels, other_heard_bt = losses.other_clips((out['audio'], labels_bc, heard_bt), shift, axis)
+        audio, other_labels, other_heard_bt, other_paired_b = losses.other_clips(
+            (out['audio'], labels_bc, heard_bt, paired_b), shift, axis
+        )
         differs_b = 1.0 - jnp.clip((other_labels * labels_bc).sum(-1), 0, 1)
+        mismatched_b = differs_b * paired_b * other_paired_b
         if loss.correspondence:
             absent = losses.correspondence(model.match(keys, audio), other_heard_bt, False)
-            parts['correspondence'] += (differs_b * absent).mean() / loss.negatives
+            parts['correspondence'] += (mismatched_b * absent).mean() / loss.negatives
         if shift > attended_clips or not (loss.mismatched_uniform or loss.mismatched_mil):
             continue
         attended = model.attend_and_score(out['keys'], out['values'], audio, valid_bt)
         if loss.mismatched_uniform:
-            part = (differs_b * losses.kl_to_uniform(losses.modality_logits(attended, 0))).mean() / attended_clips
+            part = (mismatched_b * losses.kl_to_uniform(losses.modality_logits(attended, 0))).mean() / attended_clips
             parts['mismatched_uniform'] = parts.get('mismatched_uniform', 0.0) + part
         if loss.mismatched_mil:
             picture = logits_of(attended | {'bias': out['bias']}, 0)
@@ -237,7 +265,7 @@ def loss_parts(
                 evidence_btsc, heard_bt, multi_label=loss.multi_label, sharpness=loss.frame_mil_sharpness
             )
             part = losses.classification(picture, seen_bc, multi_label=loss.multi_label)
-            parts['mismatched_mil'] = parts.get('mismatched_mil', 0.0) + (differs_b * part).mean() / attended_clips
+            parts['mismatched_mil'] = parts.get('mismatched_mil', 0.0) + (mismatched_b * part).mean() / attended_clips
     return parts
 
 
@@ -246,28 +274,29 @@ def total_loss(parts: dict[str, jax.Array], loss: Loss) -> jax.Array:
     return parts['main'] + sum(getattr(loss, name) * parts[name] for name in parts if name != 'main')
 
 
-def mean_scores(out: dict[str, jax.Array], valid_bt: jax.Array, axis: str | None) -> jax.Array:
+def mean_scores(out: dict[str, jax.Array], units_bmt: jax.Array, axis: str | None) -> jax.Array:
     """Returns the batch's mean score of a cell and of an audio segment, per class: [m c].
 
-    Scores of cells are weighted by their attention weights; the null cell is left out.
+    Scores of cells are weighted by their attention weights; the null cell is left out. `units_bmt` is True for the
+    valid segments of the modalities that the clip has.
     """
-    valid = valid_bt.astype(jnp.float32)
-    sums = jnp.einsum('bmtc,bt->mc', out['segment_scores'], valid)
-    counts = jnp.stack([jnp.sum(valid * out['alpha'].sum(-1).mean(-1)), valid.sum()])
+    units = units_bmt.astype(jnp.float32)
+    sums = jnp.einsum('bmtc,bmt->mc', out['segment_scores'], units)
+    counts = jnp.stack([jnp.sum(units[:, 0] * out['alpha'].sum(-1).mean(-1)), units[:, 1].sum()])
     if axis:
         sums, counts = jax.lax.psum((sums, counts), axis)
     return jax.lax.stop_gradient(sums / jnp.maximum(counts, 1e-6)[:, None])
 
 
 def drop_masks(
-    key: jax.Array, valid_bt: jax.Array, grid: tuple[int, int], drop: Drop, axis: str | None = None
+    key: jax.Array, units_bmt: jax.Array, grid: tuple[int, int], drop: Drop, axis: str | None = None
 ) -> dict[str, jax.Array]:
     """Samples the masks of what training keeps: cell_mask [b t s] and unit_mask [b m t].
 
     A clip that would lose every unit keeps all of them.
     """
     masks = {}
-    b, t = valid_bt.shape
+    b, _, t = units_bmt.shape
     clips = ShardedRandom(b, axis)
     k_cell, k_segment, k_modality, k_which = jax.random.split(key, 4)
     if drop.cell:
@@ -278,7 +307,7 @@ def drop_masks(
             clips.sample(jax.random.bernoulli, k_which, 0.5, shape=(1,)) == jnp.arange(2)
         )
         keep &= ~lost[:, :, None]
-        alive = (keep & valid_bt[:, None]).any((1, 2), keepdims=True)
+        alive = (keep & units_bmt).any((1, 2), keepdims=True)
         masks['unit_mask'] = keep | ~alive
     return masks
 
@@ -294,4 +323,4 @@ def forward(
     inputs = read_inputs(batch)
     if has_pixels(batch):
         inputs['frames'] = resize_frames(inputs['frames'], frame_size)
-    return model(**inputs, valid=batch['valid'], train=False)
+    return model(**inputs, valid=batch['valid'], modalities=modalities_of(batch), train=False)

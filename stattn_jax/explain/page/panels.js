@@ -48,7 +48,7 @@ function showSum(view, c, other, kept) {
 }
 
 function showAnswer(c, other, kept) {
-  const removed = [...record.valid, ...record.valid].filter((valid, unit) => valid && !kept[unit]).length;
+  const removed = record.units.filter((valid, unit) => valid && !kept[unit]).length;
   byId('reset').hidden = removed === 0;
   if (!removed) {
     byId('answer').textContent = 'Press the buttons of the two rows to remove the visual part or the audio of segments; press again to restore them.';
@@ -56,7 +56,7 @@ function showAnswer(c, other, kept) {
   }
   const all = allKept();
   const [now, before] = [pooled(c, kept).logit, pooled(c, all).logit];
-  const start = `Without ${removed} of ${2 * record.valid.filter(Boolean).length} parts, ${record.classes[c]} has `;
+  const start = `Without ${removed} of ${record.units.filter(Boolean).length} parts, ${record.classes[c]} has `;
   if (!Number.isFinite(now)) {
     byId('answer').textContent = `${start}no logit, because the remaining parts have no weight.`;
     return;
@@ -133,7 +133,7 @@ function showTrust(c) {
   showList('trust', [
     ['Sum of contributions', `differs from the logit by ${error.toExponential(0)}, recomputed here; relative error of all classes at most ${record.residual.toExponential(0)}`],
     ...checks,
-    ['Attention on the null cell (no visible source)', `${percent(total(valid) / valid.length)} of the spatial attention, on average`],
+    ...(PAIRED ? [['Attention on the null cell (no visible source)', `${percent(total(valid) / valid.length)} of the spatial attention, on average`]] : []),
     ['Size of a cell', cellSize()],
   ]);
 }

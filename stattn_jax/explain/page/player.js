@@ -203,7 +203,7 @@ function start() {
   byId('stage').parentElement.style.setProperty('--ratio', record.media.width / record.media.height);
   byId('strips').style.setProperty('--segments', T);
   byId('truth-key').hidden = !record.truth.intervals.length;
-  byId('mute').hidden = clock.silent;
+  byId('mute').hidden = clock.silent || !record.units.slice(T).some(Boolean);
   makeClasses(choose);
   makeUnits(toggle);
   makeSeek(seek);

@@ -20,6 +20,9 @@ const CELLS = ROWS * COLUMNS;
 const SECONDS = record.geometry.segment_seconds;
 const CLASSES = record.classes.length;
 
+// Whether the clip has both modalities: only then can the sound select among the cells and the null cell.
+const PAIRED = [0, 1].every((m) => record.units.slice(m * T, (m + 1) * T).some(Boolean));
+
 function allKept() {
   return new Uint8Array(2 * T).fill(1);
 }
@@ -27,7 +30,7 @@ function allKept() {
 // The logit of class c from the kept units, and their total weight; the logit is NaN where this weight is 0.
 function pooled(c, kept) {
   if (kept.every((k) => k)) return { logit: record.logits[c], weight: 1 };
-  const left = [...kept.keys()].filter((unit) => kept[unit] && record.valid[unit % T]);
+  const left = [...kept.keys()].filter((unit) => kept[unit] && record.units[unit]);
   let weight = 0;
   let sum = 0;
   for (const unit of left) {

@@ -75,12 +75,13 @@ function patterns() {
 function makeUnits(toggle) {
   for (const [m, name] of ['picture', 'sound'].entries()) {
     for (let t = 0; t < T; t++) {
-      const button = element('button', { type: 'button', className: name, disabled: !record.valid[t] });
+      const button = element('button', { type: 'button', className: name, disabled: !record.units[m * T + t] });
       button.setAttribute('aria-label', `Remove the ${name === 'picture' ? 'visual part' : 'audio'} of ${segmentName(t)}`);
       button.title = button.getAttribute('aria-label');
       button.addEventListener('click', () => toggle([m * T + t]));
       byId(`${name}-units`).append(button);
     }
+    byId(`all-${name}`).disabled = !validUnits(m).length;
     byId(`all-${name}`).title = `Remove all ${NAMES[name]} evidence`;
     byId(`all-${name}`).setAttribute('aria-label', `Remove all ${NAMES[name]} evidence`);
     byId(`all-${name}`).addEventListener('click', () => toggle(validUnits(m)));
@@ -88,13 +89,13 @@ function makeUnits(toggle) {
 }
 
 function validUnits(m) {
-  return record.valid.flatMap((valid, t) => (valid ? [m * T + t] : []));
+  return record.valid.flatMap((_, t) => (record.units[m * T + t] ? [m * T + t] : []));
 }
 
 function showUnits(kept) {
   for (const [m, name] of ['picture', 'sound'].entries()) {
     [...byId(`${name}-units`).children].forEach((button, t) => button.setAttribute('aria-pressed', String(!kept[m * T + t])));
-    byId(`all-${name}`).setAttribute('aria-pressed', String(validUnits(m).every((unit) => !kept[unit])));
+    byId(`all-${name}`).setAttribute('aria-pressed', String(validUnits(m).length > 0 && validUnits(m).every((unit) => !kept[unit])));
   }
 }
 
@@ -119,7 +120,7 @@ function showPlace(time, t, view, subject) {
     : 'no data';
   slider.setAttribute('aria-valuenow', time.toFixed(2));
   slider.setAttribute('aria-valuetext', `${time.toFixed(1)} seconds of ${trimmed(T * SECONDS)}; ${description}`);
-  byId('readout').textContent = `${segmentName(t)}: ${description}; ${nullText(record.null[t])}.`;
+  byId('readout').textContent = `${segmentName(t)}: ${description}${PAIRED ? `; ${nullText(record.null[t])}` : ''}.`;
 }
 
 function showTable(view, kept, subject) {
@@ -135,7 +136,7 @@ function showTable(view, kept, subject) {
       kept[t] ? signedText(view.picture[t]) : '\u2013',
       kept[T + t] ? signedText(view.sound[t]) : '\u2013',
       signedText(view.picture[t] + view.sound[t]),
-      percent(record.null[t]),
+      PAIRED ? percent(record.null[t]) : '',
       best < 0 ? 'none' : `${Math.floor(best / COLUMNS) + 1}, ${(best % COLUMNS) + 1}`,
     ]);
   }));

@@ -68,11 +68,13 @@ class Compared(Encoders):
         *,
         cell_mask: jax.Array | None = None,
         unit_mask: jax.Array | None = None,
+        modalities: jax.Array | None = None,
     ) -> tuple[jax.Array, Out]:
         """Returns logits [b c] and the arrays for `maps`; the masks work as in models/stan.py."""
         b, t = valid.shape
         units = jnp.broadcast_to(valid[:, None], (b, 2, t))
         units = units if unit_mask is None else units & unit_mask
+        units = units if modalities is None else units & modalities[:, :, None]
         values = audio = cells = None
         if self.uses_video:
             values = self.value(seen.astype(jnp.float32))
