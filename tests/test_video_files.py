@@ -55,6 +55,18 @@ def test_names_that_are_not_utf8_are_counted(folder):
     assert len(paths) == 3 and f'{folder}: left out 1 video files whose names are not UTF-8' in remarks
 
 
+def test_no_name_is_not_this_folder_and_strange_names_are_printed(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert video_files.find(['']) == ([], [])
+    paths, remarks = video_files.find(['\udcff.mp4'])
+    assert paths == [] and remarks == ['\\udcff.mp4: left out, since its name is not UTF-8; rename it']
+
+
+def test_data_of_macos_beside_a_video_are_no_videos(folder):
+    (folder / '._b.mp4').touch()
+    assert relative(video_files.find([str(folder)])[0], folder) == ['a.MKV', 'b.mp4', 'deep/er/c.webm']
+
+
 @pytest.mark.parametrize(
     ('paths', 'names'),
     [

@@ -47,7 +47,8 @@ def scan(folder: str | os.PathLike, suffixes: tuple[str, ...] = SUFFIXES) -> Sca
         for entry in entries:
             if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
                 waiting.append((entry.path, above | {place}))
-            elif entry.name.lower().endswith(suffixes):
+            # macOS keeps further data of a file NAME in ._NAME on disks of other systems.
+            elif entry.name.lower().endswith(suffixes) and not entry.name.startswith('._'):
                 found.append(os.path.relpath(entry.path, folder))
             else:
                 others += 1
@@ -58,6 +59,11 @@ def scan(folder: str | os.PathLike, suffixes: tuple[str, ...] = SUFFIXES) -> Sca
 def is_text(path: str) -> bool:
     """Returns whether a path can be written to a table; bytes that are not UTF-8 are surrogates in it."""
     return not any('\ud800' <= character <= '\udfff' for character in path)
+
+
+def printable(path: str) -> str:
+    """Returns a path with escapes in place of bytes that are not UTF-8."""
+    return path.encode(errors='backslashreplace').decode()
 
 
 def find(arguments: Iterable[str]) -> tuple[list[pathlib.Path], list[str]]:
@@ -72,13 +78,15 @@ def find(arguments: Iterable[str]) -> tuple[list[pathlib.Path], list[str]]:
     remarks = []
     for argument in arguments:
         path = pathlib.Path(argument)
-        if path.is_dir():
+        if not argument or not is_text(argument):
+            paths, left_out = [], ['left out, since its name is not UTF-8; rename it'] if argument else []
+        elif path.is_dir():
             paths, left_out = _in_folder(path)
         elif glob.has_magic(argument) and not path.exists():
             paths, left_out = _matching(argument)
         else:
             paths, left_out = [path], []
-        remarks += [f'{argument}: {remark}' for remark in left_out]
+        remarks += [f'{printable(argument)}: {remark}' for remark in left_out]
         for each in paths:
             found.setdefault(os.path.realpath(each), each)
     return list(found.values()), remarks

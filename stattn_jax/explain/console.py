@@ -26,15 +26,26 @@ class Clock:
         return ', '.join(f'{name} {seconds:.1f} s' for name, seconds in self.seconds.items())
 
 
-def find_videos(arguments: Sequence[str]) -> list[pathlib.Path]:
-    """Returns the videos that --video names, and prints what is left out; raises RunError where there are none."""
-    videos, remarks = video_files.find(arguments)
+def find_videos(arguments: Sequence[str], out: str, own: Sequence[str] = ()) -> list[pathlib.Path]:
+    """Returns the videos that --video names, and prints what is left out; raises RunError where there are none.
+
+    Files below `out` with a name in `own` are results of earlier calls, and count only if they are named themselves.
+    """
+    found, remarks = video_files.find(arguments)
+    results = [
+        video
+        for video in found
+        if video.name in own and str(video) not in arguments and pathlib.Path(out).resolve() in video.resolve().parents
+    ]
+    remarks += [f'left out {len(results)} results of earlier calls in --out={out}'] if results else []
     for remark in remarks:
         print(f'note: {remark}')
+    videos = [video for video in found if video not in results]
     if not videos:
+        named = ' '.join(f'--video={video_files.printable(argument)}' for argument in arguments)
         raise run.RunError(
-            f'--video={" --video=".join(arguments)}: no video file there; expected a file, a folder or a pattern '
-            f'with files of {", ".join(video_files.SUFFIXES)}'
+            f'{named}: no video file there; expected a file, a folder or a pattern with files of '
+            f'{", ".join(video_files.SUFFIXES)}'
         )
     return videos
 

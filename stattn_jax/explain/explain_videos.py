@@ -118,7 +118,7 @@ def _prepare(options, clock: console.Clock) -> Job:
     """Finds the videos, loads the models and reads the annotations; raises RunError and CheckpointError."""
     if options.compile_cache:
         perf.enable_compile_cache(options.compile_cache)
-    videos = console.find_videos(options.video)
+    videos = console.find_videos(options.video, options.out, ('explanation.mp4', timeline_page.CLIP))
     several, out = [str(video) for video in videos] != [str(pathlib.Path(options.video[0]))], pathlib.Path(options.out)
     subfolders = video_files.names(videos, taken=('index.html',))
     models = _load(options)

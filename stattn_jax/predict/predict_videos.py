@@ -107,7 +107,7 @@ def run(options: flags.FlagValues, imports: float) -> int:
         if out.exists() and not options.overwrite:
             raise runs.RunError(f'--out={out} exists already; give another file, or --overwrite to replace it')
         table.check(out)
-        videos = console.find_videos(options.video)
+        videos = console.find_videos(options.video, options.out)
         with clock('restore'):
             if options.compile_cache:
                 perf.enable_compile_cache(options.compile_cache)
