@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from explained import make
 from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.t2CharStringPen import T2CharStringPen
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,17 +27,19 @@ def own_fonts(monkeypatch):
 def install(tmp_path):
     """Returns a function that installs a font of full squares for some letters."""
 
-    def install(name, letters):
-        pen = TTGlyphPen(None)
+    def install(name, letters, cff=False):
+        names = ['.notdef', *(f'u{ord(letter):04X}' for letter in letters)]
+        font = FontBuilder(1000, isTTF=not cff)
+        font.setupGlyphOrder(names)
+        font.setupCharacterMap({ord(letter): glyph for letter, glyph in zip(letters, names[1:])})
+        pen = T2CharStringPen(1000, None) if cff else TTGlyphPen(None)
         for place, to in enumerate([(50, 0), (50, 900), (950, 900), (950, 0)]):
             (pen.lineTo if place else pen.moveTo)(to)
         pen.closePath()
-        square = pen.glyph()
-        names = ['.notdef', *(f'u{ord(letter):04X}' for letter in letters)]
-        font = FontBuilder(1000)
-        font.setupGlyphOrder(names)
-        font.setupCharacterMap({ord(letter): glyph for letter, glyph in zip(letters, names[1:])})
-        font.setupGlyf(dict.fromkeys(names, square))
+        if cff:
+            font.setupCFF(name, {}, dict.fromkeys(names, pen.getCharString()), {})
+        else:
+            font.setupGlyf(dict.fromkeys(names, pen.glyph()))
         font.setupHorizontalMetrics(dict.fromkeys(names, (1000, 50)))
         font.setupHorizontalHeader(ascent=900, descent=-100)
         font.setupNameTable({'familyName': name, 'styleName': 'Regular', 'psName': name.replace(' ', '')})
@@ -93,6 +96,15 @@ def test_a_label_keeps_its_letters_in_every_format(install, tmp_path):
     # A full square is darker than an empty one.
     ink = [(255 - strip[4:24, 12:30].astype(int)).sum() for strip in strips]
     assert ink[1] > 1.5 * ink[0] > 0
+
+
+def test_a_pdf_with_a_font_of_cff_outlines_has_type_3_fonts(install, tmp_path):
+    install('Curves', '犬', cff=True)
+    assert fonts.are_truetype({'DejaVu Sans'}) and not fonts.are_truetype({'DejaVu Sans', 'Curves'})
+    for kind, label in (('Type3', '犬'), ('TrueType', 'a')):
+        make(np.zeros((2, 2, 2, 2)), np.zeros((2, 2)), classes=(label, 'b')).save_figure(tmp_path / f'{kind}.pdf')
+        content = (tmp_path / f'{kind}.pdf').read_bytes()
+        assert (b'/FontFile2' in content) == (kind == 'TrueType') and (b'/Type3' in content) == (kind == 'Type3')
 
 
 def drawn(*parts):

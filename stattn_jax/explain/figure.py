@@ -4,9 +4,10 @@ The colours and the heat map are those of colours.py. Only Matplotlib's object i
 session sees no change of global state.
 
 Frames are decoded again from the source, since the record has them at about the network's size. PDF and SVG embed them
-with the source's pixels; axes, bars and outlines are vectors. The text of a PDF is text, in embedded TrueType fonts,
-as publishers require. The text of an SVG is paths: it looks the same where the fonts of the labels are not installed,
-and applications differ in how they join letters and order right-to-left text.
+with the source's pixels; axes, bars and outlines are vectors. The text of a PDF is text, in embedded TrueType fonts, as
+publishers require, unless a label needs a font with CFF outlines: then all fonts are Type 3. The text of an SVG is
+paths: it looks the same where the fonts of the labels are not installed, and applications differ in how they join
+letters and order right-to-left text.
 """
 
 import io
@@ -28,6 +29,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.text import Text
 
 from stattn_jax import files
 from stattn_jax.data import decode, media
@@ -42,7 +44,7 @@ MAX_FRAMES = 10
 # The formats, and the longest side (pixels) of a frame in each; a PNG shows a frame with at most about 400.
 LONGEST_SIDE = {'png': 640, 'pdf': 1280, 'svg': 1280}
 # Settings without an argument of their own; the salt and the missing dates make equal figures equal files.
-_SETTINGS: dict[Any, Any] = {'pdf.fonttype': 42, 'svg.fonttype': 'path', 'svg.hashsalt': 'stattn_jax'}
+_SETTINGS: dict[Any, Any] = {'svg.fonttype': 'path', 'svg.hashsalt': 'stattn_jax'}
 _LOCK = threading.Lock()
 
 
@@ -99,8 +101,10 @@ def _write(figure: Figure, kind: str, path: str | os.PathLike, title: str, descr
     if kind == 'png':
         FigureCanvasAgg(figure).print_png(content, metadata={'Title': title, 'Description': description})
     else:
+        # Matplotlib would embed CFF outlines as TrueType (42), which the PDF standard does not allow.
+        truetype = fonts.are_truetype({name for text in figure.findobj(Text) for name in text.get_fontfamily()})
         # The settings are global, and several threads may write files.
-        with _LOCK, matplotlib.rc_context(_SETTINGS):
+        with _LOCK, matplotlib.rc_context(_SETTINGS | {'pdf.fonttype': 42 if truetype else 3}):
             if kind == 'pdf':
                 about = {'Title': title, 'Subject': description, 'CreationDate': None}
                 FigureCanvasPdf(figure).print_pdf(content, metadata=about)

@@ -32,7 +32,7 @@ _PREFERRED = {
     'HIRAGANA': _KANA,
     'KATAKANA': _KANA,
     'HANGUL': ('Noto Sans CJK KR', 'Noto Sans KR', 'Apple SD Gothic Neo', 'Malgun Gothic', 'NanumGothic', 'UnDotum'),
-    'CJK': _CHINESE,
+    **dict.fromkeys(('CJK', 'IDEOGRAPHIC', 'BOPOMOFO', 'FULLWIDTH', 'HALFWIDTH'), _CHINESE),
 }
 _LOCK = threading.Lock()
 _REPORTED: set[str] = set()
@@ -43,6 +43,13 @@ def families(text: str) -> list[str]:
     own = get_font(findfont(FontProperties()))
     with _LOCK:
         return [own.family_name, *_fallbacks({letter for letter in text if ord(letter) not in own.get_charmap()})[0]]
+
+
+def are_truetype(names: set[str]) -> bool:
+    """Returns whether the glyphs of all these families are TrueType outlines; those of others, Noto CJK's, are CFF."""
+    fonts = (get_font(findfont(FontProperties(family=[name]))) for name in names)
+    # Fonts of CFF outlines have version 0.5 of this table, as OpenType demands.
+    return all(font.get_sfnt_table('maxp')['version'] == (1, 0) for font in fonts)
 
 
 def drawable(text: str, limit: int) -> str:
