@@ -15,7 +15,7 @@ from stattn_jax import config_files, files, flag_once, renamed
 class RunError(Exception):
     """Raised when a run cannot start or continue; the message is one line that names the fix.
 
-    `code` is the exit code: 2 for wrong use, 1 for a failure.
+    `code` is the exit code: 2 for wrong use, 1 for a failure. An empty message prints nothing.
     """
 
     def __init__(self, message: str, code: int = 2):
@@ -49,7 +49,7 @@ def run(
             values = parse(argv, make)
         return body(values)
     except RunError as error:
-        return fail(error, error.code)
+        return fail(error, error.code) if str(error) else error.code
     except KeyboardInterrupt:
         return fail('stopped', 130)
     except tuple(known) as error:
@@ -146,6 +146,16 @@ def fail(error: Exception | str, code: int) -> int:
     """Prints an error as one line and returns the exit code."""
     print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
     return code
+
+
+def check_exit(code: int, work: str) -> None:
+    """Raises RunError where a command that did `work` failed; it has printed the reason, unless a signal ended it."""
+    if code < 0:
+        raise RunError(
+            f'the process of {work} was ended by signal {-code} (9: out of memory?); run the same command again', code=1
+        )
+    if code:
+        raise RunError('', code)
 
 
 def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
