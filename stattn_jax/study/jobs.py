@@ -96,6 +96,10 @@ class Jobs:
                     print(f'[{done}/{total}] {_progress_line(entry, process.returncode)}  eta {left}', flush=True)
                 time.sleep(0.2)
         finally:
+            # After an error, such as a full disk, no process goes on alone.
+            for process in self._running:
+                process.terminate()
+                process.wait()
             for number, handler in previous.items():
                 signal.signal(number, handler)
         return failed, self._stopped
