@@ -30,7 +30,7 @@ _PLAINER = (
 class RunError(Exception):
     """Raised when a run cannot start or continue; the message is one line that names the fix.
 
-    `code` is the exit code: 2 for wrong use, 1 for a failure.
+    `code` is the exit code: 2 for wrong use, 1 for a failure. An empty message prints nothing.
     """
 
     def __init__(self, message: str, code: int = 2):
@@ -94,7 +94,7 @@ def run(
             )
         return body(values, *arguments)
     except RunError as error:
-        return fail(error, error.code)
+        return fail(error, error.code) if str(error) else error.code
     except flags.Error as error:
         return fail(f'{error}; --help lists the flags', 2)
     except KeyboardInterrupt:
@@ -239,6 +239,16 @@ def fail(error: BaseException | str, code: int) -> int:
         text = re.sub(pattern, words, text)
     print(f'error: {text}', file=sys.stderr)
     return code
+
+
+def check_exit(code: int, work: str) -> None:
+    """Raises RunError where a command that did `work` failed; it has printed the reason, unless a signal ended it."""
+    if code < 0:
+        raise RunError(
+            f'the process of {work} was ended by signal {-code} (9: out of memory?); run the same command again', code=1
+        )
+    if code:
+        raise RunError('', code)
 
 
 def _names(tree: dict[str, Any], prefix: str = '') -> list[str]:

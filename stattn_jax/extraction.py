@@ -13,7 +13,7 @@ import sys
 import jax
 import ml_collections
 
-from stattn_jax import config_checks, files, run, trunk_setup
+from stattn_jax import command, config_checks, files, run, trunk_setup
 from stattn_jax.data import extracted, source, spec, tfrecord
 
 FEATURES = 'features'
@@ -49,10 +49,7 @@ def prepared(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_col
         files.make_folder(workdir)
         print(f'extracting the features of frozen trunks into {out}, once for this run', flush=True)
         code = _run([sys.executable, '-m', 'data_prep.extract', *arguments(config, frozen, out)])
-        if code:
-            raise run.RunError(
-                f'the features could not be extracted into {out}; mend that and run the same command again', code
-            )
+        command.check_exit(code, 'extracting features')
     config = copy.deepcopy(config)
     with config.unlocked():
         config.data.dir = str(out)
@@ -82,9 +79,9 @@ def _is_made_of(out: pathlib.Path, info: source.DatasetInfo) -> bool:
     return isinstance(made.spec, extracted.ExtractedSpec) and made.spec.source == info.fingerprint
 
 
-def _run(command: list[str]) -> int:
+def _run(words: list[str]) -> int:
     """Runs a command and returns its exit code; a SIGTERM to this process also terminates the command."""
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(words)
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         code = process.wait()

@@ -3,6 +3,8 @@
 import csv
 import json
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -40,6 +42,23 @@ def test_wall_time_is_kept_over_starts_those_that_were_killed_too(tmp_path, monk
     assert [killed.keep(), killed.keep()] == [3.0, 7.0]
     assert jobs.WallTime(tmp_path / 'wall.json').keep() == 8.0
     assert json.loads((tmp_path / 'wall.json').read_text()) == {'seconds': 8.0}
+
+
+def test_an_error_of_the_study_ends_its_processes(tmp_path, monkeypatch):
+    made = [entry('events', row, tmp_path / row) for row in ('stan', 'cam')]
+    work = jobs.Jobs([], workers=2, threads=False)
+    started = []
+
+    def start(new):
+        if started:
+            raise OSError(28, 'No space left on device')
+        started.append(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']))
+        work._running[started[0]] = (new, 0.0)
+
+    monkeypatch.setattr(work, '_start', start)
+    with pytest.raises(OSError):
+        work.work(made, 2, jobs.WallTime(tmp_path / 'wall.json'))
+    assert started[0].returncode == -signal.SIGTERM
 
 
 def test_results_of_another_config_are_not_done(tmp_path):

@@ -124,10 +124,9 @@ def failed(name, place, inputs, *reasons):
     output, errors = process.communicate(timeout=600)
     print(name, errors)
     lines = [line for line in errors.splitlines() if line and not re.search(r': \d+/\d+ clips', line)]
-    # A study names the network that failed among its results, and goes on.
-    line = output if name == 'study' and not lines else lines[-1]
+    line = lines[-1]
     assert process.returncode in (1, 2) and 'Traceback' not in output + errors
-    assert len(lines) <= 1 + (name == 'study')
+    assert len(lines) == 1
     assert any(reason in line for reason in reasons) and str(place) in line, line
     return line
 

@@ -15,7 +15,7 @@ import time
 
 import ml_collections
 
-from stattn_jax import progress, run
+from stattn_jax import command, progress, run
 from stattn_jax.runtime import perf
 from stattn_jax.study import plan
 
@@ -37,9 +37,8 @@ def make_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
             continue
         flags = [f'--{name}={value}' for name, value in fields.make.items()]
         print(f'making the data of {variant} in {folder}', flush=True)
-        command = [sys.executable, '-m', 'data_prep.synthetic', f'--out={folder}', '--sounds', *flags]
-        if code := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-            raise run.RunError(f'{" ".join(command[1:])} failed with exit code {code}; it says why above', code=1)
+        words = [sys.executable, '-m', 'data_prep.synthetic', f'--out={folder}', '--sounds', *flags]
+        command.check_exit(subprocess.run(words, stdout=subprocess.DEVNULL).returncode, 'making the data')
 
 
 class WallTime:
@@ -97,6 +96,10 @@ class Jobs:
                     print(f'[{done}/{total}] {_progress_line(entry, process.returncode)}  eta {left}', flush=True)
                 time.sleep(0.2)
         finally:
+            # After an error, such as a full disk, no process goes on alone.
+            for process in self._running:
+                process.terminate()
+                process.wait()
             for number, handler in previous.items():
                 signal.signal(number, handler)
         return failed, self._stopped
@@ -104,10 +107,10 @@ class Jobs:
     def _start(self, entry: plan.Entry) -> None:
         entry.folder.mkdir(parents=True, exist_ok=True)
         with open(entry.folder / LOG, 'a') as log:
-            command = [sys.executable, '-m', 'stattn_jax.study', *self._arguments, f'--only={entry.name}']
+            words = [sys.executable, '-m', 'stattn_jax.study', *self._arguments, f'--only={entry.name}']
             # In a separate session, Ctrl-C reaches the process only through `_stop`, as the SIGTERM at which it saves.
             process = subprocess.Popen(
-                command, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                words, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
         self._running[process] = (entry, time.perf_counter())
 
