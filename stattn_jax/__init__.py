@@ -13,7 +13,7 @@ Importing this package is cheap, because JAX is imported by the first call of `l
 docs/design.md describes the package.
 """
 
-__version__ = '0.1.0'
+from stattn_jax.version import __version__ as __version__
 
 
 def load(workdir):

@@ -16,7 +16,7 @@ from stattn_jax import flag_once
 
 KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
 FLAGS = flags.FlagValues()
-flags.DEFINE_string('workdir', None, 'A trained workdir.', flag_values=FLAGS)
+flags.DEFINE_string('workdir', None, "A trained workdir, the folder of a shared model, or 'demo'.", flag_values=FLAGS)
 flags.DEFINE_multi_string('video', None, 'A video file; may be given several times.', flag_values=FLAGS)
 flags.DEFINE_string('out', None, 'Folder for the files; several videos get one subfolder each.', flag_values=FLAGS)
 flags.DEFINE_list('files', list(KINDS), f'Which files to write: {",".join(KINDS)}.', flag_values=FLAGS)
