@@ -15,7 +15,7 @@ docs/design.md describes the package.
 
 import os
 
-__version__ = '0.1.0'
+from stattn_jax.version import __version__ as __version__
 
 # Warnings of XLA (lines that begin with W0000) are for its developers. JAX reads this when it is imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')

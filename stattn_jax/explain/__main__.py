@@ -22,7 +22,10 @@ KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
 MORE_KINDS = ('pdf', 'svg')
 FLAGS = flags.FlagValues()
 flags.DEFINE_multi_string(
-    'workdir', None, 'A trained workdir; two of them compare two runs on the same videos.', flag_values=FLAGS
+    'workdir',
+    None,
+    "A trained workdir, the folder of a shared model, or 'demo'; two of them compare two networks on the same videos.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_multi_string(
     'video',

@@ -19,7 +19,6 @@ import numpy as np
 from flax import nnx
 from jax import export
 
-import stattn_jax
 from stattn_jax import files, run, trunk_setup
 from stattn_jax.command import RunError
 from stattn_jax.data.mel import MEL_PRESETS
@@ -27,6 +26,7 @@ from stattn_jax.data.spec import ClipSpec
 from stattn_jax.export import loader
 from stattn_jax.models import contributions, layers
 from stattn_jax.training import step
+from stattn_jax.version import __version__
 
 FORMAT = 'stattn_jax.export/1'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -168,7 +168,7 @@ def _record(trained: run.Trained, batch: int | None) -> dict[str, Any]:
     inputs = input_types(trained, 'b' if batch is None else batch)
     return {
         'format': FORMAT,
-        'stattn_jax': stattn_jax.__version__,
+        'stattn_jax': __version__,
         'jax': jax.__version__,
         'inputs': {name: {'shape': list(x.shape), 'dtype': str(x.dtype)} for name, x in zip(_INPUTS, inputs)},
         'outputs': _AXES,

@@ -31,13 +31,13 @@ import ml_collections
 import numpy as np
 from flax import nnx
 
-import stattn_jax
 from stattn_jax import assemble, files, renamed, run, trunk_setup
 from stattn_jax.command import RunError
 from stattn_jax.data import source, spec, tfrecord
 from stattn_jax.data.mel import MEL_PRESETS, MelSpec
 from stattn_jax.pretrained import card
 from stattn_jax.runtime import parallel
+from stattn_jax.version import __version__
 from stattn_jax.weights import find, safetensors
 from stattn_jax.weights.errors import WeightsError, printable
 
@@ -119,7 +119,7 @@ def load(directory: str | os.PathLike) -> run.Trained:
     except Exception as error:
         reason = f'{type(error).__name__}: {printable(str(error))[:200]}'
         raise RunError(
-            f'{directory / CONFIG} describes no network that stattn_jax {stattn_jax.__version__} can build ({reason}); '
+            f'{directory / CONFIG} describes no network that stattn_jax {__version__} can build ({reason}); '
             'expected the file that save_pretrained wrote'
         ) from None
     if means.shape != (2, len(facts.classes)) or not np.isfinite(means).all():
@@ -202,7 +202,7 @@ def _record(trained: run.Trained, origin: Origin) -> dict[str, Any]:
     }
     return {
         'format': FORMAT,
-        'stattn_jax': stattn_jax.__version__,
+        'stattn_jax': __version__,
         'architecture': config['model'],
         'classes': list(trained.facts.classes),
         'multi_label': run.is_binary(trained.config, trained.facts),
