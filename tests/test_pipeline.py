@@ -56,6 +56,7 @@ def test_rows_are_the_records_they_name(train):
         'frames': ('uint8', (4, 3, 16, 16, 3)),
         'log_mel': ('float16', (4, *fakes.SPEC.mel_shape)),
         'valid': ('bool', (4, 3)),
+        'modalities': ('bool', (4, 2)),
         'labels': ('float32', (4, 3)),
         'weight': ('float32', (4,)),
         'index': ('int32', (4,)),
