@@ -15,6 +15,7 @@ import io
 import json
 import string
 import urllib.parse
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -216,7 +217,7 @@ def _still(explanation: ExplanationData, c: int) -> str:
     )
 
 
-def _table(caption: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cells = [''.join(f'<td>{html.escape(text)}</td>' for text in row) for row in rows]
     head = ''.join(f'<th>{html.escape(text)}</th>' for text in header)
     body = ''.join(f'<tr>{row}</tr>' for row in cells)
