@@ -13,6 +13,7 @@ import importlib.resources
 import io
 import json
 import string
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,7 @@ def _still(explanation: ExplanationData, c: int) -> str:
     )
 
 
-def _table(caption: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cells = [''.join(f'<td>{html.escape(text)}</td>' for text in row) for row in rows]
     head = ''.join(f'<th>{html.escape(text)}</th>' for text in header)
     body = ''.join(f'<tr>{row}</tr>' for row in cells)

@@ -81,8 +81,9 @@ def load(path: str | os.PathLike, step: int) -> dict[str, Any]:
     if not os.path.exists(path):
         return {}
     try:
-        with np.load(path) as file:
-            arrays = dict(file)
+        # NumPy does not close a damaged file that it opened itself.
+        with open(path, 'rb') as file:
+            arrays = dict(np.load(file))
         names = [field.name for field in dataclasses.fields(TrainingDistance)]
         found = {m: TrainingDistance(*(arrays[f'{m}_{name}'] for name in names)) for m in MODALITIES}
         numbers = {'rate': float(arrays['rate']), 'held_out': int(arrays['held_out'])}
