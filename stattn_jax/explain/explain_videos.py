@@ -313,7 +313,7 @@ def _write_index(job: Job, outcomes: dict[pathlib.Path, done.Outcome | index.Fai
     explained = [outcome for outcome in in_order if isinstance(outcome, done.Outcome)]
     failures = [outcome for outcome in in_order if isinstance(outcome, index.Failure)]
     entries = [entry for outcome in explained for entry in outcome.entries]
-    if len(entries) < 2 and not job.several:
+    if not in_order or (len(entries) < 2 and not job.several):
         return
     path = job.out / 'index.html'
     path.parent.mkdir(parents=True, exist_ok=True)
