@@ -1,7 +1,5 @@
 """Tests that only a video whose files are all there, for the same video, model and options, counts as explained."""
 
-import os
-
 import pytest
 from pages import record
 
@@ -40,12 +38,3 @@ def test_a_video_is_forgotten_before_it_is_explained_anew(tmp_path, outcome):
     done.forget(tmp_path / 'clip')
     done.forget(tmp_path / 'clip')
     assert done.read(tmp_path / 'clip', tmp_path, {}) is None
-
-
-def test_a_video_that_changed_is_another(tmp_path):
-    path = tmp_path / 'a.mp4'
-    path.write_bytes(b'1')
-    before = done.identity(path)
-    os.utime(path, ns=(1, 1))
-    after = done.identity(path)
-    assert before != after and before['path'] == after['path']

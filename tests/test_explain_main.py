@@ -285,7 +285,9 @@ def test_wrong_use_is_one_line(trained, scene_video, videos, tmp_path, capsys):
     assert 'no video file there' in refused(capsys, trained, tmp_path, f'{tmp_path}/*.mp4')
     three = [f'--workdir={trained}'] * 2
     assert '3 --workdir flags' in refused(capsys, trained, tmp_path, scene_video, flags=three)
-    assert '--long' in refused(capsys, trained, tmp_path, scene_video, flags=('--long', *three[1:]))
+    assert 'is given twice' in refused(capsys, trained, tmp_path, scene_video, flags=three[1:])
+    other = (f'--workdir={tmp_path}', '--long')
+    assert '--long' in refused(capsys, trained, tmp_path, scene_video, flags=other)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -88,3 +88,13 @@ def test_names_that_no_part_of_the_path_tells_apart_are_numbered():
     paths = [pathlib.Path(path) for path in ('/a_b/c.mp4', '/a/b_c.mp4', '/a_b/c.mkv', '/a/b_c.mkv')]
     names = video_files.names(paths)
     assert len(set(names.values())) == 4
+
+
+def test_a_video_that_changed_is_another(tmp_path):
+    path = tmp_path / 'a.mp4'
+    path.write_bytes(b'1')
+    before = video_files.identity(path)
+    os.utime(path, ns=(1, 1))
+    after = video_files.identity(path)
+    assert before != after and before['path'] == after['path']
+    assert video_files.identity(tmp_path / 'missing.mp4') == {'path': str(tmp_path / 'missing.mp4')}

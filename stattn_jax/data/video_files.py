@@ -7,6 +7,7 @@ import os
 import pathlib
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 SUFFIXES = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v', '.flv', '.3gp', '.mpg', '.mpeg', '.ts', '.wmv')
 
@@ -59,6 +60,16 @@ def scan(folder: str | os.PathLike, suffixes: tuple[str, ...] = SUFFIXES) -> Sca
 def is_text(path: str) -> bool:
     """Returns whether a path can be written to a table; bytes that are not UTF-8 are surrogates in it."""
     return not any('\ud800' <= character <= '\udfff' for character in path)
+
+
+def identity(video: pathlib.Path) -> dict[str, Any]:
+    """Returns what tells a video from another and from its earlier versions; only its path where it is missing."""
+    named: dict[str, Any] = {'path': os.path.abspath(video)}
+    try:
+        status = os.stat(video)
+    except OSError:
+        return named
+    return named | {'bytes': status.st_size, 'modified_ns': status.st_mtime_ns}
 
 
 def printable(path: str) -> str:

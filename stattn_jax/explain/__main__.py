@@ -10,6 +10,7 @@ numbers in the file. Exit codes: 0 done, 2 wrong use, 1 a video that cannot be r
 message names it, and the others are still done) or another failure, 130 stopped by Ctrl-C.
 """
 
+import os
 import sys
 import time
 
@@ -104,6 +105,8 @@ def _check_flags() -> None:
         raise flags.Error('--hop and --top_windows need --long')
     if len(FLAGS.workdir or ()) > 2:
         raise flags.Error(f'{len(FLAGS.workdir)} --workdir flags; expected one, or two to compare')
+    if len({os.path.realpath(workdir) for workdir in FLAGS.workdir or ()}) < len(FLAGS.workdir or ()):
+        raise flags.Error(f'--workdir={FLAGS.workdir[0]} is given twice; expected one run, or two different ones')
     if FLAGS.long and len(FLAGS.workdir or ()) > 1:
         raise flags.Error('--long explains by one run; expected one --workdir')
 

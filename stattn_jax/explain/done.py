@@ -23,12 +23,6 @@ class Outcome:
     timeline: tuple[str, str] | None = None
 
 
-def identity(video: pathlib.Path) -> dict[str, Any]:
-    """Returns what tells a video from another and from its earlier versions; raises OSError where there is no file."""
-    status = video.stat()
-    return {'path': str(video.absolute()), 'bytes': status.st_size, 'modified_ns': status.st_mtime_ns}
-
-
 def read(folder: pathlib.Path, out: pathlib.Path, key: dict[str, Any]) -> Outcome | None:
     """Returns what `write` wrote for the same `key`, or None if that is not there or any of its files is missing."""
     try:

@@ -51,10 +51,10 @@ class Job:
         return pathlib.Path(self.options.out)
 
     def key(self, video: pathlib.Path) -> dict[str, Any]:
-        """Returns everything on which the files of a video depend, as JSON; raises OSError where there is no video."""
+        """Returns everything on which the files of a video depend, as JSON."""
         hashes = ('config_hash', 'parameter_hash')
         key = {
-            'video': done.identity(video),
+            'video': video_files.identity(video),
             'models': {run: [model.identity[name] for name in hashes] for run, model in self.models.items()},
             'options': {name: self.options[name].value for name in _CONTENT},
             'truth': {label: [each.intervals, each.boxes] for label, each in self._of(video)},
@@ -156,7 +156,7 @@ def _kept(job: Job) -> dict[pathlib.Path, done.Outcome]:
     """Returns the outcomes of the videos that an earlier call explained whole with the same models and options."""
     kept = {}
     for video, folder in job.folders.items():
-        if (folder / done.FILE).exists() and video.exists():
+        if (folder / done.FILE).exists():
             outcome = done.read(folder, job.out, job.key(video))
             if outcome is not None:
                 kept[video] = outcome
@@ -167,12 +167,12 @@ def _outcome(job: Job, video: pathlib.Path) -> done.Outcome | index.Failure:
     """Explains one video, writes its files and prints a line; whatever fails becomes a Failure."""
     folder = job.folders[video]
     try:
-        # The state of the video before it is read; a missing one is reported by its reader.
-        key = job.key(video) if job.several and video.exists() else None
+        # The state of the video before it is read.
+        key = job.key(video)
         done.forget(folder)
         explain = _compare if len(job.models) > 1 else _explain_long if job.options.long else _explain
         outcome = explain(job, video, folder)
-        if key is not None:
+        if job.several:
             done.write(folder, key, outcome)
         return outcome
     except media.MediaError as error:
@@ -304,7 +304,7 @@ def _write_index(job: Job, outcomes: dict[pathlib.Path, done.Outcome | index.Fai
     explained = [outcome for outcome in in_order if isinstance(outcome, done.Outcome)]
     failures = [outcome for outcome in in_order if isinstance(outcome, index.Failure)]
     entries = [entry for outcome in explained for entry in outcome.entries]
-    if len(entries) < 2 and not job.several:
+    if not in_order or (len(entries) < 2 and not job.several):
         return
     path = job.out / 'index.html'
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -109,7 +109,6 @@ def _names(timeline: Timeline, shown: list[int]) -> str:
 
 def _chart(timeline: Timeline, shown: list[int], pages: dict[int, str]) -> str:
     """Returns the lanes as one SVG, whose places in time are percentages of its width."""
-    width = max(280, _WIDTH * len(timeline.windows))
     top = _LANE
     parts = [_explained(timeline, pages), *_grid(timeline, top, _LANE * (1 + len(shown)) + _EVIDENCE)]
     for c in shown:
@@ -117,7 +116,12 @@ def _chart(timeline: Timeline, shown: list[int], pages: dict[int, str]) -> str:
         top += _LANE
     parts += [_evidence(timeline, top), *_axis(timeline, top + _EVIDENCE)]
     parts.append(f'<line id="head" class="head" y1="0" y2="{top + _EVIDENCE}" x1="0" x2="0"/>')
-    return f'<svg id="chart" width="{width}" height="{top + _EVIDENCE + 22}">{"".join(parts)}</svg>'
+    return f'<svg id="chart" width="{_width(timeline)}" height="{top + _EVIDENCE + 22}">{"".join(parts)}</svg>'
+
+
+def _width(timeline: Timeline) -> int:
+    """Returns the least width of the chart in pixels; a window that is narrower scrolls it."""
+    return max(280, _WIDTH * len(timeline.windows))
 
 
 def _percent(segments: float, timeline: Timeline) -> str:
@@ -196,10 +200,11 @@ def _largest(timeline: Timeline) -> float:
 
 
 def _ticks(timeline: Timeline) -> list[float]:
-    """Returns a few round times (s) of the file within the explained part, without its beginning."""
+    """Returns round times (s) of the file within the explained part, without its beginning; more in a wider chart."""
+    most = max(7, _width(timeline) // 180)
     length, start = len(timeline.rows) * timeline.segment_seconds, timeline.media['start']
     steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
-    step = next((step for step in steps if length / step <= 7), 7200)
+    step = next((step for step in steps if length / step <= most), 7200)
     first = int(start // step) + 1
     return [step * k for k in range(first, int((start + length * 0.97) // step) + 1)]
 

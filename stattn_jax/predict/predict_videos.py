@@ -19,7 +19,7 @@ from absl import flags, logging
 
 from stattn_jax import __version__, progress
 from stattn_jax import run as runs
-from stattn_jax.data import media, pipeline, processes
+from stattn_jax.data import media, pipeline, processes, video_files
 from stattn_jax.explain import console
 from stattn_jax.explain.explanation import rounded
 from stattn_jax.explain.model import Model, load
@@ -126,7 +126,7 @@ def _predict(
 ) -> int:
     """Predicts the videos that are not in the journal and writes the table; returns the exit code."""
     out, classes = pathlib.Path(options.out), predictor.model.trained.facts.classes
-    identities = {video: table.identity(video) for video in videos}
+    identities = {video: video_files.identity(video) for video in videos}
     todo = [video for video in videos if identities[video] not in journal]
     if len(todo) < len(videos):
         print(f'{len(videos) - len(todo)} of {len(videos)} videos are predicted already; the others follow')

@@ -7,7 +7,6 @@ import csv
 import importlib
 import io
 import json
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -165,12 +164,3 @@ def flat(row: dict[str, Any], classes: Sequence[str], top: int | None) -> dict[s
             }
         )
     return values
-
-
-def identity(video: pathlib.Path) -> dict[str, Any]:
-    """Returns what tells a video from another and from its earlier versions; only its path where it is missing."""
-    try:
-        status = os.stat(video)
-    except OSError:
-        return {'path': str(video)}
-    return {'path': str(video), 'bytes': status.st_size, 'modified_ns': status.st_mtime_ns}
