@@ -76,7 +76,7 @@ def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
 
 def _read(video: pathlib.Path, spec: media.ClipSpec) -> media.Clip | media.MediaError:
     try:
-        return media.read_clip(video, spec)
+        return media.read_clip(video, spec, keep_lacking=True)
     except media.MediaError as error:
         return error
 

@@ -128,7 +128,7 @@ def _images(explanation: ExplanationData, shown: list[int], longest: int) -> lis
     start, end = explanation.media['start'], explanation.media['start'] + explanation.media['duration']
     # Segments without data have no frame in the source.
     places = [i for i, t in enumerate(shown) if explanation.valid[t]]
-    if explanation.source is None or not places:
+    if explanation.source is None or not places or not explanation.modalities[0]:
         return images
     times = [start + (shown[i] + 0.5) * explanation.geometry['segment_seconds'] for i in places]
     try:

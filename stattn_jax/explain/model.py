@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from stattn_jax import run, trunk_setup
+from stattn_jax import files, run, trunk_setup
 from stattn_jax.data import features, media, pipeline
 from stattn_jax.explain import counterfactuals, long, reading
 from stattn_jax.explain.explanation import BEST, make_geometry
@@ -111,6 +111,8 @@ class Model:
             name: value for name, value in (('licence', licence), ('limits', limits)) if value is not None
         }
         folder.save(directory, self.trained, dataclasses.replace(origin, **given))
+        if self.distance:
+            files.copy(self.source / run.TRAINING_DISTANCE, pathlib.Path(directory) / run.TRAINING_DISTANCE)
 
     @property
     def spec(self) -> media.ClipSpec:
@@ -248,9 +250,19 @@ def load(workdir: str | os.PathLike) -> Model:
     `workdir` may also be the folder of a shared model (pretrained/folder.py), or the name of a shipped one. Raises
     run.RunError.
     """
-    workdir = find.find_local(workdir)
-    if folder.is_folder(workdir):
-        return Model(folder.load(workdir), workdir)
+    workdir = pathlib.Path(find.find_local(workdir))
+    shared = folder.is_folder(workdir)
+    trained = folder.load(workdir) if shared else _load_run(workdir)
+    try:
+        distance = training_distance.load(workdir / run.TRAINING_DISTANCE, trained.step)
+    except ValueError as error:
+        raise run.RunError(str(error), code=1) from None
+    evaluations = folder.read_record(workdir)['evaluation'] if shared else _evaluations(workdir, trained.step)
+    return Model(trained, workdir, distance, _usual_weights(evaluations))
+
+
+def _load_run(workdir: pathlib.Path) -> run.Trained:
+    """Returns the network of a run as one that reads videos; raises RunError."""
     trained = run.load(str(workdir), parallel_kind='jit', devices=jax.local_devices()[:1])
     if trained.config.model.kind != 'stan':
         raise run.RunError(
@@ -263,24 +275,24 @@ def load(workdir: str | os.PathLike) -> Model:
             'computed from a video here; expected the workdir of a run on videos'
         )
     # A run trained on features that its own trunks extracted can also read videos.
-    try:
-        distance = training_distance.load(pathlib.Path(workdir) / run.TRAINING_DISTANCE, trained.step)
-    except ValueError as error:
-        raise run.RunError(str(error), code=1) from None
-    reader = run.reading(trained, trunk_setup.media_of(trained.facts.spec))
-    return Model(reader, workdir, distance, _usual_weights(pathlib.Path(workdir), trained.step))
+    return run.reading(trained, trunk_setup.media_of(trained.facts.spec))
+
+
+def _evaluations(workdir: pathlib.Path, step: int) -> dict[str, dict[str, Any]]:
+    """Returns the numbers of the evaluations of checkpoint `step` in a run, by split."""
+    found = {path.stem.removeprefix('eval_'): json.loads(path.read_text()) for path in workdir.glob('eval_*.json')}
+    return {split: numbers for split, numbers in sorted(found.items()) if numbers.get('checkpoint/step') == step}
+
+
+def _usual_weights(evaluations: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns the first split and each modality's weight in it (ExplanationData.usual_weights), or {}."""
+    for split, numbers in evaluations.items():
+        weight = numbers.get('attention/sound_weight')
+        if weight is not None:
+            return {'split': split, 'picture': 1 - weight, 'sound': weight}
+    return {}
 
 
 def from_pretrained(name: str | os.PathLike, revision: str | None = None) -> Model:
     """Loads a shared model by its folder, the name of a shipped one, or OWNER/NAME on the hub; raises run.RunError."""
     return load(find.find(name, revision))
-
-
-def _usual_weights(workdir: pathlib.Path, number: int) -> dict[str, Any]:
-    """Returns the split and each modality's weight in it, as an evaluation of this checkpoint found them, or {}."""
-    for path in sorted(workdir.glob('eval_*.json')):
-        numbers = json.loads(path.read_text())
-        weight = numbers.get('attention/sound_weight')
-        if numbers.get('checkpoint/step') == number and weight is not None:
-            return {'split': path.stem.removeprefix('eval_'), 'picture': 1 - weight, 'sound': weight}
-    return {}

@@ -15,6 +15,7 @@ config.json holds, in JSON types, everything but the weights:
     training          step, seed, versions, commit, devices, the other fields of the config, and the config's hash
     evaluation        the numbers of eval_SPLIT.json by split
 
+A file training_distance.npz beside them, where the run has one, is that of the run (metrics/training_distance.py).
 Nothing in a folder is executed, and nothing is unpickled. A folder that this version wrote opens in later versions:
 tests/test_pretrained_folder.py keeps one.
 """
