@@ -3,7 +3,7 @@
   --format=safetensors   config.json, model.safetensors and README.md (a model card made from the run), which
                          stattn_jax.from_pretrained and --workdir of stattn_jax.explain open
   --format=stablehlo     network.jax_export, network.json and load.py: frames and log-mel to logits, attention and
-                         contributions, on cpu, cuda and tpu, with JAX alone
+                         contributions, on cpu, cuda and tpu, with JAX and flatbuffers alone
   --format=onnx          network.onnx and network.json, the same function
 
 The exported networks are compared with the trained one on random clips, and the largest difference is printed.
