@@ -77,8 +77,8 @@ def npy_record(folder: str, job: Job, spec: FeatureSpec, keep_lacking: bool = Fa
     }
     paths = {name: pathlib.Path(folder) / name / f'{job.payload["id"]}.npy' for name in shapes}
     absent = {name for name, path in paths.items() if not path.exists()} if keep_lacking else set()
-    notes = {'no_sound': {'vggish'}, 'no_picture': {'res152', 'r2plus1d_18'}}
-    notes = tuple(note for note, names in notes.items() if names == absent)
+    of_modality = {'no_sound': {'vggish'}, 'no_picture': {'res152', 'r2plus1d_18'}}
+    notes = tuple(note for note, names in of_modality.items() if names == absent)
     arrays = {}
     for name, shape in shapes.items():
         path = paths[name]

@@ -173,7 +173,7 @@ def make_record(
 def prepare_jobs(
     flag_values: flags.FlagValues,
     jobs: list[prepare.Job],
-    make: prepare.MakeRecord,
+    make: Callable[..., records.ClipRecord],
     beam: list[str],
     *,
     classes: tuple[str, ...],

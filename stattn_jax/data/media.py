@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import av
 import numpy as np
@@ -140,7 +141,8 @@ def _read(path: str, spec: ClipSpec, start: float | None, end: float | None, kee
     if not centres:
         raise file.error('empty_interval', f'{stretch} is less than half a segment')
     pictures, waveform, sound, lacking = _streams(file, centres, start, stop, spec, keep_lacking)
-    tracks = [track for track in (pictures and pictures.track, sound) if track is not None]
+    tracks = [pictures.track] if pictures is not None else []
+    tracks += [sound] if sound is not None else []
     file.check_whole(tracks, stop)
 
     low, high = max(start, *(track.start for track in tracks)), min(stop, *(track.end for track in tracks))
@@ -188,7 +190,8 @@ def _streams(
         'picture': lambda: file.pictures(centres, start, stop, spec.stored),
         'sound': lambda: file.sound(start, stop, rate, _samples(spec, rate)),
     }
-    found, lacking = {}, []
+    found: dict[str, Any] = {}
+    lacking = []
     for kind, read in readers.items():
         try:
             found[kind] = read()
@@ -198,7 +201,8 @@ def _streams(
             lacking.append(error)
     if not found:
         raise lacking[0]
-    return found.get('picture'), *found.get('sound', (None, None)), [error.reason for error in lacking]
+    waveform, sound = found.get('sound', (None, None))
+    return found.get('picture'), waveform, sound, [error.reason for error in lacking]
 
 
 def _nothing_valid(

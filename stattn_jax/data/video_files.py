@@ -32,7 +32,7 @@ def scan(folder: str | os.PathLike, suffixes: tuple[str, ...] = SUFFIXES) -> Sca
     Links are followed, because large data sets may be spread over several disks.
     """
     found, unreadable, others = [], [], 0
-    waiting = [(str(folder), frozenset())]
+    waiting: list[tuple[str, frozenset]] = [(str(folder), frozenset())]
     while waiting:
         parent, above = waiting.pop()
         try:
@@ -89,6 +89,7 @@ def find(arguments: Iterable[str]) -> tuple[list[pathlib.Path], list[str]]:
     remarks = []
     for argument in arguments:
         path = pathlib.Path(argument)
+        paths: list[pathlib.Path]
         if not argument or not is_text(argument):
             paths, left_out = [], ['left out, since its name is not UTF-8; rename it'] if argument else []
         elif path.is_dir():
