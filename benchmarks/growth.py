@@ -11,7 +11,6 @@ devices, whatever the machine has. The processes run growth_processes.py.
 
 import copy
 import json
-import re
 import socket
 import subprocess
 import sys
@@ -25,13 +24,11 @@ from absl import flags
 
 from benchmarks import rounds
 from stattn_jax import command
-from stattn_jax.benchmark import flops, model
+from stattn_jax.benchmark import flops, hlo, model
 from stattn_jax.runtime import parallel
 
 AXES = ('segments', 'sizes', 'batches')
 COUNTS = ('products_flops', 'moved_bytes', 'temp_bytes')
-_COLLECTIVE = re.compile(r' (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(')
-_ARRAY = re.compile(r'(pred|[a-z]+)(\d*)[a-z\d]*\[([\d,]*)\]')
 
 
 def make_flags() -> flags.FlagValues:
@@ -76,27 +73,8 @@ def counts(
         'flops': costs['flops'],
         'moved_bytes': costs['bytes accessed'],
         'temp_bytes': memory.temp_size_in_bytes,
-        'collectives': collectives(made.compiled.program.as_text()),
+        'collectives': hlo.totals(made.compiled.program.as_text()),
     }
-
-
-def collectives(text: str) -> dict[str, tuple[int, int]]:
-    """Returns the number of collectives of each kind in a program (HLO text), and the bytes of their results."""
-    found = {}
-    for line in text.splitlines():
-        match = _COLLECTIVE.search(line)
-        if match and ' = ' in line[: match.start() + 1]:
-            result = line[line.index(' = ') : match.start()]
-            number, size = found.get(match[1], (0, 0))
-            found[match[1]] = (number + 1, size + sum(map(_bytes, _ARRAY.finditer(result))))
-    return found
-
-
-def _bytes(array: re.Match) -> int:
-    kind, bits, sides = array.groups()
-    return int(np.prod([int(side) for side in sides.split(',') if side], dtype=np.int64)) * (
-        1 if kind == 'pred' else int(bits) // 8
-    )
 
 
 def fit(sizes: Sequence[float], values: Sequence[float]) -> dict[str, float]:

@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
             'width': 512,
             'hidden': 128,
             'dtype': 'bfloat16',  # of the trunks; attention and head are float32
-            'layers': 'auto',  # 'plain' (Flax), or forms that are fast on a 'cpu' or 'gpu'; auto: by platform
+            'layers': 'auto',  # 'plain' (Flax), or forms for a 'cpu', 'gpu' or 'tpu'; auto: by platform
             'heads': 1,
             'stop_gradient_evidence': True,
             'uniform_space': False,

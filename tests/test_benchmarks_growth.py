@@ -2,24 +2,14 @@
 
 import json
 
-import jax
-import numpy as np
 import pytest
 import runs
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tiny import quick_compile  # noqa: F401  autouse
 
 from benchmarks import growth, memory
 from configs import synthetic
 
 NO_LOSS = {'audio': 0.0, 'visual': 0.0, 'frame_mil': 0.0, 'correspondence': 0.0, 'mismatched_uniform': 0.0}
-HLO = """
-  %all-reduce.1 = (f32[128]{0}, bf16[2,3]{1,0:T(8,128)}) all-reduce(%a, %b), channel_id=1, to_apply=%add
-  %all-reduce.2 = f32[] all-reduce(%c), channel_id=2, metadata={op_name="x = y all-gather("}
-  ROOT %g = (s32[4]{0}) tuple(%all-reduce.2)
-  %p = pred[7]{0} all-gather-start(%d), dimensions={0}
-  %q = f8e4m3fn[16]{0} collective-permute(%e), source_target_pairs={{0,1}}
-"""
 
 
 def small_config():
@@ -28,23 +18,6 @@ def small_config():
     # Without these losses, compilation takes a third of the time.
     config.loss.update(NO_LOSS)
     return config
-
-
-def test_collectives_are_counted_with_the_bytes_of_their_results():
-    assert growth.collectives(HLO) == {
-        'all-reduce': (2, 128 * 4 + 6 * 2 + 4),
-        'all-gather': (1, 7),
-        'collective-permute': (1, 16),
-    }
-
-
-def test_collectives_of_a_program_over_devices():
-    mesh = Mesh(np.array(jax.devices()[:4]), ('x',))
-    split, whole = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in (('x',), ()))
-    x = jax.ShapeDtypeStruct((8, 5), np.float32, sharding=split)
-    told = growth.collectives(jax.jit(lambda x: x.sum(0), out_shardings=whole).lower(x).compile().as_text())
-    assert told == {'all-reduce': (1, 5 * 4)}
-    assert growth.collectives(jax.jit(lambda x: x + 1, out_shardings=split).lower(x).compile().as_text()) == {}
 
 
 def test_a_line_is_fitted_and_what_is_no_line_is_told():

@@ -20,7 +20,13 @@ def forms(model):
 
 
 def test_layers_take_the_form_of_the_platform():
-    assert [layers.form_of_platform(name) for name in ('cpu', 'gpu', 'cuda', 'tpu')] == ['cpu', 'gpu', 'gpu', 'plain']
+    assert [layers.form_of_platform(name) for name in ('cpu', 'gpu', 'cuda', 'tpu', 'x')] == [
+        'cpu',
+        'gpu',
+        'gpu',
+        'tpu',
+        'plain',
+    ]
     model = nnx.eval_shape(network)
     assert jax.default_backend() == 'cpu' and forms(model) == {'cpu'}
     layers.set_form(model, 'plain')

@@ -119,6 +119,19 @@ def runs():
     return {name: run(strategy, make_state(), batches) for name, strategy in strategies.items()}
 
 
+@pytest.mark.parametrize('kind', parallel.KINDS)
+def test_an_abstract_batch_has_the_shapes_and_the_sharding_of_a_placed_one(kind):
+    strategy = parallel.make_strategy(kind, jax.devices()[:4])
+    (batch,) = make_batches(1)
+    placed = strategy.place_batch(batch)
+    abstract = strategy.abstract_batch({name: x[:1] for name, x in batch.items()}, BATCH)
+    for name, x in placed.items():
+        assert (abstract[name].shape, abstract[name].dtype) == (x.shape, x.dtype)
+        assert abstract[name].sharding.is_equivalent_to(x.sharding, x.ndim)
+    with pytest.raises(ValueError, match='global batch 6 does not split over 4 devices'):
+        strategy.abstract_batch(batch, 6)
+
+
 @pytest.mark.parametrize('name', ['jit8', 'pmap8'])
 def test_eight_devices_train_as_one_does(runs, name):
     np.testing.assert_allclose(runs[name][0], runs['jit1'][0], rtol=1e-5)

@@ -12,10 +12,9 @@ import pytest
 import runs
 from tiny import quick_compile  # noqa: F401  autouse
 
-from benchmarks import growth
 from configs import synthetic
 from stattn_jax import train
-from stattn_jax.benchmark import flops, model
+from stattn_jax.benchmark import flops, hlo, model
 from stattn_jax.runtime import parallel, summaries
 
 CLIPS, SEGMENTS, DEVICES = 8, 3, 4
@@ -52,7 +51,7 @@ def test_the_gradient_is_reduced_once_and_activations_stay_where_they_are(step):
     # Batch normalisation: mean and variance forward, and back, of at most 96 channels, two layers at a time.
     layers = sum('mean' in jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state['rest']))
     assert max(statistics) <= 2 * 96 and len(statistics) <= 4 * layers
-    assert set(growth.collectives(text)) == {'all-reduce', 'collective-permute'}
+    assert set(hlo.totals(text)) == {'all-reduce', 'collective-permute'}
     # From other clips, one and two rows further on: audio forward and back, where it is present, and labels.
     assert sum(sizes(text, 'collective-permute')) == (1 + 2) * (2 * SEGMENTS * 16 + SEGMENTS + 5)
 

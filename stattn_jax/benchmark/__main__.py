@@ -5,6 +5,9 @@ These modes run on made-up clips and need only JAX and Flax. With --config.data.
 input by itself and together with the step. Every combination of modes, strategies, dtypes and batches is printed as one
 line. Times depend on the current load of the computer, so compare only lines of one run.
 
+With --topology=v5e-4, nothing is measured: the programs are compiled for TPUs or GPUs that need not be there
+(pip install "stattn-jax[tpu]"), and their memory, bytes and collectives are counted (docs/benchmarks.md).
+
 Exit codes: 0 done; 2 wrong use.
 """
 
@@ -17,7 +20,7 @@ import jax
 from absl import flags
 
 from stattn_jax import command, files
-from stattn_jax.benchmark import model, table
+from stattn_jax.benchmark import model, table, topology_command
 from stattn_jax.runtime import parallel
 
 MODES = (*model.MODES, 'fed')
@@ -39,6 +42,7 @@ def make_flags() -> flags.FlagValues:
     flags.DEFINE_integer('segments', 10, 'Segments of made-up clips.', lower_bound=1, flag_values=values)
     flags.DEFINE_string('out', None, 'A JSON file to write the lines to.', flag_values=values)
     flags.DEFINE_string('profile', None, 'A folder for an xprof trace of each line.', flag_values=values)
+    topology_command.define_flags(values)
     return values
 
 
@@ -48,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(values: flags.FlagValues) -> int:
+    if values.topology:
+        jobs = topology_command.jobs(values, _cases(values, split=False))
+        return topology_command.run(values, _data(values), jobs)
     cases, data, rows = _cases(values), _data(values), []
     if values.out:
         files.make_folder(pathlib.Path(values.out).parent)
@@ -68,8 +75,11 @@ def _main(values: flags.FlagValues) -> int:
     return 0
 
 
-def _cases(values) -> list[model.Case]:
-    """Returns every combination of the flags, all checked before the first is compiled."""
+def _cases(values, split: bool = True) -> list[model.Case]:
+    """Returns every combination of the flags, all checked before the first is compiled.
+
+    With `split`, batches must split over the devices of this computer.
+    """
     config = values.config
     choices = {
         'modes': (values.modes, MODES),
@@ -93,7 +103,7 @@ def _cases(values) -> list[model.Case]:
         )
     if config.model.visual == 'precomputed':
         raise command.RunError('config.model.visual is precomputed; expected a trunk that reads frames')
-    for batch in batches:
+    for batch in batches if split else ():
         for strategy in values.strategies:
             parallel.make_strategy(strategy).check_batch(batch)
     return [

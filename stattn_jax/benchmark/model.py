@@ -108,7 +108,7 @@ def measure(
         if made.compiled.program is not None:
             pathlib.Path(trace, 'program.txt').write_text(made.compiled.program.as_text())
     products = flops.count(made.counted, *made.shapes)
-    program = _program(made.compiled.program)
+    program = analysis(made.compiled.program)
     return {
         **dataclasses.asdict(case),
         'compile_seconds': made.seconds,
@@ -123,18 +123,40 @@ def measure(
     }
 
 
-def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -> Built:
-    """Compiles a case and runs it once on a made-up batch."""
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A case that is not compiled yet.
+
+    compiled: the function of (state, batch), compiled at its first call.
+    counted: the pure function whose products are counted.
+    state: the arguments' state, with arrays or only their shapes; `plain_state` is that of `counted`, in shapes.
+    rows: the made-up batch.
+    """
+
+    compiled: Any
+    counted: Callable
+    state: Any
+    plain_state: Any
+    rows: dict[str, np.ndarray]
+
+
+def prepare(
+    config: ml_collections.ConfigDict, data: Data, case: Case, strategy, clips: int, abstract: bool = False
+) -> Prepared:
+    """Makes the function, state and batch of a case, with `clips` made-up clips.
+
+    With `abstract` the state holds only shapes and dtypes.
+    """
     config = copy.deepcopy(config)
     config.model.dtype = case.dtype
     side = config.model.frame_size
     shape = assemble.InputSpec(data.classes, (3, 1), (side, side))
-    graphdef, state, optimiser, _ = assemble.make_state(config, shape, strategy.axis)
+    graphdef, state, optimiser, _ = assemble.make_state(config, shape, strategy.axis, abstract)
     # Products are counted in plain layers, without the CPU's sums by products, and without a device axis.
     plain_config = copy.deepcopy(config)
     plain_config.model.layers = 'plain'
     plain_graphdef, plain_state, *_ = assemble.make_state(plain_config, shape, None, abstract=True)
-    rows = made_batch(config, data, case.batch // jax.process_count())
+    rows = made_batch(config, data, clips)
     if case.mode == 'train':
         options = {'optimiser': optimiser, 'binary': config.loss.multi_label}
         compiled = strategy.compile(assemble.make_step(config, graphdef, axis=strategy.axis, **options))
@@ -147,10 +169,16 @@ def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -
     else:
         compiled = strategy.compile_forward(_forward(config, graphdef, case.mode))
         counted = _forward(config, plain_graphdef, case.mode)
-    kept, batch = {'state': strategy.place_state(state)}, strategy.place_batch(rows)
+    return Prepared(compiled, counted, state, plain_state, rows)
+
+
+def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -> Built:
+    """Compiles a case and runs it once on a made-up batch."""
+    made = prepare(config, data, case, strategy, case.batch // jax.process_count())
+    kept, batch = {'state': strategy.place_state(made.state)}, strategy.place_batch(made.rows)
 
     def advance(placed):
-        found = compiled(kept['state'], placed)
+        found = made.compiled(kept['state'], placed)
         if case.mode in ('train', 'head'):
             kept['state'], found = found
         return found
@@ -158,7 +186,8 @@ def build(config: ml_collections.ConfigDict, data: Data, case: Case, strategy) -
     start = time.perf_counter()
     jax.block_until_ready(advance(batch))
     seconds = time.perf_counter() - start
-    return Built(advance, batch, compiled, seconds, counted, (plain_state, jax.eval_shape(lambda: rows)))
+    shapes = (made.plain_state, jax.eval_shape(lambda: made.rows))
+    return Built(advance, batch, made.compiled, seconds, made.counted, shapes)
 
 
 def _given(config, graphdef, state, rows) -> dict[str, np.ndarray]:
@@ -216,7 +245,7 @@ def _forward(config, graphdef, mode: str) -> Callable:
     return forward
 
 
-def _program(program) -> dict[str, Any]:
+def analysis(program: Any) -> dict[str, Any]:
     """Returns XLA's analysis of a compiled program: bytes by kind and bytes moved.
 
     Returns {} where there is no single compiled program.

@@ -58,6 +58,17 @@ class _Strategy:
         """Returns the state's shapes, dtypes and replicated sharding over all processes: the target of a restore."""
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated), state)
 
+    def abstract_batch(self, batch: Any, rows: int) -> Any:
+        """Returns the shapes, dtypes and sharding of a placed batch of `rows`, given one of any other number of rows.
+
+        The devices need not exist: a program can be compiled for them (jax.experimental.topologies).
+        """
+        self.check_batch(rows)
+        split = NamedSharding(self._mesh, PartitionSpec(AXIS))
+        count = len(self.devices)
+        first = (rows,) if self.kind == 'jit' else (count, rows // count)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*first, *x.shape[1:]), x.dtype, sharding=split), batch)
+
     def describe(self) -> dict[str, Any]:
         """Returns the entry on devices for the run record, in JSON types only."""
         return {
@@ -206,6 +217,7 @@ class _CompiledOnce:
     """A function of (state, batch) that is compiled on its first call, for the shapes of that call.
 
     flops: floating-point operations of one call over all devices, None before the first call.
+    lower: lowers the function for the shapes and shardings of a state and a batch, without compiling it.
     program: the program compiled by XLA, with its memory_analysis, cost_analysis and text; None where several processes
       run pmap.
 
@@ -215,7 +227,7 @@ class _CompiledOnce:
     def __init__(self, lower: Callable, function: Callable, ahead: bool, flops_factor: int):
         self.flops: float | None = None
         self.program: Any = None
-        self._lower, self._function, self._ahead = lower, function, ahead
+        self.lower, self._function, self._ahead = lower, function, ahead
         # The number of devices where the lowered module holds the work of one device.
         self._flops_factor = flops_factor
         self._shapes: list[tuple[int, ...]] | None = None
@@ -231,7 +243,7 @@ class _CompiledOnce:
         return self._function(state, batch)
 
     def _start(self, state, batch):
-        lowered = self._lower(state, batch)
+        lowered = self.lower(state, batch)
         flops = perf.lowered_flops(lowered)
         self.flops = None if flops is None else flops * self._flops_factor
         if self._ahead:

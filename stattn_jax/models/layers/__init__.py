@@ -9,10 +9,12 @@ on, and `set_form` changes it for a whole network. Forward-mode derivatives of a
 import jax
 from flax import nnx
 
-FORMS = ('plain', 'cpu', 'gpu')
+FORMS = ('plain', 'cpu', 'gpu', 'tpu')
 AUTO = 'auto'
-# Platforms that are not listed get the plain layers: nothing was measured on a TPU.
-_OF_PLATFORM = {'cpu': 'cpu', 'gpu': 'gpu', 'cuda': 'gpu', 'rocm': 'gpu'}
+# Platforms that are not listed get the plain layers. On a TPU, batch normalisation alone differs from them, in one pass
+# as on a GPU: the compiler counts a fifth fewer bytes and estimates a quarter fewer cycles for a block of a ResNet, but
+# several times as many for the GPU's first convolution and max pool (docs/benchmarks.md; nothing was run on a TPU).
+_OF_PLATFORM = {'cpu': 'cpu', 'gpu': 'gpu', 'cuda': 'gpu', 'rocm': 'gpu', 'tpu': 'tpu'}
 
 
 def form_of_platform(platform: str | None = None) -> str:

@@ -34,7 +34,7 @@ class Conv(nnx.Conv):
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # There is no out_sharding.
         few = self.strides == 2 and self.in_features <= gpu.FEW_CHANNELS
-        if self.form == 'plain' or (self.form == 'gpu' and not few):
+        if self.form in ('plain', 'tpu') or (self.form == 'gpu' and not few):
             return super().__call__(x)
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
         if isinstance(self.padding, int):
@@ -82,6 +82,6 @@ class MaxPool(nnx.Module):
         self.form = form_of_platform()
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        if self.form == 'plain':
+        if self.form in ('plain', 'tpu'):
             return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         return cpu.max_pool(x) if self.form == 'cpu' else gpu.max_pool(x)

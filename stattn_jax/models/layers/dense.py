@@ -14,7 +14,7 @@ class Linear(nnx.Linear):
         self.form = form_of_platform()
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # There is no out_sharding.
-        if self.form == 'plain':
+        if self.form in ('plain', 'tpu'):
             return super().__call__(x)
         bias = None if self.bias is None else self.bias[...]
         x, kernel, bias = self.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
