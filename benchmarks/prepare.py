@@ -104,6 +104,16 @@ def _job(number: int, name: str) -> work.Job:
     return work.Job(f'clip_{number}', 'train', (0,), video=name)
 
 
+class _Ends:
+    """Keeps the times at which clips were done, in place of a progress line."""
+
+    def __init__(self):
+        self.ends: list[float] = []
+
+    def add(self, clips: int) -> None:
+        self.ends += [time.perf_counter()] * clips
+
+
 def rate(folder: pathlib.Path, names: list[str], spec: media.ClipSpec, workers: int, clips: int) -> float:
     """Returns clips per second of `workers` processes, from when each has finished a shard to the end.
 
@@ -115,17 +125,13 @@ def rate(folder: pathlib.Path, names: list[str], spec: media.ClipSpec, workers: 
         work.Shard(tfrecord.shard_name('scenes', 'train', i, count), jobs[i * _SHARD_CLIPS : (i + 1) * _SHARD_CLIPS])
         for i in range(count)
     ]
-    ends, sizes = [], []
-
-    def progress(finished):
-        ends.append(time.perf_counter())
-        sizes.append(finished)
-
+    progress = _Ends()
     with tempfile.TemporaryDirectory(prefix='stattn-prepare-') as out:
         (pathlib.Path(out) / report.WORK_DIR).mkdir()
         maker = work.Maker(pathlib.Path(out), functools.partial(published.make_record, str(folder)), ('scene',), spec)
         local.run(maker, shards, progress, workers)
-    return sum(sizes[workers:]) / (ends[-1] - ends[workers - 1])
+    begun = workers * _SHARD_CLIPS
+    return (clips - begun) / (progress.ends[-1] - progress.ends[begun - 1])
 
 
 def scaling(

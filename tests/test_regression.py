@@ -52,8 +52,9 @@ def test_the_gradient_is_reduced_once_and_activations_stay_where_they_are(step):
     layers = sum('mean' in jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state['rest']))
     assert max(statistics) <= 2 * 96 and len(statistics) <= 4 * layers
     assert set(hlo.totals(text)) == {'all-reduce', 'collective-permute'}
-    # From other clips, one and two rows further on: audio forward and back, where it is present, and labels.
-    assert sum(sizes(text, 'collective-permute')) == (1 + 2) * (2 * SEGMENTS * 16 + SEGMENTS + 5)
+    # From other clips, one and two rows further on: audio forward and back, where it is present, labels, and whether a
+    # clip has both modalities.
+    assert sum(sizes(text, 'collective-permute')) == (1 + 2) * (2 * SEGMENTS * 16 + SEGMENTS + 5 + 1)
 
 
 def test_the_state_is_updated_in_place(step):

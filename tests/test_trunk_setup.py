@@ -201,7 +201,7 @@ def world(tmp_path_factory, weights):
 
 
 def extracted(out, data, weights, *modalities, **more):
-    words = {'data': data, 'out': out, 'frame_size': SIDE, 'workers': 1} | more
+    words = {'data': data, 'out': out, 'frame_size': SIDE, 'workers': 0} | more
     for modality in modalities:
         words |= {modality: 'toy', f'{modality}_weights': weights[0][modality]}
     extract.FLAGS.unparse_flags()

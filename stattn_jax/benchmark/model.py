@@ -59,6 +59,7 @@ def made_batch(config: ml_collections.ConfigDict, data: Data, rows: int) -> dict
         'frames': rng.integers(0, 256, (rows, data.segments, side, side, 3), np.uint8),
         'log_mel': rng.normal(-2, 1, (rows, data.segments, *data.mel)).astype(np.float16),
         'valid': np.ones((rows, data.segments), bool),
+        'modalities': np.ones((rows, 2), bool),
         'labels': np.eye(data.classes, dtype=np.float32)[rng.integers(0, data.classes, rows)],
     }
 

@@ -230,7 +230,7 @@ class Model:
         def forward(state, batch):
             logits, out = step.forward(graphdef, state, batch, frame_size=frame_size)
             inputs = {name: out[name] for name in ('keys', 'values', 'audio')}
-            inputs |= {name: batch[name] for name in ('valid', 'modalities')}
+            inputs |= {'valid': batch['valid'], 'modalities': step.modalities_of(batch)}
             return contributions.record(logits, out, state['score_mean'], self.binary), inputs
 
         return jax.jit(forward, compiler_options=perf.compile_options())

@@ -166,7 +166,7 @@ def has_log_mel(batch: Batch) -> bool:
 
 def modalities_of(batch: Batch) -> jax.Array:
     """Returns which modalities (visual, audio) each clip has, bool [b m]; both if the batch does not state it."""
-    return batch['modalities'] if 'modalities' in batch else jnp.ones((len(batch['valid']), 2), bool)
+    return batch['modalities'] if 'modalities' in batch else jnp.ones((batch['valid'].shape[0], 2), bool)
 
 
 def read_inputs(batch: Batch) -> dict[str, jax.Array]:
@@ -192,7 +192,7 @@ def loss_parts(
     the part needs: the parts that compare picture and sound, of one clip or of two, need both modalities of each. The
     seconds in which a label is heard are all valid ones for a clip without sound.
     """
-    modalities_bm = jnp.ones((len(labels_bc), 2), bool) if modalities_bm is None else modalities_bm
+    modalities_bm = jnp.ones((labels_bc.shape[0], 2), bool) if modalities_bm is None else modalities_bm
     seen_b, heard_b = modalities_bm.astype(jnp.float32).T
     paired_b = seen_b * heard_b
 
