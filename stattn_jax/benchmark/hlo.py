@@ -38,6 +38,7 @@ class Tiled(NamedTuple):
     stored: int
 
     def plus(self, other: 'Tiled') -> 'Tiled':
+        """Returns the bytes of both."""
         return Tiled(self.values + other.values, self.stored + other.stored)
 
 
@@ -50,6 +51,7 @@ class Memory(NamedTuple):
 
     @property
     def moved(self) -> int:
+        """Returns all bytes read and written, with padding."""
         return self.read.stored + self.written.stored
 
 
