@@ -16,9 +16,8 @@ from typing import Any
 import jax
 from absl import flags
 
-from stattn_jax import command, files
+from stattn_jax import command, files, progress
 from stattn_jax.benchmark import cost_model, model, topology
-from stattn_jax.runtime import summaries
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -108,7 +107,7 @@ def run(values: flags.FlagValues, data: model.Data, found: list[Job]) -> int:
         eta = (time.perf_counter() - start) / done * (len(todo) - done) if done else None
         print(
             f'compiling {done + 1} of {len(todo)}: {job.name}, {job.case.mode}, {job.case.strategy}'
-            + ('' if eta is None else f', eta {summaries.format_seconds(eta)}'),
+            + ('' if eta is None else f', eta {progress.format_seconds(eta)}'),
             file=sys.stderr,
             flush=True,
         )
