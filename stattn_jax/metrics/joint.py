@@ -76,12 +76,12 @@ def joint_rates(
     `targets[i]` has the cells that hit, bool [t h w], of a clip, and is None for a clip that does not count.
     """
     hits = _hits(scores_nt, maps_nthw, targets)
-    scored = np.flatnonzero(~np.isnan(hits))
+    scored = np.flatnonzero(~np.isnan(hits)).tolist()
     counts: dict[str, float | int] = {f'{prefix}_n': len(scored), f'{prefix}_skipped': len(hits) - len(scored)}
     if not len(scored):
         return counts
     random, centre_nt = [], []
-    for i in scored.tolist():
+    for i in scored:
         there_thw = _there(scores_nt[i], maps_nthw[i])[:, None, None] & (maps_nthw[i] > -np.inf)
         rate_t = [target[there].mean() for target, there in zip(targets[i], there_thw) if there.any()]
         random.append(np.mean(rate_t))
