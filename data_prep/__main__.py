@@ -18,6 +18,7 @@ COMMANDS = {
     'ave': 'AVE',
     'llp': 'LLP',
     'kinetics_sounds': 'Kinetics-Sounds',
+    'avsbench': 'AVSBench, with masks',
     'extract': 'features of frozen trunks, from prepared data',
     'verify': 'a check of prepared data',
 }

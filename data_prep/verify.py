@@ -22,6 +22,7 @@ from stattn_jax.data import extracted, features, records, source, tfrecord
 FLAGS = flags.FlagValues()
 flags.DEFINE_bool('allow_leaks', False, 'Name leaks, but do not fail for them.', flag_values=FLAGS)
 _SHOWN = 50
+_ANNOTATIONS = ('events', 'boxes', 'presence', 'masks')
 
 
 def _tally():
@@ -37,6 +38,7 @@ class Finding:
     events: collections.Counter = _tally()
     boxes: collections.Counter = _tally()
     presence: collections.Counter = _tally()
+    masks: collections.Counter = _tally()
     unlabelled: collections.Counter = _tally()
     labels: dict[str, collections.Counter] = dataclasses.field(
         default_factory=lambda: collections.defaultdict(collections.Counter)
@@ -79,6 +81,7 @@ def verify(directory: pathlib.Path) -> Finding:
                 ids.append(record.clip_id)
                 _count(record, split, finding)
                 _check_numbers(record, info.spec, finding.problems)
+                _check_masks(record, finding.problems)
                 _check_owner(record, split, owner, finding)
             finding.bytes[split] += path.stat().st_size if path.exists() else 0
             _check_outcome(directory, path.name, ids, finding.problems)
@@ -116,13 +119,20 @@ def _check_numbers(record: records.ClipRecord, spec: records.Spec, problems: lis
             )
 
 
+def _check_masks(record: records.ClipRecord, problems: list[str]) -> None:
+    for mask in record.masks:
+        try:
+            mask.pixels()
+        except ValueError as error:
+            problems.append(f'clip {record.clip_id!r}: {error}; prepare the data again')
+
+
 def _count(record: records.ClipRecord, split: str, finding: Finding) -> None:
     finding.clips[split] += 1
     finding.labels[split].update(record.labels)
     finding.unlabelled[split] += not record.labels
-    finding.events[split] += len(record.events)
-    finding.boxes[split] += len(record.boxes)
-    finding.presence[split] += len(record.presence)
+    for name in _ANNOTATIONS:
+        getattr(finding, name)[split] += len(getattr(record, name))
 
 
 def _check_owner(record: records.ClipRecord, split: str, owner: dict[str, str], finding: Finding) -> None:
@@ -189,7 +199,7 @@ def table(info: source.DatasetInfo, finding: Finding) -> str:
         ('', splits),
         ('clips', [finding.clips[split] for split in splits]),
         ('of wanted', [info.wanted[split] for split in splits]),
-        *((name, [getattr(finding, name)[split] for split in splits]) for name in ('events', 'boxes', 'presence')),
+        *((name, [getattr(finding, name)[split] for split in splits]) for name in _ANNOTATIONS),
         ('MiB', [f'{finding.bytes[split] / 2**20:.1f}' for split in splits]),
         ('clips by label', ['' for _ in splits]),
         *((name, [finding.labels[split][label] for split in splits]) for label, name in enumerate(info.classes)),

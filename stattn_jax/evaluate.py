@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 
-from stattn_jax import names, progress, run, score
+from stattn_jax import mask_scores, names, progress, run, score
 from stattn_jax.data import pipeline, records, source
 from stattn_jax.metrics import classification, training_distance
 from stattn_jax.models import contributions
@@ -26,6 +26,8 @@ from stattn_jax.training import losses, step
 
 # The arrays of a batch that the compiled functions use; `index` and `weight` stay on the host.
 DEVICE_KEYS = ('frames', 'log_mel', 'valid', 'modalities', 'labels')
+# The number of training clips whose masks give the place where objects are most often.
+PRIOR_CLIPS = 2000
 # The number of training clips that measure what is usual in training, and the share of them that counts as unusual.
 DISTANCE_CLIPS, FALSE_ALARM_RATE = 2000, 0.01
 
@@ -121,6 +123,7 @@ class Evaluator:
     def __init__(self, graphdef, strategy, config: ml_collections.ConfigDict):
         self._graphdef, self._strategy, self._config = graphdef, strategy, config
         self._compiled: dict[Any, Callable] = {}
+        self._mask_prior: tuple[np.ndarray | None] | None = None
 
     def write(self, state: step.State, split: str, number: int, workdir: pathlib.Path) -> dict[str, Any]:
         """Evaluates a split, writes eval_SPLIT.json into the workdir (process 0 only) and returns the numbers.
@@ -152,7 +155,27 @@ class Evaluator:
         rows = self._rows(state, data, _widest(truth), any(r.events for r in truth))
         binary = run.is_binary(self._config, run.DataFacts.of(data.info))
         numbers = score.score(rows, truth, data.info, split=split, fit=self._config.data.fit, binary=binary)
+        if any(r.masks for r in truth):
+            numbers |= self._masks(state, data, truth, rows)
         return numbers | (self._shortcuts(state, data, truth) if shortcuts else {})
+
+    def _masks(self, state, data: source.RecordSource, truth, rows) -> dict[str, Any]:
+        """Scores the masks of a split, at thresholds that the split for choosing the checkpoint picks."""
+        directory, fit = self._config.data.dir, self._config.data.fit
+        if self._mask_prior is None:
+            training = source.RecordSource(directory, self._config.data.split)
+            some = (score.truth_of(training[int(i)]) for i in _spread_numbers(training, PRIOR_CLIPS))
+            self._mask_prior = (mask_scores.prior(some),)
+        (prior,) = self._mask_prior
+        own = mask_scores.measure(rows, truth, data.info, fit, prior)
+        if not selects(self._config, data.info):
+            return own.numbers({})
+        chooser = source.RecordSource(directory, self._config.eval.select_split)
+        if chooser.split == data.split:
+            return own.numbers(own.thresholds())
+        known = score.read_truth(chooser)
+        chosen = mask_scores.measure(self._rows(state, chooser, _widest(known)), known, data.info, fit, prior)
+        return own.numbers(chosen.thresholds())
 
     def _shortcuts(self, state, data, truth) -> dict[str, Any]:
         chosen = _spread_numbers(data, self._config.eval.shortcut_clips)

@@ -2,7 +2,8 @@
 
 The annotations alone determine which numbers there are. Boxes give pointing in space and the sounding-source protocol.
 Events give pointing in time and the segment metrics of AVE (one audio-visual event a clip) or LLP (events of each
-modality). Presence labels give the metrics of VGGSounder. The metrics are in metrics/.
+modality). Presence labels give the metrics of VGGSounder. The metrics are in metrics/. mask_scores.py computes the
+numbers of masks, which need the validation split too.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ CLIP_METRICS: list[Callable[[np.ndarray, np.ndarray], Numbers]] = [classificatio
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """The annotations of a clip (labels, events, boxes, presence), its valid segments and the source frame's size.
+    """The annotations of a clip (labels, ..., masks), its valid segments and the source frame's size.
 
     `modalities` is bool [m]: which of the visual and the audio modality the clip has.
     """
@@ -36,6 +37,7 @@ class Truth:
     height: int
     width: int
     modalities: np.ndarray = dataclasses.field(default_factory=lambda: np.ones(2, bool))
+    masks: tuple[records.Mask, ...] = ()
 
     @property
     def paired(self) -> bool:
@@ -53,7 +55,8 @@ def truth_of(r: records.ClipRecord) -> Truth:
     """Returns the annotations that a record holds of its clip."""
     clip = r.clip
     present = media.modalities(clip.notes)
-    return Truth(r.labels, r.events, r.boxes, r.presence, np.asarray(clip.valid), clip.height, clip.width, present)
+    annotations = (r.labels, r.events, r.boxes, r.presence)
+    return Truth(*annotations, np.asarray(clip.valid), clip.height, clip.width, present, r.masks)
 
 
 def box_rows(boxes: Iterable[records.Box]) -> np.ndarray:
@@ -81,6 +84,10 @@ HEADLINES = (
     ('where: attention on the object', 'pointing/space', 'pointing/space_chance'),
     ('where: strongest contribution', 'pointing/space_contribution', 'pointing/space_contribution_chance'),
     ('where: cIoU at 0.5, one annotated frame', 'sounding/ciou', 'sounding/ciou_centre'),
+    ('where: mIoU of the masks', 'masks/miou', 'masks/miou_chance'),
+    ('where: F of the masks', 'masks/f', 'masks/f_chance'),
+    ('where: attention inside the masks', 'masks/point', 'masks/point_chance'),
+    ('where and when: attention inside the masks', 'masks/joint', 'masks/joint_chance'),
     ('when: strongest segment', 'pointing/time', 'pointing/time_chance'),
     ('when: strongest segment, partial events', 'pointing/time_partial', 'pointing/time_partial_chance'),
     ('segments: accuracy', 'segments/accuracy', 'segments/accuracy_background_everywhere'),

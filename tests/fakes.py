@@ -72,6 +72,10 @@ def record(seed: int, clip_id: str | None = None, video: str = '') -> records.Cl
         boxes=tuple(records.Box(i / 4, i % 3, i / 8, 0.25, 0.75, 1.0) for i in range(seed % 3)),
         video=video,
         start=seed / 4,
+        masks=tuple(
+            records.Mask.of_pixels(i + 0.5, (1, None)[i], np.arange(48 * 64).reshape(48, 64) % (seed + 2) == 0)
+            for i in range(seed % 3)
+        ),
     )
 
 

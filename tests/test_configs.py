@@ -18,9 +18,9 @@ from stattn_jax.config_files.fields import flatten
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / 'tests' / 'golden' / 'configs.json'
-PUBLISHED = ('vggsound', 'ave', 'ave_features', 'llp', 'llp_features', 'kinetics_sounds')
+PUBLISHED = ('vggsound', 'ave', 'ave_features', 'llp', 'llp_features', 'kinetics_sounds', 'avsbench')
 SYNTHETIC = ('', 'lopsided', 'binding', 'events,gpu', 'lopsided,gpu', 'binding,gpu')
-PRETRAINED = ('vggsound', 'ave', 'kinetics_sounds')
+PRETRAINED = ('vggsound', 'ave', 'kinetics_sounds', 'avsbench')
 RUNS = {'common': (None,), 'own': ('', 'small', 'tiny'), 'synthetic': SYNTHETIC}
 RUNS |= {name: ('', *(['pretrained'] if name in PRETRAINED else []), 'runlocal') for name in PUBLISHED}
 VARIANTS = RUNS | {'study': ('', 'quick')}

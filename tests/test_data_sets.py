@@ -9,6 +9,7 @@ import csv
 import json
 import pathlib
 
+import avsbench_files
 import commands
 import h5py
 import numpy as np
@@ -16,7 +17,7 @@ import planted
 import pytest
 import runs
 
-from data_prep import ave, kinetics_sounds, llp, vggsound
+from data_prep import ave, avsbench, kinetics_sounds, llp, vggsound
 from data_prep import verify as verify_command
 from stattn_jax.data import media
 
@@ -162,3 +163,26 @@ def test_kinetics_sounds(annotations, tmp_path, capsys):
     assert splits(tmp_path / 'data') == {'train': (14_799, 12), 'test': (2597, 12)}
     numbers = trained('configs/kinetics_sounds.py', tmp_path / 'data', tmp_path / 'run')
     assert numbers['classification/n'] == 12 and numbers['data/wanted'] == 2597
+
+
+def test_avsbench(tmp_path, capsys):
+    s4 = avsbench_files.write_s4(tmp_path / 'Single-source', {'train': 16, 'val': 6, 'test': 6})
+    prepared(avsbench, capsys, f'--data={s4}', '--subset=s4', f'--out={tmp_path / "data"}')
+    assert splits(tmp_path / 'data') == {'train': (16, 16), 'val': (6, 6), 'test': (6, 6)}
+    numbers = trained('configs/avsbench.py', tmp_path / 'data', tmp_path / 'run')
+    assert numbers['masks/frames'] == numbers['masks/frames_with_object'] == 30 and numbers['masks/skipped'] == 0
+    # Each object is an eighth of the frame, at one of four places that all splits share.
+    assert numbers['masks/miou_everything'] == pytest.approx(1 / 8) and numbers['masks/miou_nothing'] == 0
+    assert numbers['masks/miou'] > 0 and numbers['masks/joint_n'] == numbers['masks/point_contribution_n'] == 6
+    val = json.loads((tmp_path / 'run' / 'eval_val.json').read_text())
+    for name in ('', '_contribution', '_centre', '_prior'):
+        assert numbers[f'masks/threshold{name}'] == pytest.approx(val[f'masks/threshold{name}'], abs=1e-6)
+    # The run of S4 is evaluated on MS3, whose clips have no label and whose object is silent in two of five seconds.
+    ms3 = avsbench_files.write_ms3(tmp_path / 'Multi-sources', {'train': 2, 'val': 4, 'test': 4})
+    flags = ('--subset=ms3', f'--classes={tmp_path / "data/tables/classes.txt"}', f'--out={tmp_path / "ms3"}')
+    prepared(avsbench, capsys, f'--data={ms3}', *flags)
+    assert runs.run_main('--mode=eval', f'--workdir={tmp_path / "run"}', f'--config.data.dir={tmp_path / "ms3"}') == 0
+    numbers = json.loads((tmp_path / 'run' / 'eval_test.json').read_text())
+    assert (numbers['masks/frames'], numbers['masks/frames_with_object']) == (20, 12)
+    assert numbers['masks/miou_nothing'] == pytest.approx(2 / 5) and 'masks/miou_contribution' not in numbers
+    assert numbers['masks/joint_n'] == 4 and 0 <= numbers['masks/miou'] <= 1

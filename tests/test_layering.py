@@ -30,6 +30,7 @@ LAYERS = (
     'benchmark',
     'train',
     'evaluate',
+    'mask_scores',
     'score',
     'extraction',
     'run',

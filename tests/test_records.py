@@ -11,6 +11,7 @@ import fakes
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 
 from stattn_jax.data import records
 
@@ -30,6 +31,27 @@ def test_decode_undoes_encode(seed):
     assert _flat(again) == _flat(record)
 
 
+def test_masks_keep_every_pixel_and_are_made_square_by_the_nearest_pixel():
+    pixels = np.random.default_rng(0).random((6, 9)) < 0.5
+    mask = records.Mask.of_pixels(1.5, None, pixels)
+    np.testing.assert_array_equal(mask.pixels(), pixels)
+    # Pixel centres of the square, as indices of rows and columns.
+    rows, columns = (((np.arange(4) + 0.5) / 4 * side).astype(int) for side in pixels.shape)
+    np.testing.assert_array_equal(mask.pixels(4), pixels[rows][:, columns])
+    with pytest.raises(ValueError, match=r'its mask at 0\.5 s is no PNG'):
+        records.Mask(0.5, 0, mask.png[:40]).pixels()
+
+
+def test_records_from_before_masks_existed_can_be_read():
+    record = fakes.record(2)
+    serialized = records.encode(record, records.make_features(fakes.CLASSES, fakes.SPEC))
+    example = tf_example_pb2.Example.FromString(serialized)
+    for name in [name for name in example.features.feature if name.startswith('masks/')]:
+        del example.features.feature[name]
+    old = records.decode(example.SerializeToString(), fakes.SPEC)
+    assert len(record.masks) == 2 and _flat(old) == _flat(dataclasses.replace(record, masks=()))
+
+
 def test_tfds_decodes_the_same_record():
     features = records.make_features(fakes.CLASSES, fakes.SPEC)
     record = fakes.record(11)
@@ -40,6 +62,9 @@ def test_tfds_decodes_the_same_record():
     assert list(seen['labels']) == list(record.labels)
     assert list(seen['events']['onset']) == [event.onset for event in record.events]
     assert [list(box) for box in seen['boxes']['box']] == [[b.x0, b.y0, b.x1, b.y1] for b in record.boxes]
+    assert [png.shape for png in seen['masks']['png']] == [(48, 64, 1)] * 2 and list(seen['masks']['label']) == [1, -1]
+    for png, mask in zip(seen['masks']['png'], record.masks):
+        np.testing.assert_array_equal(png[..., 0], mask.pixels())
     assert features['events']['modality'].int2str(int(seen['events']['modality'][1])) == record.events[1].modality
 
 

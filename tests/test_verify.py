@@ -46,7 +46,7 @@ def _prepare(out, jobs, make_record, spec=fakes.SPEC):
     return out
 
 
-def test_counts_of_events_boxes_and_presence(tmp_path):
+def test_counts_of_annotations(tmp_path):
     _prepare(tmp_path / 'd', [prepare.Job(f'c{i}', 'train', (0,)) for i in range(5)], _numbered)
     finding = verify.verify(tmp_path / 'd')
     assert finding.problems == []
@@ -54,6 +54,18 @@ def test_counts_of_events_boxes_and_presence(tmp_path):
     assert finding.events == {'train': sum(len(record.events) for record in made)}
     assert finding.boxes == {'train': sum(len(record.boxes) for record in made)}
     assert finding.presence == {'train': 2}
+    assert finding.masks == {'train': sum(len(record.masks) for record in made)}
+
+
+def test_masks_that_cannot_be_read_are_named(tmp_path):
+    _prepare(tmp_path / 'd', [prepare.Job('c2', 'train', (0,))], _with_broken_mask)
+    (problem,) = verify.verify(tmp_path / 'd').problems
+    assert problem.startswith("clip 'c2': its mask at 1.5 s is no PNG") and 'prepare the data again' in problem
+
+
+def _with_broken_mask(job, spec):
+    record = _numbered(job, spec)
+    return dataclasses.replace(record, masks=(*record.masks[:1], records.Mask(1.5, 0, record.masks[1].png[:40])))
 
 
 def _numbered(job, spec):

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 # -80 dB of full scale: about three steps of 16-bit audio, and far below the noise of any room.
-_SILENCE = 1e-4
+SILENCE = 1e-4
 # The notes of clips that lack a modality, in the order of modalities.
 LACKING = ('no_picture', 'no_sound')
 # Decoded audio may exceed full scale by a few dB.
@@ -155,7 +155,7 @@ def _read(path: str, spec: ClipSpec, start: float | None, end: float | None, kee
     notes = {
         'short': not valid.all(),
         'long': math.isfinite(last) and last - stop >= spec.segment_seconds / 2,
-        'silent': waveform is not None and np.abs(waveform).max() <= _SILENCE,
+        'silent': waveform is not None and np.abs(waveform).max() <= SILENCE,
         'damaged': damaged > 0,
         **dict.fromkeys(lacking, True),
     }
@@ -217,11 +217,19 @@ def _nothing_valid(
     return file.error('undecodable' if damaged else 'empty_interval', detail)
 
 
-def clip_from_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, spec: ClipSpec, rate: int = 16000) -> Clip:
+def clip_from_arrays(
+    frames_thwc: np.ndarray,
+    waveform: np.ndarray,
+    spec: ClipSpec,
+    rate: int = 16000,
+    *,
+    valid: np.ndarray | None = None,
+) -> Clip:
     """Makes a clip from arrays, by the same steps as `read_clip` after decoding.
 
     frames_thwc: uint8 [t h w 3], upright, one for each segment's centre.
     waveform: float32 [n], mono, full scale 1, at `rate` samples a second, as long as the clip.
+    valid: bool [t]; the other segments become black and silent, with the note 'short'. Default: all are valid.
 
     Raises ValueError if the arrays are not as described or their shapes are not those of `spec`.
     """
@@ -229,7 +237,7 @@ def clip_from_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, spec: ClipSp
     images = [av.VideoFrame.from_ndarray(frame, format='rgb24') for frame in frames_thwc]
     size = upright_size(images[0])
     stored = spec.stored(size)
-    valid = np.ones(spec.segments, bool)
+    valid = np.ones(spec.segments, bool) if valid is None else valid
     mel_rate = MEL_PRESETS[spec.mel].rate
     return Clip(
         frames=_jpegs([upright_rgb(image, stored) for image in images], valid, spec),
@@ -237,7 +245,8 @@ def clip_from_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, spec: ClipSp
         valid=valid,
         height=size[0],
         width=size[1],
-        duration=float(spec.seconds),
+        duration=float(valid.sum() * spec.segment_seconds),
+        notes=('short',) * (not valid.all()),
     )
 
 

@@ -5,11 +5,13 @@ imports TensorFlow. tfrecord.py defines the file that holds many records, and pi
 """
 
 import dataclasses
+import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from stattn_jax.data import extracted, media
@@ -45,6 +47,38 @@ class Box:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mask:
+    """The pixels of class `label` at `time` seconds from the clip's start, as a PNG of the whole source frame.
+
+    `label` is None if the annotators named no class. A mask without a pixel says that nothing sounds and is visible at
+    this time; a time without a mask was not annotated.
+    """
+
+    time: float
+    label: int | None
+    png: bytes
+
+    @classmethod
+    def of_pixels(cls, time: float, label: int | None, pixels_hw: np.ndarray) -> 'Mask':
+        """Makes a mask from bool [h w]."""
+        file = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(pixels_hw, bool)).save(file, 'PNG', optimize=True)
+        return cls(time, label, file.getvalue())
+
+    def pixels(self, side: int | None = None) -> np.ndarray:
+        """Returns the mask as bool [h w], or made square (the nearest pixel) as [side side].
+
+        Raises ValueError if it is no PNG.
+        """
+        try:
+            with Image.open(io.BytesIO(self.png), formats=['PNG']) as image:
+                sized = image if side is None else image.resize((side, side), Image.Resampling.NEAREST)
+                return np.asarray(sized).astype(bool)
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f'its mask at {self.time:g} s is no PNG ({error})') from None
+
+
+@dataclasses.dataclass(frozen=True)
 class Presence:
     """Class `label` occurs somewhere in the clip: heard, seen or both.
 
@@ -68,6 +102,7 @@ class ClipRecord:
     video: str = ''
     start: float = 0.0
     presence: tuple[Presence, ...] = ()
+    masks: tuple[Mask, ...] = ()
 
 
 def spec_from_json(content: Mapping) -> Spec:
@@ -113,6 +148,14 @@ def make_features(classes: Iterable[str], spec: Spec) -> tfds.features.FeaturesD
                     'label': features.ClassLabel(names=names),
                     'modality': features.ClassLabel(names=list(MODALITIES)),
                     'flags': features.Text(),
+                }
+            ),
+            'masks': features.Sequence(
+                {
+                    'time': np.float32,
+                    # -1: the annotators named no class.
+                    'label': features.ClassLabel(names=names),
+                    'png': features.Image(shape=(None, None, 1), encoding_format='png'),
                 }
             ),
             'video': features.Text(),
@@ -161,6 +204,9 @@ def encode(record: ClipRecord, features: tfds.features.FeaturesDict) -> bytes:
             ],
             'presence': [
                 {'label': p.label, 'modality': p.modality, 'flags': '|'.join(p.flags)} for p in record.presence
+            ],
+            'masks': [
+                {'time': m.time, 'label': -1 if m.label is None else m.label, 'png': m.png} for m in record.masks
             ],
             'video': record.video,
             'start': record.start,
@@ -234,6 +280,13 @@ def decode(serialized: bytes, spec: Spec, absent: np.ndarray | None = None) -> C
             Presence(label, MODALITIES[modality], tuple(filter(None, flags.split('|'))))
             for label, modality, flags in zip(
                 ints('presence/label'), ints('presence/modality'), texts('presence/flags'), strict=True
+            )
+        ),
+        # Data sets from before masks existed have none of these fields, which reads as no masks.
+        masks=tuple(
+            Mask(time, None if label < 0 else label, png)
+            for time, label, png in zip(
+                floats('masks/time'), ints('masks/label'), feature['masks/png'].bytes_list.value, strict=True
             )
         ),
     )

@@ -23,7 +23,10 @@ def joint_hits(
     tau: float = 0.0,
 ) -> np.ndarray:
     """Returns the expected hit of each clip: float [n], NaN for a clip that does not count (see `joint_pointing`)."""
-    targets = _targets(maps_nthw, boxes, events, affines, segment_seconds, tau)
+    return _hits(scores_nt, maps_nthw, _targets(maps_nthw, boxes, events, affines, segment_seconds, tau))
+
+
+def _hits(scores_nt, maps_nthw, targets):
     hits = np.full(len(targets), np.nan)
     for i, target_thw in enumerate(targets):
         there_t = _there(scores_nt[i], maps_nthw[i])
@@ -56,14 +59,29 @@ def joint_pointing(
     frame in the best fixed segment; `_prior` the best fixed segment and cell, fitted to the annotations of these clips;
     `_chance` the best of these; `_ceiling` a perfect map; `_n`, `_skipped`.
     """
-    hits = joint_hits(scores_nt, maps_nthw, boxes, events, affines, segment_seconds, tau=tau)
     targets = _targets(maps_nthw, boxes, events, affines, segment_seconds, tau)
-    scored = np.flatnonzero(~np.isnan(hits))
+    return joint_rates(scores_nt, maps_nthw, targets, affines, prefix=prefix)
+
+
+def joint_rates(
+    scores_nt: np.ndarray,
+    maps_nthw: np.ndarray,
+    targets: Sequence[np.ndarray | None],
+    affines: Sequence[Sequence[float]],
+    *,
+    prefix: str = 'pointing/joint',
+) -> dict[str, float | int]:
+    """Returns the rates of `joint_pointing` for any targets.
+
+    `targets[i]` has the cells that hit, bool [t h w], of a clip, and is None for a clip that does not count.
+    """
+    hits = _hits(scores_nt, maps_nthw, targets)
+    scored = np.flatnonzero(~np.isnan(hits)).tolist()
     counts: dict[str, float | int] = {f'{prefix}_n': len(scored), f'{prefix}_skipped': len(hits) - len(scored)}
     if not len(scored):
         return counts
     random, centre_nt = [], []
-    for i in scored.tolist():
+    for i in scored:
         there_thw = _there(scores_nt[i], maps_nthw[i])[:, None, None] & (maps_nthw[i] > -np.inf)
         rate_t = [target[there].mean() for target, there in zip(targets[i], there_thw) if there.any()]
         random.append(np.mean(rate_t))

@@ -142,7 +142,23 @@ def spatial_pointing(
     is fitted to the annotations, hence the hardest of the three); `_chance` the best of these; `_ceiling` a perfect
     map; `_macro`, where the clips' classes [n] are given, the rate as the mean over classes; `_n`, `_skipped`.
     """
-    clips = _annotated_clips(maps_nthw, boxes, affines, segment_seconds, tau)
+    targets = _box_targets(maps_nthw, boxes, affines, segment_seconds, tau)
+    return spatial_rates(maps_nthw, targets, affines, prefix=prefix, classes_n=classes_n)
+
+
+def spatial_rates(
+    maps_nthw: np.ndarray,
+    targets: Sequence[dict[int, np.ndarray]],
+    affines: Sequence[Sequence[float]],
+    *,
+    prefix: str,
+    classes_n: np.ndarray | None = None,
+) -> dict[str, float | int]:
+    """Returns the rates of `spatial_pointing` for any targets.
+
+    `targets[i]` has the cells that hit, bool [h w], of each annotated segment of a clip.
+    """
+    clips = _annotated_clips(maps_nthw, targets)
     rows: dict[str, list[np.floating]] = {'': [], '_random': [], '_centre': [], '_ceiling': []}
     occupancy, scored = [], [i for i, frames in enumerate(clips) if frames]
     for i in scored:
@@ -178,7 +194,7 @@ def spatial_hits(
 
     Bootstrap intervals need them clip by clip.
     """
-    clips = _annotated_clips(maps_nthw, boxes, affines, segment_seconds, tau)
+    clips = _annotated_clips(maps_nthw, _box_targets(maps_nthw, boxes, affines, segment_seconds, tau))
     return np.array([np.mean([expected_hit(*frame) for frame in frames]) if frames else np.nan for frames in clips])
 
 
@@ -192,15 +208,22 @@ def boxes_by_segment(boxes_k5: np.ndarray, segments: int, segment_seconds: float
     return {int(t): boxes_k5[segment_k == t, 1:] for t in np.unique(segment_k) if 0 <= t < segments}
 
 
-def _annotated_clips(maps_nthw, boxes, affines, segment_seconds, tau):
-    """Returns for each clip the (map, target) of every segment that has a box and a cell to choose."""
+def _box_targets(maps_nthw, boxes, affines, segment_seconds, tau):
+    """Returns for each clip the cells that hit, bool [h w], of every segment that has a box."""
     return [
-        [
-            (map_thw[t], cells_in_boxes(map_thw.shape[1:], boxes_k4, affine, tau))
+        {
+            t: cells_in_boxes(map_thw.shape[1:], boxes_k4, affine, tau)
             for t, boxes_k4 in boxes_by_segment(boxes_k5, len(map_thw), segment_seconds).items()
-            if (map_thw[t] > -np.inf).any()
-        ]
+        }
         for map_thw, boxes_k5, affine in zip(maps_nthw, boxes, affines, strict=True)
+    ]
+
+
+def _annotated_clips(maps_nthw, targets):
+    """Returns for each clip the (map, target) of every segment that has a target and a cell to choose."""
+    return [
+        [(map_thw[t], target_hw) for t, target_hw in target_of.items() if (map_thw[t] > -np.inf).any()]
+        for map_thw, target_of in zip(maps_nthw, targets, strict=True)
     ]
 
 

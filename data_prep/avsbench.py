@@ -1,0 +1,423 @@
+"""Prepares AVSBench (Zhou et al. 2022, 2023): frames a second apart, with masks of what sounds in them.
+
+  python -m data_prep.avsbench --data=Single-source --subset=s4 --out=DATA
+  python -m data_prep.avsbench --data=Multi-sources --subset=ms3 --classes=DATA/tables/classes.txt --out=DATA2
+  python -m data_prep.avsbench --data=AVSBench-semantic --subset=semantic --out=DATA3
+
+The authors give the files out on request. --data is the folder with the list: s4_meta_data.csv beside s4_data,
+ms3_meta_data.csv beside ms3_data, or metadata.csv and label2idx.json beside v1s, v1m and v2. Frames and masks are read
+by the numbers in their names, the sound from the wav files. The published log-mel files are pickles and are never read.
+
+Frame t stands for segment t, and its mask for the middle of that segment. The labels of a clip of S4 are its category,
+and those of a clip of the semantic set are the classes of its masks. MS3 names no classes: its clips have no label, and
+--classes says which network they are for.
+"""
+
+import csv
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from concurrent import futures
+
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from data_prep import cli, prepare, published, report, rows, videos
+from stattn_jax import files
+from stattn_jax.data import decode, media, records
+from stattn_jax.progress import ProgressLine
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string('data', None, 'Folder with the list and the files of the subset.', required=True, flag_values=FLAGS)
+flags.DEFINE_enum('subset', None, ['s4', 'ms3', 'semantic'], 'Part of AVSBench.', required=True, flag_values=FLAGS)
+flags.DEFINE_string(
+    'classes', None, 'Text file of the classes, one a line, for masks that name none.', flag_values=FLAGS
+)
+published.define_flags(FLAGS, 'avsbench')
+
+SPLITS = ('train', 'val', 'test')
+LISTS = {'s4': 's4_meta_data.csv', 'ms3': 'ms3_meta_data.csv', 'semantic': 'metadata.csv'}
+PALETTE_FILE = 'label2idx.json'
+# Frames of a clip by the folders of the semantic set; those of S4 and MS3 have five.
+FRAMES = {'v1s': 5, 'v1m': 5, 'v2': 10}
+SECONDS = {'s4': 5, 'ms3': 5, 'semantic': 10}
+
+
+@dataclasses.dataclass(frozen=True)
+class ListedClip:
+    """A clip of the list with its files, as paths relative to --data.
+
+    sounds: files that may hold the sound, the first of which that exists is read.
+    masks: one path for each frame; `annotated` says how many of the first frames were annotated.
+    """
+
+    clip_id: str
+    split: str
+    labels: tuple[str, ...]
+    frames: tuple[str, ...]
+    sounds: tuple[str, ...]
+    masks: tuple[str, ...]
+    annotated: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Palette:
+    """The classes of the semantic set and the colour code (24 bits, red highest) of each; None: of the background."""
+
+    classes: tuple[str, ...]
+    class_of: dict[int, int | None]
+
+
+def main(beam: list[str]) -> None:
+    where = published.folder(FLAGS, 'data', f'the folder with {LISTS[FLAGS.subset]}')
+    for name in ('segments', 'segment_seconds'):
+        if FLAGS[name].present:
+            raise cli.UsageError(f'--{name}={FLAGS[name].value}: AVSBench has one frame a second; leave it out')
+    spec = dataclasses.replace(published.clip_spec(FLAGS), segments=SECONDS[FLAGS.subset], segment_seconds=1.0)
+    clips = read(where, FLAGS.subset)
+    palette = read_palette(where / PALETTE_FILE) if FLAGS.subset == 'semantic' else None
+    remarks: list[str] = []
+    if palette:
+        clips = label_by_masks(where, clips, palette, FLAGS.workers, remarks)
+    classes = _classes(clips, palette)
+    jobs = list_jobs(where, clips, classes, remarks)
+    published.prepare_jobs(
+        FLAGS,
+        jobs,
+        functools.partial(make_record, str(where), palette),
+        beam,
+        classes=classes,
+        spec=spec,
+        multi_label=palette is not None,
+        remarks=remarks,
+    )
+    # A network that was trained on these classes is evaluated on MS3 by this file.
+    folder = files.make_folder(pathlib.Path(FLAGS.out) / report.TABLES_DIR)
+    files.write_text(folder / published.CLASSES_FILE, ''.join(f'{name}\n' for name in classes))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Lists and classes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def read(where: pathlib.Path, subset: str) -> list[ListedClip]:
+    """Reads the list of a subset, in its order; raises TableError for its faults."""
+    path = where / LISTS[subset]
+    name = 'uid' if subset == 'semantic' else _first_column(path)
+    more = {'s4': ('category', 'split'), 'ms3': ('split',), 'semantic': ('label', 'split')}[subset]
+    clips: dict[str, ListedClip] = {}
+    with rows.collect() as faults:
+        for row in rows.read_rows(path, (name, *more), faults):
+            for column in (name, *more[:-1]):
+                row.check(column, _is_plain, 'a name without / and \\')
+            row.check('split', SPLITS.__contains__, f'one of {", ".join(SPLITS)}')
+            if subset == 'semantic':
+                row.check('label', FRAMES.__contains__, f'one of {", ".join(FRAMES)}')
+            if row.bad:
+                continue
+            clip = _MAKERS[subset](*(row.cells[column].strip() for column in (name, *more)))
+            if clip.clip_id in clips:
+                row.fault(name, 'a name that is there once')
+            clips[clip.clip_id] = clip
+        if not clips and not faults:
+            faults.append(f'{path}: lists no clips; fetch it again')
+    return list(clips.values())
+
+
+def _first_column(path: pathlib.Path) -> str:
+    """Returns the name of a list's first column, which holds the names of the clips, whatever it is called."""
+    try:
+        with open(path, encoding='utf-8-sig', newline='') as file:
+            return next(csv.reader(file))[0].strip()
+    except (OSError, UnicodeDecodeError, csv.Error, StopIteration, IndexError):
+        # rows.read_rows says what is wrong with the file.
+        return 'name'
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable() and not set(text) & {'/', '\\'} and text not in ('', '.', '..')
+
+
+def _s4(name: str, category: str, split: str) -> ListedClip:
+    inside = f'{split}/{category}/{name}'
+    return ListedClip(
+        name,
+        split,
+        (category,),
+        tuple(f's4_data/visual_frames/{inside}/{name}_{i}.png' for i in range(1, 6)),
+        (f's4_data/audio_wav/{inside}.wav', f's4_data/raw_videos/{inside}.mp4'),
+        tuple(f's4_data/gt_masks/{inside}/{name}_{i}.png' for i in range(1, 6)),
+        1 if split == 'train' else 5,
+    )
+
+
+def _ms3(name: str, split: str) -> ListedClip:
+    return ListedClip(
+        name,
+        split,
+        (),
+        tuple(f'ms3_data/visual_frames/{name}/{name}.mp4_{i}.png' for i in range(1, 6)),
+        (f'ms3_data/audio_wav/{split}/{name}.wav', f'ms3_data/raw_videos/{name}.mp4'),
+        tuple(f'ms3_data/gt_masks/{split}/{name}/{name}_{i}.png' for i in range(1, 6)),
+        5,
+    )
+
+
+def _semantic(uid: str, label: str, split: str) -> ListedClip:
+    count = FRAMES[label]
+    return ListedClip(
+        f'{label}_{uid}',
+        split,
+        (),
+        tuple(f'{label}/{uid}/frames/{i}.jpg' for i in range(count)),
+        (f'{label}/{uid}/audio.wav',),
+        tuple(f'{label}/{uid}/labels_rgb/{i}.png' for i in range(count)),
+        1 if (label, split) == ('v1s', 'train') else count,
+    )
+
+
+_MAKERS: dict[str, Callable[..., ListedClip]] = {'s4': _s4, 'ms3': _ms3, 'semantic': _semantic}
+
+
+def read_palette(path: pathlib.Path) -> Palette | None:
+    """Reads the classes of the semantic set; returns None where the file is missing, and the masks are then binary.
+
+    The colour of class j has the bits of j, from the lowest one, in turn in red, green and blue, each from the highest
+    bit down (the rule of Pascal VOC, which the set's own loader follows). Raises cli.UsageError for another content.
+    """
+    try:
+        index_of = json.loads(path.read_text(encoding='utf-8-sig'))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise cli.UsageError(f'{path} cannot be read ({error}); expected the {path.name} of AVSBench') from None
+    indices = list(index_of.values()) if isinstance(index_of, dict) else [None]
+    if not all(isinstance(i, int) and i >= 0 for i in indices) or len(set(indices)) < len(indices):
+        raise cli.UsageError(f'{path}: expected {{"background": 0, "accordion": 1, ...}}, each class with its number')
+    names = sorted(index_of, key=index_of.__getitem__)
+    background = 'background' if 'background' in index_of else names[0]
+    classes = tuple(name for name in names if name != background)
+    number = {name: i for i, name in enumerate(classes)}
+    return Palette(classes, {_colour(index_of[name]): number.get(name) for name in names})
+
+
+def _colour(index: int) -> int:
+    code = 0
+    for bit in range(24):
+        # Bit 0 is the highest bit of red, bit 1 that of green, bit 2 that of blue, bit 3 the next of red.
+        code |= (index >> bit & 1) << (8 * (2 - bit % 3) + 7 - bit // 3)
+    return code
+
+
+def _classes(clips: list[ListedClip], palette: Palette | None) -> tuple[str, ...]:
+    if palette:
+        if FLAGS.classes:
+            raise cli.UsageError(f'--classes={FLAGS.classes}: the classes are those of {PALETTE_FILE}; leave it out')
+        return palette.classes
+    named = sorted({label for clip in clips for label in clip.labels})
+    if not FLAGS.classes:
+        if not named:
+            raise cli.UsageError(
+                f'--subset={FLAGS.subset}: its masks name no classes; give --classes=FILE, those of the network that '
+                'will be evaluated, such as OUT/tables/classes.txt of --subset=s4'
+            )
+        return tuple(named)
+    with rows.collect() as faults:
+        classes = rows.read_lines(FLAGS.classes, 'a text file with one class a line', faults)
+        unknown = [label for label in named if label not in classes]
+        if len(set(classes)) < len(classes) or unknown or not (classes or faults):
+            wrong = f'; {", ".join(unknown)} of the list is missing' if unknown else ''
+            faults.append(f'{FLAGS.classes}: expected different classes, one a line, with all of the list{wrong}')
+    return tuple(classes)
+
+
+def label_by_masks(
+    where: pathlib.Path, clips: list[ListedClip], palette: Palette, workers: int | None, remarks: list[str]
+) -> list[ListedClip]:
+    """Returns the clips of the semantic set with the classes of their masks as labels.
+
+    Pixels of colours that are no class belong to none; `remarks` counts and names their clips.
+    """
+
+    def read_one(clip: ListedClip) -> tuple[set[int], int]:
+        found: set[int] = set()
+        unknown = 0
+        for path in clip.masks:
+            if os.path.exists(where / path):
+                try:
+                    masks, pixels = split_colours(_picture(where / path), palette)
+                except media.MediaError:
+                    # Its record is skipped with this error.
+                    continue
+                found |= masks.keys()
+                unknown += pixels
+        return found, unknown
+
+    labelled, strange, blank = [], [], []
+    line = ProgressLine('reading the labels of masks', len(clips))
+    with futures.ThreadPoolExecutor(max(1, workers or os.cpu_count())) as pool:
+        for clip, (found, unknown) in zip(clips, pool.map(read_one, clips)):
+            names = tuple(palette.classes[label] for label in sorted(found))
+            labelled.append(dataclasses.replace(clip, labels=names))
+            strange += [f'{clip.clip_id} ({unknown} pixels)'] if unknown else []
+            blank += [] if names else [clip.clip_id]
+            line.add(1)
+    line.clear()
+    remarks += videos.named_all(
+        (f'clips have masks with colours of no class of {PALETTE_FILE}, which count as background', strange),
+        ('clips have no label, since no mask of theirs shows a class', blank),
+    )
+    return labelled
+
+
+def split_colours(pixels_hw3: np.ndarray, palette: Palette) -> tuple[dict[int, np.ndarray], int]:
+    """Returns the mask [h w] of each class in an image, by its number, and the count of pixels of unknown colours."""
+    code_hw = pixels_hw3.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    masks: dict[int, np.ndarray] = {}
+    unknown = 0
+    for code in np.unique(code_hw).tolist():
+        there_hw = code_hw == code
+        if code not in palette.class_of:
+            unknown += int(there_hw.sum())
+        elif (label := palette.class_of[code]) is not None:
+            masks[label] = there_hw
+    return masks, unknown
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Jobs and records
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def list_jobs(
+    where: pathlib.Path, clips: list[ListedClip], classes: tuple[str, ...], remarks: list[str]
+) -> list[prepare.Job]:
+    """Returns a job for each clip; `remarks` names missing masks, and files that are no mask of the clip.
+
+    Missing frames and sounds are left to the records, which count the clip as missing.
+    """
+    jobs, missing, strange = [], [], []
+    number = {name: i for i, name in enumerate(classes)}
+    there = _Folders(where)
+    for clip in clips:
+        masks = [(t, path) for t, path in enumerate(clip.masks) if path in there]
+        missing += sorted({*clip.masks[: clip.annotated]} - {path for _, path in masks})
+        strange += sorted(there.beside(clip.masks[0]) - {*clip.masks})
+        sound = next((path for path in clip.sounds if path in there), clip.sounds[0])
+        payload = {'frames': clip.frames, 'sound': sound, 'masks': masks}
+        labels = tuple(number[label] for label in clip.labels)
+        jobs.append(prepare.Job(clip.clip_id, clip.split, labels, video=sound, payload=payload))
+    remarks += videos.named_all(
+        ('masks are missing, so that their frames are not scored', missing),
+        ('files are in folders of masks, but are no mask of the clip, and are not read', strange),
+    )
+    return jobs
+
+
+class _Folders:
+    """The files below a folder, listed once for each folder that is looked into."""
+
+    def __init__(self, where: pathlib.Path):
+        self._list = functools.lru_cache(maxsize=64)(lambda folder: frozenset(_names(where / folder)))
+
+    def __contains__(self, path: str) -> bool:
+        folder, _, name = path.rpartition('/')
+        return name in self._list(folder)
+
+    def beside(self, path: str) -> set[str]:
+        """Returns the paths of all files in the folder of a path."""
+        folder = path.rpartition('/')[0]
+        return {f'{folder}/{name}' for name in self._list(folder)}
+
+
+def _names(folder: pathlib.Path) -> Iterator[str]:
+    try:
+        yield from os.listdir(folder)
+    except OSError:
+        # The files are missing, which is reported for each of them.
+        return
+
+
+def make_record(
+    folder: str, palette: Palette | None, job: prepare.Job, spec: media.ClipSpec, keep_lacking: bool = False
+) -> records.ClipRecord:
+    """Makes the record of a clip from its frames, its sound and its masks.
+
+    With `keep_lacking`, a clip whose sound is missing has the note 'no_sound'. Raises media.MediaError for an unusable
+    clip.
+    """
+    where = pathlib.Path(folder)
+    frames = [_picture(where / path) for path in job.payload['frames']]
+    if len({frame.shape for frame in frames}) > 1:
+        raise media.MediaError('unreadable', 'its frames differ in size', where / job.payload['frames'][0])
+    waveform, end, notes = _sound(where / job.payload['sound'], spec, keep_lacking)
+    begin_t = np.arange(spec.segments) * spec.segment_seconds
+    valid = (np.arange(spec.segments) < len(frames)) & (end - begin_t >= spec.segment_seconds / 2)
+    if not valid.any():
+        raise media.MediaError(
+            'empty_interval', 'its sound lasts less than half a second', where / job.payload['sound']
+        )
+    frames += [np.zeros_like(frames[0])] * (spec.segments - len(frames))
+    clip = media.clip_from_arrays(np.stack(frames), waveform, spec, media.MEL_PRESETS[spec.mel].rate, valid=valid)
+    clip = dataclasses.replace(clip, notes=clip.notes + notes)
+    masks = itertools.chain.from_iterable(
+        _masks(where / path, (t + 0.5) * spec.segment_seconds, palette, job) for t, path in job.payload['masks']
+    )
+    return records.ClipRecord(job.clip_id, clip, job.labels, video=job.video, masks=tuple(masks))
+
+
+def _picture(path: pathlib.Path, one_band: bool = False) -> np.ndarray:
+    """Reads an image file as RGB [h w 3] or, with `one_band`, one that has a single band as it is [h w].
+
+    Raises media.MediaError.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image if one_band and len(image.getbands()) == 1 else image.convert('RGB'))
+    except FileNotFoundError:
+        raise media.MediaError('missing', f'{path.name}: no such file', path) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise media.MediaError('unreadable', f'{path.name}: {error}', path) from error
+
+
+def _sound(path: pathlib.Path, spec: media.ClipSpec, keep_lacking: bool) -> tuple[np.ndarray, float, tuple[str, ...]]:
+    """Returns the waveform [n], the second at which the sound ends, and notes."""
+    rate = media.MEL_PRESETS[spec.mel].rate
+    samples = round(spec.seconds * rate)
+    try:
+        waveform, track = decode.MediaFile(path).sound(0.0, spec.seconds, rate, samples)
+    except media.MediaError as error:
+        if not keep_lacking or error.reason not in ('missing', 'no_sound'):
+            raise
+        return np.zeros(samples, np.float32), spec.seconds, ('no_sound',)
+    notes = {'silent': np.abs(waveform).max() <= media.SILENCE, 'damaged': track.damaged > 0}
+    return waveform, track.end, tuple(note for note, holds in notes.items() if holds)
+
+
+def _masks(path: pathlib.Path, time: float, palette: Palette | None, job: prepare.Job) -> Iterator[records.Mask]:
+    """Yields the masks of a frame: one for each class, or one of the clip's label; an empty one if nothing is there."""
+    if palette is None:
+        # Any colour counts, and any entry of a palette but the first.
+        pixels = _picture(path, one_band=True)
+        there_hw = pixels.any(axis=-1) if pixels.ndim == 3 else pixels != 0
+        yield records.Mask.of_pixels(time, job.labels[0] if job.labels else None, np.asarray(there_hw))
+        return
+    pixels = _picture(path)
+    masks, _ = split_colours(pixels, palette)
+    for label, there_hw in masks.items():
+        yield records.Mask.of_pixels(time, label, there_hw)
+    if not masks:
+        yield records.Mask.of_pixels(time, None, np.zeros(pixels.shape[:2], bool))
+
+
+if __name__ == '__main__':
+    # Imported by this name, not as __main__, so that workers of any runner find make_record.
+    from data_prep import avsbench
+
+    cli.run(avsbench.main, avsbench.FLAGS, __doc__)
