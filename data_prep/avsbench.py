@@ -17,7 +17,6 @@ import csv
 import dataclasses
 import functools
 import itertools
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -25,9 +24,9 @@ from concurrent import futures
 
 import numpy as np
 from absl import flags
-from PIL import Image
 
-from data_prep import cli, prepare, published, report, rows, videos
+from data_prep import avsbench_masks, cli, prepare, published, report, rows, videos
+from data_prep.avsbench_masks import PALETTE_FILE, Palette
 from stattn_jax import files
 from stattn_jax.data import decode, media, records
 from stattn_jax.progress import ProgressLine
@@ -42,7 +41,6 @@ published.define_flags(FLAGS, 'avsbench')
 
 SPLITS = ('train', 'val', 'test')
 LISTS = {'s4': 's4_meta_data.csv', 'ms3': 'ms3_meta_data.csv', 'semantic': 'metadata.csv'}
-PALETTE_FILE = 'label2idx.json'
 # Frames of a clip by the folders of the semantic set; those of S4 and MS3 have five.
 FRAMES = {'v1s': 5, 'v1m': 5, 'v2': 10}
 SECONDS = {'s4': 5, 'ms3': 5, 'semantic': 10}
@@ -65,14 +63,6 @@ class ListedClip:
     annotated: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Palette:
-    """The classes of the semantic set and the colour code (24 bits, red highest) of each; None: of the background."""
-
-    classes: tuple[str, ...]
-    class_of: dict[int, int | None]
-
-
 def main(beam: list[str]) -> None:
     where = published.folder(FLAGS, 'data', f'the folder with {LISTS[FLAGS.subset]}')
     for name in ('segments', 'segment_seconds'):
@@ -80,7 +70,7 @@ def main(beam: list[str]) -> None:
             raise cli.UsageError(f'--{name}={FLAGS[name].value}: AVSBench has one frame a second; leave it out')
     spec = dataclasses.replace(published.clip_spec(FLAGS), segments=SECONDS[FLAGS.subset], segment_seconds=1.0)
     clips = read(where, FLAGS.subset)
-    palette = read_palette(where / PALETTE_FILE) if FLAGS.subset == 'semantic' else None
+    palette = avsbench_masks.read_palette(where / PALETTE_FILE) if FLAGS.subset == 'semantic' else None
     remarks: list[str] = []
     if palette:
         clips = label_by_masks(where, clips, palette, FLAGS.workers, remarks)
@@ -185,36 +175,6 @@ def _semantic(uid: str, label: str, split: str) -> ListedClip:
 _MAKERS: dict[str, Callable[..., ListedClip]] = {'s4': _s4, 'ms3': _ms3, 'semantic': _semantic}
 
 
-def read_palette(path: pathlib.Path) -> Palette | None:
-    """Reads the classes of the semantic set; returns None where the file is missing, and the masks are then binary.
-
-    The colour of class j has the bits of j, from the lowest one, in turn in red, green and blue, each from the highest
-    bit down (the rule of Pascal VOC, which the set's own loader follows). Raises cli.UsageError for another content.
-    """
-    try:
-        index_of = json.loads(path.read_text(encoding='utf-8-sig'))
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise cli.UsageError(f'{path} cannot be read ({error}); expected the {path.name} of AVSBench') from None
-    indices = list(index_of.values()) if isinstance(index_of, dict) else [None]
-    if not all(isinstance(i, int) and i >= 0 for i in indices) or len(set(indices)) < len(indices):
-        raise cli.UsageError(f'{path}: expected {{"background": 0, "accordion": 1, ...}}, each class with its number')
-    names = sorted(index_of, key=index_of.__getitem__)
-    background = 'background' if 'background' in index_of else names[0]
-    classes = tuple(name for name in names if name != background)
-    number = {name: i for i, name in enumerate(classes)}
-    return Palette(classes, {_colour(index_of[name]): number.get(name) for name in names})
-
-
-def _colour(index: int) -> int:
-    code = 0
-    for bit in range(24):
-        # Bit 0 is the highest bit of red, bit 1 that of green, bit 2 that of blue, bit 3 the next of red.
-        code |= (index >> bit & 1) << (8 * (2 - bit % 3) + 7 - bit // 3)
-    return code
-
-
 def _classes(clips: list[ListedClip], palette: Palette | None) -> tuple[str, ...]:
     if palette:
         if FLAGS.classes:
@@ -238,7 +198,11 @@ def _classes(clips: list[ListedClip], palette: Palette | None) -> tuple[str, ...
 
 
 def label_by_masks(
-    where: pathlib.Path, clips: list[ListedClip], palette: Palette, workers: int | None, remarks: list[str]
+    where: pathlib.Path,
+    clips: list[ListedClip],
+    palette: Palette,
+    workers: int | None,
+    remarks: list[str],
 ) -> list[ListedClip]:
     """Returns the clips of the semantic set with the classes of their masks as labels.
 
@@ -251,7 +215,7 @@ def label_by_masks(
         for path in clip.masks:
             if os.path.exists(where / path):
                 try:
-                    masks, pixels = split_colours(_picture(where / path), palette)
+                    masks, pixels = avsbench_masks.split_colours(avsbench_masks.read_picture(where / path), palette)
                 except media.MediaError:
                     # Its record is skipped with this error.
                     continue
@@ -270,24 +234,13 @@ def label_by_masks(
             line.add(1)
     line.clear()
     remarks += videos.named_all(
-        (f'clips have masks with colours of no class of {PALETTE_FILE}, which count as background', strange),
+        (
+            f'clips have masks with colours of no class of {PALETTE_FILE}, which count as background',
+            strange,
+        ),
         ('clips have no label, since no mask of theirs shows a class', blank),
     )
     return labelled
-
-
-def split_colours(pixels_hw3: np.ndarray, palette: Palette) -> tuple[dict[int, np.ndarray], int]:
-    """Returns the mask [h w] of each class in an image, by its number, and the count of pixels of unknown colours."""
-    code_hw = pixels_hw3.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-    masks: dict[int, np.ndarray] = {}
-    unknown = 0
-    for code in np.unique(code_hw).tolist():
-        there_hw = code_hw == code
-        if code not in palette.class_of:
-            unknown += int(there_hw.sum())
-        elif (label := palette.class_of[code]) is not None:
-            masks[label] = there_hw
-    return masks, unknown
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -345,7 +298,11 @@ def _names(folder: pathlib.Path) -> Iterator[str]:
 
 
 def make_record(
-    folder: str, palette: Palette | None, job: prepare.Job, spec: media.ClipSpec, keep_lacking: bool = False
+    folder: str,
+    palette: Palette | None,
+    job: prepare.Job,
+    spec: media.ClipSpec,
+    keep_lacking: bool = False,
 ) -> records.ClipRecord:
     """Makes the record of a clip from its frames, its sound and its masks.
 
@@ -353,7 +310,7 @@ def make_record(
     clip.
     """
     where = pathlib.Path(folder)
-    frames = [_picture(where / path) for path in job.payload['frames']]
+    frames = [avsbench_masks.read_picture(where / path) for path in job.payload['frames']]
     if len({frame.shape for frame in frames}) > 1:
         raise media.MediaError('unreadable', 'its frames differ in size', where / job.payload['frames'][0])
     waveform, end, notes = _sound(where / job.payload['sound'], spec, keep_lacking)
@@ -366,24 +323,12 @@ def make_record(
     frames += [np.zeros_like(frames[0])] * (spec.segments - len(frames))
     clip = media.clip_from_arrays(np.stack(frames), waveform, spec, media.MEL_PRESETS[spec.mel].rate, valid=valid)
     clip = dataclasses.replace(clip, notes=clip.notes + notes)
+    label = job.labels[0] if job.labels else None
     masks = itertools.chain.from_iterable(
-        _masks(where / path, (t + 0.5) * spec.segment_seconds, palette, job) for t, path in job.payload['masks']
+        avsbench_masks.read_masks(where / path, (t + 0.5) * spec.segment_seconds, palette, label)
+        for t, path in job.payload['masks']
     )
     return records.ClipRecord(job.clip_id, clip, job.labels, video=job.video, masks=tuple(masks))
-
-
-def _picture(path: pathlib.Path, one_band: bool = False) -> np.ndarray:
-    """Reads an image file as RGB [h w 3] or, with `one_band`, one that has a single band as it is [h w].
-
-    Raises media.MediaError.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image if one_band and len(image.getbands()) == 1 else image.convert('RGB'))
-    except FileNotFoundError:
-        raise media.MediaError('missing', f'{path.name}: no such file', path) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise media.MediaError('unreadable', f'{path.name}: {error}', path) from error
 
 
 def _sound(path: pathlib.Path, spec: media.ClipSpec, keep_lacking: bool) -> tuple[np.ndarray, float, tuple[str, ...]]:
@@ -398,22 +343,6 @@ def _sound(path: pathlib.Path, spec: media.ClipSpec, keep_lacking: bool) -> tupl
         return np.zeros(samples, np.float32), spec.seconds, ('no_sound',)
     notes = {'silent': np.abs(waveform).max() <= media.SILENCE, 'damaged': track.damaged > 0}
     return waveform, track.end, tuple(note for note, holds in notes.items() if holds)
-
-
-def _masks(path: pathlib.Path, time: float, palette: Palette | None, job: prepare.Job) -> Iterator[records.Mask]:
-    """Yields the masks of a frame: one for each class, or one of the clip's label; an empty one if nothing is there."""
-    if palette is None:
-        # Any colour counts, and any entry of a palette but the first.
-        pixels = _picture(path, one_band=True)
-        there_hw = pixels.any(axis=-1) if pixels.ndim == 3 else pixels != 0
-        yield records.Mask.of_pixels(time, job.labels[0] if job.labels else None, np.asarray(there_hw))
-        return
-    pixels = _picture(path)
-    masks, _ = split_colours(pixels, palette)
-    for label, there_hw in masks.items():
-        yield records.Mask.of_pixels(time, label, there_hw)
-    if not masks:
-        yield records.Mask.of_pixels(time, None, np.zeros(pixels.shape[:2], bool))
 
 
 if __name__ == '__main__':

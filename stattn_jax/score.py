@@ -130,13 +130,16 @@ def score(
         own = np.take_along_axis(rows['sound_weight'], rows['classes'][:, :1], axis=1)
         if paired_n.any():
             numbers['attention/null'] = float(rows['null'][valid_nt & paired_n[:, None]].mean())
-            numbers['attention/sound_weight'] = float(own[labels_nc.any(axis=1) & paired_n].mean())
+        if (heard_n := labels_nc.any(axis=1) & paired_n).any():
+            numbers['attention/sound_weight'] = float(own[heard_n].mean())
         # Without both modalities, nothing is heard and seen at once.
         rows = rows | {'null': np.where(paired_n[:, None], rows['null'], 1)}
     pairs = _pairs(rows, truth)
-    if additive or 'where' in rows:
+    # Without any label there is no map of a label; masks may still be scored.
+    pointing = len(pairs.clip) > 0
+    if pointing and (additive or 'where' in rows):
         numbers |= _pointing_space(rows, truth, pairs, info, fit) | _sounding(rows, truth, pairs, info, fit)
-    if additive or 'when' in rows:
+    if pointing and (additive or 'when' in rows):
         numbers |= _pointing_time(rows, truth, pairs, info, binary)
     modalities = {event.modality for r in truth for event in r.events} if additive else set()
     if modalities == {'both'} and max(len(r.labels) for r in truth) == 1:

@@ -1,4 +1,4 @@
-"""Tests avsbench.py on small files with the published names: every subset, what is missing, and where masks lie."""
+"""Tests avsbench.py and avsbench_masks.py on small files with the published names: every subset, and faults."""
 
 import avsbench_files
 import commands
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import avsbench
+from data_prep import avsbench, avsbench_masks
 from stattn_jax.data import pipeline, source
 from stattn_jax.metrics import masks
 
@@ -91,7 +91,7 @@ def test_without_its_palette_the_semantic_set_is_binary(prepare, tmp_path):
 
 
 def test_palette_is_that_of_pascal_voc():
-    colours = {index: avsbench._colour(index) for index in (0, 1, 2, 3, 4, 7, 8, 70)}
+    colours = {index: avsbench_masks.colour_of(index) for index in (0, 1, 2, 3, 4, 7, 8, 70)}
     # The published colours of VOC's classes; class 70 is 0b1000110.
     assert {index: (code >> 16, code >> 8 & 255, code & 255) for index, code in colours.items()} == {
         0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128), 7: (128, 128, 128),

@@ -121,6 +121,16 @@ def test_score_without_events_and_boxes_says_only_that_there_are_none():
     assert numbers['classification/n'] == 2
 
 
+def test_clips_without_any_label_have_no_maps_to_score():
+    rows, known = hand_made()
+    bare = [dataclasses.replace(t, labels=(), events=(), boxes=()) for t in known]
+    numbers = score.score(rows, bare, info(True), split='test', fit='crop', binary=True)
+    assert numbers['classification/unlabelled'] == 2 and numbers['attention/null'] == pytest.approx(
+        (0.2 + 0.4 + 0.6) / 3
+    )
+    assert not any(name.startswith('pointing') for name in numbers) and 'attention/sound_weight' not in numbers
+
+
 def test_score_ranks_single_labels_by_probability_and_several_by_their_own():
     logits = np.array([[5.0, 4.0, 0.0], [0.0, 3.0, 0.0]])
     rows = {**hand_made()[0], 'logits': logits, 'classes': np.array([[0], [1]])}
