@@ -65,7 +65,7 @@ def test_readers_see_what_comes(path):
     silent = {name for name, cell in cells.items() if cell['cell_type'] == 'code' and not cell['outputs']}
     assert silent <= {'install', 'parameters', 'run'}
     if path.stem == 'quickstart':
-        picture = cells['picture']['outputs'][0]['data']['image/png']
+        picture = cells['picture']['outputs'][0]['data']['image/jpeg']
         assert PIL.Image.open(io.BytesIO(base64.b64decode(picture))).width > 500
 
 
@@ -103,7 +103,7 @@ def test_the_quick_start_trains_and_shows_an_explanation(tmp_path, scene_video):
     parameters = {'OUT': 'out', 'TRAIN_CLIPS': 16, 'TEST_CLIPS': 4, 'STEPS': 4}
     said = execute('quickstart.ipynb', tmp_path, **parameters, FIELDS=small, OWN_VIDEO=str(scene_video))
     assert re.findall(r'SHOWN (\S+) (<iframe|\d+ bytes)', said)[::2] == [('explanation', '<iframe'), ('own', '<iframe')]
-    assert int(re.search(r'SHOWN picture (\d+) bytes of PNG', said)[1]) < MOST_BYTES
+    assert int(re.search(r'SHOWN picture (\d+) bytes of JPEG', said)[1]) < MOST_BYTES
     table = dict(re.findall(r'^(accuracy|where: attention on the object) .* ([\d.]+)%$', said, re.MULTILINE))
     assert table['accuracy'] == '10.0' and 0 < float(table['where: attention on the object']) < 100
     total, logit = re.search(r'sum ([+-][\d.]+), logit ([+-][\d.]+)', said).groups()

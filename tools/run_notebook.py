@@ -14,7 +14,7 @@ import json
 import pathlib
 import sys
 
-MOST_BYTES = 150_000
+MOST_BYTES = 130_000
 
 
 class Output(io.StringIO):
@@ -40,11 +40,11 @@ def run_cell(cell: dict, space: dict) -> list[dict]:
         data = {'text/plain': [repr(shown)]}
         if hasattr(shown, '_repr_html_'):
             print('SHOWN', cell['id'], shown._repr_html_()[:30])
-        elif hasattr(shown, '_repr_png_'):
-            picture = shown._repr_png_()
-            print('SHOWN', cell['id'], f'{len(picture)} bytes of PNG')
+        elif hasattr(shown, '_repr_jpeg_'):
+            picture = shown._repr_jpeg_()
+            print('SHOWN', cell['id'], f'{len(picture)} bytes of JPEG')
             if len(picture) <= MOST_BYTES:
-                data['image/png'] = base64.b64encode(picture).decode()
+                data['image/jpeg'] = base64.b64encode(picture).decode()
         outputs.append({'data': data, 'metadata': {}, 'output_type': 'display_data'})
     return outputs
 
