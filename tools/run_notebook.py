@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import pathlib
+import re
 import sys
 
 MOST_BYTES = 130_000
@@ -37,7 +38,7 @@ def run_cell(cell: dict, space: dict) -> list[dict]:
     text = printed.getvalue().splitlines(keepends=True)
     outputs = [{'name': 'stdout', 'output_type': 'stream', 'text': text}] if text else []
     if shown is not None:
-        data = {'text/plain': [repr(shown)]}
+        data = {'text/plain': [re.sub(' at 0x[0-9A-Fa-f]+', '', repr(shown))]}
         if hasattr(shown, '_repr_html_'):
             print('SHOWN', cell['id'], shown._repr_html_()[:30])
         elif hasattr(shown, '_repr_jpeg_'):
