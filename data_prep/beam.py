@@ -24,6 +24,8 @@ from stattn_jax.progress import ProgressLine
 
 # Interval (s) of the checks for finished shards.
 _WATCH = 1.0
+# Beam has a runner for Dask, which its list of short names lacks (2.77).
+_RUNNERS = {'DaskRunner': 'apache_beam.runners.dask.dask_runner.DaskRunner'}
 # Beam appends the step's name to a worker's message, and passes it as text from other processes.
 _WORKER_ERROR = re.compile(r'\bPrepareError: (.*?)(?: \[while running .*)?$', re.MULTILINE)
 
@@ -41,13 +43,22 @@ def parse(options: list[str]) -> pipeline_options.PipelineOptions:
         # argparse prints a few hundred lines and exits.
         with contextlib.redirect_stderr(usage):
             parsed = pipeline_options.PipelineOptions(options)
-            parsed.get_all_options()
             standard = parsed.view_as(pipeline_options.StandardOptions)
-            standard.runner = standard.runner or 'FnApiRunner'
+            standard.runner = _RUNNERS.get(standard.runner, standard.runner) or 'FnApiRunner'
+            on_dask = standard.runner in _RUNNERS.values()
+            if on_dask:
+                import distributed  # noqa: F401
+            # This imports the runner's module, which declares the options of a runner.
             apache_beam.Pipeline(options=parsed)
+            chosen = parsed.get_all_options()
+            if on_dask and not (chosen['npartitions'] or chosen['partition_size']):
+                # Each shard is a task of its own; the default of Beam is 128 shards that one worker writes in turn.
+                return pipeline_options.PipelineOptions([*options, '--dask_partition_size=1'], runner=standard.runner)
     except (SystemExit, ValueError, ImportError) as error:
         lines = (usage.getvalue() if isinstance(error, SystemExit) else str(error)).splitlines()
-        raise work.UsageError(f'Beam refuses its options {" ".join(options)}: {lines[-1]}') from None
+        missing = isinstance(error, ImportError) and error.name in ('dask', 'distributed')
+        fix = '; install it: pip install ".[beam,dask]"' if missing else ''
+        raise work.UsageError(f'Beam refuses its options {" ".join(options)}: {lines[-1]}{fix}') from None
     return parsed
 
 
@@ -106,6 +117,10 @@ def _wait(pipeline: apache_beam.Pipeline) -> None:
     except KeyboardInterrupt:
         result.cancel()
         raise
+    finally:
+        if hasattr(result, 'client'):
+            # Dask's connection would otherwise last until this process ends.
+            result.client.close()
 
 
 def _failure(error: Exception) -> Exception:

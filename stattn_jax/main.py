@@ -10,6 +10,7 @@ total, so that it rises again before it falls to 0, and the result is not that o
 Exit codes: 0 done (or stopped by SIGTERM after saving), 2 wrong use (one line on stderr), 1 a failure.
 """
 
+import importlib.util
 import pathlib
 import sys
 
@@ -31,6 +32,9 @@ def make_flags() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_string('workdir', None, 'Where the run lives; an unfinished run there continues.', flag_values=values)
     flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'What to do.', flag_values=values)
+    flags.DEFINE_string(
+        'wandb', '', 'Project of Weights & Biases that gets the numbers, too (extra wandb).', flag_values=values
+    )
     flags.DEFINE_string('coordinator', None, 'host:port of process 0, for several processes.', flag_values=values)
     flags.DEFINE_integer('processes', None, 'How many processes there are.', lower_bound=1, flag_values=values)
     flags.DEFINE_integer('process', None, 'The number of this process.', lower_bound=0, flag_values=values)
@@ -57,6 +61,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(values: flags.FlagValues) -> int:
     config, workdir = values.config, pathlib.Path(values.workdir)
+    if values.wandb and values.mode == 'eval':
+        raise run.RunError(f'--wandb={values.wandb} is for training; expected it without --mode=eval')
+    if values.wandb and importlib.util.find_spec('wandb') is None:
+        raise run.RunError(f'--wandb={values.wandb} needs the package wandb; pip install "stattn-jax[wandb]"')
     _start_processes(values)
     if not config.data.dir:
         raise run.RunError(
@@ -64,7 +72,10 @@ def _main(values: flags.FlagValues) -> int:
         )
     if config.data.extract and values.mode == 'train':
         config = extraction.prepared(config, workdir)
-    numbers = train.train(config, workdir, lengthen=True) if values.mode == 'train' else _evaluate(config, workdir)
+    if values.mode == 'train':
+        numbers = train.train(config, workdir, lengthen=True, wandb=values.wandb)
+    else:
+        numbers = _evaluate(config, workdir)
     if jax.process_index() == 0:
         _print(numbers, workdir)
     return 0

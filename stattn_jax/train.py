@@ -16,18 +16,20 @@ import jax
 import ml_collections
 
 from stattn_jax import assemble, config_checks, evaluate, run, trunk_setup
+from stattn_jax.config_files.fields import flatten
 from stattn_jax.data import pipeline, source
 from stattn_jax.runtime import checkpoint, parallel, perf, summaries
 
 
 def train(
-    config: ml_collections.ConfigDict, directory: str | os.PathLike, *, lengthen: bool = False
+    config: ml_collections.ConfigDict, directory: str | os.PathLike, *, lengthen: bool = False, wandb: str = ''
 ) -> dict[str, dict[str, float]]:
     """Trains until cfg.train.steps or a stop signal; returns the numbers of each evaluated split, {} when stopped.
 
     directory: the workdir of the run.
     lengthen: a workdir that was begun with fewer steps goes on to cfg.train.steps, with the learning rates of the new
       total (run.lengthened); otherwise it is refused.
+    wandb: a project of Weights & Biases that gets the numbers too, '' for none (summaries.Writer).
 
     Raises RunError for a workdir or data that do not fit the config, and for a loss that is not finite.
     """
@@ -59,7 +61,7 @@ def train(
     pure_step = assemble.make_step(config, graphdef, optimiser, **options)
     compiled = strategy.compile(pure_step)
     evaluator = evaluate.Evaluator(graphdef, strategy, config)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as logs, contextlib.ExitStack() as stack:
         # --------------------------------------------------------------------------------------------------------------
         # Restore
         # --------------------------------------------------------------------------------------------------------------
@@ -89,8 +91,11 @@ def train(
             # These files are written last, so that after a failed start the corrected command may use another config.
             run.save_config(workdir, config)
             run.write_json(workdir / run.RUN_FILE, record)
-        writer = summaries.Writer(str(workdir), jax.process_index())
-        stack.callback(writer.close)
+        seen = ([config.eval.select_split] if select else []) + [summaries.EVALUATION + split for split in eval_splits]
+        shown = [f'{group}/{config.train.best_metric}' for group in seen]
+        fields = flatten(config.to_dict())
+        writer = summaries.Writer(str(workdir), jax.process_index(), config=fields, metrics=shown, wandb=wandb)
+        logs.callback(writer.close)
         writer.truncate(start)
         if first_process:
             if notice:
@@ -145,7 +150,7 @@ def train(
             pending = []
             if evaluating:
                 selected = evaluator.split(state, config.eval.select_split, shortcuts=False)
-                writer.write(number, {f'{config.eval.select_split}/{name}': value for name, value in selected.items()})
+                writer.write(number, _named(config.eval.select_split, selected))
             if saving or evaluating:
                 checkpointer.save(number, strategy.to_global(state), record, metrics=selected if evaluating else None)
                 if evaluating:
@@ -165,9 +170,18 @@ def train(
         best = checkpointer.best() if select else None
         if best is not None and best != config.train.steps:
             state = strategy.place_state(checkpointer.restore(best, strategy.abstract(state))[0])
-    number = best or config.train.steps
-    evaluator.write_training_distance(state, number, workdir)
-    return {split: evaluator.write(state, split, number, workdir) for split in eval_splits}
+        # The logs stay open for the numbers of the evaluation; the input and the stop signal end here.
+        stack.close()
+        number, results = best or config.train.steps, {}
+        evaluator.write_training_distance(state, number, workdir)
+        for split in eval_splits:
+            results[split] = evaluator.write(state, split, number, workdir)
+            writer.write(config.train.steps, _named(summaries.EVALUATION + split, results[split]))
+    return results
+
+
+def _named(group: str, numbers: dict[str, float]) -> dict[str, float]:
+    return {f'{group}/{name}': value for name, value in numbers.items()}
 
 
 def _fetch(pending, checkpointer) -> dict[str, float]:

@@ -1,10 +1,12 @@
 """Tests beam.py: a Beam pipeline writes the same shards as local processes, and either continues the other's work."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import time
 import types
 
 import fakes
@@ -135,3 +137,65 @@ def test_beam_is_imported_only_where_it_is_asked_for(tmp_path):
     )
     env = {**os.environ, 'PYTHONPATH': os.pathsep.join([os.path.dirname(__file__), *sys.path])}
     subprocess.run([sys.executable, '-c', code, tmp_path / 'd'], env=env, check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture
+def dask_cluster(workers_find_the_tests, tmp_path):
+    """Returns the address of a scheduler, and four workers, each a process of its own on this machine."""
+    pytest.importorskip('distributed')
+    address_file, started = tmp_path / 'scheduler.json', []
+
+    def start(*words):
+        line = [sys.executable, '-m', 'dask', *words, '--host', '127.0.0.1', '--no-dashboard']
+        started.append(subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+    try:
+        start('scheduler', '--port', '0', '--scheduler-file', str(address_file))
+        deadline = time.monotonic() + 60
+        while not address_file.exists():
+            assert started[0].poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        address = json.loads(address_file.read_text())['address']
+        for _ in range(4):
+            start('worker', address, '--nthreads', '1', '--no-nanny')
+        yield address, started[1:]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.slow
+def test_dask_writes_the_same_bytes_and_survives_a_lost_worker(tmp_path, whole, dask_cluster):
+    address, workers = dask_cluster
+    out = tmp_path / 'd'
+    process = fakes.command(out, '--runner=beam', '--', '--runner=DaskRunner', f'--dask_client_address={address}')
+    deadline = time.monotonic() + 120
+    while len(fakes.finished(out)) < 2:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    workers[0].kill()
+    assert len(fakes.finished(out)) < 11, 'the worker was lost after the last shard'
+    errors = process.communicate(timeout=180)[1]
+    assert process.returncode == 0, errors
+    assert fakes.tree(out) == whole
+
+
+@pytest.mark.slow
+def test_each_shard_is_a_task_of_dask_and_errors_are_one_line(tmp_path, dask_cluster, monkeypatch):
+    options = ['--runner=DaskRunner', f'--dask_client_address={dask_cluster[0]}']
+    assert beam.parse(options).get_all_options()['partition_size'] == 1
+    assert beam.parse([*options, '--dask_npartitions=2']).get_all_options()['partition_size'] is None
+    path = tmp_path / 'd' / 'fake-train.tfrecord-00001-of-00003'
+    path.mkdir(parents=True)
+    monkeypatch.setattr(prepare, '_claim', lambda out, plan: None)
+    with pytest.raises(prepare.PrepareError) as caught:
+        fakes.dataset(tmp_path / 'd', 10, beam=options)
+    assert str(caught.value) == f'{path}: Is a directory; a folder has this name; give another, or remove it'
+
+
+def test_without_dask_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'distributed', None)
+    with pytest.raises(work.UsageError, match=r'install it: pip install "\.\[beam,dask\]"'):
+        beam.parse(['--runner=DaskRunner', '--dask_client_address=tcp://127.0.0.1:8786'])

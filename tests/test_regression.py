@@ -80,7 +80,14 @@ def test_a_run_compiles_nothing_after_its_first_evaluation_and_a_step_asks_the_h
             events.append(about['fun_name'])
 
     write = summaries.Writer.write
-    monkeypatch.setattr(summaries.Writer, 'write', lambda *args: (events.append(args[1]), write(*args)))
+
+    def written(writer, step, scalars, *console):
+        # The evaluation at the end compiles the shortcut checks.
+        if not any(name.startswith(summaries.EVALUATION) for name in scalars):
+            events.append(step)
+        write(writer, step, scalars, *console)
+
+    monkeypatch.setattr(summaries.Writer, 'write', written)
     monkeypatch.setattr(train, '_fetch', lambda *args, fetch=train._fetch: (fetched.append(1), fetch(*args))[1])
     # State and batch are on the devices, so a step transfers nothing, not even explicitly.
     monkeypatch.setattr(

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 from tensorboardX.proto import event_pb2
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from stattn_jax.runtime import summaries
 
@@ -82,6 +83,15 @@ def test_resuming_drops_the_steps_that_will_be_done_again(tmp_path, torn, droppe
     assert record(tmp_path)[-1]['loss'] == 9.0
     assert events(tmp_path)[1] == [4]
     assert not list(tmp_path.glob('*.part'))
+
+
+def test_a_resumed_run_evaluates_again_at_its_end(tmp_path):
+    writer = summaries.Writer(tmp_path)
+    writer.write(2, {'val/classification/top1': 0.5})
+    writer.write(2, {'eval_test/classification/top1': 0.5})
+    assert writer.truncate(2) == 1
+    writer.close()
+    assert record(tmp_path) == [{'step': 2, 'val/classification/top1': 0.5}]
 
 
 def test_a_broken_line_in_the_middle_is_named(tmp_path):
@@ -166,3 +176,71 @@ def test_imports_neither_tensorflow_nor_torch_and_warns_of_nothing(tmp_path):
     )
     assert done.stdout == '[]\n'
     assert done.stderr == ''
+
+
+def values_of(workdir):
+    """Every value of the events that is not a scalar, by its tag."""
+    found = {}
+    for path in sorted((workdir / 'tensorboard').iterdir()):
+        data, offset = path.read_bytes(), 0
+        while offset < len(data):
+            length = int.from_bytes(data[offset : offset + 8], 'little')
+            event = event_pb2.Event.FromString(data[offset + 12 : offset + 12 + length])
+            offset += length + 16
+            found |= {value.tag: value for value in event.summary.value if value.HasField('metadata')}
+    return found
+
+
+def test_tensorboard_gets_the_config_as_text_and_as_hyperparameters(tmp_path):
+    config = {'optim.lr': 1e-3, 'model.kind': 'stan', 'data.extract': False, 'eval.splits': (), 'data.dir': None}
+    writer = summaries.Writer(tmp_path, config=config, metrics=['val/classification/top1'])
+    writer.write(1, {'train/loss': 0.5})
+    writer.close()
+    found = values_of(tmp_path)
+    text = found['config/text_summary'].tensor.string_val[0].decode()
+    assert '| optim.lr | `0.001` |\n' in text and '| data.dir | `None` |\n' in text
+    session = HParamsPluginData.FromString(found['_hparams_/session_start_info'].metadata.plugin_data.content)
+    fields = session.session_start_info.hparams
+    assert fields['optim.lr'].number_value == 1e-3 and fields['model.kind'].string_value == 'stan'
+    assert fields['data.extract'].bool_value is False and fields['eval.splits'].string_value == '()'
+    experiment = HParamsPluginData.FromString(found['_hparams_/experiment'].metadata.plugin_data.content).experiment
+    assert [info.name.tag for info in experiment.metric_infos] == ['val/classification/top1']
+    assert {info.name for info in experiment.hparam_infos} == set(config)
+    assert [tag for _, tag, _ in events(tmp_path)[0]] == [*found, 'train/loss']
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """A module in the place of wandb; returns the calls that it gets."""
+    calls = []
+
+    def init(**options):
+        calls.append(('init', options))
+        return types.SimpleNamespace(
+            log=lambda values, step: calls.append(('log', step, values)), finish=lambda: calls.append(('finish',))
+        )
+
+    monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=init))
+    return calls
+
+
+def test_weights_and_biases_gets_the_same_numbers_and_a_resumed_run_keeps_its_id(tmp_path, wandb):
+    for step in (1, 2):
+        writer = summaries.Writer(tmp_path / 'run', config={'optim.lr': 0.1}, wandb='project')
+        writer.write(step, {'train/loss': 0.5, 'unknown': None, 'overflow': float('inf')})
+        writer.write(step, {'val/classification/top1': 0.75})
+        writer.close()
+        writer.close()
+    (_, first), *logged, end = wandb[:4]
+    assert first['project'] == 'project' and first['name'] == 'run' and first['config'] == {'optim.lr': 0.1}
+    assert logged == [('log', 1, {'train/loss': 0.5}), ('log', 1, {'val/classification/top1': 0.75})]
+    assert end == ('finish',)
+    assert wandb[4] == ('init', first) and first['resume'] == 'allow'
+
+
+def test_other_processes_and_runs_without_a_project_do_not_reach_weights_and_biases(tmp_path, wandb):
+    for options in ({'process_index': 1, 'wandb': 'project'}, {}):
+        writer = summaries.Writer(tmp_path, **options)
+        writer.write(1, {'loss': 1.0})
+        writer.close()
+    assert wandb == []

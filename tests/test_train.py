@@ -89,6 +89,23 @@ def test_each_step_is_recorded_once_after_resuming(trained, interrupted):
     assert sorted(runs.metrics(trained, 'val/classification/map')) == [5, 10]
 
 
+def test_the_numbers_of_the_evaluation_are_recorded_once(trained, interrupted):
+    for workdir in (trained, interrupted['workdir']):
+        numbers = json.loads((workdir / 'eval_test.json').read_text())
+        for name in ('classification/top1', 'checkpoint/step', 'classification/n'):
+            assert runs.metrics(workdir, f'eval_test/{name}') == {10: numbers[name]}
+
+
+def test_weights_and_biases_must_be_installed_and_is_for_training(tmp_path, tiny_data, monkeypatch, capsys):
+    flags = runs.make_flags(tmp_path / 'run', tiny_data)
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    assert runs.run_main(*flags, '--wandb=project') == 2
+    assert 'error: --wandb=project needs the package wandb; pip install "stattn-jax[wandb]"' in capsys.readouterr().err
+    assert runs.run_main(*flags, '--wandb=project', '--mode=eval') == 2
+    assert '--wandb=project is for training; expected it without --mode=eval' in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+
+
 def test_run_record_names_versions_data_and_devices(trained):
     record = json.loads((trained / 'run.json').read_text())
     assert record['seed'] == 0 and record['devices']['devices'] == 1 and record['versions']['jax'] == jax.__version__

@@ -1,4 +1,4 @@
-"""The logs of a run: metrics.jsonl (the record), TensorBoard events, and one line on the console.
+"""The logs of a run: metrics.jsonl (the record), TensorBoard events, Weights & Biases, one line on the console.
 
 perf.py computes the FLOPs and the utilisation.
 """
@@ -9,8 +9,10 @@ import math
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import jax
@@ -18,16 +20,32 @@ import jax
 from stattn_jax import files, progress
 from stattn_jax.runtime import perf
 
-METRICS_FILE, EVENTS_FOLDER = 'metrics.jsonl', 'tensorboard'
+METRICS_FILE, EVENTS_FOLDER, WANDB_FILE = 'metrics.jsonl', 'tensorboard', 'wandb_id.txt'
+# Names of the numbers of the evaluation at the end of a run begin so, as its files eval_SPLIT.json do.
+EVALUATION = 'eval_'
 
 
 class Writer:
     """Writes a run's scalars to metrics.jsonl and TensorBoard (tensorboard/) in `workdir`, and to the console.
 
     Only process 0 writes; in other processes every method does nothing, so that callers need no check.
+
+    config: the fields of the run by dotted name, shown by TensorBoard as a text and as hyperparameters.
+    metrics: the names of scalars that TensorBoard lists beside the hyperparameters.
+    wandb: a project of Weights & Biases that gets the same scalars and the config; '' for none.
     """
 
-    def __init__(self, workdir: str, process_index: int = 0):
+    def __init__(
+        self,
+        workdir: str,
+        process_index: int = 0,
+        *,
+        config: Mapping[str, Any] = MappingProxyType({}),
+        metrics: Sequence[str] = (),
+        wandb: str = '',
+    ):
+        self._config, self._metrics, self._project = config, metrics, wandb
+        self._wandb: _Wandb | None = None
         self._active = process_index == 0
         self._workdir = Path(workdir)
         self._path = self._workdir / METRICS_FILE
@@ -41,24 +59,29 @@ class Writer:
         """Drops the lines that a killed run wrote after `step`; returns how many there were.
 
         Call it before the first write of a resumed run. A last line that the kill left incomplete is dropped and
-        counted too. TensorBoard hides the events of the same steps. Raises ValueError, with file and line number, for
-        any other line that cannot be read.
+        counted too, and so are the numbers of an evaluation at the end, which a resumed run makes again. TensorBoard
+        hides the events of the same steps. Raises ValueError, with file and line number, for any other line that cannot
+        be read.
         """
         # TensorBoard hides every earlier event from purge_step on.
         self._purge_step = step + 1
         if not self._active or not self._path.exists():
             return 0
         lines = self._path.read_text(encoding='utf-8').splitlines()
-        kept = [line for number, line in enumerate(lines, 1) if self._step_of(line, number, len(lines)) <= step]
+        kept = [
+            line
+            for number, line in enumerate(lines, 1)
+            if self._step_of(line, number, len(lines)) <= step and f'"{EVALUATION}' not in line
+        ]
         files.write_text(self._path, ''.join(line + '\n' for line in kept))
         return len(lines) - len(kept)
 
     def write(self, step: int, scalars: Mapping[str, float | None], console: str | None = None) -> None:
-        """Appends {'step': step, **scalars} to the record and to TensorBoard; prints `console` if given.
+        """Appends {'step': step, **scalars} to the record and to the other logs; prints `console` if given.
 
-        Both are on disk before this returns. None stands for an unknown value (null in the record). Values that are not
-        finite become the strings 'nan', 'inf', '-inf', because JSON has no such numbers, and `float` converts them
-        back. TensorBoard receives neither.
+        Record and events are on disk before this returns. None stands for an unknown value (null in the record). Values
+        that are not finite become the strings 'nan', 'inf', '-inf', because JSON has no such numbers, and `float`
+        converts them back. The other logs receive neither.
         """
         if not self._active:
             return
@@ -68,14 +91,20 @@ class Writer:
             self._file.write(json.dumps({'step': int(step), **{name: _json(x) for name, x in values.items()}}) + '\n')
             self._file.flush()
         with files.named(self._workdir / EVENTS_FOLDER):
-            self._events = self._events or _Events(self._workdir / EVENTS_FOLDER, self._purge_step)
+            if self._events is None:
+                self._events = _Events(self._workdir / EVENTS_FOLDER, self._purge_step)
+                self._events.write_config(self._config, self._metrics)
             self._events.write(step, values)
+        if self._project:
+            self._wandb = self._wandb or _Wandb(self._project, self._workdir, self._config)
+            self._wandb.write(step, values)
         if console is not None:
             print(console, flush=True)
 
     def close(self) -> None:
-        """Closes both files; may be called repeatedly."""
-        record, events, self._file, self._events = self._file, self._events, None, None
+        """Closes the logs; may be called repeatedly."""
+        record, events, online = self._file, self._events, self._wandb
+        self._file = self._events = self._wandb = None
         try:
             if record is not None:
                 with _never_empty(self._path), files.named(self._path):
@@ -83,6 +112,8 @@ class Writer:
         finally:
             if events is not None:
                 events.close()
+            if online is not None:
+                online.close()
 
     def _step_of(self, line, number, last):
         try:
@@ -104,7 +135,7 @@ class _Events:
     """
 
     def __init__(self, folder: Path, purge_step: int | None):
-        event_pb2, record_writer = _tensorboard()
+        event_pb2, record_writer, _ = _tensorboard()
         folder.mkdir(exist_ok=True)
         self._event = event_pb2.Event
         self._path = folder / f'events.out.tfevents.{int(time.time())}.{socket.gethostname()}'
@@ -113,9 +144,21 @@ class _Events:
         if purge_step is not None:
             self._add(step=purge_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
+    def write_config(self, config: Mapping[str, Any], metrics: Sequence[str]) -> None:
+        """Writes the config as a table (Text) and as hyperparameters beside `metrics` (HParams)."""
+        if not config:
+            return
+        summary = _tensorboard()[2]
+        table = ''.join(f'| {name} | `{value}` |\n' for name, value in config.items())
+        self._add(step=0, summary=summary.text('config', f'| field | value |\n|---|---|\n{table}'))
+        simple = {name: x if isinstance(x, bool | int | float | str) else str(x) for name, x in config.items()}
+        experiment, session, _ = summary.hparams(simple, {name: 0.0 for name in metrics})
+        for each in (experiment, session):
+            self._add(step=0, summary=each)
+
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        finite = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
-        self._add(step=int(step), summary={'value': [{'tag': name, 'simple_value': x} for name, x in finite.items()]})
+        tagged = [{'tag': name, 'simple_value': x} for name, x in _finite(values).items()]
+        self._add(step=int(step), summary={'value': tagged})
         self._file.flush()
 
     def close(self) -> None:
@@ -124,6 +167,29 @@ class _Events:
 
     def _add(self, **content: Any) -> None:
         self._file.write(self._event(wall_time=time.time(), **content).SerializeToString())
+
+
+class _Wandb:
+    """A run of Weights & Biases (the extra `wandb`), named after the workdir.
+
+    Its id is kept in the workdir, so that a resumed run continues there. Steps that a killed run had sent are sent
+    again; Weights & Biases ignores them, and a resumed run computes the same numbers.
+    """
+
+    def __init__(self, project: str, workdir: Path, config: Mapping[str, Any]):
+        import wandb
+
+        path = workdir / WANDB_FILE
+        if not path.exists():
+            files.write_text(path, uuid.uuid4().hex)
+        options = {'name': workdir.absolute().name, 'id': path.read_text(), 'resume': 'allow', 'dir': str(workdir)}
+        self._run = wandb.init(project=project, config=dict(config), **options)
+
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+        self._run.log(_finite(values), step=int(step))
+
+    def close(self) -> None:
+        self._run.finish()
 
 
 class Progress:
@@ -196,7 +262,7 @@ def _never_empty(path: Path) -> Iterator[None]:
 
 
 def _tensorboard():
-    """Returns tensorboardX's events and the module that writes them, without importing torch.
+    """Returns tensorboardX's modules for events, for their file and for their content, without importing torch.
 
     tensorboardX imports torch where it is installed, which takes seconds and a gigabyte and is not needed here.
     """
@@ -204,12 +270,16 @@ def _tensorboard():
     if hidden:
         sys.modules['torch'] = None
     try:
-        from tensorboardX import record_writer
+        from tensorboardX import record_writer, summary
         from tensorboardX.proto import event_pb2
     finally:
         if hidden:
             del sys.modules['torch']
-    return event_pb2, record_writer
+    return event_pb2, record_writer, summary
+
+
+def _finite(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
 
 
 def _json(value: float | None) -> float | str | None:
