@@ -107,10 +107,19 @@ class Browser:
         """Returns the text content of an element."""
         return self.run(f'document.querySelector({json.dumps(selector)}).textContent')
 
+    def _holds(self, condition: str) -> bool:
+        try:
+            return bool(self.run(condition))
+        except RuntimeError as error:
+            # A page that leads to another one answers nothing meanwhile.
+            if 'navigated' not in str(error):
+                raise
+            return False
+
     def until(self, condition: str, seconds: float = 30) -> None:
         """Waits until a JavaScript expression is true; raises TimeoutError, which names the expression."""
         end = time.monotonic() + seconds
-        while not self.run(condition):
+        while not self._holds(condition):
             if time.monotonic() > end:
                 raise TimeoutError(f'not within {seconds} s: {condition}')
             time.sleep(0.05)

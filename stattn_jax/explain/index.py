@@ -123,7 +123,7 @@ def render(
         'index.html',
         ('style.css', 'index.css'),
         ('index.js',),
-        count=count,
+        title=count,
         summary=_summary(entries),
         legend=' '.join([*(_MEANINGS[name] for name in shown), 'Clips without the chosen number come last.']),
         raw_timelines=_timelines(timelines),

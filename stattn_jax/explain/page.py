@@ -60,9 +60,10 @@ def render(explanation: ExplanationData, label: str | None = None, truth: Ground
 
 
 def fill(template: str, styles: tuple[str, ...], scripts: tuple[str, ...], media: str = 'blob:', **values: str) -> str:
-    """Returns the template filled with `values`, one script and one style sheet, which alone may run.
+    """Returns the template filled with `values`, among them `title`, and with one script and one style sheet.
 
-    `media` lists the sources that its policy allows for videos. Values are escaped unless their name begins with raw_.
+    Only these two may run. `media` lists the sources that the page's policy allows for videos. Values are escaped
+    unless their name begins with raw_.
     """
     folder = importlib.resources.files('stattn_jax.explain') / 'page'
     style, body = (
@@ -75,8 +76,9 @@ def fill(template: str, styles: tuple[str, ...], scripts: tuple[str, ...], media
         f"media-src {media}; base-uri 'none'; form-action 'none'"
     )
     values = {name: text if name.startswith('raw_') else html.escape(text) for name, text in values.items()}
-    text = (folder / template).read_text(encoding='utf-8')
-    return string.Template(text).substitute(values, policy=policy, style=style, script=script)
+    head, text = (string.Template((folder / name).read_text(encoding='utf-8')) for name in ('head.html', template))
+    filled = head.substitute(title=values['title'], policy=policy, style=style)
+    return text.substitute(values, head=filled, script=script)
 
 
 def _colour_values() -> dict[str, str]:
