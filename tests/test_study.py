@@ -122,6 +122,6 @@ def test_a_network_that_fails_is_named_and_the_others_go_on(tmp_path):
     process = runs.start(*flags(workdir))
     said, errors = process.communicate(timeout=600)
     assert process.returncode == 1, errors
-    assert 'events/late_sum-0: FAILED with exit code 2' in said and 'was begun with another config' in said
+    assert 'events/late_sum-0: FAILED with exit code 2' in said and 'was trained by another version' in said
     assert '[6/6]' in said and (workdir / 'report.html').exists()
     assert '5 of 6' in (workdir / 'results.md').read_text()
