@@ -20,18 +20,24 @@ def record(workdir):
     return [json.loads(line) for line in (workdir / summaries.METRICS_FILE).read_text().splitlines()]
 
 
-def events(workdir):
-    """(step, tag, value) of every scalar, and the steps at which a resumed run hides earlier events."""
-    scalars, purges = [], []
+def read_events(workdir):
+    """Yields every event of TensorBoard's files."""
     for path in sorted((workdir / 'tensorboard').iterdir()):
         data, offset = path.read_bytes(), 0
         while offset < len(data):
             length = int.from_bytes(data[offset : offset + 8], 'little')
             event = event_pb2.Event.FromString(data[offset + 12 : offset + 12 + length])
             offset += length + 16
-            scalars += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
-            if event.HasField('session_log') and event.session_log.status == event_pb2.SessionLog.START:
-                purges.append(event.step)
+            yield event
+
+
+def events(workdir):
+    """(step, tag, value) of every scalar, and the steps at which a resumed run hides earlier events."""
+    scalars, purges = [], []
+    for event in read_events(workdir):
+        scalars += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+        if event.HasField('session_log') and event.session_log.status == event_pb2.SessionLog.START:
+            purges.append(event.step)
     return scalars, purges
 
 
@@ -181,13 +187,8 @@ def test_imports_neither_tensorflow_nor_torch_and_warns_of_nothing(tmp_path):
 def values_of(workdir):
     """Every value of the events that is not a scalar, by its tag."""
     found = {}
-    for path in sorted((workdir / 'tensorboard').iterdir()):
-        data, offset = path.read_bytes(), 0
-        while offset < len(data):
-            length = int.from_bytes(data[offset : offset + 8], 'little')
-            event = event_pb2.Event.FromString(data[offset + 12 : offset + 12 + length])
-            offset += length + 16
-            found |= {value.tag: value for value in event.summary.value if value.HasField('metadata')}
+    for event in read_events(workdir):
+        found |= {value.tag: value for value in event.summary.value if value.HasField('metadata')}
     return found
 
 

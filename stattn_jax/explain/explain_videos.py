@@ -79,15 +79,13 @@ class Job:
 def run(options: flags.FlagValues, imports: float) -> int:
     """Explains every video given by the flags; returns the exit code.
 
-    `imports` is the time in seconds that importing this module took.
+    `imports` is the time in seconds that importing this module took. Raises RunError.
     """
     logging.set_verbosity('warning')
     clock = console.Clock(imports=imports)
     try:
         with clock('restore'):
             job = _prepare(options, clock)
-    except runs.RunError as error:
-        return console.fail(error, error.code)
     except checkpoint.CheckpointError as error:
         return console.fail(error, 1)
     kept = {} if options.overwrite or not job.several else _kept(job)
@@ -234,19 +232,19 @@ def _explain_long(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.O
     folder.mkdir(parents=True, exist_ok=True)
     timeline.save_json(folder / 'timeline.json')
     timeline.save_csv(folder / 'timeline.csv')
-    names = ['timeline.json', 'timeline.csv']
+    own = ['timeline.json', 'timeline.csv']
     if 'html' in options.files:
         with job.clock('timeline'):
-            names += timeline_page.write(timeline, video, folder, pages)
+            own += timeline_page.write(timeline, video, folder, pages)
     if not job.several:
-        console.say(f'  {folder}: {", ".join(names)}')
+        console.say(f'  {folder}: {", ".join(own)}')
     relative = folder.relative_to(job.out)
     # In the order of time, as a reader looks for them.
     outcomes = [written[k] for k in sorted(written)]
     return done.Outcome(
         [entry for outcome in outcomes for entry in outcome.entries],
-        [name for outcome in outcomes for name in outcome.files] + [(relative / name).as_posix() for name in names],
-        (job.title(video), (relative / 'timeline.html').as_posix()) if 'timeline.html' in names else None,
+        [name for outcome in outcomes for name in outcome.files] + [(relative / name).as_posix() for name in own],
+        (job.title(video), (relative / 'timeline.html').as_posix()) if 'timeline.html' in own else None,
     )
 
 

@@ -99,7 +99,7 @@ class Predictor:
 def run(options: flags.FlagValues, imports: float) -> int:
     """Predicts every video given by the flags; returns the exit code.
 
-    `imports` is the time in seconds that importing this module took.
+    `imports` is the time in seconds that importing this module took. Raises RunError.
     """
     logging.set_verbosity('warning')
     clock, out = console.Clock(imports=imports), pathlib.Path(options.out)
@@ -113,8 +113,6 @@ def run(options: flags.FlagValues, imports: float) -> int:
                 perf.enable_compile_cache(options.compile_cache)
             predictor = Predictor(load(options.workdir), options.batch)
         journal = table.Journal(out, _settings(options, predictor.model), options.overwrite)
-    except runs.RunError as error:
-        return console.fail(error, error.code)
     except (checkpoint.CheckpointError, OSError) as error:
         return console.fail(error, 1)
     with contextlib.closing(journal):
