@@ -183,7 +183,7 @@ def lines(grown: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses flags, counts, prints tables, writes JSON, and returns the exit code."""
-    return command.run(argv, __doc__, make_flags(), _main, {ValueError: 2}, config=command.ConfigFlag())
+    return command.run(argv, __doc__, make_flags(), _main, config=command.ConfigFlag(), wrong_use=ValueError)
 
 
 def _main(values: flags.FlagValues) -> int:

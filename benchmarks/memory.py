@@ -19,7 +19,7 @@ from absl import flags
 
 from benchmarks import rounds
 from stattn_jax import assemble, command, evaluate, run, trunk_setup
-from stattn_jax.data import pipeline, source, tfrecord
+from stattn_jax.data import pipeline, source
 from stattn_jax.runtime import parallel
 
 TOY = {
@@ -95,7 +95,7 @@ def flatness(found: dict[int, int]) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses flags, trains, prints, writes JSON, and returns the exit code."""
-    return command.run(argv, __doc__, make_flags(), _main, {tfrecord.NoDataError: 2}, config=command.ConfigFlag())
+    return command.run(argv, __doc__, make_flags(), _main, config=command.ConfigFlag())
 
 
 def _main(values: flags.FlagValues) -> int:

@@ -12,13 +12,10 @@ from collections.abc import Callable
 from absl import flags
 
 from data_prep import rows
-from data_prep.work import PrepareError, UsageError
+from data_prep.work import UsageError
 from stattn_jax import command
-from stattn_jax.data import tfrecord
 
 __all__ = ['UsageError', 'beam_options', 'exit_code', 'parse_require', 'run']
-
-CODES: dict[type[BaseException], int] = {UsageError: 2, tfrecord.NoDataError: 2, PrepareError: 1, tfrecord.DataError: 1}
 
 
 def run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: str, positional: int = 0) -> None:
@@ -56,7 +53,7 @@ def exit_code(
             return 2
         return 0
 
-    return command.run(own, doc, flag_values, body, CODES, positional=positional)
+    return command.run(own, doc, flag_values, body, positional=positional)
 
 
 def beam_options(runner: str, passed_on: list[str]) -> list[str] | None:

@@ -11,17 +11,20 @@ from typing import Any
 
 from data_prep import report
 from stattn_jax import files
+from stattn_jax.command_error import CommandError
 from stattn_jax.data import media, records, tfrecord
 
 MakeRecord = Callable[['Job', records.Spec], records.ClipRecord]
 
 
-class PrepareError(Exception):
+class PrepareError(CommandError):
     """Preparation cannot start or continue; the message is one line with the fix."""
 
 
-class UsageError(Exception):
+class UsageError(CommandError):
     """The command line requests something impossible; the message is one line."""
+
+    code = 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Any
 
 from absl import flags
 
-from stattn_jax import config_files, files, names, renamed
+from stattn_jax import config_files, files, names, progress, renamed
+from stattn_jax.command_error import CommandError
 from stattn_jax.config_files import fields as run_fields
 
 # --config.FIELD=VALUE, --config.FIELD VALUE, --config.FIELD and --noconfig.FIELD, with one dash or two.
@@ -27,11 +28,8 @@ _PLAINER = (
 )
 
 
-class RunError(Exception):
-    """Raised when a run cannot start or continue; the message is one line that names the fix.
-
-    `code` is the exit code: 2 for wrong use, 1 for a failure. An empty message prints nothing.
-    """
+class RunError(CommandError):
+    """Raised when a run cannot start or continue; an empty message prints nothing."""
 
     def __init__(self, message: str, code: int = 2):
         super().__init__(message)
@@ -57,27 +55,26 @@ def run(
     document: str,
     values: flags.FlagValues,
     body: Callable[..., int],
-    codes: dict[type[BaseException], int] | None = None,
     *,
     config: ConfigFlag | None = None,
     positional: int | None = 0,
     describe_fields: Callable[[], str] = str,
+    wrong_use: type[Exception] | tuple[()] = (),
 ) -> int:
     """Prints the help, or parses `values` and returns the exit code of `body(values, *positional arguments)`.
 
     Expected errors are printed in one line. The help is `document`, the flags, and the text of `describe_fields` on the
-    fields of --config. A RunError ends the command with its own code, the exceptions in `codes` with theirs, an OSError
-    (a full disk, a folder that cannot be written to) with 1, and Ctrl-C with 130. Any other exception is a bug and
-    keeps its traceback.
+    fields of --config. A CommandError ends the command with its own code, an OSError (a full disk, a folder that cannot
+    be written to) with 1, and Ctrl-C with 130. Any other exception is a bug and keeps its traceback.
 
     Args:
       config: the flag --config, of a command that has it; values.config is then the config.
       positional: the number of positional arguments; None where `body` checks it.
+      wrong_use: an exception of `body` that is wrong use too, with exit code 2.
     """
     argv = sys.argv if argv is None else argv
     if config:
         flags.DEFINE_string('config', None, config.help, flag_values=values)
-    known = codes or {}
     try:
         if '--help' in argv or '-h' in argv:
             parts = [document.strip(), values.get_help(include_special_flags=False), describe_fields()]
@@ -93,14 +90,14 @@ def run(
                 else f'{arguments} on the command line is not a flag; expected --NAME=VALUE'
             )
         return body(values, *arguments)
-    except RunError as error:
+    except CommandError as error:
         return fail(error, error.code) if str(error) else error.code
     except flags.Error as error:
         return fail(f'{error}; --help lists the flags', 2)
     except KeyboardInterrupt:
         return fail('stopped', 130)
-    except tuple(known) as error:
-        return fail(error, next(code for kind, code in known.items() if isinstance(error, kind)))
+    except wrong_use as error:
+        return fail(error, 2)
     except OSError as error:
         return fail(files.reason(error), 1)
 
@@ -233,12 +230,20 @@ def _in_file(path: str, error: Exception) -> str:
 
 
 def fail(error: BaseException | str, code: int) -> int:
-    """Prints an error as one line and returns the exit code."""
+    """Prints an error as one line, above a progress line, and returns the exit code."""
     text = ' '.join(str(error).split())
     for pattern, words in _PLAINER:
         text = re.sub(pattern, words, text)
-    print(f'error: {text}', file=sys.stderr)
+    progress.clear_line()
+    print(f'error: {text}', file=sys.stderr, flush=True)
     return code
+
+
+def require(values: flags.FlagValues, required: Collection[str], example: str) -> None:
+    """Raises flags.Error for the first of the required flags that has no value; `example` shows the usual flags."""
+    for name in required:
+        if not values[name].value:
+            raise flags.Error(f'--{name} is missing; expected {example}')
 
 
 def check_exit(code: int, work: str) -> None:

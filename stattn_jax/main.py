@@ -20,11 +20,8 @@ from absl import flags, logging
 
 from stattn_jax import command, config_checks, evaluate, extraction, files, run, score, train, trunk_setup
 from stattn_jax.config_files import fields
-from stattn_jax.data import source, tfrecord
-from stattn_jax.runtime import checkpoint, perf
-
-# Missing data are wrong use (2); damaged data or checkpoints are a failure (1).
-CODES: dict[type[BaseException], int] = {tfrecord.NoDataError: 2, tfrecord.DataError: 1, checkpoint.CheckpointError: 1}
+from stattn_jax.data import source
+from stattn_jax.runtime import perf
 
 
 def make_flags() -> flags.FlagValues:
@@ -56,7 +53,7 @@ CONFIG = command.ConfigFlag(
 def main(argv: list[str] | None = None) -> int:
     """Parses the flags, trains or evaluates, and returns the exit code."""
     logging.set_verbosity('warning')
-    return command.run(argv, __doc__, make_flags(), _main, CODES, config=CONFIG, describe_fields=fields.describe)
+    return command.run(argv, __doc__, make_flags(), _main, config=CONFIG, describe_fields=fields.describe)
 
 
 def _main(values: flags.FlagValues) -> int:

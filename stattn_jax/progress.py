@@ -45,13 +45,17 @@ class ProgressLine:
         print(text, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Removes the line from a terminal."""
-        if self._terminal:
-            print('\r\x1b[K', end='', file=sys.stderr, flush=True)
+        clear_line()
 
     def _print(self, text: str) -> None:
         begin, end = ('\r', '\x1b[K') if self._terminal else ('', '\n')
         print(begin + text, end=end, file=sys.stderr, flush=True)
+
+
+def clear_line() -> None:
+    """Removes a progress line from a terminal, where the next item prints it again."""
+    if sys.stderr.isatty():
+        print('\r\x1b[K', end='', file=sys.stderr, flush=True)
 
 
 def format_seconds(seconds: float) -> str:

@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses flags, compares, times, prints, writes JSON, and returns the exit code."""
     # Two frameworks share an accelerator's memory, and by default JAX would preallocate most of it.
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-    return command.run(argv, __doc__, make_flags(), _main, {ValueError: 2}, config=command.ConfigFlag())
+    return command.run(argv, __doc__, make_flags(), _main, config=command.ConfigFlag(), wrong_use=ValueError)
 
 
 def _main(values: flags.FlagValues) -> int:

@@ -48,7 +48,7 @@ def make_flags() -> flags.FlagValues:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the flags, measures, prints a table, writes JSON, and returns the exit code."""
-    return command.run(argv, __doc__, make_flags(), _main, {ValueError: 2}, config=command.ConfigFlag())
+    return command.run(argv, __doc__, make_flags(), _main, config=command.ConfigFlag(), wrong_use=ValueError)
 
 
 def _main(values: flags.FlagValues) -> int:

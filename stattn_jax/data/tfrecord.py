@@ -13,6 +13,7 @@ import google_crc32c
 import numpy as np
 
 from stattn_jax import files
+from stattn_jax.command_error import CommandError
 
 INDEX_SUFFIX = '.index'
 
@@ -23,12 +24,14 @@ _FRAMING_BYTES = _HEADER.size + _CRC.size
 _INDEX_ROW = np.dtype([('offset', '<u8'), ('crc', '<u4')])
 
 
-class DataError(Exception):
+class DataError(CommandError):
     """A data set directory cannot be used; the message names the file, the place and the fix."""
 
 
 class NoDataError(DataError):
     """The data set or split does not exist: the request is wrong, and nothing is damaged."""
+
+    code = 2
 
 
 def shard_name(name: str, split: str, number: int, count: int) -> str:

@@ -12,11 +12,11 @@ message names it, and the others are still done) or another failure, 130 stopped
 
 import os
 import sys
-import time
 
 from absl import flags
 
 from stattn_jax import command, files
+from stattn_jax.explain import console
 
 # Files that are written without --files, and those that are written only if it names them.
 KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
@@ -26,12 +26,6 @@ flags.DEFINE_multi_string(
     'workdir',
     None,
     "A trained workdir, the folder of a shared model, or 'demo'; two of them compare two networks on the same videos.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_multi_string(
-    'video',
-    None,
-    'A video file, a folder (every video file below it) or a pattern; may be given several times.',
     flag_values=FLAGS,
 )
 flags.DEFINE_string('out', None, 'Folder for the files; several videos get one subfolder each.', flag_values=FLAGS)
@@ -68,13 +62,8 @@ flags.DEFINE_bool(
     'With several videos: explain again what an earlier call with the same --out, model and options explained.',
     flag_values=FLAGS,
 )
-flags.DEFINE_string(
-    'compile_cache',
-    None,
-    'Folder in which compiled programs are kept; only you should be able to write to it.',
-    flag_values=FLAGS,
-)
 flags.DEFINE_multi_string('check', None, 'An explanation.json to verify; no video is explained.', flag_values=FLAGS)
+console.define_flags(FLAGS)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,16 +77,15 @@ def _main(_: flags.FlagValues) -> int:
         return max(_check(path) for path in FLAGS.check)
     files.make_folder(FLAGS.out)
     # JAX is imported only here, so that wrong use is reported at once and the time of the import can be measured.
-    began = time.perf_counter()
-    from stattn_jax.explain import explain_videos
-
-    return explain_videos.run(FLAGS, time.perf_counter() - began)
+    times = console.StepTimes()
+    with times('imports'):
+        from stattn_jax.explain import explain_videos
+    return explain_videos.run(FLAGS, times)
 
 
 def _check_flags() -> None:
-    missing = [name for name in ('workdir', 'video', 'out') if not FLAGS[name].value]
-    if missing and not FLAGS.check:
-        raise flags.Error(f'--{missing[0]} is missing; expected --workdir=DIR --video=FILE --out=DIR')
+    if not FLAGS.check:
+        command.require(FLAGS, ('workdir', 'video', 'out'), '--workdir=DIR --video=FILE --out=DIR')
     kinds = (*KINDS, *MORE_KINDS)
     if not FLAGS.files or not set(FLAGS.files) <= set(kinds):
         raise flags.Error(f'--files={",".join(FLAGS.files)}; expected some of {",".join(kinds)}')

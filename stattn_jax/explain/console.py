@@ -1,20 +1,21 @@
-"""What commands that work on many videos print: notes on the files, progress, one line per video, times."""
+"""The parts that commands on many videos share: flags, the videos they name, progress, lines above it, times."""
 
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from stattn_jax import progress, run
+from absl import flags
+
+from stattn_jax import command, progress
 from stattn_jax.data import video_files
 
 
-class Clock:
+class StepTimes:
     """Adds up the seconds spent on each named step."""
 
-    def __init__(self, **seconds: float):
-        self.seconds = dict(seconds)
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -24,6 +25,22 @@ class Clock:
 
     def __str__(self):
         return ', '.join(f'{name} {seconds:.1f} s' for name, seconds in self.seconds.items())
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags --video and --compile_cache."""
+    flags.DEFINE_multi_string(
+        'video',
+        None,
+        'A video file, a folder (every video file below it) or a pattern; may be given several times.',
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        'compile_cache',
+        None,
+        'Folder in which compiled programs are kept; only you should be able to write to it.',
+        flag_values=values,
+    )
 
 
 def find_videos(arguments: Sequence[str], out: str, own: Sequence[str] = ()) -> list[pathlib.Path]:
@@ -43,7 +60,7 @@ def find_videos(arguments: Sequence[str], out: str, own: Sequence[str] = ()) -> 
     videos = [video for video in found if video not in results]
     if not videos:
         named = ' '.join(f'--video={video_files.printable(argument)}' for argument in arguments)
-        raise run.RunError(
+        raise command.RunError(
             f'{named}: no video file there; expected a file, a folder or a pattern with files of '
             f'{", ".join(video_files.SUFFIXES)}'
         )
@@ -66,17 +83,5 @@ def counter(what: str, unit: str) -> Callable[[int, int], None]:
 
 def say(line: str) -> None:
     """Prints a line above the progress line."""
-    _print(line, sys.stdout)
-
-
-def fail(error: Exception | str, code: int) -> int:
-    """Prints an error as one line above the progress line and returns the exit code."""
-    _print('error: ' + ' '.join(str(error).split()), sys.stderr)
-    return code
-
-
-def _print(line: str, file) -> None:
-    if sys.stderr.isatty():
-        # Removes the progress line, which its next item prints again.
-        print('\r\x1b[K', end='', file=sys.stderr, flush=True)
-    print(line, file=file, flush=True)
+    progress.clear_line()
+    print(line, flush=True)

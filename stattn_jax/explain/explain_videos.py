@@ -13,14 +13,13 @@ from typing import Any
 
 from absl import flags, logging
 
-from stattn_jax import __version__, files, names, progress
-from stattn_jax import run as runs
+from stattn_jax import __version__, command, files, names, progress
 from stattn_jax.data import media, video_files
 from stattn_jax.explain import compare, console, done, ground_truth, index, record_files, sentences, timeline_page
 from stattn_jax.explain.explanation import GroundTruth
 from stattn_jax.explain.model import Model, load
 from stattn_jax.explain.result import Explanation
-from stattn_jax.runtime import checkpoint, perf
+from stattn_jax.runtime import perf
 
 # The slowest files come first, so that they are written in parallel.
 _ORDER = ('mp4', 'html', 'pdf', 'svg', 'png', 'npz', 'json', 'csv', 'vtt')
@@ -31,7 +30,7 @@ _CONTENT = ('files', 'start', 'end', 'label', 'long', 'hop', 'top_windows')
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class Call:
     """Everything that one call of the command needs.
 
     - models: one, or two to compare, by the name of their run
@@ -44,7 +43,7 @@ class Job:
     folders: dict[pathlib.Path, pathlib.Path]
     several: bool
     truths: dict[str, dict[str, GroundTruth]]
-    clock: console.Clock
+    times: console.StepTimes
 
     @property
     def out(self) -> pathlib.Path:
@@ -76,44 +75,37 @@ class Job:
         return self.truths.get(video.stem, {}).items()
 
 
-def run(options: flags.FlagValues, imports: float) -> int:
-    """Explains every video given by the flags; returns the exit code.
-
-    `imports` is the time in seconds that importing this module took. Raises RunError.
-    """
+def run(options: flags.FlagValues, times: console.StepTimes) -> int:
+    """Explains every video given by the flags; returns the exit code. Raises CommandError."""
     logging.set_verbosity('warning')
-    clock = console.Clock(imports=imports)
-    try:
-        with clock('restore'):
-            job = _prepare(options, clock)
-    except checkpoint.CheckpointError as error:
-        return console.fail(error, 1)
-    kept = {} if options.overwrite or not job.several else _kept(job)
+    with times('restore'):
+        call = _prepare(options, times)
+    kept = {} if options.overwrite or not call.several else _kept(call)
     outcomes: dict[pathlib.Path, done.Outcome | index.Failure] = dict(kept)
     if kept:
-        total = index.counted(len(job.folders), 'video')
+        total = index.counted(len(call.folders), 'video')
         print(f'{len(kept)} of {total} are explained already and stay as they are; --overwrite explains them again')
-    todo = [video for video in job.folders if video not in kept]
-    stopped, line = False, progress.ProgressLine(options.out, len(job.folders), 'videos', done=len(kept))
+    todo = [video for video in call.folders if video not in kept]
+    stopped, line = False, progress.ProgressLine(options.out, len(call.folders), 'videos', done=len(kept))
     try:
         for video in todo:
-            outcomes[video] = _outcome(job, video)
+            outcomes[video] = _outcome(call, video)
             line.add(1)
     except KeyboardInterrupt:
         stopped = True
     line.clear()
     failed = sum(isinstance(outcome, index.Failure) for outcome in outcomes.values())
-    _write_index(job, outcomes)
-    print(f'time: {clock}', flush=True)
+    _write_index(call, outcomes)
+    print(f'time: {times}', flush=True)
     if stopped:
-        left = len(job.folders) - len(outcomes)
-        again = '; the same command goes on with them' if job.several else ''
-        return console.fail(f'stopped, {index.counted(left, "video")} left{again}', 130)
+        left = len(call.folders) - len(outcomes)
+        again = '; the same command goes on with them' if call.several else ''
+        return command.fail(f'stopped, {index.counted(left, "video")} left{again}', 130)
     return 1 if failed else 0
 
 
-def _prepare(options, clock: console.Clock) -> Job:
-    """Finds the videos, loads the models and reads the annotations; raises RunError and CheckpointError."""
+def _prepare(options, times: console.StepTimes) -> Call:
+    """Finds the videos, loads the models and reads the annotations; raises CommandError."""
     if options.compile_cache:
         perf.enable_compile_cache(options.compile_cache)
     videos = console.find_videos(options.video, options.out, ('explanation.mp4', timeline_page.CLIP))
@@ -123,13 +115,13 @@ def _prepare(options, clock: console.Clock) -> Job:
     twins = len(videos) - len({video.stem for video in videos})
     if options.truth and twins:
         print(f'note: {index.counted(twins, "video")} share the name, and so the annotations, of another one')
-    return Job(
+    return Call(
         options=options,
         models=models,
         folders={video: out / subfolders[video] if several else out for video in videos},
         several=several,
         truths=ground_truth.read(pathlib.Path(options.truth), {v.stem for v in videos}) if options.truth else {},
-        clock=clock,
+        times=times,
     )
 
 
@@ -142,58 +134,58 @@ def _load(options) -> dict[str, Model]:
         classes = model.trained.facts.classes
         if options.label is not None and options.label not in classes:
             expected = names.expected(options.label, classes, 'classes')
-            raise runs.RunError(f'--label={options.label} is not a class of the model; {expected}')
+            raise command.RunError(f'--label={options.label} is not a class of the model; {expected}')
         if options.hop is not None and options.hop > model.spec.segments:
-            raise runs.RunError(
+            raise command.RunError(
                 f'--hop={options.hop}; expected at most {model.spec.segments}, the number of segments in a window'
             )
     return models
 
 
-def _kept(job: Job) -> dict[pathlib.Path, done.Outcome]:
+def _kept(call: Call) -> dict[pathlib.Path, done.Outcome]:
     """Returns the outcomes of the videos that an earlier call explained whole with the same models and options."""
     kept = {}
-    for video, folder in job.folders.items():
+    for video, folder in call.folders.items():
         if (folder / done.FILE).exists():
-            outcome = done.read(folder, job.out, job.key(video))
+            outcome = done.read(folder, call.out, call.key(video))
             if outcome is not None:
                 kept[video] = outcome
     return kept
 
 
-def _outcome(job: Job, video: pathlib.Path) -> done.Outcome | index.Failure:
+def _outcome(call: Call, video: pathlib.Path) -> done.Outcome | index.Failure:
     """Explains one video, writes its files and prints a line; whatever fails becomes a Failure."""
-    folder = job.folders[video]
+    folder = call.folders[video]
     try:
         # The state of the video before it is read.
-        key = job.key(video)
+        key = call.key(video)
         done.forget(folder)
-        explain = _compare if len(job.models) > 1 else _explain_long if job.options.long else _explain
-        outcome = explain(job, video, folder)
-        if job.several:
+        explain = _compare if len(call.models) > 1 else _explain_long if call.options.long else _explain
+        outcome = explain(call, video, folder)
+        if call.several:
             done.write(folder, key, outcome)
         return outcome
     except media.MediaError as error:
-        console.fail(error, 1)
-        return index.Failure(job.title(video), error.reason, f'{error.detail}; {media.REASONS[error.reason]}')
+        command.fail(error, 1)
+        return index.Failure(call.title(video), error.reason, f'{error.detail}; {media.REASONS[error.reason]}')
     except Exception as error:
         # One video's error, of whatever kind, must not end the others.
         text = files.reason(error) if isinstance(error, OSError) else f'{type(error).__name__}: {error}'
         detail = ' '.join(text.split())
-        console.fail(f'{video}: failed: {detail}', 1)
-        return index.Failure(job.title(video), 'failed', detail)
+        command.fail(f'{video}: failed: {detail}', 1)
+        return index.Failure(call.title(video), 'failed', detail)
 
 
-def _explain(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
-    explanation = _read_and_explain(job, next(iter(job.models.values())), video)
+def _explain(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
+    explanation = _read_and_explain(call, next(iter(call.models.values())), video)
     best = ', '.join(f'{row["label"]} {sentences.percent(row["probability"])}' for row in explanation.top(3))
-    notices = explanation.notices(job.options.label)
-    outcome = _write(job, video, explanation, folder)
-    if job.several:
+    notices = explanation.notices(call.options.label)
+    outcome = _write(call, video, explanation, folder)
+    if call.several:
         console.say(f'{video}: {best}' + ''.join(f' {notice}' for notice in notices))
         return outcome
     console.say(f'{video}: {best}')
-    console.say(f'  {explanation.sentence(job.options.label)}')
+    console.say(f'  {explanation.sentence(call.options.label)}')
     for notice in notices:
         console.say(f'  note: {notice}')
     error = explanation.residual()[1]
@@ -202,16 +194,16 @@ def _explain(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.Outcom
     return outcome
 
 
-def _read_and_explain(job: Job, model: Model, video: pathlib.Path) -> Explanation:
-    with job.clock('decode'):
-        reading = model.read(video, job.options.start, job.options.end)
-    with job.clock('model'):
+def _read_and_explain(call: Call, model: Model, video: pathlib.Path) -> Explanation:
+    with call.times('decode'):
+        reading = model.read(video, call.options.start, call.options.end)
+    with call.times('model'):
         return model.explain_readings([reading])[0]
 
 
-def _explain_long(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
-    options, (model,) = job.options, job.models.values()
-    with job.clock('decode and model'):
+def _explain_long(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
+    options, (model,) = call.options, call.models.values()
+    with call.times('decode and model'):
         show = console.counter(str(video), 'windows')
         timeline = model.explain_long(video, options.hop, options.top_windows, options.start, options.end, show)
     console.say(
@@ -226,35 +218,35 @@ def _explain_long(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.O
     for k, explanation in timeline.explanations.items():
         window = timeline.windows[k]
         place = f'{sentences.clock_time(window["start"])} to {sentences.clock_time(window["end"])}'
-        written[k] = _write(job, video, explanation, (folder / pages[k]).parent, f'{job.title(video)}, {place}')
-        if not job.several:
+        written[k] = _write(call, video, explanation, (folder / pages[k]).parent, f'{call.title(video)}, {place}')
+        if not call.several:
             console.say(f'  {place}: {window["label"]} {sentences.percent(window["probability"])}')
     folder.mkdir(parents=True, exist_ok=True)
     timeline.save_json(folder / 'timeline.json')
     timeline.save_csv(folder / 'timeline.csv')
     own = ['timeline.json', 'timeline.csv']
     if 'html' in options.files:
-        with job.clock('timeline'):
+        with call.times('timeline'):
             own += timeline_page.write(timeline, video, folder, pages)
-    if not job.several:
+    if not call.several:
         console.say(f'  {folder}: {", ".join(own)}')
-    relative = folder.relative_to(job.out)
+    relative = folder.relative_to(call.out)
     # In the order of time, as a reader looks for them.
     outcomes = [written[k] for k in sorted(written)]
     return done.Outcome(
         [entry for outcome in outcomes for entry in outcome.entries],
         [name for outcome in outcomes for name in outcome.files] + [(relative / name).as_posix() for name in own],
-        (job.title(video), (relative / 'timeline.html').as_posix()) if 'timeline.html' in own else None,
+        (call.title(video), (relative / 'timeline.html').as_posix()) if 'timeline.html' in own else None,
     )
 
 
-def _compare(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
+def _compare(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
     """Explains a video by two runs and writes their files into a folder each, and the page that compares them."""
-    explanations = {name: _read_and_explain(job, model, video) for name, model in job.models.items()}
-    written = {name: _write(job, video, each, folder / name) for name, each in explanations.items()}
+    explanations = {name: _read_and_explain(call, model, video) for name, model in call.models.items()}
+    written = {name: _write(call, video, each, folder / name) for name, each in explanations.items()}
     pages = {name: pathlib.PurePath(outcome.entries[0].href) for name, outcome in written.items()}
-    relative = folder.relative_to(job.out)
-    comparison = compare.compare(explanations, job.options.label)
+    relative = folder.relative_to(call.out)
+    comparison = compare.compare(explanations, call.options.label)
     links = {name: path.relative_to(relative).as_posix() for name, path in pages.items()}
     files.write_text(folder / compare.RECORD, comparison.to_json())
     files.write_text(folder / compare.PAGE, comparison.render(explanations, links))
@@ -266,11 +258,11 @@ def _compare(job: Job, video: pathlib.Path, folder: pathlib.Path) -> done.Outcom
 
 
 def _write(
-    job: Job, video: pathlib.Path, explanation: Explanation, folder: pathlib.Path, title: str | None = None
+    call: Call, video: pathlib.Path, explanation: Explanation, folder: pathlib.Path, title: str | None = None
 ) -> done.Outcome:
     """Writes the requested files of one explanation; returns them with its index entry."""
-    label = job.options.label or explanation.top(1)[0]['label']
-    truths = job.truth(video, explanation)
+    label = call.options.label or explanation.top(1)[0]['label']
+    truths = call.truth(video, explanation)
     save = {
         'json': lambda path: explanation.save_json(path, label),
         'npz': explanation.save_npz,
@@ -281,9 +273,9 @@ def _write(
         'vtt': explanation.save_vtt,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f'explanation.{kind}' for kind in _ORDER if kind in job.options.files]
+    paths = [folder / f'explanation.{kind}' for kind in _ORDER if kind in call.options.files]
     # Encoding spends most of its time in C code, so that two threads can use two cores.
-    with job.clock('files'), concurrent.futures.ThreadPoolExecutor(2) as threads:
+    with call.times('files'), concurrent.futures.ThreadPoolExecutor(2) as threads:
         for written in [threads.submit(save[path.suffix[1:]], path) for path in paths]:
             written.result()
     annotated = [
@@ -291,25 +283,25 @@ def _write(
     ]
     true_label = label if label in annotated else next(iter(annotated), None)
     opened = min(paths, key=lambda path: _OPENED.index(path.suffix[1:]))
-    href = opened.relative_to(job.out).as_posix()
-    entry = index.make_entry(explanation, href, true_label, truths.get(true_label), title or job.title(video))
-    return done.Outcome([entry], [path.relative_to(job.out).as_posix() for path in paths])
+    href = opened.relative_to(call.out).as_posix()
+    entry = index.make_entry(explanation, href, true_label, truths.get(true_label), title or call.title(video))
+    return done.Outcome([entry], [path.relative_to(call.out).as_posix() for path in paths])
 
 
-def _write_index(job: Job, outcomes: dict[pathlib.Path, done.Outcome | index.Failure]) -> None:
+def _write_index(call: Call, outcomes: dict[pathlib.Path, done.Outcome | index.Failure]) -> None:
     """Writes index.html in the order of the videos, where it has more than one entry, and prints what it holds."""
-    in_order = [outcomes[video] for video in job.folders if video in outcomes]
+    in_order = [outcomes[video] for video in call.folders if video in outcomes]
     explained = [outcome for outcome in in_order if isinstance(outcome, done.Outcome)]
     failures = [outcome for outcome in in_order if isinstance(outcome, index.Failure)]
     entries = [entry for outcome in explained for entry in outcome.entries]
-    if not in_order or (len(entries) < 2 and not job.several):
+    if not in_order or (len(entries) < 2 and not call.several):
         return
-    path = job.out / 'index.html'
+    path = call.out / 'index.html'
     path.parent.mkdir(parents=True, exist_ok=True)
     timelines = [outcome.timeline for outcome in explained if outcome.timeline is not None]
     files.write_text(path, index.render(entries, failures, timelines))
     counts = [index.counted(len(entries), 'explanation')]
-    if job.several:
-        counts.append(f'{len(explained)} of {index.counted(len(job.folders), "video")} explained')
+    if call.several:
+        counts.append(f'{len(explained)} of {index.counted(len(call.folders), "video")} explained')
     counts += [f'{len(failures)} failed, with their reasons in the index'] if failures else []
     print(f'{path}: {", ".join(counts)}')

@@ -49,20 +49,14 @@ def _main(values: flags.FlagValues) -> int:
     _check_flags(values)
     # JAX is imported only here, so that wrong use is reported at once.
     from stattn_jax.explain import model as models
-    from stattn_jax.runtime import checkpoint
 
-    try:
-        model = models.load(values.workdir)
-    except checkpoint.CheckpointError as error:
-        raise command.RunError(str(error), 1) from None
+    model = models.load(values.workdir)
     return max([_write(values, model, kind) for kind in values.format])
 
 
 def _check_flags(values: flags.FlagValues) -> None:
     """Raises flags.Error for missing or wrong flags."""
-    missing = [name for name in ('workdir', 'out') if not values[name].value]
-    if missing:
-        raise flags.Error(f'--{missing[0]} is missing; expected --workdir=RUN --out=DIR')
+    command.require(values, ('workdir', 'out'), '--workdir=RUN --out=DIR')
     if not values.format or set(values.format) - set(FORMATS):
         raise flags.Error(f'--format={",".join(values.format)}; expected some of {",".join(FORMATS)}')
     if values.batch is not None and values.format == ['safetensors']:

@@ -8,21 +8,15 @@ done, 2 wrong use, 1 some videos failed (their rows name the reasons), 130 stopp
 
 import pathlib
 import sys
-import time
 
 from absl import flags
 
 from stattn_jax import command, files
+from stattn_jax.explain import console
 
 FORMATS = ('csv', 'jsonl', 'parquet')
 FLAGS = flags.FlagValues()
 flags.DEFINE_string('workdir', None, 'A trained workdir.', flag_values=FLAGS)
-flags.DEFINE_multi_string(
-    'video',
-    None,
-    'A folder (every video file below it), a pattern or a video file; may be given several times.',
-    flag_values=FLAGS,
-)
 flags.DEFINE_string('out', None, 'The table to write: .csv, .jsonl or .parquet.', flag_values=FLAGS)
 flags.DEFINE_integer('top', None, 'Number of classes per video. Default: every class.', 1, flag_values=FLAGS)
 flags.DEFINE_integer('batch', 8, 'Number of clips per forward pass.', 1, flag_values=FLAGS)
@@ -30,12 +24,7 @@ flags.DEFINE_integer(
     'workers', None, 'Processes that read videos. Default: one per core; 0: none but this one.', 0, flag_values=FLAGS
 )
 flags.DEFINE_bool('overwrite', False, 'Replace --out, and predict all videos again.', flag_values=FLAGS)
-flags.DEFINE_string(
-    'compile_cache',
-    None,
-    'Folder in which compiled programs are kept; only you should be able to write to it.',
-    flag_values=FLAGS,
-)
+console.define_flags(FLAGS)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,17 +36,15 @@ def _main(_: flags.FlagValues) -> int:
     _check_flags()
     files.make_folder(pathlib.Path(FLAGS.out).parent)
     # JAX is imported only here, so that wrong use is reported at once, and worker processes do not import it.
-    began = time.perf_counter()
-    from stattn_jax.predict import predict_videos
-
-    return predict_videos.run(FLAGS, time.perf_counter() - began)
+    times = console.StepTimes()
+    with times('imports'):
+        from stattn_jax.predict import predict_videos
+    return predict_videos.run(FLAGS, times)
 
 
 def _check_flags() -> None:
     """Raises flags.Error for missing or wrong flags."""
-    missing = [name for name in ('workdir', 'video', 'out') if not FLAGS[name].value]
-    if missing:
-        raise flags.Error(f'--{missing[0]} is missing; expected --workdir=RUN --video=DIR --out=predictions.csv')
+    command.require(FLAGS, ('workdir', 'video', 'out'), '--workdir=RUN --video=DIR --out=predictions.csv')
     if not FLAGS.out.endswith(tuple(f'.{kind}' for kind in FORMATS)):
         raise flags.Error(f'--out={FLAGS.out}; expected a file that ends with .{", .".join(FORMATS)}')
 

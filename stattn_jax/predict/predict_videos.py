@@ -17,15 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags, logging
 
-from stattn_jax import __version__, progress
-from stattn_jax import run as runs
+from stattn_jax import __version__, command, progress
 from stattn_jax.data import media, pipeline, processes, video_files
 from stattn_jax.explain import console
 from stattn_jax.explain.explanation import rounded
 from stattn_jax.explain.model import Model, load
 from stattn_jax.models import contributions
 from stattn_jax.predict import table
-from stattn_jax.runtime import checkpoint, perf
+from stattn_jax.runtime import perf
 from stattn_jax.training import step
 
 Read = tuple[pathlib.Path, media.Clip | media.MediaError]
@@ -96,31 +95,25 @@ class Predictor:
         return {'start': t * length, 'end': (t + 1) * length}
 
 
-def run(options: flags.FlagValues, imports: float) -> int:
-    """Predicts every video given by the flags; returns the exit code.
-
-    `imports` is the time in seconds that importing this module took. Raises RunError.
-    """
+def run(options: flags.FlagValues, times: console.StepTimes) -> int:
+    """Predicts every video given by the flags; returns the exit code. Raises CommandError and OSError."""
     logging.set_verbosity('warning')
-    clock, out = console.Clock(imports=imports), pathlib.Path(options.out)
-    try:
-        if out.exists() and not options.overwrite:
-            raise runs.RunError(f'--out={out} exists already; give another file, or --overwrite to replace it')
-        table.check(out)
-        videos = console.find_videos(options.video, options.out)
-        with clock('restore'):
-            if options.compile_cache:
-                perf.enable_compile_cache(options.compile_cache)
-            predictor = Predictor(load(options.workdir), options.batch)
-        journal = table.Journal(out, _settings(options, predictor.model), options.overwrite)
-    except (checkpoint.CheckpointError, OSError) as error:
-        return console.fail(error, 1)
+    out = pathlib.Path(options.out)
+    if out.exists() and not options.overwrite:
+        raise command.RunError(f'--out={out} exists already; give another file, or --overwrite to replace it')
+    table.check(out)
+    videos = console.find_videos(options.video, options.out)
+    with times('restore'):
+        if options.compile_cache:
+            perf.enable_compile_cache(options.compile_cache)
+        predictor = Predictor(load(options.workdir), options.batch)
+    journal = table.Journal(out, _settings(options, predictor.model), options.overwrite)
     with contextlib.closing(journal):
-        return _predict(options, predictor, journal, videos, clock)
+        return _predict(options, predictor, journal, videos, times)
 
 
 def _predict(
-    options, predictor: Predictor, journal: table.Journal, videos: list[pathlib.Path], clock: console.Clock
+    options, predictor: Predictor, journal: table.Journal, videos: list[pathlib.Path], times: console.StepTimes
 ) -> int:
     """Predicts the videos that are not in the journal and writes the table; returns the exit code."""
     out, classes = pathlib.Path(options.out), predictor.model.trained.facts.classes
@@ -131,19 +124,19 @@ def _predict(
     failed, began = 0, time.perf_counter()
     line = progress.ProgressLine(options.out, len(videos), 'videos', done=len(videos) - len(todo))
     try:
-        for video, row in _rows(options, predictor, todo, clock):
+        for video, row in _rows(options, predictor, todo, times):
             journal.add(identities[video], row)
             failed += row['error'] is not None
             line.add(1)
     except KeyboardInterrupt:
-        return console.fail(f'stopped; the same command goes on with what {journal.path} holds', 130)
+        return command.fail(f'stopped; the same command goes on with what {journal.path} holds', 130)
     line.clear()
     seconds = time.perf_counter() - began
     table.write(out, journal.rows(list(identities.values())), classes, options.top)
     journal.remove()
     speed = f'; {len(todo)} videos in {seconds:.1f} s' if todo else ''
     print(f'{out}: {len(videos)} rows, {failed} with an error{speed}')
-    print(f'time: {clock}')
+    print(f'time: {times}')
     return 1 if failed else 0
 
 
@@ -153,29 +146,29 @@ def _settings(options, model: Model) -> dict[str, Any]:
 
 
 def _rows(
-    options, predictor: Predictor, videos: Iterable[pathlib.Path], clock: console.Clock
+    options, predictor: Predictor, videos: Iterable[pathlib.Path], times: console.StepTimes
 ) -> Iterator[tuple[pathlib.Path, dict[str, Any]]]:
     """Yields each video with its row, in the order of the videos."""
     workers = os.cpu_count() if options.workers is None else options.workers
     ahead = 2 * options.batch + workers
     read = processes.read_clips(videos, predictor.model.spec, workers, ahead)
     while True:
-        with clock('waiting for videos'):
+        with times('waiting for videos'):
             batch = list(itertools.islice(read, options.batch))
         if not batch:
             return
         clips = [clip for _, clip in batch if isinstance(clip, media.Clip)]
         # The first batch compiles the program.
-        with clock('model' if 'compile' in clock.seconds else 'compile'):
+        with times('model' if 'compile' in times.seconds else 'compile'):
             rows = iter(_predicted(predictor, clips))
         for video, clip in batch:
             if isinstance(clip, media.MediaError):
-                console.fail(clip, 1)
+                command.fail(clip, 1)
                 row = _failed(f'{clip.reason}: {clip.detail}')
             else:
                 row = next(rows)
                 if row['error']:
-                    console.fail(f'{video}: {row["error"]}', 1)
+                    command.fail(f'{video}: {row["error"]}', 1)
             probabilities = dict(itertools.islice(row['probabilities'].items(), options.top))
             yield video, {'video': str(video)} | row | {'probabilities': probabilities}
 

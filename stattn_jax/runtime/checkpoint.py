@@ -18,12 +18,13 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1
 
 from stattn_jax import files
+from stattn_jax.command_error import CommandError
 
 STATE = 'state'
 META = 'meta'
 
 
-class CheckpointError(Exception):
+class CheckpointError(CommandError):
     """Raised for a checkpoint that is unreadable or does not fit; one line names it, the reason and the fix."""
 
 

@@ -14,7 +14,6 @@ import jax
 from absl import flags, logging
 
 from stattn_jax import command, files, names, run
-from stattn_jax import main as main_command
 from stattn_jax.runtime import perf
 from stattn_jax.study import jobs, plan, summary, worker
 
@@ -53,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
             return _one(values.config, workdir, entries, values.only)
         return _all(values, workdir, entries, argv[1:])
 
-    return command.run(argv, __doc__, make_flags(), body, main_command.CODES, config=CONFIG)
+    return command.run(argv, __doc__, make_flags(), body, config=CONFIG)
 
 
 def _one(config, workdir: pathlib.Path, entries: list[plan.Entry], name: str) -> int:

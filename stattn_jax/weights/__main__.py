@@ -20,7 +20,7 @@ from stattn_jax import command, files, names
 from stattn_jax.models.trunks import registry
 from stattn_jax.models.trunks.trunk import Trunk
 from stattn_jax.weights import find, match, reading
-from stattn_jax.weights.errors import WeightsError, listed, printable
+from stattn_jax.weights.errors import listed, printable
 
 MODALITIES = ('visual', 'audio')
 
@@ -40,7 +40,7 @@ def make_flags() -> flags.FlagValues:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns the exit code."""
-    return command.run(argv, __doc__, make_flags(), _main, {WeightsError: 2}, positional=None)
+    return command.run(argv, __doc__, make_flags(), _main, positional=None)
 
 
 def _main(values, name: str = '', *paths: str) -> int:

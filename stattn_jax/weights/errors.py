@@ -6,6 +6,8 @@ import struct
 import zipfile
 import zlib
 
+from stattn_jax.command_error import CommandError
+
 # The exceptions that zipfile raises for a damaged archive.
 ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, struct.error, zlib.error, lzma.LZMAError)
 
@@ -22,8 +24,10 @@ class Allowance:
         return self.left >= 0
 
 
-class WeightsError(Exception):
+class WeightsError(CommandError):
     """Raised if weights cannot be used; the one-line message has the file, what is wrong, what is expected, the fix."""
+
+    code = 2
 
     def __init__(self, message: str):
         super().__init__(printable(message))
