@@ -47,7 +47,7 @@ SECONDS = {'s4': 5, 'ms3': 5, 'semantic': 10}
 
 
 @dataclasses.dataclass(frozen=True)
-class ListedClip:
+class ClipFiles:
     """A clip of the list with its files, as paths relative to --data.
 
     sounds: files that may hold the sound, the first of which that exists is read.
@@ -96,12 +96,12 @@ def main(beam: list[str]) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def read(where: pathlib.Path, subset: str) -> list[ListedClip]:
+def read(where: pathlib.Path, subset: str) -> list[ClipFiles]:
     """Reads the list of a subset, in its order; raises TableError for its faults."""
     path = where / LISTS[subset]
     name = 'uid' if subset == 'semantic' else _first_column(path)
     more = {'s4': ('category', 'split'), 'ms3': ('split',), 'semantic': ('label', 'split')}[subset]
-    clips: dict[str, ListedClip] = {}
+    clips: dict[str, ClipFiles] = {}
     with rows.collect() as faults:
         for row in rows.read_rows(path, (name, *more), faults):
             for column in (name, *more[:-1]):
@@ -134,9 +134,9 @@ def _is_plain(text: str) -> bool:
     return text.isprintable() and not set(text) & {'/', '\\'} and text not in ('', '.', '..')
 
 
-def _s4(name: str, category: str, split: str) -> ListedClip:
+def _s4(name: str, category: str, split: str) -> ClipFiles:
     inside = f'{split}/{category}/{name}'
-    return ListedClip(
+    return ClipFiles(
         name,
         split,
         (category,),
@@ -147,8 +147,8 @@ def _s4(name: str, category: str, split: str) -> ListedClip:
     )
 
 
-def _ms3(name: str, split: str) -> ListedClip:
-    return ListedClip(
+def _ms3(name: str, split: str) -> ClipFiles:
+    return ClipFiles(
         name,
         split,
         (),
@@ -159,9 +159,9 @@ def _ms3(name: str, split: str) -> ListedClip:
     )
 
 
-def _semantic(uid: str, label: str, split: str) -> ListedClip:
+def _semantic(uid: str, label: str, split: str) -> ClipFiles:
     count = FRAMES[label]
-    return ListedClip(
+    return ClipFiles(
         f'{label}_{uid}',
         split,
         (),
@@ -172,10 +172,10 @@ def _semantic(uid: str, label: str, split: str) -> ListedClip:
     )
 
 
-_MAKERS: dict[str, Callable[..., ListedClip]] = {'s4': _s4, 'ms3': _ms3, 'semantic': _semantic}
+_MAKERS: dict[str, Callable[..., ClipFiles]] = {'s4': _s4, 'ms3': _ms3, 'semantic': _semantic}
 
 
-def _classes(clips: list[ListedClip], palette: Palette | None) -> tuple[str, ...]:
+def _classes(clips: list[ClipFiles], palette: Palette | None) -> tuple[str, ...]:
     if palette:
         if FLAGS.classes:
             raise cli.UsageError(f'--classes={FLAGS.classes}: the classes are those of {PALETTE_FILE}; leave it out')
@@ -199,17 +199,17 @@ def _classes(clips: list[ListedClip], palette: Palette | None) -> tuple[str, ...
 
 def label_by_masks(
     where: pathlib.Path,
-    clips: list[ListedClip],
+    clips: list[ClipFiles],
     palette: Palette,
     workers: int | None,
     remarks: list[str],
-) -> list[ListedClip]:
+) -> list[ClipFiles]:
     """Returns the clips of the semantic set with the classes of their masks as labels.
 
     Pixels of colours that are no class belong to none; `remarks` counts and names their clips.
     """
 
-    def read_one(clip: ListedClip) -> tuple[set[int], int]:
+    def read_one(clip: ClipFiles) -> tuple[set[int], int]:
         found: set[int] = set()
         unknown = 0
         for path in clip.masks:
@@ -249,7 +249,7 @@ def label_by_masks(
 
 
 def list_jobs(
-    where: pathlib.Path, clips: list[ListedClip], classes: tuple[str, ...], remarks: list[str]
+    where: pathlib.Path, clips: list[ClipFiles], classes: tuple[str, ...], remarks: list[str]
 ) -> list[prepare.Job]:
     """Returns a job for each clip; `remarks` names missing masks, and files that are no mask of the clip.
 

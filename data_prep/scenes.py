@@ -43,7 +43,7 @@ CLASS_RGB = np.array(
 
 
 @dataclasses.dataclass(frozen=True)
-class Variant:
+class Difficulty:
     """Parameters of a variant's difficulty: object half-size (fraction of the frame), clutter, and sound lengths.
 
     The lengths of the event and of the off-screen sound are in segments.
@@ -57,9 +57,9 @@ class Variant:
     offscreen_lengths: tuple[int, int]
 
 
-VARIANTS = {
-    'events': Variant((0.16, 0.20), (1, 2), 0, 0.05, (2, 6), (2, 6)),
-    'lopsided': Variant((0.11, 0.135), (2, 2), 12, 0.12, (2, 6), (1, 3)),
+DIFFICULTIES = {
+    'events': Difficulty((0.16, 0.20), (1, 2), 0, 0.05, (2, 6), (2, 6)),
+    'lopsided': Difficulty((0.11, 0.135), (2, 2), 12, 0.12, (2, 6), (1, 3)),
 }
 
 
@@ -116,7 +116,7 @@ class Scene:
 
 def make_scene(variant: str, segments: int, seed: tuple[int, ...]) -> Scene:
     """Samples one scene at random; the same (variant, segments, seed) always gives the same scene."""
-    spec = VARIANTS[variant]
+    spec = DIFFICULTIES[variant]
     rng = np.random.default_rng(seed)
     n_distractors = int(rng.integers(spec.distractors[0], spec.distractors[1] + 1))
     label, offscreen_label, *distractor_labels = rng.permutation(len(CLASSES))[: 2 + n_distractors].tolist()

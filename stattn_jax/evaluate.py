@@ -146,7 +146,8 @@ class Evaluator:
             return
         rows = self._map(feature_rows, 'features', state, _spread(data, DISTANCE_CLIPS))
         if jax.process_index() == 0:
-            training_distance.save(workdir / run.TRAINING_DISTANCE, rows, FALSE_ALARM_RATE, number)
+            parameters = run.parameter_hash(state)
+            training_distance.save(workdir / run.TRAINING_DISTANCE, rows, FALSE_ALARM_RATE, number, parameters)
 
     def split(self, state: step.State, split: str, shortcuts: bool) -> dict[str, Any]:
         """Returns the flat `group/name` numbers of a split; with `shortcuts` they include the shortcut checks."""

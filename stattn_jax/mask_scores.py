@@ -23,7 +23,7 @@ TRIVIAL = ('_everything', '_centre', '_prior')
 class Measured:
     """The curves of each map and of the trivial answers by their suffix, and the numbers that need no threshold."""
 
-    curves: dict[str, masks.Curves]
+    curves: dict[str, masks.ThresholdCurves]
     pointing: Numbers
 
     def thresholds(self) -> dict[str, float]:
@@ -69,7 +69,7 @@ def measure(
     maps = _maps(rows, truth)
     blind = {'_everything': np.ones((masks.SIDE, masks.SIDE)), '_centre': masks.centre_heat(), '_prior': prior_hw}
     blind = {name: masks.levels(heat_hw) for name, heat_hw in blind.items() if heat_hw is not None}
-    curves = {name: masks.Curves() for name in (*maps, *blind)}
+    curves = {name: masks.ThresholdCurves() for name in (*maps, *blind)}
     affines = [pipeline.frame_affine(r.height, r.width, fit) for r in truth]
     targets: list[dict[int, np.ndarray]] = []
     skipped = 0

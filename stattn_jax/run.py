@@ -5,6 +5,7 @@ contains the training loop.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -98,6 +99,12 @@ class Trained:
     strategy: Any
     trunks: tuple[dict[str, Any], ...] = ()
     config_hash: str | None = None
+
+    @functools.cached_property
+    def hashes(self) -> dict[str, str]:
+        """The hashes that identify the network in records: `config_hash` and `parameter_hash`."""
+        own = self.config_hash or config_hash(self.config)
+        return {'config_hash': own, 'parameter_hash': parameter_hash(self.state)}
 
 
 def make_strategy(config: ml_collections.ConfigDict, *batches: int):
@@ -199,8 +206,17 @@ def versions() -> dict[str, str]:
 
 
 def config_hash(config: ml_collections.ConfigDict) -> str:
-    """Returns a short hash of all fields of the config."""
-    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+    """Returns a short hash of all fields of the config; a relative folder has the hash of the same absolute one."""
+    content = config.to_dict()
+    for group, field in _folders(content):
+        group[field] = os.path.abspath(group[field])
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _folders(content: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """Returns the group and the name of each field of a config that names a folder."""
+    fields = ((content['data'], 'dir'), (content, 'compile_cache'))
+    return [(group, field) for group, field in fields if group[field]]
 
 
 def parameter_hash(state: step.State) -> str:
@@ -230,10 +246,9 @@ def save_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Non
     A folder inside of the workdir, such as that of extracted features, is relative to it, so that both can be moved.
     """
     content, root = config.to_dict(), workdir.absolute()
-    for group, field in ((content['data'], 'dir'), (content, 'compile_cache')):
-        if group[field]:
-            path = pathlib.Path(group[field]).absolute()
-            group[field] = str(path.relative_to(root) if path.is_relative_to(root) else path)
+    for group, field in _folders(content):
+        path = pathlib.Path(group[field]).absolute()
+        group[field] = str(path.relative_to(root) if path.is_relative_to(root) else path)
     write_json(workdir / CONFIG_FILE, content)
 
 
@@ -260,10 +275,10 @@ def saved_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
             f'{workdir} was trained by another version: its {CONFIG_FILE} lacks {", ".join(missing)}; train again, or '
             f'use the version whose commit {RUN_FILE} names'
         )
-    for group, field in ((saved['data'], 'dir'), (saved, 'compile_cache')):
+    for group, field in _folders(saved):
         # Before 2026-11-27, relative folders were saved as they were given, relative to the current folder.
-        inside = pathlib.Path(workdir, group[field] or '').absolute()
-        group[field] = str(inside) if group[field] and inside.exists() else group[field]
+        inside = pathlib.Path(workdir, group[field]).absolute()
+        group[field] = str(inside) if inside.exists() else group[field]
     return ml_collections.ConfigDict(_with_types(saved))
 
 

@@ -10,8 +10,8 @@ from stattn_jax.explain import done, index
 def outcome(tmp_path):
     (tmp_path / 'clip').mkdir()
     (tmp_path / 'clip' / 'explanation.html').touch()
-    return done.Outcome(
-        [index.make_entry(record(), 'clip/explanation.html', 'dog')],
+    return done.VideoResult(
+        [index.explained_clip(record(), 'clip/explanation.html', 'dog')],
         ['clip/explanation.html'],
         ('clip.mp4', 'clip/timeline.html'),
     )

@@ -19,7 +19,9 @@ FAILURES = (index.Failure('b/half.mp4', 'truncated', 'its sound ends'), index.Fa
 
 
 def test_names_in_the_index_never_become_markup():
-    entries = [index.make_entry(e, href, true_label='cat') for e, href in ((record(), 'a.html'), (hostile(), HOSTILE))]
+    entries = [
+        index.explained_clip(e, href, true_label='cat') for e, href in ((record(), 'a.html'), (hostile(), HOSTILE))
+    ]
     entries[0] = dataclasses.replace(entries[0], notes=('short',))
     tame, wild = (Markup(index.render([entry], [failure])) for entry, failure in zip(entries, FAILURES))
     assert wild.tags == tame.tags
@@ -36,19 +38,22 @@ def test_an_entry_knows_error_and_pointing_as_an_evaluation_counts_them():
     truth = GroundTruth(
         (), [(t + 0.5, *sorted_box) for t, sorted_box in enumerate([(0, 0, 0.5, 0.67), (0, 0, 1, 1), (0, 0, 0.5, 1)])]
     )
-    entry = index.make_entry(e, 'e.html', 'cat', truth)
+    entry = index.explained_clip(e, 'e.html', 'cat', truth)
     rates = localization.spatial_pointing(
         e.alpha[None], [np.array(truth.boxes)], [(1.0, 0.0, 1.0, 0.0)], 1.0, prefix='p', tau=0, classes_n=np.array([0])
     )
     assert entry.pointing == pytest.approx(rates['p']) and 0 < entry.pointing < 1
     assert entry.error == pytest.approx(1 - e.probabilities[1]) and entry.label == 'dog' and entry.is_right is False
-    unknown = index.make_entry(e, 'e.html')
+    unknown = index.explained_clip(e, 'e.html')
     assert unknown.error is unknown.pointing is unknown.true_label is unknown.is_right is None
 
 
 def test_cards_carry_what_they_are_sorted_by():
     e = record()
-    entries = [index.make_entry(e, 'a.html', 'dog', TRUTH), index.make_entry(e, 'b.html', title='x, 0:00 to 0:10')]
+    entries = [
+        index.explained_clip(e, 'a.html', 'dog', TRUTH),
+        index.explained_clip(e, 'b.html', title='x, 0:00 to 0:10'),
+    ]
     text = index.render(entries, FAILURES[:1])
     keys = re.findall(r'<li data-confidence="(.*?)" data-error="(.*?)" data-pointing="(.*?)" data-agr', text)
     assert len(keys) == 2 and keys[1][1:] == ('', '')
@@ -62,15 +67,17 @@ def test_cards_carry_what_they_are_sorted_by():
 
 
 def test_entries_survive_json():
-    entry = dataclasses.replace(index.make_entry(record(), 'a.html', 'dog', TRUTH), agreement=0.5, notes=('short',))
-    assert index.Entry.from_json(json.loads(json.dumps(entry.to_json()))) == entry
+    entry = dataclasses.replace(index.explained_clip(record(), 'a.html', 'dog', TRUTH), agreement=0.5, notes=('short',))
+    assert index.ExplainedClip.from_json(json.loads(json.dumps(entry.to_json()))) == entry
 
 
 def test_a_thumbnail_is_the_frame_of_the_strongest_cell_with_its_heat():
     visual = np.zeros((3, 4, 3, 2))
     visual[0, 2, 0, 1] = 1
     e = record(visual=visual)
-    image = np.asarray(PIL.Image.open(io.BytesIO(index.make_entry(e, 'e.html').thumbnail)).convert('RGB')).astype(int)
+    image = np.asarray(PIL.Image.open(io.BytesIO(index.explained_clip(e, 'e.html').thumbnail)).convert('RGB')).astype(
+        int
+    )
     assert image.shape == (240, 320, 3)
     hot = image.max(axis=-1) > 100
     assert hot[4:76, 164:316].all() and hot.sum() == pytest.approx(80 * 160, rel=0.05)
@@ -88,7 +95,7 @@ def opened(chromium, tmp_path):
     """An index of four clips, of which one has no true label, and two failures."""
     e = record(tuple(f'class {c}' for c in range(4)))
     labels = ('class 3', None, 'class 0', 'class 1')
-    entries = [index.make_entry(e, 'page.html', label, title=f'clip {10 - i}') for i, label in enumerate(labels)]
+    entries = [index.explained_clip(e, 'page.html', label, title=f'clip {10 - i}') for i, label in enumerate(labels)]
     (tmp_path / 'page.html').write_text('<title>the page</title>')
     (tmp_path / 'index.html').write_text(index.render(entries, FAILURES), encoding='utf-8')
     chromium.open(tmp_path / 'index.html')

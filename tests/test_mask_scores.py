@@ -80,7 +80,7 @@ def expected_frames(rows, known):
 def test_rates_are_those_at_the_threshold_of_another_split():
     rows, known = clips()
     measured = mask_scores.measure(rows, known, info(), 'squash', quarter(0, 0).astype(float))
-    expected = masks.Curves(expected_frames(rows, known))
+    expected = masks.ThresholdCurves(expected_frames(rows, known))
     thresholds = {'': 0.5, '_contribution': 0.25, '_centre': 0.75, '_prior': 0.5}
     numbers = measured.numbers(thresholds)
     for name, value in expected.numbers(0.5).items():
@@ -101,7 +101,7 @@ def test_rates_are_those_at_the_threshold_of_another_split():
 def test_thresholds_are_the_best_of_their_own_split():
     rows, known = clips()
     thresholds = mask_scores.measure(rows, known, info(), 'squash', None).thresholds()
-    assert thresholds[''] == masks.Curves(expected_frames(rows, known)).best_threshold()
+    assert thresholds[''] == masks.ThresholdCurves(expected_frames(rows, known)).best_threshold()
     assert thresholds.keys() == {'', '_contribution', '_everything', '_centre'}
 
 

@@ -36,7 +36,7 @@ def made(seed, frames=6, side=20):
 
 @pytest.mark.parametrize('seed', range(3))
 def test_curves_are_those_of_the_evaluators_loop(seed):
-    found = masks.Curves(made(seed))
+    found = masks.ThresholdCurves(made(seed))
     iou, f = loop(made(seed))
     np.testing.assert_allclose(found.iou, iou, rtol=1e-12)
     np.testing.assert_allclose(found.f, f, rtol=1e-9)
@@ -60,13 +60,13 @@ def test_levels_count_the_thresholds_that_are_reached():
 def test_numbers_by_hand():
     heat = np.array([[1.0, 0.6], [0.6, 0.0]])
     mask = np.array([[True, False], [False, False]])
-    found = masks.Curves([(heat, mask)])
+    found = masks.ThresholdCurves([(heat, mask)])
     # Of the four pixels, 4 are predicted at 0, 3 up to 0.6, and 1 above.
     assert found.iou[[0, 1, 152, 153, 254]] == pytest.approx([1 / 4, 1 / 3, 1 / 3, 1, 1])
     assert found.f[[0, 1, 153]] == pytest.approx([1.3 * 0.25 / (0.075 + 1), 1.3 / 3 / (0.1 + 1), 1])
-    empty = masks.Curves([(heat, np.zeros((2, 2), bool))])
+    empty = masks.ThresholdCurves([(heat, np.zeros((2, 2), bool))])
     assert empty.iou[[0, 1, 153]] == pytest.approx([0, 1 / 4, 3 / 4]) and empty.with_object == 0
-    assert set(empty.numbers(0.5)) == {'iou_auc', 'miou'} and masks.Curves([]).numbers(0.5) == {}
+    assert set(empty.numbers(0.5)) == {'iou_auc', 'miou'} and masks.ThresholdCurves([]).numbers(0.5) == {}
 
 
 def test_a_clip_has_one_scale_and_negative_values_and_missing_segments_are_cold():

@@ -97,7 +97,7 @@ def test_frames_stand_in_where_there_is_no_source_and_only_there(tmp_path):
 @pytest.mark.parametrize('which', ['page', 'index'])
 def test_only_the_script_and_style_of_the_page_may_run_and_nothing_be_fetched(which):
     e = record()
-    text = page.render(e, truth=TRUTH) if which == 'page' else index.render([index.make_entry(e, 'a b/e.html')])
+    text = page.render(e, truth=TRUTH) if which == 'page' else index.render([index.explained_clip(e, 'a b/e.html')])
     markup = Markup(text)
     for tag in ('script', 'style'):
         (content,) = markup.texts(tag)

@@ -16,7 +16,7 @@ from flax import nnx
 
 from stattn_jax.data import mel
 from stattn_jax.models.trunks import registry
-from stattn_jax.weights import match, reading
+from stattn_jax.weights import formats, match
 
 transformers = pytest.importorskip('transformers')
 import published_audio  # noqa: E402
@@ -145,7 +145,7 @@ def test_a_checkpoint_as_published_is_read(tmp_path):
     torch.save({'iteration': 7, 'model': model.state_dict(), 'sampler': sampler}, tmp_path / 'cnn14.pth')
     published = registry.find('audio', 'cnn14_16k').published
     abstract = nnx.as_pure(nnx.state(nnx.eval_shape(lambda: test_cnn14.build(test_cnn14.CHANNELS))))
-    state, report = match.fill(abstract, published, reading.read(tmp_path / 'cnn14.pth'), 'cnn14.pth')
+    state, report = match.fill(abstract, published, formats.read(tmp_path / 'cnn14.pth'), 'cnn14.pth')
     jax.tree.map(np.testing.assert_array_equal, state, nnx.as_pure(nnx.state(test_cnn14.thin())))
     assert report.used == len(test_cnn14.layout())
 

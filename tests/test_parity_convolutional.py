@@ -20,7 +20,7 @@ from flax import nnx
 from PIL import Image
 
 from stattn_jax.models.trunks import efficientnet_lite, registry, resnet
-from stattn_jax.weights import find, match, reading
+from stattn_jax.weights import find, formats, match
 
 
 def skip_or_import(name):
@@ -101,7 +101,7 @@ def lite_layers(model, frames):
 def stages_of(build, published, path, frames):
     """Outputs of the stages of our trunk and of the trunk itself, with the weights of a file."""
     graphdef, state = nnx.split(nnx.eval_shape(build))
-    state, _ = match.fill(nnx.as_pure(state), published, reading.read(path), str(path))
+    state, _ = match.fill(nnx.as_pure(state), published, formats.read(path), str(path))
 
     @jax.jit
     def run(state, frames):
@@ -210,7 +210,7 @@ def test_published_weights_name_what_pictures_show():
     path = find.locate('visual', 'efficientnet_lite0', 'imagenet').path
     build = lambda: test_efficientnet_lite.make(*test_efficientnet_lite.WHOLE)
     _, cells = stages_of(build, efficientnet_lite.published((7,)), path, frames)
-    tensors = reading.read(path)
+    tensors = formats.read(path)
     logits = cells.mean((1, 2)) @ tensors['_fc.weight'].T + tensors['_fc.bias']
     with torch.inference_mode():
         expected = published_lite(path)(torch.tensor(frames).permute(0, 3, 1, 2)).numpy()

@@ -14,7 +14,7 @@ from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
 
 from stattn_jax.models.trunks import registry
-from stattn_jax.weights import match, reading
+from stattn_jax.weights import formats, match
 
 torch = pytest.importorskip('torch')
 timm = pytest.importorskip('timm')
@@ -53,7 +53,7 @@ def fill(module, before='') -> dict:
 def ours(modality, name, file, depth):
     """Our trunk with the weights of a file, loaded by the package's own reader."""
     trunk = registry.find(modality, name)
-    return drawn.filled(trunk, reading.read(file), depth=depth)
+    return drawn.filled(trunk, formats.read(file), depth=depth)
 
 
 def layers_of(model, x) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ import runs
 import stattn_jax
 from stattn_jax.explain.explanation import strongest_cell
 from stattn_jax.predict import __main__ as command
-from stattn_jax.predict import predict_videos, table
+from stattn_jax.predict import predict_videos, predictions
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
 
@@ -86,13 +86,13 @@ def test_tables_have_a_column_for_each_number(predicted, tmp_path, kind, top):
     classes = sorted(predicted[0]['probabilities'])
     rows = [row | {'probabilities': dict(list(row['probabilities'].items())[:top])} for row in predicted]
     out = tmp_path / f'table.{kind}'
-    table.write(out, iter(rows), classes, top)
+    predictions.write(out, iter(rows), classes, top)
     if kind == 'csv':
         found = list(csv.DictReader(out.read_text().splitlines()))
     else:
         parquet = pytest.importorskip('pyarrow.parquet')
         found = parquet.read_table(out).to_pylist()
-    assert list(found[0]) == list(table.columns(classes, top))
+    assert list(found[0]) == list(predictions.columns(classes, top))
     first = predicted[0]
     assert found[0]['label'] == first['label'] and int(found[0]['cell_row']) == first['strongest_cell']['row']
     assert float(found[0]['segment_evidence']) == first['strongest_segment']['evidence']

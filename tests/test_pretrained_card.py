@@ -6,12 +6,12 @@ import json
 import pytest
 import shared
 
-from stattn_jax.pretrained import card, find
+from stattn_jax.pretrained import card, lookup
 
 
 @pytest.fixture(scope='module')
 def demo():
-    return json.loads((find.SHIPPED['demo'] / 'config.json').read_text())
+    return json.loads((lookup.SHIPPED['demo'] / 'config.json').read_text())
 
 
 def metadata(text):
@@ -20,7 +20,7 @@ def metadata(text):
 
 
 def test_shipped_card_is_the_one_of_its_record(demo):
-    assert (find.SHIPPED['demo'] / 'README.md').read_text() == card.render('demo', demo)
+    assert (lookup.SHIPPED['demo'] / 'README.md').read_text() == card.render('demo', demo)
 
 
 def test_numbers_stand_beside_chance_and_shortcuts_by_themselves(demo):

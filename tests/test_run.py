@@ -161,6 +161,15 @@ def test_config_hash_is_one_of_every_field_and_of_nothing_else():
     assert run.config_hash(reordered) == hashes[0]
 
 
+def test_config_hash_is_that_of_the_saved_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'run' / 'features').mkdir(parents=True)
+    for folder in ('data', 'run/features'):
+        given, absolute = changed(data__dir=folder), changed(data__dir=str(tmp_path / folder))
+        run.save_config(tmp_path / 'run', given)
+        assert run.config_hash(given) == run.config_hash(absolute) == run.config_hash(run.saved_config('run'))
+
+
 def test_parameter_hash_sees_one_bit():
     state = {'params': {'a': np.ones(3, np.float32)}, 'rest': {'b': np.zeros(2)}, 'step': 4}
     other = {**state, 'params': {'a': np.nextafter(state['params']['a'], 2, dtype=np.float32)}}

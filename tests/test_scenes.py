@@ -34,7 +34,7 @@ def test_scene_is_a_function_of_its_seed(variant):
 
 @pytest.mark.parametrize('variant', SEGMENTS)
 def test_event_and_offscreen_sound_are_apart_and_inside(many, variant):
-    spec = scenes.VARIANTS[variant]
+    spec = scenes.DIFFICULTIES[variant]
     for scene in many[variant]:
         for (first, end), (least, most) in ((scene.event, (2, 6)), (scene.offscreen, spec.offscreen_lengths)):
             assert 0 <= first < end <= SEGMENTS[variant] and least <= end - first <= most
@@ -48,7 +48,7 @@ def test_labels_of_a_scene_are_distinct_and_all_used(many, variant):
         labels = [scene.offscreen_timbre] + [thing.shape for thing in scene.things]
         assert len(set(labels)) == len(labels) and scene.things[scene.source].shape == scene.timbre == scene.label
         assert len(scene.things) - 1 in range(
-            scenes.VARIANTS[variant].distractors[0], scenes.VARIANTS[variant].distractors[1] + 1
+            scenes.DIFFICULTIES[variant].distractors[0], scenes.DIFFICULTIES[variant].distractors[1] + 1
         )
     counts = collections.Counter(scene.label for scene in many[variant])
     # 200 are expected, with a standard deviation of 13.

@@ -54,14 +54,17 @@ def test_a_constant_feature_is_no_obstacle():
     assert fitted(features[:1], valid[:1]) > fitted.threshold
 
 
-def test_a_file_belongs_to_the_step_with_which_it_was_saved(tmp_path):
+def test_a_file_belongs_to_the_parameters_with_which_it_was_saved(tmp_path, capsys):
     features, valid = clips(401)
     rows = {'visual': features, 'audio': features[..., :2] - 3, 'valid': valid}
     path = tmp_path / 'distance.npz'
-    assert training_distance.load(path, 5) == {}
-    training_distance.save(path, rows, 0.01, 5)
-    assert training_distance.load(path, 4) == {}
-    found = training_distance.load(path, 5)
+    assert training_distance.load(path, 5, 'p') == {}
+    training_distance.save(path, rows, 0.01, 5, 'p')
+    assert capsys.readouterr().err == ''
+    assert training_distance.load(path, 5, 'q') == {}
+    (notice,) = capsys.readouterr().err.splitlines()
+    assert notice.startswith(f'notice: {path} belongs to other parameters (step 5)') and '--mode=eval' in notice
+    found = training_distance.load(path, 5, 'p')
     assert (found['held_out'], found['rate']) == (201, pytest.approx(0.01))
     for name in ('visual', 'audio'):
         fitted = TrainingDistance.fit(rows[name], valid, 0.005)
@@ -69,6 +72,18 @@ def test_a_file_belongs_to_the_step_with_which_it_was_saved(tmp_path):
         assert found[name].threshold == pytest.approx(fitted.threshold, rel=1e-6)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r'distance.npz cannot be read .*; remove it, or evaluate the run again'):
-        training_distance.load(path, 5)
-    training_distance.save(path, {name: x[:40] for name, x in rows.items()}, 0.01, 5)
-    assert training_distance.load(path, 5)['rate'] == pytest.approx(2 / 21)
+        training_distance.load(path, 5, 'p')
+    training_distance.save(path, {name: x[:40] for name, x in rows.items()}, 0.01, 5, 'p')
+    assert training_distance.load(path, 5, 'p')['rate'] == pytest.approx(2 / 21)
+
+
+def test_a_file_without_a_hash_counts_for_its_step(tmp_path, capsys):
+    features, valid = clips(40)
+    path = tmp_path / 'distance.npz'
+    training_distance.save(path, {'visual': features, 'audio': features, 'valid': valid}, 0.01, 5, 'p')
+    with open(path, 'rb') as file:
+        arrays = dict(np.load(file))
+    del arrays['parameters']
+    np.savez(path, **arrays)
+    assert training_distance.load(path, 5, 'q')['held_out'] == 20
+    assert training_distance.load(path, 4, 'p') == {} and capsys.readouterr().err.count('notice: ') == 1

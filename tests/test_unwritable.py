@@ -16,7 +16,7 @@ import pytest
 import runs
 import studies
 
-from stattn_jax.weights import reading
+from stattn_jax.weights import formats
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,7 @@ def inputs(tmp_path_factory, tiny_data, trained, scene_video, compiled):
     folder = tmp_path_factory.mktemp('inputs')
     rows = [f'{split}{i},{scene_video.name},,,{split},dog' for split in ('train', 'test') for i in range(8)]
     (folder / 'clips.csv').write_text('\n'.join(['clip_id,video,start,end,split,labels', *rows, '']))
-    reading.write_safetensors(folder / 'w.safetensors', {'x': np.ones((50, 400), np.float32)})
+    formats.write_safetensors(folder / 'w.safetensors', {'x': np.ones((50, 400), np.float32)})
     return {
         'folder': folder,
         'data': tiny_data,

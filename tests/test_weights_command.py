@@ -16,7 +16,7 @@ import runs
 from stattn_jax.models.trunks import registry
 from stattn_jax.models.trunks.trunk import Package, Published
 from stattn_jax.weights import __main__ as weights
-from stattn_jax.weights import match, reading
+from stattn_jax.weights import formats, match
 from stattn_jax.weights.find import sha256_of
 
 OWN = Published(lambda path: path.replace('/', '.'), (r'head\..+',), 'the shelf of this test', 'CC0')
@@ -52,7 +52,7 @@ def tiny(monkeypatch, tmp_path):
     state = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), match.abstract_state(trunks['visual']['tiny']))
     tensors = match.export(state, OWN)
     path = tmp_path / 'tiny.safetensors'
-    reading.write_safetensors(path, tensors | {'head.weight': np.zeros((3, 64), np.float32)})
+    formats.write_safetensors(path, tensors | {'head.weight': np.zeros((3, 64), np.float32)})
     return path, tensors, trunks
 
 
@@ -85,7 +85,7 @@ def test_verify_says_what_fits(run, tiny):
 
 def test_verify_says_what_does_not(run, tiny):
     path, tensors, trunks = tiny
-    reading.write_safetensors(path, {'x': np.zeros(2)} | dict(list(tensors.items())[1:]))
+    formats.write_safetensors(path, {'x': np.zeros(2)} | dict(list(tensors.items())[1:]))
     code, (line,) = run('verify', path, '--trunk=tiny')
     assert code == 2 and f'1 missing: {next(iter(tensors))}; 1 unexpected: x' in line
     code, (line,) = run('verify', path, '--trunk=audio/tiny')
@@ -100,9 +100,9 @@ def test_verify_says_what_does_not(run, tiny):
 def test_convert_writes_the_same_tensors_and_their_source(run, tmp_path):
     source, out = tmp_path / 'x.safetensors', tmp_path / 'y.safetensors'
     tensors = {'a': np.arange(6, dtype=np.float32).reshape(2, 3), 'half': np.array([1, -3], ml_dtypes.bfloat16)}
-    reading.write_safetensors(source, tensors)
+    formats.write_safetensors(source, tensors)
     assert run('convert', source, f'--out={out}') == (0, [f'{out}: 2 tensors, sha256 {sha256_of(out)}'])
-    found = reading.read(out)
+    found = formats.read(out)
     np.testing.assert_array_equal(found['a'], tensors['a'])
     assert found['half'].dtype == np.float32 and found['half'].tolist() == [1, -3]
     content = out.read_bytes()

@@ -11,7 +11,7 @@ import pytest
 
 from stattn_jax.models.trunks import registry
 from stattn_jax.models.trunks.trunk import Package, Published
-from stattn_jax.weights import find, match, reading
+from stattn_jax.weights import find, formats, match
 from stattn_jax.weights.errors import WeightsError
 
 PACKAGE = 'weights_of_a_test'
@@ -34,7 +34,7 @@ def tiny(monkeypatch, tmp_path):
     (tmp_path / 'site' / PACKAGE / '__init__.py').write_text('raise SystemExit("imported")')
     path = folder / 'tiny.safetensors'
     own = Published(name, (r'head\..+',), 'the shelf of this test', 'CC0')
-    reading.write_safetensors(path, match.export(drawn, own) | {'head.bias': np.zeros(3, np.float32)})
+    formats.write_safetensors(path, match.export(drawn, own) | {'head.bias': np.zeros(3, np.float32)})
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     package = Package('weights-of-a-test', f'{PACKAGE}.inner', 'files/tiny.safetensors', digest, 'MIT')
     trunks = {
@@ -100,7 +100,7 @@ def test_load_fills_a_trunk_and_says_from_what(tiny, tmp_path, monkeypatch):
 
 def test_load_names_file_and_trunk_where_they_do_not_fit(tiny, tmp_path):
     path = tmp_path / 'other.safetensors'
-    reading.write_safetensors(path, {'x': np.zeros(2, np.float32)})
+    formats.write_safetensors(path, {'x': np.zeros(2, np.float32)})
     with pytest.raises(
         WeightsError, match='other.safetensors for the visual trunk tiny: tensors do not fit: .* missing'
     ):

@@ -29,7 +29,7 @@ from weight_files import (
     whole,
 )
 
-from stattn_jax.weights import pytorch, reading
+from stattn_jax.weights import formats, pytorch
 
 FORMATS = pytest.mark.parametrize('pack', [in_zip, in_legacy])
 
@@ -290,7 +290,7 @@ def test_files_of_pytorch_itself(in_zip_format, tmp_path):
     path = tmp_path / 'x.pt'
     checkpoint = {'model': state, 'args': argparse.Namespace(a=1, device=torch.device('cpu')), 'size': torch.Size([1])}
     torch.save(checkpoint, path, _use_new_zipfile_serialization=in_zip_format)
-    found = reading.read(path)
+    found = formats.read(path)
     assert list(found) == list(state)
     for key, value in torch.load(path, weights_only=False)['model'].items():
         value = value.detach()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from weight_files import SIX, fails
 
-from stattn_jax.weights import reading
+from stattn_jax.weights import formats
 from stattn_jax.weights.errors import WeightsError
 
 
@@ -59,8 +59,8 @@ def test_safetensors_are_read_as_they_are_written(tmp_path):
         'half': half,
     }
     path = tmp_path / 'x.safetensors'
-    reading.write_safetensors(path, tensors, {'source': 'made here'})
-    found = reading.read(path)
+    formats.write_safetensors(path, tensors, {'source': 'made here'})
+    found = formats.read(path)
     assert set(found) == set(tensors) and found['half'].dtype == np.float32 and found['number'].shape == ()
     for key, value in tensors.items():
         np.testing.assert_array_equal(found[key], np.asarray(value).astype(found[key].dtype))
@@ -75,18 +75,18 @@ def test_safetensors_are_read_as_they_are_written(tmp_path):
 
 def test_safetensors_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / 'x.safetensors'
-    reading.write_safetensors(path, {'x': SIX})
+    formats.write_safetensors(path, {'x': SIX})
     before = path.read_bytes()
     with pytest.raises(WeightsError, match='y of complex64 has no place in it; expected one of F64'):
-        reading.write_safetensors(path, {'x': SIX + 1, 'y': np.ones(2, np.complex64)})
+        formats.write_safetensors(path, {'x': SIX + 1, 'y': np.ones(2, np.complex64)})
     assert path.read_bytes() == before
     with pytest.raises(FileNotFoundError, match='absent/x.safetensors'):
-        reading.write_safetensors(tmp_path / 'absent' / 'x.safetensors', {'x': SIX})
+        formats.write_safetensors(tmp_path / 'absent' / 'x.safetensors', {'x': SIX})
 
     def full(*_):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(os, 'replace', full)
     with pytest.raises(OSError, match='No space left on device: .*x.safetensors'):
-        reading.write_safetensors(path, {'x': SIX + 1})
+        formats.write_safetensors(path, {'x': SIX + 1})
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

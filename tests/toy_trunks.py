@@ -13,7 +13,7 @@ from stattn_jax.models.layers.dense import Linear
 from stattn_jax.models.layers.norm import make_norm
 from stattn_jax.models.trunks import registry
 from stattn_jax.models.trunks.trunk import Published, Trunk
-from stattn_jax.weights import match, reading
+from stattn_jax.weights import formats, match
 
 STRIDE, CELLS, SOUND = 8, 6, 5
 _EXTRACT = extract.make_record
@@ -89,7 +89,7 @@ def write_weights(path, modality, seed=0):
 
 def save(path, state):
     """Writes the state of a toy trunk in the published format."""
-    reading.write_safetensors(path, match.export(state, PUBLISHED), {})
+    formats.write_safetensors(path, match.export(state, PUBLISHED), {})
 
 
 def _built(modality):

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from stattn_jax.weights import pytorch, reading
+from stattn_jax.weights import formats, pytorch
 from stattn_jax.weights.errors import WeightsError
 
 SIX = np.arange(6, dtype=np.float32)
@@ -73,7 +73,7 @@ def in_legacy(value, storages, facts=(('little_endian', True),)) -> bytes:
 def read(folder, content, ending='.pth'):
     path = folder / f'weights{ending}'
     path.write_bytes(content)
-    return reading.read(path)
+    return formats.read(path)
 
 
 def fails(folder, content, *words, ending='.pth'):
@@ -101,7 +101,7 @@ WHOLE = {'0': SIX, '1': np.ones(4, np.float32)}
 
 def a_safetensors_file(folder):
     path = folder / 'made.safetensors'
-    reading.write_safetensors(path, {'x': SIX.reshape(2, 3), 'y': np.ones(4, np.float32)}, {'format': 'pt'})
+    formats.write_safetensors(path, {'x': SIX.reshape(2, 3), 'y': np.ones(4, np.float32)}, {'format': 'pt'})
     return path.read_bytes()
 
 

@@ -54,7 +54,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class Compilation:
     """A slice and a case to compile for it, at an effort; `largest` searches the largest batch from the case's on."""
 
     name: str
@@ -69,7 +69,7 @@ class Job:
         return [self.where.chip, list(self.where.sides), *dataclasses.astuple(self.case), self.effort, self.largest]
 
 
-def jobs(values: flags.FlagValues, cases: list[model.Case]) -> list[Job]:
+def jobs(values: flags.FlagValues, cases: list[model.Case]) -> list[Compilation]:
     """Returns every combination of slices and cases, all checked before the first is compiled."""
     # The described devices are none of JAX's, which otherwise would look for TPUs and GPUs of this computer.
     jax.config.update('jax_platforms', 'cpu')
@@ -87,11 +87,11 @@ def jobs(values: flags.FlagValues, cases: list[model.Case]) -> list[Job]:
                     f'--topology={name} has {where.chips} chips, over which {case.batch} clips do not split; '
                     f'expected a multiple of {where.chips}, or --per_chip'
                 )
-            found.append(Job(name, where, case, values.effort, values.largest))
+            found.append(Compilation(name, where, case, values.effort, values.largest))
     return found
 
 
-def run(values: flags.FlagValues, data: model.Data, found: list[Job]) -> int:
+def run(values: flags.FlagValues, data: model.Data, found: list[Compilation]) -> int:
     """Compiles all jobs, prints their lines, writes --out after each, and returns the exit code.
 
     A program that the compiler rejects is reported, and the others follow; then the exit code is 1.

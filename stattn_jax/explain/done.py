@@ -15,29 +15,31 @@ FILE = 'done.json'
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """The results of one video: its index entries, its files and its timeline, as paths relative to the index."""
+class VideoResult:
+    """The results of one video: its explained clips, its files and its timeline, as paths relative to the index."""
 
-    entries: list[index.Entry]
+    clips: list[index.ExplainedClip]
     files: list[str]
     timeline: tuple[str, str] | None = None
 
 
-def read(folder: pathlib.Path, out: pathlib.Path, key: dict[str, Any]) -> Outcome | None:
+def read(folder: pathlib.Path, out: pathlib.Path, key: dict[str, Any]) -> VideoResult | None:
     """Returns what `write` wrote for the same `key`, or None if that is not there or any of its files is missing."""
     try:
         record = json.loads((folder / FILE).read_text(encoding='utf-8'))
         if record['key'] != key or not all((out / name).is_file() for name in record['files']):
             return None
         timeline = record['timeline'] and (record['timeline'][0], record['timeline'][1])
-        return Outcome([index.Entry.from_json(entry) for entry in record['entries']], record['files'], timeline)
+        return VideoResult(
+            [index.ExplainedClip.from_json(clip) for clip in record['entries']], record['files'], timeline
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def write(folder: pathlib.Path, key: dict[str, Any], outcome: Outcome) -> None:
-    entries = [entry.to_json() for entry in outcome.entries]
-    record = {'key': key, 'files': outcome.files, 'timeline': outcome.timeline, 'entries': entries}
+def write(folder: pathlib.Path, key: dict[str, Any], result: VideoResult) -> None:
+    clips = [clip.to_json() for clip in result.clips]
+    record = {'key': key, 'files': result.files, 'timeline': result.timeline, 'entries': clips}
     files.write_text(folder / FILE, json.dumps(record, ensure_ascii=False))
 
 

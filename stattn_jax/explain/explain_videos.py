@@ -51,10 +51,9 @@ class Call:
 
     def key(self, video: pathlib.Path) -> dict[str, Any]:
         """Returns everything on which the files of a video depend, as JSON."""
-        hashes = ('config_hash', 'parameter_hash')
         key = {
             'video': video_files.identity(video),
-            'models': {run: [model.identity[name] for name in hashes] for run, model in self.models.items()},
+            'models': {run: list(model.trained.hashes.values()) for run, model in self.models.items()},
             'options': {name: self.options[name].value for name in _CONTENT},
             'truth': {label: [each.intervals, each.boxes] for label, each in self._of(video)},
             'version': [__version__, record_files.SCHEMA],
@@ -81,7 +80,7 @@ def run(options: flags.FlagValues, times: console.StepTimes) -> int:
     with times('restore'):
         call = _prepare(options, times)
     kept = {} if options.overwrite or not call.several else _kept(call)
-    outcomes: dict[pathlib.Path, done.Outcome | index.Failure] = dict(kept)
+    results: dict[pathlib.Path, done.VideoResult | index.Failure] = dict(kept)
     if kept:
         total = index.counted(len(call.folders), 'video')
         print(f'{len(kept)} of {total} are explained already and stay as they are; --overwrite explains them again')
@@ -89,16 +88,16 @@ def run(options: flags.FlagValues, times: console.StepTimes) -> int:
     stopped, line = False, progress.ProgressLine(options.out, len(call.folders), 'videos', done=len(kept))
     try:
         for video in todo:
-            outcomes[video] = _outcome(call, video)
+            results[video] = _result(call, video)
             line.add(1)
     except KeyboardInterrupt:
         stopped = True
     line.clear()
-    failed = sum(isinstance(outcome, index.Failure) for outcome in outcomes.values())
-    _write_index(call, outcomes)
+    failed = sum(isinstance(result, index.Failure) for result in results.values())
+    _write_index(call, results)
     print(f'time: {times}', flush=True)
     if stopped:
-        left = len(call.folders) - len(outcomes)
+        left = len(call.folders) - len(results)
         again = '; the same command goes on with them' if call.several else ''
         return command.fail(f'stopped, {index.counted(left, "video")} left{again}', 130)
     return 1 if failed else 0
@@ -142,18 +141,18 @@ def _load(options) -> dict[str, Model]:
     return models
 
 
-def _kept(call: Call) -> dict[pathlib.Path, done.Outcome]:
-    """Returns the outcomes of the videos that an earlier call explained whole with the same models and options."""
+def _kept(call: Call) -> dict[pathlib.Path, done.VideoResult]:
+    """Returns the results of the videos that an earlier call explained whole with the same models and options."""
     kept = {}
     for video, folder in call.folders.items():
         if (folder / done.FILE).exists():
-            outcome = done.read(folder, call.out, call.key(video))
-            if outcome is not None:
-                kept[video] = outcome
+            result = done.read(folder, call.out, call.key(video))
+            if result is not None:
+                kept[video] = result
     return kept
 
 
-def _outcome(call: Call, video: pathlib.Path) -> done.Outcome | index.Failure:
+def _result(call: Call, video: pathlib.Path) -> done.VideoResult | index.Failure:
     """Explains one video, writes its files and prints a line; whatever fails becomes a Failure."""
     folder = call.folders[video]
     try:
@@ -161,10 +160,10 @@ def _outcome(call: Call, video: pathlib.Path) -> done.Outcome | index.Failure:
         key = call.key(video)
         done.forget(folder)
         explain = _compare if len(call.models) > 1 else _explain_long if call.options.long else _explain
-        outcome = explain(call, video, folder)
+        result = explain(call, video, folder)
         if call.several:
-            done.write(folder, key, outcome)
-        return outcome
+            done.write(folder, key, result)
+        return result
     except media.MediaError as error:
         command.fail(error, 1)
         return index.Failure(call.title(video), error.reason, f'{error.detail}; {media.REASONS[error.reason]}')
@@ -176,22 +175,22 @@ def _outcome(call: Call, video: pathlib.Path) -> done.Outcome | index.Failure:
         return index.Failure(call.title(video), 'failed', detail)
 
 
-def _explain(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
+def _explain(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done.VideoResult:
     explanation = _read_and_explain(call, next(iter(call.models.values())), video)
     best = ', '.join(f'{row["label"]} {sentences.percent(row["probability"])}' for row in explanation.top(3))
     notices = explanation.notices(call.options.label)
-    outcome = _write(call, video, explanation, folder)
+    result = _write(call, video, explanation, folder)
     if call.several:
         console.say(f'{video}: {best}' + ''.join(f' {notice}' for notice in notices))
-        return outcome
+        return result
     console.say(f'{video}: {best}')
     console.say(f'  {explanation.sentence(call.options.label)}')
     for notice in notices:
         console.say(f'  note: {notice}')
     error = explanation.residual()[1]
     console.say(f'  the sum of the contributions differs from the logit by at most {error:.1e} (relative)')
-    console.say(f'  {folder}: {", ".join(pathlib.Path(name).name for name in outcome.files)}')
-    return outcome
+    console.say(f'  {folder}: {", ".join(pathlib.Path(name).name for name in result.files)}')
+    return result
 
 
 def _read_and_explain(call: Call, model: Model, video: pathlib.Path) -> Explanation:
@@ -201,7 +200,7 @@ def _read_and_explain(call: Call, model: Model, video: pathlib.Path) -> Explanat
         return model.explain_readings([reading])[0]
 
 
-def _explain_long(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
+def _explain_long(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done.VideoResult:
     options, (model,) = call.options, call.models.values()
     with call.times('decode and model'):
         show = console.counter(str(video), 'windows')
@@ -213,7 +212,7 @@ def _explain_long(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done
     )
     if timeline.segments_without_data:
         console.say(f'  {timeline.segments_without_data} of {len(timeline.rows)} segments have no video or no audio')
-    written: dict[int, done.Outcome] = {}
+    written: dict[int, done.VideoResult] = {}
     pages = {k: f'window_{timeline.windows[k]["start"]:07.1f}s/explanation.html' for k in timeline.explanations}
     for k, explanation in timeline.explanations.items():
         window = timeline.windows[k]
@@ -232,19 +231,19 @@ def _explain_long(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done
         console.say(f'  {folder}: {", ".join(own)}')
     relative = folder.relative_to(call.out)
     # In the order of time, as a reader looks for them.
-    outcomes = [written[k] for k in sorted(written)]
-    return done.Outcome(
-        [entry for outcome in outcomes for entry in outcome.entries],
-        [name for outcome in outcomes for name in outcome.files] + [(relative / name).as_posix() for name in own],
+    results = [written[k] for k in sorted(written)]
+    return done.VideoResult(
+        [clip for result in results for clip in result.clips],
+        [name for result in results for name in result.files] + [(relative / name).as_posix() for name in own],
         (call.title(video), (relative / 'timeline.html').as_posix()) if 'timeline.html' in own else None,
     )
 
 
-def _compare(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done.Outcome:
+def _compare(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done.VideoResult:
     """Explains a video by two runs and writes their files into a folder each, and the page that compares them."""
     explanations = {name: _read_and_explain(call, model, video) for name, model in call.models.items()}
     written = {name: _write(call, video, each, folder / name) for name, each in explanations.items()}
-    pages = {name: pathlib.PurePath(outcome.entries[0].href) for name, outcome in written.items()}
+    pages = {name: pathlib.PurePath(result.clips[0].href) for name, result in written.items()}
     relative = folder.relative_to(call.out)
     comparison = compare.compare(explanations, call.options.label)
     links = {name: path.relative_to(relative).as_posix() for name, path in pages.items()}
@@ -252,15 +251,15 @@ def _compare(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done.Outc
     files.write_text(folder / compare.PAGE, comparison.render(explanations, links))
     console.say(f'{video}: {comparison.sentence()}')
     own = [(relative / name).as_posix() for name in (compare.RECORD, compare.PAGE)]
-    first = next(iter(written.values())).entries[0]
-    entry = dataclasses.replace(first, href=own[1], agreement=comparison.attention_correlation)
-    return done.Outcome([entry], [name for outcome in written.values() for name in outcome.files] + own)
+    first = next(iter(written.values())).clips[0]
+    clip = dataclasses.replace(first, href=own[1], agreement=comparison.attention_correlation)
+    return done.VideoResult([clip], [name for result in written.values() for name in result.files] + own)
 
 
 def _write(
     call: Call, video: pathlib.Path, explanation: Explanation, folder: pathlib.Path, title: str | None = None
-) -> done.Outcome:
-    """Writes the requested files of one explanation; returns them with its index entry."""
+) -> done.VideoResult:
+    """Writes the requested files of one explanation; returns them with the clip for the index."""
     label = call.options.label or explanation.top(1)[0]['label']
     truths = call.truth(video, explanation)
     save = {
@@ -284,23 +283,23 @@ def _write(
     true_label = label if label in annotated else next(iter(annotated), None)
     opened = min(paths, key=lambda path: _OPENED.index(path.suffix[1:]))
     href = opened.relative_to(call.out).as_posix()
-    entry = index.make_entry(explanation, href, true_label, truths.get(true_label), title or call.title(video))
-    return done.Outcome([entry], [path.relative_to(call.out).as_posix() for path in paths])
+    clip = index.explained_clip(explanation, href, true_label, truths.get(true_label), title or call.title(video))
+    return done.VideoResult([clip], [path.relative_to(call.out).as_posix() for path in paths])
 
 
-def _write_index(call: Call, outcomes: dict[pathlib.Path, done.Outcome | index.Failure]) -> None:
-    """Writes index.html in the order of the videos, where it has more than one entry, and prints what it holds."""
-    in_order = [outcomes[video] for video in call.folders if video in outcomes]
-    explained = [outcome for outcome in in_order if isinstance(outcome, done.Outcome)]
-    failures = [outcome for outcome in in_order if isinstance(outcome, index.Failure)]
-    entries = [entry for outcome in explained for entry in outcome.entries]
-    if not in_order or (len(entries) < 2 and not call.several):
+def _write_index(call: Call, results: dict[pathlib.Path, done.VideoResult | index.Failure]) -> None:
+    """Writes index.html in the order of the videos, where it has more than one clip, and prints what it holds."""
+    in_order = [results[video] for video in call.folders if video in results]
+    explained = [result for result in in_order if isinstance(result, done.VideoResult)]
+    failures = [result for result in in_order if isinstance(result, index.Failure)]
+    clips = [clip for result in explained for clip in result.clips]
+    if not in_order or (len(clips) < 2 and not call.several):
         return
     path = call.out / 'index.html'
     path.parent.mkdir(parents=True, exist_ok=True)
-    timelines = [outcome.timeline for outcome in explained if outcome.timeline is not None]
-    files.write_text(path, index.render(entries, failures, timelines))
-    counts = [index.counted(len(entries), 'explanation')]
+    timelines = [result.timeline for result in explained if result.timeline is not None]
+    files.write_text(path, index.render(clips, failures, timelines))
+    counts = [index.counted(len(clips), 'explanation')]
     if call.several:
         counts.append(f'{len(explained)} of {index.counted(len(call.folders), "video")} explained')
     counts += [f'{len(failures)} failed, with their reasons in the index'] if failures else []

@@ -39,8 +39,8 @@ _MEANINGS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """One entry of the index: the prediction and the annotations of one clip.
+class ExplainedClip:
+    """An explained clip in the index: the prediction and the annotations.
 
     `href` is the path of its page relative to the index, and `thumbnail` is a JPEG. `error` is 1 - probability of the
     true label, and `pointing` is the expected hit of the attention's peak on the true boxes; both are in 0..1, and None
@@ -82,20 +82,20 @@ class Failure:
     detail: str
 
 
-def make_entry(
+def explained_clip(
     explanation: ExplanationData,
     href: str,
     true_label: str | None = None,
     truth: GroundTruth | None = None,
     title: str | None = None,
-) -> Entry:
-    """Returns the index entry of an explained clip whose page is at `href`; `truth` belongs to `true_label`.
+) -> ExplainedClip:
+    """Returns the index clip of an explained clip whose page is at `href`; `truth` belongs to `true_label`.
 
     The title is the name of the file unless one is given. Raises ValueError for an unknown label.
     """
     c = explanation.class_index()
     known = None if true_label is None else explanation.probabilities[explanation.class_index(true_label)]
-    return Entry(
+    return ExplainedClip(
         href=href,
         title=title or explanation.media['file'],
         thumbnail=_thumbnail(explanation, c),
@@ -109,32 +109,32 @@ def make_entry(
 
 
 def render(
-    entries: Sequence[Entry], failures: Sequence[Failure] = (), timelines: Sequence[tuple[str, str]] = ()
+    clips: Sequence[ExplainedClip], failures: Sequence[Failure] = (), timelines: Sequence[tuple[str, str]] = ()
 ) -> str:
     """Returns the index page of several explanations, in the order given, and of the videos that failed.
 
     `timelines` are (title, address) of the pages of long videos. The reader can search, filter by class and by right or
     wrong, and sort by confidence, error, pointing hit and agreement.
     """
-    count = f'{counted(len(entries), "clip")} explained'
+    count = f'{counted(len(clips), "clip")} explained'
     count += f', {counted(len(failures), "video")} not' if failures else ''
-    shown = [name for name in _ORDERS if any(getattr(entry, _field(name)) is not None for entry in entries)]
+    shown = [name for name in _ORDERS if any(getattr(clip, _field(name)) is not None for clip in clips)]
     return page.fill(
         'index.html',
         ('style.css', 'index.css'),
         ('index.js',),
         title=count,
-        summary=_summary(entries),
+        summary=_summary(clips),
         legend=' '.join([*(_MEANINGS[name] for name in shown), 'Clips without the chosen number come last.']),
         raw_timelines=_timelines(timelines),
-        raw_classes=_class_options(entries),
-        raw_results=_result_options(entries),
+        raw_classes=_class_options(clips),
+        raw_results=_result_options(clips),
         raw_orders=''.join(
             f'<option value="{name} {sign}">{text}</option>'
             for name in shown
             for sign, text in reversed(list(zip((1, -1), _ORDERS[name])))
         ),
-        raw_cards='\n'.join(_card(i, entry) for i, entry in enumerate(entries)),
+        raw_cards='\n'.join(_card(i, clip) for i, clip in enumerate(clips)),
         raw_failures=_failures(failures),
     )
 
@@ -145,7 +145,7 @@ def counted(number: int, noun: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Entries
+# Clips
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -197,22 +197,22 @@ def _field(order: str) -> str:
     return 'probability' if order == 'confidence' else order
 
 
-def _card(i: int, entry: Entry) -> str:
-    keys = {name: getattr(entry, _field(name)) for name in _ORDERS}
-    texts = {name: '' if x is None else f'{x:.6g}' for name, x in keys.items()} | {'order': i, 'title': entry.title}
-    texts |= {'label': entry.label, 'true': entry.true_label or '', 'result': _result(entry)}
+def _card(i: int, clip: ExplainedClip) -> str:
+    keys = {name: getattr(clip, _field(name)) for name in _ORDERS}
+    texts = {name: '' if x is None else f'{x:.6g}' for name, x in keys.items()} | {'order': i, 'title': clip.title}
+    texts |= {'label': clip.label, 'true': clip.true_label or '', 'result': _result(clip)}
     attributes = ' '.join(f'data-{name}="{html.escape(str(text))}"' for name, text in texts.items())
-    rows = [('predicted', f'{entry.label} {sentences.percent(entry.probability)}')]
-    rows += [('true label', entry.true_label)] if entry.true_label is not None else []
-    rows += [('error', sentences.percent(entry.error))] if entry.error is not None else []
-    rows += [('pointing', _hit(entry.pointing))] if entry.pointing is not None else []
-    rows += [('agreement', sentences.signed(entry.agreement))] if entry.agreement is not None else []
-    rows += [('notes', ', '.join(entry.notes))] if entry.notes else []
+    rows = [('predicted', f'{clip.label} {sentences.percent(clip.probability)}')]
+    rows += [('true label', clip.true_label)] if clip.true_label is not None else []
+    rows += [('error', sentences.percent(clip.error))] if clip.error is not None else []
+    rows += [('pointing', _hit(clip.pointing))] if clip.pointing is not None else []
+    rows += [('agreement', sentences.signed(clip.agreement))] if clip.agreement is not None else []
+    rows += [('notes', ', '.join(clip.notes))] if clip.notes else []
     facts = ''.join(f'<div><dt>{name}</dt><dd>{html.escape(text)}</dd></div>' for name, text in rows)
-    mark = '<p class="wrong">\N{MULTIPLICATION X} misclassified</p>' if entry.is_right is False else ''
+    mark = '<p class="wrong">\N{MULTIPLICATION X} misclassified</p>' if clip.is_right is False else ''
     return (
-        f'<li {attributes}><a href="{link(entry.href)}">'
-        f'<img src="{page.data_url("image/jpeg", entry.thumbnail)}" alt=""><span>{html.escape(entry.title)}</span></a>'
+        f'<li {attributes}><a href="{link(clip.href)}">'
+        f'<img src="{page.data_url("image/jpeg", clip.thumbnail)}" alt=""><span>{html.escape(clip.title)}</span></a>'
         f'<dl>{facts}</dl>{mark}</li>'
     )
 
@@ -222,8 +222,8 @@ def link(path: str) -> str:
     return html.escape(urllib.parse.quote(path))
 
 
-def _result(entry: Entry) -> str:
-    return {True: 'right', False: 'wrong', None: 'unknown'}[entry.is_right]
+def _result(clip: ExplainedClip) -> str:
+    return {True: 'right', False: 'wrong', None: 'unknown'}[clip.is_right]
 
 
 def _options(counts: dict[str, int], texts: dict[str, str]) -> str:
@@ -233,17 +233,17 @@ def _options(counts: dict[str, int], texts: dict[str, str]) -> str:
     )
 
 
-def _class_options(entries: Sequence[Entry]) -> str:
+def _class_options(clips: Sequence[ExplainedClip]) -> str:
     """Returns the classes that are predicted or true labels, with the number of their clips."""
-    labels = [{entry.label, entry.true_label} - {None} for entry in entries]
+    labels = [{clip.label, clip.true_label} - {None} for clip in clips]
     counts = collections.Counter(label for each in labels for label in each)
     return _options(dict(sorted(counts.items())), {})
 
 
-def _result_options(entries: Sequence[Entry]) -> str:
+def _result_options(clips: Sequence[ExplainedClip]) -> str:
     """Returns the choices between right and wrong; '' where no true label is known, so that there is no choice."""
-    counts = collections.Counter(map(_result, entries))
-    if counts['unknown'] == len(entries):
+    counts = collections.Counter(map(_result, clips))
+    if counts['unknown'] == len(clips):
         return ''
     texts = {'right': 'right', 'wrong': 'misclassified', 'unknown': 'without a true label'}
     return _options({name: counts[name] for name in texts if counts[name]}, texts)
@@ -269,15 +269,15 @@ def _failures(failures: Sequence[Failure]) -> str:
     )
 
 
-def _summary(entries: Sequence[Entry]) -> str:
+def _summary(clips: Sequence[ExplainedClip]) -> str:
     parts = []
-    known = [entry.is_right for entry in entries if entry.is_right is not None]
+    known = [clip.is_right for clip in clips if clip.is_right is not None]
     if known:
         parts.append(f'{sum(known)} of {len(known)} labelled clips classified correctly')
-    hits = [entry.pointing for entry in entries if entry.pointing is not None]
+    hits = [clip.pointing for clip in clips if clip.pointing is not None]
     if hits:
         parts.append(f'pointing hit rate {np.mean(hits):.0%} on {len(hits)} clips with annotated boxes')
-    agreements = [entry.agreement for entry in entries if entry.agreement is not None]
+    agreements = [clip.agreement for clip in clips if clip.agreement is not None]
     if agreements:
         parts.append(f'the attention maps of the two runs correlate by {np.mean(agreements):.2f} on average')
     return '; '.join(parts) + '.' if parts else ''

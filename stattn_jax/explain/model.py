@@ -23,7 +23,7 @@ from stattn_jax.explain.explanation import BEST, make_geometry
 from stattn_jax.explain.result import Explanation
 from stattn_jax.metrics import training_distance
 from stattn_jax.models import contributions
-from stattn_jax.pretrained import find, folder
+from stattn_jax.pretrained import lookup, shared_folder
 from stattn_jax.runtime import perf
 from stattn_jax.training import step
 
@@ -106,11 +106,11 @@ class Model:
         """
         if self.source is None:
             raise run.RunError('this model was not loaded from a run; expected one that stattn_jax.load returned')
-        origin = folder.origin_of(self.source, self.trained)
+        origin = shared_folder.origin_of(self.source, self.trained)
         given: dict[str, Any] = {
             name: value for name, value in (('licence', licence), ('limits', limits)) if value is not None
         }
-        folder.save(directory, self.trained, dataclasses.replace(origin, **given))
+        shared_folder.save(directory, self.trained, dataclasses.replace(origin, **given))
         if self.distance:
             files.copy(self.source / run.TRAINING_DISTANCE, pathlib.Path(directory) / run.TRAINING_DISTANCE)
 
@@ -161,8 +161,7 @@ class Model:
         """The fields that identify the model in the record."""
         trained = self.trained
         return {
-            'config_hash': trained.config_hash or run.config_hash(trained.config),
-            'parameter_hash': run.parameter_hash(trained.state),
+            **trained.hashes,
             'versions': run.versions(),
             'dtype': trained.config.model.dtype,
             'step': trained.step,
@@ -247,17 +246,18 @@ class Model:
 def load(workdir: str | os.PathLike) -> Model:
     """Loads the best checkpoint of a run directory (workdir), or the latest where none was selected as best.
 
-    `workdir` may also be the folder of a shared model (pretrained/folder.py), or the name of a shipped one. Raises
-    run.RunError.
+    `workdir` may also be the folder of a shared model (pretrained/shared_folder.py), or the name of a shipped one.
+    Raises run.RunError.
     """
-    workdir = pathlib.Path(find.find_local(workdir))
-    shared = folder.is_folder(workdir)
-    trained = folder.load(workdir) if shared else _load_run(workdir)
+    workdir = pathlib.Path(lookup.find_local(workdir))
+    shared = shared_folder.is_folder(workdir)
+    trained = shared_folder.load(workdir) if shared else _load_run(workdir)
     try:
-        distance = training_distance.load(workdir / run.TRAINING_DISTANCE, trained.step)
+        path, parameters = workdir / run.TRAINING_DISTANCE, trained.hashes['parameter_hash']
+        distance = training_distance.load(path, trained.step, parameters)
     except ValueError as error:
         raise run.RunError(str(error), code=1) from None
-    evaluations = folder.read_record(workdir)['evaluation'] if shared else _evaluations(workdir, trained.step)
+    evaluations = shared_folder.read_record(workdir)['evaluation'] if shared else _evaluations(workdir, trained.step)
     return Model(trained, workdir, distance, _usual_weights(evaluations))
 
 
@@ -295,4 +295,4 @@ def _usual_weights(evaluations: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def from_pretrained(name: str | os.PathLike, revision: str | None = None) -> Model:
     """Loads a shared model by its folder, the name of a shipped one, or OWNER/NAME on the hub; raises run.RunError."""
-    return load(find.find(name, revision))
+    return load(lookup.find(name, revision))

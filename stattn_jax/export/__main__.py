@@ -66,11 +66,11 @@ def _check_flags(values: flags.FlagValues) -> None:
 def _write(values, model, kind: str) -> int:
     """Writes the files of one format, and prints what was written; returns the exit code."""
     from stattn_jax.export import network
-    from stattn_jax.pretrained import folder
+    from stattn_jax.pretrained import shared_folder
 
     if kind == 'safetensors':
         model.save_pretrained(values.out, licence=values.licence, limits=values.limits)
-        print(f'{values.out}: {", ".join(folder.FILES)}; open it with stattn_jax.from_pretrained')
+        print(f'{values.out}: {", ".join(shared_folder.FILES)}; open it with stattn_jax.from_pretrained')
         return 0
     write = {'stablehlo': network.write_stablehlo, 'onnx': network.write_onnx}[kind]
     worst = write(values.out, model.trained, values.batch)

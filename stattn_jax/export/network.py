@@ -176,8 +176,7 @@ def _record(trained: run.Trained, batch: int | None) -> dict[str, Any]:
         'multi_label': run.is_binary(config, trained.facts),
         'input': clips.to_json() | {'frame_size': config.data.frame_size, 'fit': config.data.fit},
         'front_end': dataclasses.asdict(MEL_PRESETS[clips.mel]),
-        'config_hash': trained.config_hash or run.config_hash(config),
-        'parameter_hash': run.parameter_hash(trained.state),
+        **trained.hashes,
         'step': trained.step,
     }
 

@@ -18,7 +18,7 @@ BETA2 = 0.3
 THRESHOLDS = np.linspace(0, 1 - 1e-10, 255)
 
 
-class Curves:
+class ThresholdCurves:
     """Mean IoU and mean F over frames at each threshold.
 
     `frames` counts the frames of the IoU. A frame with an empty mask has no F; `with_object` counts the others.

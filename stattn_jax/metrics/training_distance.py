@@ -8,6 +8,7 @@ the stated rate (split conformal prediction, arXiv 2107.07511, section 1).
 
 import dataclasses
 import os
+import sys
 import zipfile
 from typing import Any, Self
 
@@ -58,14 +59,16 @@ def exceeded(rate: float, held_out: int) -> float:
     return max(rate, 1 / (held_out + 1))
 
 
-def save(path: str | os.PathLike, rows: dict[str, np.ndarray], rate: float, step: int) -> None:
-    """Fits the distance of each modality to rows [n t d] with `valid` [n t] and writes them, for checkpoint `step`.
+def save(path: str | os.PathLike, rows: dict[str, np.ndarray], rate: float, step: int, parameters: str) -> None:
+    """Fits the distance of each modality to rows [n t d] with `valid` [n t] and writes them.
 
-    `rate` is the share of similar clips that exceeds at least one of the thresholds, at most.
+    `rate` is the share of similar clips that exceeds at least one of the thresholds, at most. `step` is that of the
+    checkpoint, and `parameters` is the hash of its parameters.
     """
     each = rate / len(MODALITIES)
-    arrays: dict[str, Any] = {'step': step, 'held_out': len(rows['valid']) - len(rows['valid']) // 2}
-    arrays['rate'] = len(MODALITIES) * exceeded(each, arrays['held_out'])
+    held_out = len(rows['valid']) - len(rows['valid']) // 2
+    arrays: dict[str, Any] = {'step': step, 'parameters': parameters, 'held_out': held_out}
+    arrays['rate'] = len(MODALITIES) * exceeded(each, held_out)
     for name in MODALITIES:
         fitted = dataclasses.asdict(TrainingDistance.fit(rows[name], rows['valid'], each))
         arrays |= {f'{name}_{field}': np.float32(value) for field, value in fitted.items()}
@@ -73,10 +76,11 @@ def save(path: str | os.PathLike, rows: dict[str, np.ndarray], rate: float, step
         np.savez_compressed(file, **arrays)
 
 
-def load(path: str | os.PathLike, step: int) -> dict[str, Any]:
-    """Returns {'rate', 'held_out', 'visual', 'audio'} as `save` wrote it; {} for no file, or that of another step.
+def load(path: str | os.PathLike, step: int, parameters: str) -> dict[str, Any]:
+    """Returns {'rate', 'held_out', 'visual', 'audio'} as `save` wrote it; {} for no file.
 
-    Raises ValueError for a file that cannot be read.
+    A file of another network, by the hash of its parameters, is not used either, and a notice says so. A file of
+    version 0.1 without that hash counts if its step is the same. Raises ValueError for a file that cannot be read.
     """
     if not os.path.exists(path):
         return {}
@@ -87,6 +91,14 @@ def load(path: str | os.PathLike, step: int) -> dict[str, Any]:
         names = [field.name for field in dataclasses.fields(TrainingDistance)]
         found = {m: TrainingDistance(*(arrays[f'{m}_{name}'] for name in names)) for m in MODALITIES}
         numbers = {'rate': float(arrays['rate']), 'held_out': int(arrays['held_out'])}
-        return numbers | found if int(arrays['step']) == step else {}
+        of_step = int(arrays['step'])
+        matches = str(arrays['parameters']) == parameters if 'parameters' in arrays else of_step == step
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f'{path} cannot be read ({error}); remove it, or evaluate the run again to renew it') from None
+    if not matches:
+        print(
+            f'notice: {path} belongs to other parameters (step {of_step}) than those of this network (step {step}), '
+            'and is not used; --mode=eval of the run writes it again',
+            file=sys.stderr,
+        )
+    return numbers | found if matches else {}

@@ -23,7 +23,7 @@ from stattn_jax.explain import console
 from stattn_jax.explain.explanation import rounded
 from stattn_jax.explain.model import Model, load
 from stattn_jax.models import contributions
-from stattn_jax.predict import table
+from stattn_jax.predict import predictions
 from stattn_jax.runtime import perf
 from stattn_jax.training import step
 
@@ -101,19 +101,19 @@ def run(options: flags.FlagValues, times: console.StepTimes) -> int:
     out = pathlib.Path(options.out)
     if out.exists() and not options.overwrite:
         raise command.RunError(f'--out={out} exists already; give another file, or --overwrite to replace it')
-    table.check(out)
+    predictions.check(out)
     videos = console.find_videos(options.video, options.out)
     with times('restore'):
         if options.compile_cache:
             perf.enable_compile_cache(options.compile_cache)
         predictor = Predictor(load(options.workdir), options.batch)
-    journal = table.Journal(out, _settings(options, predictor.model), options.overwrite)
+    journal = predictions.Journal(out, _settings(options, predictor.model), options.overwrite)
     with contextlib.closing(journal):
         return _predict(options, predictor, journal, videos, times)
 
 
 def _predict(
-    options, predictor: Predictor, journal: table.Journal, videos: list[pathlib.Path], times: console.StepTimes
+    options, predictor: Predictor, journal: predictions.Journal, videos: list[pathlib.Path], times: console.StepTimes
 ) -> int:
     """Predicts the videos that are not in the journal and writes the table; returns the exit code."""
     out, classes = pathlib.Path(options.out), predictor.model.trained.facts.classes
@@ -132,7 +132,7 @@ def _predict(
         return command.fail(f'stopped; the same command goes on with what {journal.path} holds', 130)
     line.clear()
     seconds = time.perf_counter() - began
-    table.write(out, journal.rows(list(identities.values())), classes, options.top)
+    predictions.write(out, journal.rows(list(identities.values())), classes, options.top)
     journal.remove()
     speed = f'; {len(todo)} videos in {seconds:.1f} s' if todo else ''
     print(f'{out}: {len(videos)} rows, {failed} with an error{speed}')
@@ -141,8 +141,7 @@ def _predict(
 
 
 def _settings(options, model: Model) -> dict[str, Any]:
-    hashes = {name: model.identity[name] for name in ('config_hash', 'parameter_hash')}
-    return {'top': options.top, 'version': __version__, **hashes}
+    return {'top': options.top, 'version': __version__, **model.trained.hashes}
 
 
 def _rows(

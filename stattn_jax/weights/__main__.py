@@ -19,7 +19,7 @@ from absl import flags
 from stattn_jax import command, files, names
 from stattn_jax.models.trunks import registry
 from stattn_jax.models.trunks.trunk import Trunk
-from stattn_jax.weights import find, match, reading
+from stattn_jax.weights import find, formats, match
 from stattn_jax.weights.errors import listed, printable
 
 MODALITIES = ('visual', 'audio')
@@ -91,7 +91,7 @@ def _source(published) -> str:
 
 def _inspect(values, file: str) -> None:
     del values
-    tensors = {printable(name): array for name, array in reading.read(file).items()}
+    tensors = {printable(name): array for name, array in formats.read(file).items()}
     width = max(len(name) for name in tensors)
     for name, array in tensors.items():
         print(f'{name.ljust(width)}  {array.dtype.name.ljust(8)}  {list(array.shape)}')
@@ -103,7 +103,7 @@ def _verify(values, file: str) -> None:
     modality, name = _trunk(values.trunk)
     state = match.abstract_state(registry.find(modality, name))
     report = match.fill(
-        state, find.published_of(modality, name), reading.read(file), find.described(file, modality, name)
+        state, find.published_of(modality, name), formats.read(file), find.described(file, modality, name)
     )[1]
     dropped = f'; {len(report.dropped)} dropped by rule: {listed(list(report.dropped))}' if report.dropped else ''
     print(f'{file} fits the {modality} trunk {name}: {report.used} tensors used{dropped}')
@@ -127,9 +127,9 @@ def _convert(values, file: str) -> None:
     if out.suffix != '.safetensors':
         raise command.RunError(f'--out={out}; expected a name that ends in .safetensors')
     files.make_folder(out.parent)
-    tensors = reading.read(file)
+    tensors = formats.read(file)
     metadata = {'format': 'pt', 'source': pathlib.Path(file).name, 'source_sha256': find.sha256_of(pathlib.Path(file))}
-    reading.write_safetensors(out, tensors, metadata)
+    formats.write_safetensors(out, tensors, metadata)
     print(f'{out}: {len(tensors)} tensors, sha256 {find.sha256_of(out)}')
 
 

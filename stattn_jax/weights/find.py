@@ -11,7 +11,7 @@ from typing import Any
 
 from stattn_jax.models.trunks import registry
 from stattn_jax.models.trunks.trunk import Package, Published
-from stattn_jax.weights import match, reading
+from stattn_jax.weights import formats, match
 from stattn_jax.weights.errors import WeightsError
 
 
@@ -72,7 +72,7 @@ def locate(modality: str, trunk_name: str, weights: str) -> Located:
 def load(modality: str, trunk_name: str, weights: str, module_state: Any) -> tuple[Any, Provenance]:
     """Returns the state of a trunk filled from `weights`, and its provenance; see `locate` and match.fill."""
     found = locate(modality, trunk_name, weights)
-    published, tensors = published_of(modality, trunk_name), reading.read(found.path)
+    published, tensors = published_of(modality, trunk_name), formats.read(found.path)
     state, report = match.fill(module_state, published, tensors, described(found.path, modality, trunk_name))
     named = str(weights) if str(weights) in published.packages else found.path.name
     return state, Provenance(trunk_name, named, str(found.path), found.sha256, found.licence, report.dropped)

@@ -5,8 +5,8 @@ import pathlib
 import re
 
 from stattn_jax.command import RunError
-from stattn_jax.pretrained import folder
-from stattn_jax.run import CHECKPOINTS, CONFIG_FILE
+from stattn_jax.pretrained import shared_folder
+from stattn_jax.run import CHECKPOINTS, CONFIG_FILE, TRAINING_DISTANCE
 
 # The models that are part of the package, by name, with their folders.
 SHIPPED = {'demo': pathlib.Path(__file__).parent / 'demo'}
@@ -38,7 +38,7 @@ def find(name: str | os.PathLike, revision: str | None = None) -> pathlib.Path:
 
 
 def _holds_model(path: pathlib.Path) -> bool:
-    return any((path / name).exists() for name in (CONFIG_FILE, CHECKPOINTS, folder.WEIGHTS))
+    return any((path / name).exists() for name in (CONFIG_FILE, CHECKPOINTS, shared_folder.WEIGHTS))
 
 
 def _download(name: str, revision: str | None) -> pathlib.Path:
@@ -49,9 +49,8 @@ def _download(name: str, revision: str | None) -> pathlib.Path:
             f'{name} is no folder here, and the hub needs a package; pip install "stattn-jax[hub]"'
         ) from None
     try:
-        return pathlib.Path(
-            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(folder.FILES))
-        )
+        wanted = [*shared_folder.FILES, TRAINING_DISTANCE]
+        return pathlib.Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
     # The client's errors are subclasses of OSError and ValueError; those of the connection depend on its version.
     except Exception as error:
         reason = ' '.join(str(error).split())[:200]

@@ -15,7 +15,7 @@ import stattn_jax
 from stattn_jax import run
 from stattn_jax.explain import __main__ as explain_command
 from stattn_jax.explain.model import Model
-from stattn_jax.pretrained import folder
+from stattn_jax.pretrained import shared_folder
 from stattn_jax.weights import safetensors
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
@@ -64,7 +64,7 @@ def test_config_states_hashes_classes_and_numbers_but_no_path(trained, saved, ti
 
 def test_folder_saved_again_is_the_same(saved, tmp_path):
     stattn_jax.from_pretrained(saved).save_pretrained(tmp_path / 'events')
-    for name in folder.FILES:
+    for name in shared_folder.FILES:
         assert (tmp_path / 'events' / name).read_bytes() == (saved / name).read_bytes(), name
 
 
@@ -190,6 +190,10 @@ def test_weights_that_are_cut_off_are_found_even_with_their_hash(copy):
 
 
 def test_a_run_is_no_shared_model(trained, saved, tmp_path):
-    assert folder.is_folder(saved) and not folder.is_folder(trained) and not folder.is_folder(tmp_path)
+    assert (
+        shared_folder.is_folder(saved)
+        and not shared_folder.is_folder(trained)
+        and not shared_folder.is_folder(tmp_path)
+    )
     with pytest.raises(run.RunError, match='holds no checkpoints/'):
         stattn_jax.load(runs.ROOT / 'docs')

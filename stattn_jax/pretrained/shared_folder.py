@@ -17,7 +17,7 @@ config.json holds, in JSON types, everything but the weights:
 
 A file training_distance.npz beside them, where the run has one, is that of the run (metrics/training_distance.py).
 Nothing in a folder is executed, and nothing is unpickled. A folder that this version wrote opens in later versions:
-tests/test_pretrained_folder.py keeps one.
+tests/test_pretrained_shared_folder.py keeps one.
 """
 
 import dataclasses
@@ -198,7 +198,7 @@ def _record(trained: run.Trained, origin: Origin) -> dict[str, Any]:
     assert isinstance(clips, spec.ClipSpec)
     training = origin.training | {
         'step': trained.step,
-        'config_hash': trained.config_hash or run.config_hash(trained.config),
+        'config_hash': trained.hashes['config_hash'],
         'config': {name: value for name, value in config.items() if name != 'model'},
     }
     return {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from weight_files import MADE, SIX, Evil, Ops, an_npz_file, fails, in_legacy, in_zip, read, tensor
 
-from stattn_jax.weights import reading
+from stattn_jax.weights import formats
 from stattn_jax.weights.errors import WeightsError
 
 
@@ -62,7 +62,7 @@ def test_lengths_in_a_file_are_checked_before_memory_is_asked_for(ending, conten
 
 def test_what_is_no_weights_is_told(tmp_path):
     lfs = b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n'
-    for ending in reading.ENDINGS:
+    for ending in formats.ENDINGS:
         fails(tmp_path, b'\n <!DOCTYPE html><html>404</html>', 'HTML page', 'download the file itself', ending=ending)
         fails(tmp_path, lfs, 'git-lfs pointer', 'git lfs pull', ending=ending)
         fails(tmp_path, b'', 'it is empty', ending=ending)
@@ -71,7 +71,7 @@ def test_what_is_no_weights_is_told(tmp_path):
     fails(tmp_path, an_npz_file(tmp_path), 'has 0 data.pkl')
     fails(tmp_path, b'', "ends in '.h5'; expected .safetensors, .pth, .pt, .npz", ending='.h5')
     with pytest.raises(WeightsError, match='absent.pth is not there; expected a file of weights'):
-        reading.read(tmp_path / 'absent.pth')
+        formats.read(tmp_path / 'absent.pth')
 
 
 @pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
@@ -79,7 +79,7 @@ def test_npz_in_every_order(save, tmp_path):
     path = tmp_path / 'x.npz'
     grid = np.arange(24, dtype='>f4').reshape(2, 3, 4)
     save(path, a=grid, b=np.asfortranarray(grid), number=np.int64(3), none=np.empty((0, 2)))
-    found = reading.read(path)
+    found = formats.read(path)
     np.testing.assert_array_equal(found['a'], grid)
     np.testing.assert_array_equal(found['b'], grid)
     assert found['a'].dtype.isnative and found['b'].flags.c_contiguous
@@ -90,7 +90,7 @@ def test_npz_of_objects_is_refused_and_not_run(tmp_path):
     path, marker = tmp_path / 'x.npz', tmp_path / 'marker'
     np.savez(path, a=np.array([Evil(f'touch {marker}')], object))
     with pytest.raises(WeightsError, match='x.npz: a is of object; expected numbers'):
-        reading.read(path)
+        formats.read(path)
     assert not marker.exists()
 
 
@@ -108,7 +108,7 @@ def test_npz_that_unpacks_to_more_than_weights_are(tmp_path):
     tracemalloc.stop()
     assert most < 2**20
     np.savez_compressed(path, a=np.repeat(np.arange(2**12, dtype=np.float32), 4))
-    assert len(reading.read(path)['a']) == 2**14
+    assert len(formats.read(path)['a']) == 2**14
 
 
 def test_npz_that_is_not_packed_as_numpy_packs(tmp_path):

@@ -14,7 +14,7 @@ import shared
 import stattn_jax
 from data_prep import scenes
 from stattn_jax import run
-from stattn_jax.pretrained import find, folder
+from stattn_jax.pretrained import lookup, shared_folder
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
 
@@ -31,29 +31,29 @@ def test_shipped_model_explains_a_scene_without_a_network(scene_video, monkeypat
 
 
 def test_shipped_model_is_small_and_states_its_licence():
-    sizes = [path.stat().st_size for path in find.SHIPPED['demo'].iterdir()]
+    sizes = [path.stat().st_size for path in lookup.SHIPPED['demo'].iterdir()]
     # The files of the format and the distance from training.
-    assert len(sizes) == len(folder.FILES) + 1 and sum(sizes) < 1_000_000
-    assert folder.read_record(find.SHIPPED['demo'])['weights']['licence'] == 'apache-2.0'
+    assert len(sizes) == len(shared_folder.FILES) + 1 and sum(sizes) < 1_000_000
+    assert shared_folder.read_record(lookup.SHIPPED['demo'])['weights']['licence'] == 'apache-2.0'
 
 
 def test_folder_comes_before_a_shipped_model_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # `make demo` writes a folder of this name that is no model itself.
     (tmp_path / 'demo' / 'data-0').mkdir(parents=True)
-    assert find.find('demo') == find.SHIPPED['demo']
+    assert lookup.find('demo') == lookup.SHIPPED['demo']
     shared.make_folder(tmp_path / 'demo')
-    assert find.find('demo').resolve() == tmp_path / 'demo'
+    assert lookup.find('demo').resolve() == tmp_path / 'demo'
 
 
 @pytest.mark.parametrize('name', ['nothing', 'a/b/c', '../x', 'owner/na me'])
 def test_name_of_no_model_is_one_line(name):
     with pytest.raises(run.RunError, match=r'expected the folder of a model, a shipped one \(demo\) or OWNER/NAME'):
-        find.find(name)
+        lookup.find(name)
 
 
 def test_load_never_asks_the_hub(monkeypatch):
-    monkeypatch.setattr(find, '_download', lambda *_: pytest.fail('the hub was asked'))
+    monkeypatch.setattr(lookup, '_download', lambda *_: pytest.fail('the hub was asked'))
     with pytest.raises(run.RunError, match='holds no checkpoints/'):
         stattn_jax.load('someone/run')
 
@@ -83,7 +83,7 @@ def test_model_on_the_hub_is_downloaded_once_and_opens_offline(tmp_path):
     home = str(tmp_path / 'home')
     with fake_hub.serve('someone/clips', model) as (address, paths):
         assert load_in_a_process('someone/clips', HF_ENDPOINT=address, HF_HOME=home)[0] == '7\n'
-        assert {path.rpartition('/')[2] for path in paths if '/resolve/' in path} == set(folder.FILES)
+        assert {path.rpartition('/')[2] for path in paths if '/resolve/' in path} == set(shared_folder.FILES)
         _, errors = load_in_a_process('someone/none', HF_ENDPOINT=address, HF_HOME=home)
         assert 'RunError: someone/none cannot be downloaded from the hub (RepositoryNotFoundError' in errors
     shutil.rmtree(model)
