@@ -1,6 +1,7 @@
 """Prepares a data set directory from your own videos, described by tables.
 
-  python -m data_prep.folder --videos=DIR --clips=clips.csv [--events=events.csv] [--boxes=boxes.csv] --out=DIR
+  python -m data_prep.folder --videos=DIR --clips=clips.csv [--events=events.csv] [--boxes=boxes.csv]
+      [--presence=presence.csv] --out=DIR
 
 docs/datasets.md describes the tables and the counts that are reported. tables.py reads the tables, and prepare.py
 writes the data set.

@@ -16,7 +16,7 @@ from stattn_jax.explain import console
 
 FORMATS = ('csv', 'jsonl', 'parquet')
 FLAGS = flags.FlagValues()
-flags.DEFINE_string('workdir', None, 'A trained workdir.', flag_values=FLAGS)
+flags.DEFINE_string('workdir', None, "A trained workdir, the folder of a shared model, or 'demo'.", flag_values=FLAGS)
 flags.DEFINE_string('out', None, 'The table to write: .csv, .jsonl or .parquet.', flag_values=FLAGS)
 flags.DEFINE_integer('top', None, 'Number of classes per video. Default: every class.', 1, flag_values=FLAGS)
 flags.DEFINE_integer('batch', 8, 'Number of clips per forward pass.', 1, flag_values=FLAGS)
