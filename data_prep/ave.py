@@ -21,12 +21,11 @@ from data_prep import cli, extras, features, prepare, published, videos
 from data_prep.rows import Row, collect, read_rows
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    'annotations', None, 'Folder with Annotations.txt and *_order.h5.', required=True, flag_values=FLAGS
-)
-flags.DEFINE_string('videos', None, 'Folder with the videos ID.mp4, cut to ten seconds.', flag_values=FLAGS)
-flags.DEFINE_string('features', None, 'Folder with visual_feature.h5 and audio_feature.h5.', flag_values=FLAGS)
-flags.DEFINE_bool('clean', False, 'Leave out the clips whose video is in several splits.', flag_values=FLAGS)
+define = cli.definers(FLAGS)
+define.string('annotations', None, 'Folder with Annotations.txt and *_order.h5.', required=True)
+define.string('videos', None, 'Folder with the videos ID.mp4, cut to ten seconds.')
+define.string('features', None, 'Folder with visual_feature.h5 and audio_feature.h5.')
+define.bool('clean', False, 'Leave out the clips whose video is in several splits.')
 published.define_flags(FLAGS, 'ave')
 flags.mark_flags_as_mutual_exclusive(['videos', 'features'], required=True, flag_values=FLAGS)
 

@@ -32,11 +32,10 @@ from stattn_jax.data import decode, media, records
 from stattn_jax.progress import ProgressLine
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string('data', None, 'Folder with the list and the files of the subset.', required=True, flag_values=FLAGS)
-flags.DEFINE_enum('subset', None, ['s4', 'ms3', 'semantic'], 'Part of AVSBench.', required=True, flag_values=FLAGS)
-flags.DEFINE_string(
-    'classes', None, 'Text file of the classes, one a line, for masks that name none.', flag_values=FLAGS
-)
+define = cli.definers(FLAGS)
+define.string('data', None, 'Folder with the list and the files of the subset.', required=True)
+define.enum('subset', None, ['s4', 'ms3', 'semantic'], 'Part of AVSBench.', required=True)
+define.string('classes', None, 'Text file of the classes, one a line, for masks that name none.')
 published.define_flags(FLAGS, 'avsbench')
 
 SPLITS = ('train', 'val', 'test')
@@ -76,16 +75,8 @@ def main(beam: list[str]) -> None:
         clips = label_by_masks(where, clips, palette, FLAGS.workers, remarks)
     classes = _classes(clips, palette)
     jobs = list_jobs(where, clips, classes, remarks)
-    published.prepare_jobs(
-        FLAGS,
-        jobs,
-        functools.partial(make_record, str(where), palette),
-        beam,
-        classes=classes,
-        spec=spec,
-        multi_label=palette is not None,
-        remarks=remarks,
-    )
+    listing = published.Listing(classes, [], multi_label=palette is not None, remarks=remarks)
+    published.prepare_jobs(FLAGS, listing, jobs, functools.partial(make_record, str(where), palette), spec, beam)
     # A network that was trained on these classes is evaluated on MS3 by this file.
     folder = files.make_folder(pathlib.Path(FLAGS.out) / report.TABLES_DIR)
     files.write_text(folder / published.CLASSES_FILE, ''.join(f'{name}\n' for name in classes))
@@ -198,11 +189,7 @@ def _classes(clips: list[ClipFiles], palette: Palette | None) -> tuple[str, ...]
 
 
 def label_by_masks(
-    where: pathlib.Path,
-    clips: list[ClipFiles],
-    palette: Palette,
-    workers: int | None,
-    remarks: list[str],
+    where: pathlib.Path, clips: list[ClipFiles], palette: Palette, workers: int | None, remarks: list[str]
 ) -> list[ClipFiles]:
     """Returns the clips of the semantic set with the classes of their masks as labels.
 
@@ -234,10 +221,7 @@ def label_by_masks(
             line.add(1)
     line.clear()
     remarks += videos.named_all(
-        (
-            f'clips have masks with colours of no class of {PALETTE_FILE}, which count as background',
-            strange,
-        ),
+        (f'clips have masks with colours of no class of {PALETTE_FILE}, which count as background', strange),
         ('clips have no label, since no mask of theirs shows a class', blank),
     )
     return labelled
@@ -298,11 +282,7 @@ def _names(folder: pathlib.Path) -> Iterator[str]:
 
 
 def make_record(
-    folder: str,
-    palette: Palette | None,
-    job: prepare.Job,
-    spec: media.ClipSpec,
-    keep_lacking: bool = False,
+    folder: str, palette: Palette | None, job: prepare.Job, spec: media.ClipSpec, keep_lacking: bool = False
 ) -> records.ClipRecord:
     """Makes the record of a clip from its frames, its sound and its masks.
 

@@ -14,8 +14,9 @@ from absl import flags
 from data_prep import rows
 from data_prep.work import UsageError
 from stattn_jax import command
+from stattn_jax.command import definers
 
-__all__ = ['UsageError', 'beam_options', 'exit_code', 'parse_require', 'run']
+__all__ = ['UsageError', 'beam_options', 'definers', 'exit_code', 'parse_require', 'run']
 
 
 def run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: str, positional: int = 0) -> None:

@@ -37,34 +37,20 @@ from stattn_jax.weights import find
 from stattn_jax.weights.errors import WeightsError
 
 FLAGS = flags.FlagValues()
-_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
-_string('data', None, 'Data set directory of pictures and sound.', required=True)
-_string('visual', None, 'Trunk for the frames; without one they stay JPEGs.')
-_string('visual_weights', None, 'Its weights: a file, or a name such as imagenet.')
-_string('audio', None, 'Trunk for the log-mel; without one it stays log-mel.')
-_string('audio_weights', None, 'Its weights: a file, or a name.')
-flags.DEFINE_integer(
-    'frame_size', 224, 'Side of the frames that the trunk sees, in pixels.', lower_bound=8, flag_values=FLAGS
-)
-flags.DEFINE_enum(
-    'fit',
-    'squash',
-    pipeline.FITS,
-    'The whole frame made square, or its central square.',
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    'views',
-    1,
-    'Versions of the pictures of a clip: the plain one and augmented ones.',
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-_share = functools.partial(flags.DEFINE_float, lower_bound=0.0, upper_bound=1.0, flag_values=FLAGS)
+define = cli.definers(FLAGS)
+define.string('data', None, 'Data set directory of pictures and sound.', required=True)
+define.string('visual', None, 'Trunk for the frames; without one they stay JPEGs.')
+define.string('visual_weights', None, 'Its weights: a file, or a name such as imagenet.')
+define.string('audio', None, 'Trunk for the log-mel; without one it stays log-mel.')
+define.string('audio_weights', None, 'Its weights: a file, or a name.')
+define.integer('frame_size', 224, 'Side of the frames that the trunk sees, in pixels.', lower_bound=8)
+define.enum('fit', 'squash', pipeline.FITS, 'The whole frame made square, or its central square.')
+define.integer('views', 1, 'Versions of the pictures of a clip: the plain one and augmented ones.', lower_bound=1)
+_share = functools.partial(define.float, lower_bound=0.0, upper_bound=1.0)
 _share('crop', 0.6, 'Of augmented views: the smallest side of the crop, as a share of the frame.')
 _share('flip', 0.5, 'Of augmented views: the probability of mirroring.')
 _share('colour', 0.3, 'Of augmented views: the largest change of brightness.')
-flags.DEFINE_integer('seed', 0, 'Of the augmented views.', lower_bound=0, upper_bound=2**31 - 1, flag_values=FLAGS)
+define.integer('seed', 0, 'Of the augmented views.', lower_bound=0, upper_bound=2**31 - 1)
 published.define_engine_flags(FLAGS, None)
 
 # On a CPU each process computes in one thread: several processes are faster, and any number of them give the same sums.

@@ -16,21 +16,17 @@ from data_prep import cli, published, tables
 from data_prep import videos as video_files
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    'videos', None, 'Folder that the paths in the clips table start from.', required=True, flag_values=FLAGS
-)
-flags.DEFINE_string('clips', None, 'Table clip_id,video,start,end,split,labels.', required=True, flag_values=FLAGS)
-flags.DEFINE_string('events', None, 'Table clip_id,label,onset,offset,modality.', flag_values=FLAGS)
-flags.DEFINE_string('boxes', None, 'Table clip_id,time,label,x0,y0,x1,y1.', flag_values=FLAGS)
-flags.DEFINE_string('presence', None, 'Table clip_id,label,modality,flags.', flag_values=FLAGS)
-flags.DEFINE_string(
-    'classes', None, 'Text file of the classes, one a line. Default: the sorted labels.', flag_values=FLAGS
-)
-flags.DEFINE_bool(
+define = cli.definers(FLAGS)
+define.string('videos', None, 'Folder that the paths in the clips table start from.', required=True)
+define.string('clips', None, 'Table clip_id,video,start,end,split,labels.', required=True)
+define.string('events', None, 'Table clip_id,label,onset,offset,modality.')
+define.string('boxes', None, 'Table clip_id,time,label,x0,y0,x1,y1.')
+define.string('presence', None, 'Table clip_id,label,modality,flags.')
+define.string('classes', None, 'Text file of the classes, one a line. Default: the sorted labels.')
+define.bool(
     'merge_labels',
     False,
     'Labels that differ only by case, Unicode form or surrounding space are one class instead of an error.',
-    flag_values=FLAGS,
 )
 published.define_flags(FLAGS, 'own')
 
@@ -43,16 +39,10 @@ def main(beam: list[str]) -> None:
     )
     remarks = [*own.remarks]
     others = video_files.match_paths(videos, [job.video for job in own.jobs], remarks)
-    published.prepare_jobs(
-        FLAGS,
-        [dataclasses.replace(job, video=others.get(job.video, job.video)) for job in own.jobs],
-        functools.partial(published.make_record, str(videos)),
-        beam,
-        classes=own.classes,
-        spec=spec,
-        multi_label=own.multi_label,
-        remarks=remarks,
-    )
+    listing = published.Listing(own.classes, [], own.multi_label, remarks=remarks)
+    jobs = [dataclasses.replace(job, video=others.get(job.video, job.video)) for job in own.jobs]
+    make = functools.partial(published.make_record, str(videos))
+    published.prepare_jobs(FLAGS, listing, jobs, make, spec, beam)
 
 
 if __name__ == '__main__':

@@ -40,17 +40,12 @@ _SPLITS = {'train': 'train', 'val': 'val', 'validate': 'val', 'validation': 'val
 _COLUMNS = ('label', 'youtube_id', 'time_start', 'time_end', 'split')
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    'annotations',
-    None,
-    'Folder with the csv files of Kinetics-400 or the lists of OGM-GE, or one file.',
-    required=True,
-    flag_values=FLAGS,
+define = cli.definers(FLAGS)
+define.string(
+    'annotations', None, 'Folder with the csv files of Kinetics-400 or the lists of OGM-GE, or one file.', required=True
 )
-flags.DEFINE_string(
-    'classes', None, f'One of {", ".join(CLASS_LISTS)}, or a text file of one class a line.', flag_values=FLAGS
-)
-flags.DEFINE_string('videos', None, 'Folder with the videos, at any depth.', required=True, flag_values=FLAGS)
+define.string('classes', None, f'One of {", ".join(CLASS_LISTS)}, or a text file of one class a line.')
+define.string('videos', None, 'Folder with the videos, at any depth.', required=True)
 published.define_flags(FLAGS, 'kinetics_sounds', square=False)
 
 

@@ -18,9 +18,10 @@ from data_prep import cli, features, published, videos
 from data_prep.rows import Row, collect, read_rows
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string('annotations', None, 'Folder with the AVVP_*.csv files.', required=True, flag_values=FLAGS)
-flags.DEFINE_string('videos', None, 'Folder with the videos, at any depth.', flag_values=FLAGS)
-flags.DEFINE_string('features', None, 'Folder with vggish, res152 and r2plus1d_18.', flag_values=FLAGS)
+define = cli.definers(FLAGS)
+define.string('annotations', None, 'Folder with the AVVP_*.csv files.', required=True)
+define.string('videos', None, 'Folder with the videos, at any depth.')
+define.string('features', None, 'Folder with vggish, res152 and r2plus1d_18.')
 published.define_flags(FLAGS, 'llp')
 flags.mark_flags_as_mutual_exclusive(['videos', 'features'], required=True, flag_values=FLAGS)
 

@@ -74,57 +74,42 @@ def define_flags(flag_values: flags.FlagValues, name: str, square: bool = True) 
     `name` and `square` are the defaults of --name and --square.
     """
     define_engine_flags(flag_values, name)
-    flags.DEFINE_integer('segments', 10, 'Segments of a clip, a frame and a mel patch each.', flag_values=flag_values)
-    flags.DEFINE_float('segment_seconds', 1.0, 'Length of a segment.', flag_values=flag_values)
-    flags.DEFINE_integer('short_side', 256, 'Short side of the stored frames, in pixels.', flag_values=flag_values)
-    flags.DEFINE_bool(
+    define = cli.definers(flag_values)
+    define.integer('segments', 10, 'Segments of a clip, a frame and a mel patch each.')
+    define.float('segment_seconds', 1.0, 'Length of a segment.')
+    define.integer('short_side', 256, 'Short side of the stored frames, in pixels.')
+    define.bool(
         'square',
         square,
         'Stores whole frames made square, which the input need not resize; configs with data.fit=crop lose pixels by '
         'it.',
-        flag_values=flag_values,
     )
-    flags.DEFINE_enum(
+    define.enum(
         'silent',
         'refuse',
         ['refuse', 'keep'],
         'Clips without sound or without picture: skip them, or keep them with that modality marked as not valid.',
-        flag_values=flag_values,
     )
     define_mel(flag_values)
 
 
 def define_mel(flag_values: flags.FlagValues) -> None:
     """Defines the flag --mel."""
-    flags.DEFINE_enum(
-        'mel',
-        'vggish',
-        list(media.MEL_PRESETS),
-        'Front end of the sound; published audio trunks need their own.',
-        flag_values=flag_values,
+    cli.definers(flag_values).enum(
+        'mel', 'vggish', list(media.MEL_PRESETS), 'Front end of the sound; published audio trunks need their own.'
     )
 
 
 def define_engine_flags(flag_values: flags.FlagValues, name: str | None) -> None:
     """Defines those of these flags that set where and by which processes the records are made; see prepare_jobs."""
-    define = functools.partial(flags.DEFINE_string, flag_values=flag_values)
-    define('out', None, 'Directory to write; a stopped run continues there.', required=True)
-    define('name', name, 'Name of the data set, the first part of the file names.')
-    define('require', None, 'Fewer usable clips are an error: a fraction of each split (0.9), or clips in all (14000).')
-    flags.DEFINE_enum(
-        'runner',
-        'local',
-        ['local', 'beam'],
-        'Processes here, or Beam; its own options stand after --.',
-        flag_values=flag_values,
+    define = cli.definers(flag_values)
+    define.string('out', None, 'Directory to write; a stopped run continues there.', required=True)
+    define.string('name', name, 'Name of the data set, the first part of the file names.')
+    define.string(
+        'require', None, 'Fewer usable clips are an error: a fraction of each split (0.9), or clips in all (14000).'
     )
-    flags.DEFINE_integer(
-        'workers',
-        None,
-        'Processes. Default: one per CPU. 0: none but this one.',
-        lower_bound=0,
-        flag_values=flag_values,
-    )
+    define.enum('runner', 'local', ['local', 'beam'], 'Processes here, or Beam; its own options stand after --.')
+    define.integer('workers', None, 'Processes. Default: one per CPU. 0: none but this one.', lower_bound=0)
 
 
 def clip_spec(flag_values: flags.FlagValues) -> media.ClipSpec:
@@ -172,18 +157,16 @@ def make_record(
 
 def prepare_jobs(
     flag_values: flags.FlagValues,
+    listing: Listing,
     jobs: list[prepare.Job],
     make: Callable[..., records.ClipRecord],
-    beam: list[str],
-    *,
-    classes: tuple[str, ...],
     spec: records.Spec,
-    multi_label: bool,
-    remarks: Sequence[str] = (),
+    beam: list[str],
 ) -> None:
     """Calls prepare.prepare with the common flags; `beam` is the words after `--` (cli.beam_options).
 
-    `make` also takes the keyword keep_lacking, which is True for --silent=keep.
+    listing: gives the classes, whether a clip may have several, and the remarks.
+    make: also takes the keyword keep_lacking, which is True for --silent=keep.
     """
     keep = flag_values.silent == 'keep'
     prepare.prepare(
@@ -191,12 +174,12 @@ def prepare_jobs(
         flag_values.name,
         jobs,
         functools.partial(make, keep_lacking=True) if keep else make,
-        classes=classes,
+        classes=listing.classes,
         spec=spec,
-        multi_label=multi_label,
+        multi_label=listing.multi_label,
         workers=flag_values.workers,
         require=None if flag_values.require is None else cli.parse_require(flag_values.require),
-        remarks=remarks,
+        remarks=listing.remarks,
         beam=cli.beam_options(flag_values.runner, beam),
         options={'silent': 'keep'} if keep else {},
     )
@@ -208,7 +191,7 @@ def prepare_videos(flag_values: flags.FlagValues, listing: Listing, beam: list[s
     spec = clip_spec(flag_values)
     found = videos.locate(where, {clip.clip_id: (clip.source, clip.names) for clip in listing.clips}, listing.remarks)
     with _written(flag_values, listing, found) as own:
-        _prepare_listing(flag_values, listing, own.jobs, functools.partial(make_record, str(where)), spec, beam)
+        prepare_jobs(flag_values, listing, own.jobs, functools.partial(make_record, str(where)), spec, beam)
 
 
 def prepare_features(
@@ -229,7 +212,7 @@ def prepare_features(
     payloads = {clip.clip_id: clip.payload for clip in listing.clips}
     with _written(flag_values, listing, {}) as own:
         jobs = [dataclasses.replace(job, payload=payloads[job.clip_id]) for job in own.jobs]
-        _prepare_listing(flag_values, listing, [*jobs, *more], functools.partial(make, str(where)), spec, beam)
+        prepare_jobs(flag_values, listing, [*jobs, *more], functools.partial(make, str(where)), spec, beam)
 
 
 @contextlib.contextmanager
@@ -240,28 +223,11 @@ def _written(
 
     Before that, OUT may belong to another data set.
     """
-    if not listing.clips:
-        raise cli.UsageError('the annotation files list no clips; fetch them again, they may be empty')
     with tempfile.TemporaryDirectory() as work:
         yield write_tables(listing, found, pathlib.Path(work))
         folder = files.make_folder(pathlib.Path(flag_values.out) / report.TABLES_DIR)
         for table in pathlib.Path(work).iterdir():
             files.copy(table, folder / table.name)
-
-
-def _prepare_listing(
-    flag_values, listing: Listing, jobs: list[prepare.Job], make: prepare.MakeRecord, spec, beam
-) -> None:
-    prepare_jobs(
-        flag_values,
-        jobs,
-        make,
-        beam,
-        classes=listing.classes,
-        spec=spec,
-        multi_label=listing.multi_label,
-        remarks=listing.remarks,
-    )
 
 
 def write_tables(listing: Listing, found: dict[str, videos.Found], where: pathlib.Path) -> tables.Tables:
@@ -270,9 +236,7 @@ def write_tables(listing: Listing, found: dict[str, videos.Found], where: pathli
     Raises cli.UsageError if there are no clips, or if classes differ only by case, Unicode form or spaces.
     """
     if not listing.clips:
-        raise cli.UsageError(
-            'the annotations list no clips; expected at least one, so check that these are their files'
-        )
+        raise cli.UsageError('the annotation files list no clips; fetch them again, they may be empty')
     for group in labels.alike(collections.Counter(listing.classes)):
         raise cli.UsageError(
             f'the annotations spell a class as {labels.show(group)}; write one of them everywhere in the annotations'

@@ -39,27 +39,18 @@ VARIANTS = {
 }
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string('out', None, 'Directory to write; a stopped run continues there.', required=True, flag_values=FLAGS)
-flags.DEFINE_enum(
-    'variant', 'events', sorted(VARIANTS), 'Which scenes; see scenes.py and scenes_binding.py.', flag_values=FLAGS
-)
-flags.DEFINE_integer('train', 2000, 'Training clips.', lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer('val', 0, 'Validation clips; 0 leaves the split out.', lower_bound=0, flag_values=FLAGS)
-flags.DEFINE_integer('test', 400, 'Test clips.', lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer('seed', 0, 'Another seed gives other clips.', lower_bound=0, flag_values=FLAGS)
-flags.DEFINE_integer(
-    'segments',
-    None,
-    'Seconds of a clip. Default: 8 (events, binding), 10 (lopsided).',
-    lower_bound=6,
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer('videos', 0, 'Test clips to write as mp4 too.', lower_bound=0, flag_values=FLAGS)
+define = cli.definers(FLAGS)
+define.string('out', None, 'Directory to write; a stopped run continues there.', required=True)
+define.enum('variant', 'events', sorted(VARIANTS), 'Which scenes; see scenes.py and scenes_binding.py.')
+define.integer('train', 2000, 'Training clips.', lower_bound=1)
+define.integer('val', 0, 'Validation clips; 0 leaves the split out.', lower_bound=0)
+define.integer('test', 400, 'Test clips.', lower_bound=1)
+define.integer('seed', 0, 'Another seed gives other clips.', lower_bound=0)
+define.integer('segments', None, 'Seconds of a clip. Default: 8 (events, binding), 10 (lopsided).', lower_bound=6)
+define.integer('videos', 0, 'Test clips to write as mp4 too.', lower_bound=0)
 published.define_mel(FLAGS)
-flags.DEFINE_bool('sounds', False, 'Write the waveforms of the test clips too.', flag_values=FLAGS)
-flags.DEFINE_integer(
-    'workers', None, 'Processes. Default: one per CPU. 0: none but this one.', lower_bound=0, flag_values=FLAGS
-)
+define.bool('sounds', False, 'Write the waveforms of the test clips too.')
+define.integer('workers', None, 'Processes. Default: one per CPU. 0: none but this one.', lower_bound=0)
 
 SIZE = 64
 VIDEO_SIZE, VIDEO_FPS = 256, 12

@@ -20,7 +20,8 @@ from data_prep import cli, prepare, report
 from stattn_jax.data import extracted, features, records, source, tfrecord
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_bool('allow_leaks', False, 'Name leaks, but do not fail for them.', flag_values=FLAGS)
+define = cli.definers(FLAGS)
+define.bool('allow_leaks', False, 'Name leaks, but do not fail for them.')
 _SHOWN = 50
 _ANNOTATIONS = ('events', 'boxes', 'presence', 'masks')
 

@@ -20,28 +20,14 @@ from data_prep import cli, published, vggsounder, vggss, videos
 from data_prep.rows import Row, collect, read_lines, read_rows
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    'annotations',
-    None,
-    'Folder with vggsound.csv or train.csv and test.csv, or one file.',
-    required=True,
-    flag_values=FLAGS,
-)
-flags.DEFINE_string('videos', None, 'Folder with the videos, at any depth.', required=True, flag_values=FLAGS)
-flags.DEFINE_string('vggss', None, 'vggss.json: boxes for test clips.', flag_values=FLAGS)
-flags.DEFINE_string('vggsounder', None, 'vggsounder.csv: labels by modality for test clips.', flag_values=FLAGS)
-flags.DEFINE_string('train_list', None, 'Text file of the clips to train on, ID_000030 one a line.', flag_values=FLAGS)
-flags.DEFINE_bool(
-    'drop_test_clips', False, 'Leave test clips out of --train_list instead of refusing it.', flag_values=FLAGS
-)
-flags.DEFINE_float(
-    'val',
-    0.0,
-    'Part of the source videos of train that becomes val.',
-    lower_bound=0,
-    upper_bound=0.5,
-    flag_values=FLAGS,
-)
+define = cli.definers(FLAGS)
+define.string('annotations', None, 'Folder with vggsound.csv or train.csv and test.csv, or one file.', required=True)
+define.string('videos', None, 'Folder with the videos, at any depth.', required=True)
+define.string('vggss', None, 'vggss.json: boxes for test clips.')
+define.string('vggsounder', None, 'vggsounder.csv: labels by modality for test clips.')
+define.string('train_list', None, 'Text file of the clips to train on, ID_000030 one a line.')
+define.bool('drop_test_clips', False, 'Leave test clips out of --train_list instead of refusing it.')
+define.float('val', 0.0, 'Part of the source videos of train that becomes val.', lower_bound=0, upper_bound=0.5)
 published.define_flags(FLAGS, 'vggsound', square=False)
 
 CLASSES = 309
@@ -193,8 +179,7 @@ def restrict_train(listing: published.Listing, path: str, boxes: str | None, *, 
     after = sum(clip.split == 'train' for clip in listing.clips)
     listing.remarks.append(f'{path}: {len(named)} names, {after} of {before} training clips kept')
     listing.remarks += videos.named_all(
-        (f'names of {path} are test clips and left out', dropped),
-        (f'names of {path} are in no annotation', unknown),
+        (f'names of {path} are test clips and left out', dropped), (f'names of {path} are in no annotation', unknown)
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.machinery
 import importlib.util
 import os
@@ -9,6 +10,7 @@ import pathlib
 import re
 import sys
 import traceback
+import types
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -237,6 +239,14 @@ def fail(error: BaseException | str, code: int) -> int:
     progress.clear_line()
     print(f'error: {text}', file=sys.stderr, flush=True)
     return code
+
+
+def definers(values: flags.FlagValues) -> types.SimpleNamespace:
+    """Returns absl's functions that define flags, in `values`: .string for DEFINE_string, and so on."""
+    kinds = ('bool', 'enum', 'float', 'integer', 'list', 'multi_string', 'string')
+    return types.SimpleNamespace(
+        **{kind: functools.partial(getattr(flags, f'DEFINE_{kind}'), flag_values=values) for kind in kinds}
+    )
 
 
 def require(values: flags.FlagValues, required: Collection[str], example: str) -> None:

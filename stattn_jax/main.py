@@ -27,14 +27,13 @@ from stattn_jax.runtime import perf
 def make_flags() -> flags.FlagValues:
     """Returns the command's flags, not yet parsed."""
     values = flags.FlagValues()
-    flags.DEFINE_string('workdir', None, 'Where the run lives; an unfinished run there continues.', flag_values=values)
-    flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'What to do.', flag_values=values)
-    flags.DEFINE_string(
-        'wandb', '', 'Project of Weights & Biases that gets the numbers, too (extra wandb).', flag_values=values
-    )
-    flags.DEFINE_string('coordinator', None, 'host:port of process 0, for several processes.', flag_values=values)
-    flags.DEFINE_integer('processes', None, 'How many processes there are.', lower_bound=1, flag_values=values)
-    flags.DEFINE_integer('process', None, 'The number of this process.', lower_bound=0, flag_values=values)
+    define = command.definers(values)
+    define.string('workdir', None, 'Where the run lives; an unfinished run there continues.')
+    define.enum('mode', 'train', ['train', 'eval'], 'What to do.')
+    define.string('wandb', '', 'Project of Weights & Biases that gets the numbers, too (extra wandb).')
+    define.string('coordinator', None, 'host:port of process 0, for several processes.')
+    define.integer('processes', None, 'How many processes there are.', lower_bound=1)
+    define.integer('process', None, 'The number of this process.', lower_bound=0)
     flags.mark_flag_as_required('workdir', values)
     return values
 

@@ -85,7 +85,7 @@ def test_the_front_end_of_the_sound_can_be_chosen(given, capsys):
 
 
 def test_annotations_without_clips_or_with_two_spellings_are_refused(tmp_path):
-    with pytest.raises(cli.UsageError, match='the annotations list no clips'):
+    with pytest.raises(cli.UsageError, match='the annotation files list no clips'):
         published.write_tables(published.Listing(('x',), []), {}, tmp_path)
     clip = published.ListedClip('c', 'abcdefghijk', 'test', ('x',), videos.names('abcdefghijk', 30, 40))
     with pytest.raises(cli.UsageError, match="the annotations spell a class as 'x' and 'X'; write one of them"):

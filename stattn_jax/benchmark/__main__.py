@@ -29,19 +29,18 @@ MODES = (*model.MODES, 'fed')
 def make_flags() -> flags.FlagValues:
     """Returns the command's flags, not yet parsed."""
     values = flags.FlagValues()
-    flags.DEFINE_list('strategies', ['jit'], f'Of {", ".join(parallel.KINDS)}.', flag_values=values)
-    flags.DEFINE_list('dtypes', [], "Of float32, bfloat16. Default: the config's.", flag_values=values)
-    flags.DEFINE_list('batches', [], "Global batch sizes. Default: the config's.", flag_values=values)
-    flags.DEFINE_list('modes', list(model.MODES), f'Of {", ".join(MODES)}; fed needs data.', flag_values=values)
-    flags.DEFINE_integer('calls', 20, 'Timed rounds of each line.', lower_bound=1, flag_values=values)
-    flags.DEFINE_integer('warmup', 3, 'Untimed calls before them.', lower_bound=0, flag_values=values)
-    flags.DEFINE_integer(
-        'together', 1, 'Calls in a round, the device not waited for in between.', lower_bound=1, flag_values=values
-    )
-    flags.DEFINE_integer('classes', 309, 'Classes of made-up clips.', lower_bound=2, flag_values=values)
-    flags.DEFINE_integer('segments', 10, 'Segments of made-up clips.', lower_bound=1, flag_values=values)
-    flags.DEFINE_string('out', None, 'A JSON file to write the lines to.', flag_values=values)
-    flags.DEFINE_string('profile', None, 'A folder for an xprof trace of each line.', flag_values=values)
+    define = command.definers(values)
+    define.list('strategies', ['jit'], f'Of {", ".join(parallel.KINDS)}.')
+    define.list('dtypes', [], "Of float32, bfloat16. Default: the config's.")
+    define.list('batches', [], "Global batch sizes. Default: the config's.")
+    define.list('modes', list(model.MODES), f'Of {", ".join(MODES)}; fed needs data.')
+    define.integer('calls', 20, 'Timed rounds of each line.', lower_bound=1)
+    define.integer('warmup', 3, 'Untimed calls before them.', lower_bound=0)
+    define.integer('together', 1, 'Calls in a round, the device not waited for in between.', lower_bound=1)
+    define.integer('classes', 309, 'Classes of made-up clips.', lower_bound=2)
+    define.integer('segments', 10, 'Segments of made-up clips.', lower_bound=1)
+    define.string('out', None, 'A JSON file to write the lines to.')
+    define.string('profile', None, 'A folder for an xprof trace of each line.')
     topology_command.define_flags(values)
     return values
 

@@ -22,34 +22,26 @@ from stattn_jax.benchmark import cost_model, model, topology
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags of this part of the benchmark."""
-    flags.DEFINE_list(
-        'topology',
-        [],
-        f'TPUs or GPUs to compile for without having them, instead of measuring: {topology.EXAMPLES}.',
-        flag_values=values,
+    define = command.definers(values)
+    define.list(
+        'topology', [], f'TPUs or GPUs to compile for without having them, instead of measuring: {topology.EXAMPLES}.'
     )
-    flags.DEFINE_bool(
-        'per_chip', False, 'With --topology, --batches are of one chip, not of all together.', flag_values=values
-    )
-    flags.DEFINE_bool(
-        'largest', False, 'With --topology, search the largest batch that fits, from --batches on.', flag_values=values
-    )
-    flags.DEFINE_float(
+    define.bool('per_chip', False, 'With --topology, --batches are of one chip, not of all together.')
+    define.bool('largest', False, 'With --topology, search the largest batch that fits, from --batches on.')
+    define.float(
         'effort',
         0.0,
         "With --topology, the compiler's effort: 0 as in a training, -1 in a tenth of the time; memory and bytes are "
         'then upper limits.',
         lower_bound=-1.0,
         upper_bound=1.0,
-        flag_values=values,
     )
-    flags.DEFINE_float(
+    define.float(
         'core_clips',
         None,
         'With --topology, the clips that one core of a host reads and decodes in a second, as benchmarks.storage '
         'measures them; prints a plan for 1 to 256 chips.',
         lower_bound=1e-3,
-        flag_values=values,
     )
 
 

@@ -22,47 +22,29 @@ from stattn_jax.explain import console
 KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
 MORE_KINDS = ('pdf', 'svg')
 FLAGS = flags.FlagValues()
-flags.DEFINE_multi_string(
+define = command.definers(FLAGS)
+define.multi_string(
     'workdir',
     None,
     "A trained workdir, the folder of a shared model, or 'demo'; two of them compare two networks on the same videos.",
-    flag_values=FLAGS,
 )
-flags.DEFINE_string('out', None, 'Folder for the files; several videos get one subfolder each.', flag_values=FLAGS)
-flags.DEFINE_list(
-    'files', list(KINDS), f'Which files to write, of {",".join((*KINDS, *MORE_KINDS))}.', flag_values=FLAGS
+define.string('out', None, 'Folder for the files; several videos get one subfolder each.')
+define.list('files', list(KINDS), f'Which files to write, of {",".join((*KINDS, *MORE_KINDS))}.')
+define.float('start', None, 'Start of the part to explain, in seconds.')
+define.float('end', None, 'End of the part to explain, in seconds.')
+define.string('label', None, 'Class to show. Default: the most probable one.')
+define.string('truth', None, 'Folder with events.csv or boxes.csv: annotations to draw, of clips named as the files.')
+define.bool('long', False, 'Explain the whole video by overlapping windows.')
+define.integer('hop', None, 'With --long: segments between the starts of two windows. Default: half a window.', 1)
+define.integer(
+    'top_windows', 5, 'With --long: number of windows, the most probable ones, for which all files are written.', 0
 )
-flags.DEFINE_float('start', None, 'Start of the part to explain, in seconds.', flag_values=FLAGS)
-flags.DEFINE_float('end', None, 'End of the part to explain, in seconds.', flag_values=FLAGS)
-flags.DEFINE_string('label', None, 'Class to show. Default: the most probable one.', flag_values=FLAGS)
-flags.DEFINE_string(
-    'truth',
-    None,
-    'Folder with events.csv or boxes.csv: annotations to draw, of clips named as the files.',
-    flag_values=FLAGS,
-)
-flags.DEFINE_bool('long', False, 'Explain the whole video by overlapping windows.', flag_values=FLAGS)
-flags.DEFINE_integer(
-    'hop',
-    None,
-    'With --long: segments between the starts of two windows. Default: half a window.',
-    1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    'top_windows',
-    5,
-    'With --long: number of windows, the most probable ones, for which all files are written.',
-    0,
-    flag_values=FLAGS,
-)
-flags.DEFINE_bool(
+define.bool(
     'overwrite',
     False,
     'With several videos: explain again what an earlier call with the same --out, model and options explained.',
-    flag_values=FLAGS,
 )
-flags.DEFINE_multi_string('check', None, 'An explanation.json to verify; no video is explained.', flag_values=FLAGS)
+define.multi_string('check', None, 'An explanation.json to verify; no video is explained.')
 console.define_flags(FLAGS)
 
 

@@ -29,17 +29,12 @@ class StepTimes:
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags --video and --compile_cache."""
-    flags.DEFINE_multi_string(
-        'video',
-        None,
-        'A video file, a folder (every video file below it) or a pattern; may be given several times.',
-        flag_values=values,
+    define = command.definers(values)
+    define.multi_string(
+        'video', None, 'A video file, a folder (every video file below it) or a pattern; may be given several times.'
     )
-    flags.DEFINE_string(
-        'compile_cache',
-        None,
-        'Folder in which compiled programs are kept; only you should be able to write to it.',
-        flag_values=values,
+    define.string(
+        'compile_cache', None, 'Folder in which compiled programs are kept; only you should be able to write to it.'
     )
 
 

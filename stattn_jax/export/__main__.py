@@ -23,20 +23,13 @@ FORMATS = ('safetensors', 'stablehlo', 'onnx')
 def make_flags() -> flags.FlagValues:
     """Defines the command's flags and returns them unparsed."""
     values = flags.FlagValues()
-    flags.DEFINE_string(
-        'workdir', None, "A trained workdir, the folder of a shared model, or 'demo'.", flag_values=values
-    )
-    flags.DEFINE_string('out', None, 'Folder for the files.', flag_values=values)
-    flags.DEFINE_list('format', ['safetensors'], f'Some of {",".join(FORMATS)}.', flag_values=values)
-    flags.DEFINE_string(
-        'licence', None, 'Licence of the weights, such as apache-2.0, for the model card.', flag_values=values
-    )
-    flags.DEFINE_string(
-        'limits', None, 'Sentences for the model card: what the network is not good for.', flag_values=values
-    )
-    flags.DEFINE_integer(
-        'batch', None, 'With stablehlo and onnx: a fixed number of clips. Default: any number.', 1, flag_values=values
-    )
+    define = command.definers(values)
+    define.string('workdir', None, "A trained workdir, the folder of a shared model, or 'demo'.")
+    define.string('out', None, 'Folder for the files.')
+    define.list('format', ['safetensors'], f'Some of {",".join(FORMATS)}.')
+    define.string('licence', None, 'Licence of the weights, such as apache-2.0, for the model card.')
+    define.string('limits', None, 'Sentences for the model card: what the network is not good for.')
+    define.integer('batch', None, 'With stablehlo and onnx: a fixed number of clips. Default: any number.', 1)
     return values
 
 

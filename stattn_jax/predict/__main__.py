@@ -16,14 +16,13 @@ from stattn_jax.explain import console
 
 FORMATS = ('csv', 'jsonl', 'parquet')
 FLAGS = flags.FlagValues()
-flags.DEFINE_string('workdir', None, "A trained workdir, the folder of a shared model, or 'demo'.", flag_values=FLAGS)
-flags.DEFINE_string('out', None, 'The table to write: .csv, .jsonl or .parquet.', flag_values=FLAGS)
-flags.DEFINE_integer('top', None, 'Number of classes per video. Default: every class.', 1, flag_values=FLAGS)
-flags.DEFINE_integer('batch', 8, 'Number of clips per forward pass.', 1, flag_values=FLAGS)
-flags.DEFINE_integer(
-    'workers', None, 'Processes that read videos. Default: one per core; 0: none but this one.', 0, flag_values=FLAGS
-)
-flags.DEFINE_bool('overwrite', False, 'Replace --out, and predict all videos again.', flag_values=FLAGS)
+define = command.definers(FLAGS)
+define.string('workdir', None, "A trained workdir, the folder of a shared model, or 'demo'.")
+define.string('out', None, 'The table to write: .csv, .jsonl or .parquet.')
+define.integer('top', None, 'Number of classes per video. Default: every class.', 1)
+define.integer('batch', 8, 'Number of clips per forward pass.', 1)
+define.integer('workers', None, 'Processes that read videos. Default: one per core; 0: none but this one.', 0)
+define.bool('overwrite', False, 'Replace --out, and predict all videos again.')
 console.define_flags(FLAGS)
 
 

@@ -28,13 +28,9 @@ MODALITIES = ('visual', 'audio')
 def make_flags() -> flags.FlagValues:
     """Defines the command's flags and returns them unparsed."""
     values = flags.FlagValues()
-    flags.DEFINE_string(
-        'trunk',
-        None,
-        'With verify: a trunk that list names; MODALITY/NAME where both modalities have it.',
-        flag_values=values,
-    )
-    flags.DEFINE_string('out', None, 'With convert: the file to write.', flag_values=values)
+    define = command.definers(values)
+    define.string('trunk', None, 'With verify: a trunk that list names; MODALITY/NAME where both modalities have it.')
+    define.string('out', None, 'With convert: the file to write.')
     return values
 
 
