@@ -133,8 +133,8 @@ def _remark_doubles(listing: published.Listing, clean: bool) -> None:
     if doubles:
         listing.remarks.append(videos.named('ids occur in several rows, with different labels', doubles))
     if straddling and not clean:
-        what = 'of them are in several splits, a leak in the official split (--clean leaves them out)'
-        listing.remarks.append(videos.named(what, sorted(straddling)))
+        finding = 'of them are in several splits, a leak in the official split (--clean leaves them out)'
+        listing.remarks.append(videos.named(finding, sorted(straddling)))
     if clean:
         dropped = [clip.clip_id for clip in listing.clips if clip.source in straddling]
         listing.remarks.append(

@@ -66,10 +66,10 @@ class _Worker:
     """A process that writes one shard after the other; `clip` is the id of the clip at work, if it has begun one."""
 
     def __init__(self, maker: work.Maker):
-        self.pipe, theirs = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(target=_work, args=(maker, theirs))
+        self.pipe, child_pipe = _SPAWN.Pipe()
+        self.process = _SPAWN.Process(target=_work, args=(maker, child_pipe))
         self.process.start()
-        theirs.close()
+        child_pipe.close()
         self.shard: work.Shard | None = None
         self.clip: str | None = None
         self.count: _Count | None = None

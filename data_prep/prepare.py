@@ -153,11 +153,7 @@ def _remove_leftovers(out: pathlib.Path) -> None:
 
 
 def _report(
-    out: pathlib.Path,
-    shards: dict[str, list[str]],
-    jobs: list[Job],
-    classes: Sequence[str],
-    remarks: Sequence[str],
+    out: pathlib.Path, shards: dict[str, list[str]], jobs: list[Job], classes: Sequence[str], remarks: Sequence[str]
 ) -> dict[str, dict]:
     """Writes and prints the report once every shard is there, with remarks on classes that cannot be learned.
 

@@ -201,12 +201,12 @@ def _scan(folder: pathlib.Path, suffixes: tuple[str, ...], remarks: list[str]) -
 
 
 def named_all(*findings: tuple[str, Collection[str]]) -> list[str]:
-    """Returns a remark for each (what, items) that has any items."""
-    return [named(what, items) for what, items in findings if items]
+    """Returns a remark for each (finding, items) that has any items."""
+    return [named(finding, items) for finding, items in findings if items]
 
 
-def named(what: str, items: Iterable[str]) -> str:
+def named(finding: str, items: Iterable[str]) -> str:
     """Returns a remark with the number and the names of items, '3 clips without ...: a, b, c'; at most 50 names."""
     items = list(items)
     more = f', ... and {len(items) - _NAMED} more' if len(items) > _NAMED else ''
-    return f'{len(items)} {what}: {", ".join(items[:_NAMED])}{more}'
+    return f'{len(items)} {finding}: {", ".join(items[:_NAMED])}{more}'

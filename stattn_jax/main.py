@@ -111,7 +111,7 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path):
             'was trained on; expected the same; prepare it with the same --classes and options'
         )
     own_data = info.fingerprint == trained.facts.fingerprint
-    trained = run.reading(trained, info.spec)
+    trained = run.with_spec(trained, info.spec)
     evaluator = evaluate.Evaluator(trained.graphdef, trained.strategy, config)
     if own_data:
         evaluator.write_training_distance(trained.state, trained.step, workdir)

@@ -15,9 +15,9 @@ class ProgressLine:
     before them, do not count.
     """
 
-    def __init__(self, what: str, total: int, unit: str = 'clips', done: int = 0):
+    def __init__(self, title: str, total: int, unit: str = 'clips', done: int = 0):
         """`done` items were there before this work began."""
-        self._what, self._total, self._unit, self._done = what, total, unit, done
+        self._title, self._total, self._unit, self._done = title, total, unit, done
         self._terminal = sys.stderr.isatty()
         self._next = time.perf_counter() + (0 if self._terminal else _FIRST_LOG)
         self._first: tuple[int, float] | None = None
@@ -33,7 +33,7 @@ class ProgressLine:
 
     def line(self, now: float) -> str:
         """Returns the line; it has no time left before there is a rate."""
-        text = f'{self._what}: {self._done}/{self._total} {self._unit}'
+        text = f'{self._title}: {self._done}/{self._total} {self._unit}'
         done, began = self._first or (self._done, now)
         if self._done > done:
             text += f', {format_seconds((now - began) / (self._done - done) * (self._total - self._done))} left'

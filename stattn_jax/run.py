@@ -175,7 +175,7 @@ def load(workdir: str | os.PathLike, *, parallel_kind: str | None = None, device
         checkpointer.close()
 
 
-def reading(trained: Trained, spec: records.Spec) -> Trained:
+def with_spec(trained: Trained, spec: records.Spec) -> Trained:
     """Returns the same trained network for data in another form.
 
     A network trained on features that its trunks extracted then reads frames and log-mel, or the reverse.

@@ -216,7 +216,7 @@ def flags(workdir, data, **fields):
 def logits_of(workdir, data, trained=None):
     """Logits of a run on the test records of a data set."""
     trained = trained or run.load(str(workdir), parallel_kind='jit', devices=jax.devices()[:1])
-    trained = run.reading(trained, source.DatasetInfo.load(data).spec)
+    trained = run.with_spec(trained, source.DatasetInfo.load(data).spec)
     return np.asarray(step.forward(trained.graphdef, trained.state, batch_of(data), frame_size=SIDE)[0])
 
 

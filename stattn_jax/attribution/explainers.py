@@ -165,12 +165,7 @@ EXPLAINERS: dict[str, Explainer] = {
 
 
 def explain(
-    name: str,
-    network: Classifier,
-    clips: ClipArrays,
-    absent: ClipArrays,
-    classes_n: jax.Array,
-    seed: int = 0,
+    name: str, network: Classifier, clips: ClipArrays, absent: ClipArrays, classes_n: jax.Array, seed: int = 0
 ) -> Map:
     """Explains one class of each of n clips with the explainer called `name`: Map of [n t s] and [n t].
 

@@ -100,11 +100,7 @@ def _require(package: str, compiler: str, extra: str) -> None:
 
 
 def measure(
-    config: ml_collections.ConfigDict,
-    data: model.Data,
-    case: model.Case,
-    where: cost_model.Slice,
-    effort: float = 0.0,
+    config: ml_collections.ConfigDict, data: model.Data, case: model.Case, where: cost_model.Slice, effort: float = 0.0
 ) -> dict[str, Any]:
     """Compiles a case for a slice and counts its work; returns the counts in JSON types, all of one chip.
 
@@ -176,10 +172,7 @@ def counts(program: Any, where: cost_model.Slice, products: float) -> dict[str, 
         'xla_flops': (program.cost_analysis() or {}).get('flops'),
         'xla_moved_bytes': found['moved_bytes'],
         'moved_bytes': moved.moved,
-        'padding': {
-            'arguments': _padding(moved.arguments),
-            'moved': _padding(moved.read.plus(moved.written)),
-        },
+        'padding': {'arguments': _padding(moved.arguments), 'moved': _padding(moved.read.plus(moved.written))},
         'collectives': [collective._asdict() for collective in collectives],
         'estimated_cycles': hlo.estimates(text),
         **{f'{name}_seconds': value for name, value in floor.items()},
@@ -200,11 +193,7 @@ def work_of(row: dict[str, Any]) -> cost_model.Work:
 
 
 def largest_batch(
-    config: ml_collections.ConfigDict,
-    data: model.Data,
-    case: model.Case,
-    where: cost_model.Slice,
-    effort: float = 0.0,
+    config: ml_collections.ConfigDict, data: model.Data, case: model.Case, where: cost_model.Slice, effort: float = 0.0
 ) -> Iterator[dict[str, Any]]:
     """Yields the rows of `measure` of each batch that the search for the largest one tries, and at last of that one.
 

@@ -218,12 +218,7 @@ def _nothing_valid(
 
 
 def clip_from_arrays(
-    frames_thwc: np.ndarray,
-    waveform: np.ndarray,
-    spec: ClipSpec,
-    rate: int = 16000,
-    *,
-    valid: np.ndarray | None = None,
+    frames_thwc: np.ndarray, waveform: np.ndarray, spec: ClipSpec, rate: int = 16000, *, valid: np.ndarray | None = None
 ) -> Clip:
     """Makes a clip from arrays, by the same steps as `read_clip` after decoding.
 

@@ -205,14 +205,7 @@ def _of_librosa(mel: MelSpec, htk: bool, norm: Literal['slaney'] | None) -> np.n
     import librosa  # here, not above: see the module's docstring
 
     bank = librosa.filters.mel(
-        sr=mel.rate,
-        n_fft=mel.fft,
-        n_mels=mel.bands,
-        fmin=mel.fmin,
-        fmax=mel.fmax,
-        htk=htk,
-        norm=norm,
-        dtype=np.float32,
+        sr=mel.rate, n_fft=mel.fft, n_mels=mel.bands, fmin=mel.fmin, fmax=mel.fmax, htk=htk, norm=norm, dtype=np.float32
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

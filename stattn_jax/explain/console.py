@@ -62,13 +62,13 @@ def find_videos(arguments: Sequence[str], out: str, own: Sequence[str] = ()) -> 
     return videos
 
 
-def counter(what: str, unit: str) -> Callable[[int, int], None]:
+def counter(title: str, unit: str) -> Callable[[int, int], None]:
     """Returns a function of the numbers of items that are done and of all; each call shows one more as done."""
     line: list[progress.ProgressLine] = []
 
     def show(done: int, total: int) -> None:
         if not line:
-            line.append(progress.ProgressLine(what, total, unit))
+            line.append(progress.ProgressLine(title, total, unit))
         line[0].add(1)
         if done == total:
             line[0].clear()

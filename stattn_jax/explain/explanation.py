@@ -133,11 +133,7 @@ class ExplanationData:
         """Returns the k best classes, best first, as {label, logit, probability}; ties keep the classes' order."""
         best = np.argsort(-self.logits, kind='stable')[:k]
         return [
-            {
-                'label': self.classes[c],
-                'logit': rounded(self.logits[c]),
-                'probability': rounded(self.probabilities[c]),
-            }
+            {'label': self.classes[c], 'logit': rounded(self.logits[c]), 'probability': rounded(self.probabilities[c])}
             for c in best
         ]
 

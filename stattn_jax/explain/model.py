@@ -102,7 +102,7 @@ class Model:
         licence: the licence under which the weights may be used, preferably an SPDX identifier.
         limits: what the network is not good for, in sentences for the model card.
 
-        Raises run.RunError where the folder cannot be written or holds something else.
+        Raises run.RunError where the folder holds something else, and OSError where it cannot be written.
         """
         if self.source is None:
             raise run.RunError('this model was not loaded from a run; expected one that stattn_jax.load returned')
@@ -275,7 +275,7 @@ def _load_run(workdir: pathlib.Path) -> run.Trained:
             'computed from a video here; expected the workdir of a run on videos'
         )
     # A run trained on features that its own trunks extracted can also read videos.
-    return run.reading(trained, trunk_setup.media_of(trained.facts.spec))
+    return run.with_spec(trained, trunk_setup.media_of(trained.facts.spec))
 
 
 def _evaluations(workdir: pathlib.Path, step: int) -> dict[str, dict[str, Any]]:

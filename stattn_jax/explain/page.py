@@ -123,10 +123,7 @@ def _data(explanation: ExplanationData, chosen: int, truth: GroundTruth) -> dict
         'truth': {'intervals': list(truth.intervals), 'boxes': list(truth.boxes)},
         'slides': slides,
         'negligible': colours.NEGLIGIBLE,
-        'colours': {
-            'heat': _bytes(colours.HEAT),
-            'signed': _bytes(colours.SIGNED),
-        },
+        'colours': {'heat': _bytes(colours.HEAT), 'signed': _bytes(colours.SIGNED)},
         'opacity': colours.OPACITY,
         'opacity_exponent': colours.OPACITY_EXPONENT,
         'strongest': colours.STRONGEST,

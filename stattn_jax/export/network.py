@@ -87,8 +87,8 @@ def write_stablehlo(directory: str | os.PathLike, trained: run.Trained, batch: i
 
     batch: the only number of clips that the artefact takes; by default it takes any number.
 
-    Raises RunError where an operation does not allow any number of clips, the package flatbuffers is missing, or the
-    folder cannot be written.
+    Raises RunError where an operation does not allow any number of clips or the package flatbuffers is missing, and
+    OSError where the folder cannot be written.
     """
     network = make_network(trained)
     types = input_types(trained, _batch(batch))
@@ -183,13 +183,10 @@ def _record(trained: run.Trained, batch: int | None) -> dict[str, Any]:
 
 def _write(directory: pathlib.Path, contents: dict[str, bytes], record: dict[str, Any]) -> None:
     contents |= {'network.json': (json.dumps(record, indent=1) + '\n').encode()}
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            with files.whole_file(directory / name) as file:
-                file.write(content)
-    except OSError as error:
-        raise RunError(f'{directory} cannot be written: {error.strerror}; give another folder', code=1) from None
+    files.make_folder(directory)
+    for name, content in contents.items():
+        with files.whole_file(directory / name) as file:
+            file.write(content)
 
 
 def _difference(network: Network, artefact: Network, types, batch: int | None) -> float:

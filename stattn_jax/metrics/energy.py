@@ -48,10 +48,7 @@ def energy_inside(map_: np.ndarray, share: np.ndarray) -> float:
 
 
 def energies(
-    maps_nthw: np.ndarray,
-    boxes: Sequence[np.ndarray],
-    affines: Sequence[Sequence[float]],
-    segment_seconds: float,
+    maps_nthw: np.ndarray, boxes: Sequence[np.ndarray], affines: Sequence[Sequence[float]], segment_seconds: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the energy inside the boxes and its chance level, float [n] each, as means over a clip's frames.
 

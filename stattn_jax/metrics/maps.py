@@ -51,10 +51,10 @@ def infidelity(map_: np.ndarray, removed_k: np.ndarray, drop_k: np.ndarray, *, s
     was subtracted from the input. `scaled` first multiplies the map by the factor that fits these trials best, for maps
     whose unit is not the score's.
     """
-    said_k = np.asarray(removed_k, float).reshape(len(drop_k), -1) @ np.asarray(map_, float).ravel()
-    if scaled and said_k.any():
-        said_k = said_k * (said_k @ drop_k) / (said_k @ said_k)
-    return float(np.mean((said_k - drop_k) ** 2))
+    predicted_k = np.asarray(removed_k, float).reshape(len(drop_k), -1) @ np.asarray(map_, float).ravel()
+    if scaled and predicted_k.any():
+        predicted_k = predicted_k * (predicted_k @ drop_k) / (predicted_k @ predicted_k)
+    return float(np.mean((predicted_k - drop_k) ** 2))
 
 
 def sign_agreement(map_: np.ndarray, drop: np.ndarray, least: float = 0.0) -> float:

@@ -25,12 +25,7 @@ def summary(
     finite.
     """
     classification.check_scores(scores_nc)
-    truths = {
-        'a': audible_nc,
-        'v': visible_nc,
-        'av': audible_nc & visible_nc,
-        'all': audible_nc | visible_nc,
-    }
+    truths = {'a': audible_nc, 'v': visible_nc, 'av': audible_nc & visible_nc, 'all': audible_nc | visible_nc}
     numbers: dict[str, float | int] = {}
     for block, kept_n in (('presence', ~music_n), ('presence_music', np.ones_like(music_n))):
         for name, truth_nc in truths.items():

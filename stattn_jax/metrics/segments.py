@@ -42,18 +42,18 @@ def summary(predicted_nt: np.ndarray, truth_nt: np.ndarray, label_n: np.ndarray)
         if not kept_n.any():
             continue
         numbers[f'segments/background{subset}'] = float(background_nt[kept_n].mean())
-        for row, said_nt in predictors.items():
-            rates = _rates(said_nt[kept_n], truth_nt[kept_n])
+        for row, found_nt in predictors.items():
+            rates = _rates(found_nt[kept_n], truth_nt[kept_n])
             numbers |= {f'segments/{name}{subset}{row}': rate for name, rate in rates.items()}
     return numbers
 
 
 def _rates(predicted_nt, truth_nt):
     right_nt = predicted_nt == truth_nt
-    said_nt, true_nt = predicted_nt != NO_EVENT, truth_nt != NO_EVENT
-    events = int(said_nt.sum()) + int(true_nt.sum())
+    event_nt, true_nt = predicted_nt != NO_EVENT, truth_nt != NO_EVENT
+    events = int(event_nt.sum()) + int(true_nt.sum())
     return {
         'accuracy': float(right_nt.mean()),
         'event_f1': float(2 * (right_nt & true_nt).sum() / events) if events else 0.0,
-        'background_f1': classification.f1(~said_nt, ~true_nt),
+        'background_f1': classification.f1(~event_nt, ~true_nt),
     }

@@ -158,9 +158,6 @@ def flat(row: dict[str, Any], classes: Sequence[str], top: int | None) -> dict[s
         values |= (
             {f'probability: {label}': probability}
             if top is None
-            else {
-                f'class_{k}': label,
-                f'probability_{k}': probability,
-            }
+            else {f'class_{k}': label, f'probability_{k}': probability}
         )
     return values

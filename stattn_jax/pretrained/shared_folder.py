@@ -82,7 +82,7 @@ def is_folder(path: str | os.PathLike) -> bool:
 def save(directory: str | os.PathLike, trained: run.Trained, origin: Origin) -> None:
     """Writes the folder of a network; its files are replaced if it is the folder of a shared model already.
 
-    Raises RunError if the folder holds anything else under these names, or cannot be written.
+    Raises RunError if the folder holds anything else under these names, and OSError if it cannot be written.
     """
     directory = pathlib.Path(directory)
     if (directory / CONFIG).exists() and _format_of(directory) is None:
@@ -90,20 +90,16 @@ def save(directory: str | os.PathLike, trained: run.Trained, origin: Origin) -> 
             f'{directory} holds a {CONFIG} that is not of a shared model, such as that of a run; give another folder'
         )
     record, tensors = _record(trained, origin), named_tensors(trained.state['params'], trained.state['rest'])
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        safetensors.write_safetensors(directory / WEIGHTS, tensors, {'format': 'flax'})
-        record['weights'] = {
-            'sha256': find.sha256_of(directory / WEIGHTS),
-            'bytes': (directory / WEIGHTS).stat().st_size,
-            'numbers': sum(array.size for array in tensors.values()),
-            'licence': origin.licence,
-        }
-        with files.whole_file(directory / CARD) as file:
-            file.write(card.render(directory.resolve().name, record).encode())
-        run.write_json(directory / CONFIG, record)
-    except OSError as error:
-        raise RunError(f'{directory} cannot be written: {error.strerror}; give another folder', code=1) from None
+    files.make_folder(directory)
+    safetensors.write_safetensors(directory / WEIGHTS, tensors, {'format': 'flax'})
+    record['weights'] = {
+        'sha256': find.sha256_of(directory / WEIGHTS),
+        'bytes': (directory / WEIGHTS).stat().st_size,
+        'numbers': sum(array.size for array in tensors.values()),
+        'licence': origin.licence,
+    }
+    files.write_text(directory / CARD, card.render(directory.resolve().name, record))
+    run.write_json(directory / CONFIG, record)
 
 
 def load(directory: str | os.PathLike) -> run.Trained:

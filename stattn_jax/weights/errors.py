@@ -38,9 +38,9 @@ def printable(text: str) -> str:
     return ''.join(letter if letter.isprintable() else '?' for letter in ' '.join(text.split()))
 
 
-def damaged(path: str | pathlib.Path, what: str) -> WeightsError:
+def damaged(path: str | pathlib.Path, fault: str) -> WeightsError:
     """Returns the error for a file that is cut off or inconsistent."""
-    return WeightsError(f'{path} is damaged or cut off: {what}; expected a whole file; download it again')
+    return WeightsError(f'{path} is damaged or cut off: {fault}; expected a whole file; download it again')
 
 
 def listed(names: list[str], most: int = 8) -> str:
