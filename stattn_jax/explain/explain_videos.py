@@ -216,7 +216,7 @@ def _explain_long(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done
     pages = {k: f'window_{timeline.windows[k]["start"]:07.1f}s/explanation.html' for k in timeline.explanations}
     for k, explanation in timeline.explanations.items():
         window = timeline.windows[k]
-        place = f'{sentences.clock_time(window["start"])} to {sentences.clock_time(window["end"])}'
+        place = sentences.clock_span(window)
         written[k] = _write(call, video, explanation, (folder / pages[k]).parent, f'{call.title(video)}, {place}')
         if not call.several:
             console.say(f'  {place}: {window["label"]} {sentences.percent(window["probability"])}')

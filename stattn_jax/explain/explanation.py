@@ -240,6 +240,12 @@ def make_geometry(
     }
 
 
+def cell_centre(geometry: dict[str, Any], i: int, j: int) -> tuple[float, float]:
+    """Returns x and y of the centre of the cell in row i and column j, in 0..1 of the source frame."""
+    (_, h, w), to = geometry['grid'], geometry['to_source']
+    return to['x_offset'] + to['x_scale'] * (j + 0.5) / w, to['y_offset'] + to['y_scale'] * (i + 0.5) / h
+
+
 def strongest_cell(visual_thw: np.ndarray) -> tuple[int, int, int] | None:
     """Returns (t, row, column) of the largest term, or None where no cell has a positive term."""
     t, i, j = np.unravel_index(np.argmax(visual_thw), visual_thw.shape)

@@ -9,7 +9,7 @@ import os
 
 from stattn_jax import files
 from stattn_jax.explain import sentences
-from stattn_jax.explain.explanation import ExplanationData, strongest_cell
+from stattn_jax.explain.explanation import ExplanationData, cell_centre, strongest_cell
 
 # The table has columns for this many of the best classes.
 _CLASSES = 5
@@ -79,10 +79,7 @@ def _cell(explanation: ExplanationData, c: int, t: int) -> list[str]:
     if strongest is None:
         return [''] * 4
     _, i, j = strongest
-    (_, rows, columns), to = explanation.geometry['grid'], explanation.geometry['to_source']
-    x = to['x_offset'] + to['x_scale'] * (j + 0.5) / columns
-    y = to['y_offset'] + to['y_scale'] * (i + 0.5) / rows
-    return [str(i), str(j), _number(x), _number(y)]
+    return [str(i), str(j), *map(_number, cell_centre(explanation.geometry, i, j))]
 
 
 def _number(value: float) -> str:

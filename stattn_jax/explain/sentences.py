@@ -1,9 +1,11 @@
 """Describes the numbers of an explanation in words; every statement stands for a number of the record."""
 
+from typing import Any
+
 import numpy as np
 
 from stattn_jax.explain.colours import NEGLIGIBLE
-from stattn_jax.explain.explanation import ExplanationData
+from stattn_jax.explain.explanation import ExplanationData, cell_centre
 
 # The strongest interval extends while a segment's evidence is at least this share of the strongest segment's.
 _STRONG = 0.5
@@ -141,10 +143,7 @@ def null_share(weight: float) -> str:
 
 def place(explanation: ExplanationData, i: int, j: int) -> str:
     """Returns where the cell in row i and column j lies in the source frame, by thirds: 'upper left', 'centre', ..."""
-    _, h, w = explanation.geometry['grid']
-    to = explanation.geometry['to_source']
-    x = to['x_offset'] + to['x_scale'] * (j + 0.5) / w
-    y = to['y_offset'] + to['y_scale'] * (i + 0.5) / h
+    x, y = cell_centre(explanation.geometry, i, j)
     names = ('upper', '', 'lower')[min(int(3 * y), 2)], ('left', '', 'right')[min(int(3 * x), 2)]
     return ' '.join(filter(None, names)) or 'centre'
 
@@ -161,6 +160,11 @@ def clock_time(seconds: float) -> str:
     minutes, rest = divmod(tenths, 600)
     second = f'{rest // 10:02d}' + (f'.{rest % 10}' if rest % 10 else '')
     return f'{minutes // 60}:{minutes % 60:02d}:{second}' if minutes >= 60 else f'{minutes}:{second}'
+
+
+def clock_span(part: dict[str, Any]) -> str:
+    """Formats `start` and `end` (s) of a part of a long video: '1:05 to 1:15'."""
+    return f'{clock_time(part["start"])} to {clock_time(part["end"])}'
 
 
 def signed(value: float) -> str:

@@ -40,7 +40,7 @@ def write(timeline: Timeline, source: pathlib.Path, folder: pathlib.Path, pages:
 
 def render(timeline: Timeline, pages: dict[int, str], problem: str = '') -> str:
     """Returns the page as an HTML document that plays CLIP beside it, or says with `problem` why it cannot."""
-    span = f'{sentences.clock_time(timeline.media["start"])} to {sentences.clock_time(timeline.media["end"])}'
+    span = sentences.clock_span(timeline.media)
     shown = timeline.shown(_CLASSES)
     player = f'<video id="video" src="{CLIP}" controls preload="metadata" aria-label="The whole video"></video>'
     return page.fill(
@@ -144,9 +144,9 @@ def _explained(timeline: Timeline, pages: dict[int, str]) -> str:
         window = timeline.windows[k]
         length = min(total - begin, (window['end'] - window['start']) / seconds)
         links.append(
-            f'<a href="{index.link(pages[k])}" class="window"><title>{_span(window)}: {html.escape(window["label"])} '
-            f'{sentences.percent(window["probability"])}</title><rect x="{_percent(begin, timeline)}" '
-            f'width="{_percent(length, timeline)}" y="{3 + rows[k] * height:.4g}" height="{max(2, height - 1):.4g}" '
+            f'<a href="{index.link(pages[k])}" class="window"><title>{sentences.clock_span(window)}: '
+            f'{html.escape(window["label"])} {sentences.percent(window["probability"])}</title>'
+            f'<rect x="{_percent(begin, timeline)}" width="{_percent(length, timeline)}" y="{3 + rows[k] * height:.4g}" height="{max(2, height - 1):.4g}" '
             'rx="2"/></a>'
         )
     return ''.join(links)
@@ -234,18 +234,15 @@ def _place(time: float, timeline: Timeline) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _span(window: dict[str, Any]) -> str:
-    return f'{sentences.clock_time(window["start"])} to {sentences.clock_time(window["end"])}'
-
-
 def _table(timeline: Timeline, pages: dict[int, str]) -> str:
     rows = []
     for k, window in enumerate(timeline.windows):
-        time = f'<th scope="row">{_span(window)}</th>'
+        span = sentences.clock_span(window)
+        time = f'<th scope="row">{span}</th>'
         if window['label'] is None:
             rows.append(f'<tr data-window="{k}">{time}<td class="text" colspan="3">no data</td></tr>')
             continue
-        link = f'<a href="{index.link(pages[k])}">explanation of {_span(window)}</a>' if k in pages else ''
+        link = f'<a href="{index.link(pages[k])}">explanation of {span}</a>' if k in pages else ''
         rows.append(
             f'<tr data-window="{k}">{time}<td class="text">{html.escape(window["label"])}</td>'
             f'<td>{sentences.percent(window["probability"])}</td><td class="text">{link}</td></tr>'

@@ -20,7 +20,7 @@ from absl import flags, logging
 from stattn_jax import __version__, command, progress
 from stattn_jax.data import media, pipeline, processes, video_files
 from stattn_jax.explain import console
-from stattn_jax.explain.explanation import rounded
+from stattn_jax.explain.explanation import cell_centre, rounded
 from stattn_jax.explain.model import Model, load
 from stattn_jax.models import contributions
 from stattn_jax.predict import predictions
@@ -84,10 +84,8 @@ class Predictor:
         if visual_ts[t, s] <= 0:
             return None
         geometry = self.model.geometry(clip, visual_ts.shape[1])
-        (_, h, w), to = geometry['grid'], geometry['to_source']
-        i, j = divmod(int(s), w)
-        x = to['x_offset'] + to['x_scale'] * (j + 0.5) / w
-        y = to['y_offset'] + to['y_scale'] * (i + 0.5) / h
+        i, j = divmod(int(s), geometry['grid'][2])
+        x, y = cell_centre(geometry, i, j)
         return self._seconds(int(t)) | {'row': i, 'column': j, 'x': rounded(x), 'y': rounded(y)}
 
     def _seconds(self, t: int) -> dict[str, float]:
