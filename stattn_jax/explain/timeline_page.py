@@ -146,8 +146,8 @@ def _explained(timeline: Timeline, pages: dict[int, str]) -> str:
         links.append(
             f'<a href="{index.link(pages[k])}" class="window"><title>{sentences.clock_span(window)}: '
             f'{html.escape(window["label"])} {sentences.percent(window["probability"])}</title>'
-            f'<rect x="{_percent(begin, timeline)}" width="{_percent(length, timeline)}" y="{3 + rows[k] * height:.4g}" height="{max(2, height - 1):.4g}" '
-            'rx="2"/></a>'
+            f'<rect x="{_percent(begin, timeline)}" width="{_percent(length, timeline)}" '
+            f'y="{3 + rows[k] * height:.4g}" height="{max(2, height - 1):.4g}" rx="2"/></a>'
         )
     return ''.join(links)
 
