@@ -131,7 +131,7 @@ def _listed(row: Row, split: str, names: tuple[str, ...]) -> published.ListedCli
         return None
     source, start = match.group(1), int(match.group(2))
     clip_id = match.group()
-    options = (videos.Name(clip_id, 'as listed'), *videos.names(source, start, start + seconds))
+    options = (videos.Name(clip_id, 'as listed'), *videos.possible_names(source, start, start + seconds))
     return published.ListedClip(clip_id, source, split, (names[int(number)],), options)
 
 
@@ -159,7 +159,7 @@ def _clip(row: Row) -> published.ListedClip:
         start = end = '0'
     clip_id = f'{source}_{int(start):06d}_{int(end):06d}'
     # Kinetics' own form comes first, because a missing file is reported under the first name.
-    options = sorted(videos.names(source, int(start), int(end)), key=lambda name: name.stem != clip_id)
+    options = sorted(videos.possible_names(source, int(start), int(end)), key=lambda name: name.stem != clip_id)
     return published.ListedClip(clip_id, source, _SPLITS.get(split, ''), (row.cells['label'].strip(),), tuple(options))
 
 

@@ -95,7 +95,7 @@ def _clip(row: Row, split: str) -> published.ListedClip | None:
         return None
     source, start, end = match.groups()
     clip_id = match.group()
-    names = (videos.Name(clip_id, 'ID_30_40'), *videos.names(source, float(start), float(end), whole=False))
+    names = (videos.Name(clip_id, 'ID_30_40'), *videos.possible_names(source, float(start), float(end), whole=False))
     return published.ListedClip(clip_id, source, split, labels, names, {'id': source})
 
 

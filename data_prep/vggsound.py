@@ -116,7 +116,7 @@ def _clip(row: Row, file: pathlib.Path, known: list[str]) -> published.ListedCli
         return None
     clip_id = f'{source}_{int(start):06d}'
     return published.ListedClip(
-        clip_id, source, split, (label,), videos.names(source, int(start), int(start) + SECONDS)
+        clip_id, source, split, (label,), videos.possible_names(source, int(start), int(start) + SECONDS)
     )
 
 

@@ -1,8 +1,8 @@
 """Finds the video files of published clips, whose names have many forms and do not always identify the clip.
 
-  names('-0BIyqJj9ZU', 30, 40)   -0BIyqJj9ZU_000030 (VGGSound), -0BIyqJj9ZU_30000_40000 (ms), -0BIyqJj9ZU_000030_000040
-                                 (Kinetics), -0BIyqJj9ZU_30_40 (LLP), -0BIyqJj9ZU_30, Y-0BIyqJj9ZU (cut out, PANNs),
-                                 -0BIyqJj9ZU (the whole video)
+The possible names of a clip are -0BIyqJj9ZU_000030 (VGGSound), -0BIyqJj9ZU_30000_40000 (ms),
+-0BIyqJj9ZU_000030_000040 (Kinetics), -0BIyqJj9ZU_30_40 (LLP), -0BIyqJj9ZU_30, Y-0BIyqJj9ZU (cut out, PANNs) and
+-0BIyqJj9ZU (the whole video).
 
 The times of these names may be written in any way: -0BIyqJj9ZU_30.000_40.000, -0BIyqJj9ZU_030, -0BIyqJj9ZU-30,
 Y-0BIyqJj9ZU_30_40. published.py writes the paths into the clips table.
@@ -40,7 +40,7 @@ class Name:
     vague: bool = False
 
 
-def names(source: str, start: float, end: float, *, whole: bool = True) -> tuple[Name, ...]:
+def possible_names(source: str, start: float, end: float, *, whole: bool = True) -> tuple[Name, ...]:
     """Returns the names of the clip [start, end) (s) of a YouTube video, unambiguous names first.
 
     whole: a file named by the id alone is the whole video, of which the clip is a part; otherwise it is the clip.

@@ -87,7 +87,7 @@ def test_the_front_end_of_the_sound_can_be_chosen(given, capsys):
 def test_annotations_without_clips_or_with_two_spellings_are_refused(tmp_path):
     with pytest.raises(cli.UsageError, match='the annotation files list no clips'):
         published.write_tables(published.Listing(('x',), []), {}, tmp_path)
-    clip = published.ListedClip('c', 'abcdefghijk', 'test', ('x',), videos.names('abcdefghijk', 30, 40))
+    clip = published.ListedClip('c', 'abcdefghijk', 'test', ('x',), videos.possible_names('abcdefghijk', 30, 40))
     with pytest.raises(cli.UsageError, match="the annotations spell a class as 'x' and 'X'; write one of them"):
         published.write_tables(published.Listing(('x', 'X'), [clip]), {}, tmp_path)
 
@@ -102,7 +102,7 @@ def test_empty_annotations_are_one_line(tmp_path, capsys):
 
 
 def test_a_clip_without_a_file_keeps_the_name_that_it_should_have(tmp_path):
-    clip = published.ListedClip('c', 'abcdefghijk', 'test', ('x',), videos.names('abcdefghijk', 30, 40))
+    clip = published.ListedClip('c', 'abcdefghijk', 'test', ('x',), videos.possible_names('abcdefghijk', 30, 40))
     own = published.write_tables(published.Listing(('x', 'y'), [clip]), {}, tmp_path)
     assert [job.video for job in own.jobs] == ['abcdefghijk_000030.mp4'] and own.classes == ('x', 'y')
     own = published.write_tables(published.Listing(('x',), [clip]), {'c': videos.Found('a/b.mkv', 3, 13)}, tmp_path)

@@ -81,12 +81,12 @@ def test_data_of_macos_beside_a_video_are_no_videos(folder):
 )
 def test_names_are_distinct_and_as_short_as_can_be(paths, names):
     paths = [pathlib.Path(path) for path in paths.split()]
-    assert video_files.names(paths, taken=('index.html',)) == dict(zip(paths, names.split()))
+    assert video_files.distinct_names(paths, taken=('index.html',)) == dict(zip(paths, names.split()))
 
 
 def test_names_that_no_part_of_the_path_tells_apart_are_numbered():
     paths = [pathlib.Path(path) for path in ('/a_b/c.mp4', '/a/b_c.mp4', '/a_b/c.mkv', '/a/b_c.mkv')]
-    names = video_files.names(paths)
+    names = video_files.distinct_names(paths)
     assert len(set(names.values())) == 4
 
 

@@ -23,7 +23,7 @@ def locate(tmp_path):
         for file in files:
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file).touch()
-        wanted = {clip: (clip[0], videos.names(clip[0], clip[1], clip[1] + 10, **options)) for clip in clips}
+        wanted = {clip: (clip[0], videos.possible_names(clip[0], clip[1], clip[1] + 10, **options)) for clip in clips}
         remarks = []
         return videos.locate(tmp_path, wanted, remarks), remarks
 

@@ -104,7 +104,7 @@ def find(arguments: Iterable[str]) -> tuple[list[pathlib.Path], list[str]]:
     return list(found.values()), remarks
 
 
-def names(paths: Sequence[pathlib.Path], taken: Iterable[str] = ()) -> dict[pathlib.Path, str]:
+def distinct_names(paths: Sequence[pathlib.Path], taken: Iterable[str] = ()) -> dict[pathlib.Path, str]:
     """Returns a distinct name for the results of each file: its stem, or as much of its path as tells it from others.
 
     Of a/clip.mp4, a/clip.mkv and b/clip.mkv these are clip.mp4, a_clip.mkv and b_clip.mkv. Names that differ only in

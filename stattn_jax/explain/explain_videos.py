@@ -109,7 +109,7 @@ def _prepare(options, times: console.StepTimes) -> Call:
         perf.enable_compile_cache(options.compile_cache)
     videos = console.find_videos(options.video, options.out, ('explanation.mp4', timeline_page.CLIP))
     several, out = [str(video) for video in videos] != [str(pathlib.Path(options.video[0]))], pathlib.Path(options.out)
-    subfolders = video_files.names(videos, taken=('index.html',))
+    subfolders = video_files.distinct_names(videos, taken=('index.html',))
     models = _load(options)
     twins = len(videos) - len({video.stem for video in videos})
     if options.truth and twins:
@@ -127,7 +127,7 @@ def _prepare(options, times: console.StepTimes) -> Call:
 def _load(options) -> dict[str, Model]:
     """Returns the models by the names of their runs; raises RunError, also for flags that do not fit them."""
     workdirs = [pathlib.Path(workdir) for workdir in options.workdir]
-    runs_by_name = video_files.names(workdirs, taken=('index.html', compare.PAGE, compare.RECORD))
+    runs_by_name = video_files.distinct_names(workdirs, taken=('index.html', compare.PAGE, compare.RECORD))
     models = {runs_by_name[workdir]: load(workdir) for workdir in workdirs}
     for model in models.values():
         classes = model.trained.facts.classes

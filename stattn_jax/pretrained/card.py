@@ -49,7 +49,7 @@ def _metadata(record) -> str:
 
 def _summary(record) -> str:
     clips, config = record['input'], record['architecture']
-    kind = 'each with a probability of its own' if record['multi_label'] else 'whose probabilities sum to 1'
+    kind = 'each with an independent probability' if record['multi_label'] else 'whose probabilities sum to 1'
     seconds = clips['segments'] * clips['segment_seconds']
     return (
         f'A space-time attention network (stattn_jax) that classifies {seconds:g} seconds of video with sound into '
