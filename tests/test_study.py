@@ -24,15 +24,15 @@ def entry(variant, row='stan', folder=None):
 
 
 def test_time_left_is_that_of_the_variant_or_else_of_all():
-    time_left = jobs.TimeLeft()
-    assert time_left.left([entry('events')], 1) == '?'
+    clock = jobs.Clock()
+    assert clock.left([entry('events')], 1) == '?'
     for seconds in (10, 20):
-        time_left.add(entry('events'), seconds)
-    time_left.add(entry('binding'), 60)
-    assert time_left.left([entry('events')] * 4, 2) == '0:30'
-    assert time_left.left([entry('binding')] * 2, 2) == '1:00'
-    assert time_left.left([entry('lopsided')] * 2, 1) == '1:00'
-    assert time_left.left([], 2) == '0:00'
+        clock.add(entry('events'), seconds)
+    clock.add(entry('binding'), 60)
+    assert clock.left([entry('events')] * 4, 2) == '0:30'
+    assert clock.left([entry('binding')] * 2, 2) == '1:00'
+    assert clock.left([entry('lopsided')] * 2, 1) == '1:00'
+    assert clock.left([], 2) == '0:00'
 
 
 def test_wall_time_is_kept_over_starts_those_that_were_killed_too(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ class UnclearError(Exception):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Picture:
+class CodedPicture:
     """A packet with its time (s).
 
     The flags are true if it is shown, if others may refer to it, if it is a refresh and if it contains parameter sets.
@@ -53,7 +53,7 @@ def tells(codec: av.codec.CodecContext | None) -> bool:
     return extra is not None and len(extra) > 4 and extra[0] == 1 and extra[4] & 3 == 3
 
 
-def read(packets: Iterable[av.Packet], seconds: Callable[[int], float], stop: float) -> list[Picture]:
+def read(packets: Iterable[av.Packet], seconds: Callable[[int], float], stop: float) -> list[CodedPicture]:
     """Returns the pictures in decoding order, up to a point after which none is shown before `stop` (s).
 
     They include a few later pictures if the stream goes on.
@@ -80,7 +80,7 @@ def read(packets: Iterable[av.Packet], seconds: Callable[[int], float], stop: fl
     return pictures
 
 
-def shown(pictures: Sequence[Picture], times: Sequence[float], rounding: float) -> list[Picture]:
+def shown(pictures: Sequence[CodedPicture], times: Sequence[float], rounding: float) -> list[CodedPicture]:
     """Returns the picture shown at each of `times` (s).
 
     This is the last picture whose time is not later by more than `rounding`, or the first if there is none. Raises
@@ -95,7 +95,9 @@ def shown(pictures: Sequence[Picture], times: Sequence[float], rounding: float) 
     return [ordered[max(0, bisect.bisect_right(starts, time + rounding) - 1)] for time in times]
 
 
-def decode(pictures: Sequence[Picture], wanted: Sequence[Picture], codec: av.VideoCodecContext) -> list[av.VideoFrame]:
+def decode(
+    pictures: Sequence[CodedPicture], wanted: Sequence[CodedPicture], codec: av.VideoCodecContext
+) -> list[av.VideoFrame]:
     """Returns the frames of the wanted pictures and decodes only what they need.
 
     Raises UnclearError or av.FFmpegError.
@@ -113,7 +115,7 @@ def decode(pictures: Sequence[Picture], wanted: Sequence[Picture], codec: av.Vid
     return [found[picture.packet.pts] for picture in wanted]
 
 
-def _needed(pictures: Sequence[Picture], stamps: set[int]) -> list[av.Packet]:
+def _needed(pictures: Sequence[CodedPicture], stamps: set[int]) -> list[av.Packet]:
     needed, leads = [], False
     for picture in reversed(pictures):
         requested = picture.packet.pts in stamps
@@ -123,7 +125,7 @@ def _needed(pictures: Sequence[Picture], stamps: set[int]) -> list[av.Packet]:
     return needed[::-1]
 
 
-def _picture(packet: av.Packet, time: float) -> Picture:
+def _picture(packet: av.Packet, time: float) -> CodedPicture:
     units, at, types, referred = memoryview(packet), 0, set(), False
     while at + 4 < len(units):
         header = units[at + 4]
@@ -138,4 +140,4 @@ def _picture(packet: av.Packet, time: float) -> Picture:
         at += 4 + size
     if at != len(units) or not types & {_SLICE, _REFRESH} or types - {_SLICE, _REFRESH, *_SETTINGS, *_ASIDES}:
         raise UnclearError('units that do not fill their packet, or of rare types')
-    return Picture(packet, time, not packet.is_discard, referred, _REFRESH in types, bool(types & set(_SETTINGS)))
+    return CodedPicture(packet, time, not packet.is_discard, referred, _REFRESH in types, bool(types & set(_SETTINGS)))

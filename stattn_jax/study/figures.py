@@ -18,7 +18,7 @@ from stattn_jax.study.results import Run
 from stattn_jax.study.table_format import Table
 
 
-class WrittenFigure(NamedTuple):
+class Picture(NamedTuple):
     """A written figure: its file, its variant, its title in one line, and a note on how to read it."""
 
     path: pathlib.Path
@@ -80,7 +80,7 @@ KINDS = (
 )
 
 
-def write(runs: Sequence[Run], tables: Sequence[Table], folder: pathlib.Path) -> list[WrittenFigure]:
+def write(runs: Sequence[Run], tables: Sequence[Table], folder: pathlib.Path) -> list[Picture]:
     """Draws every figure for which the runs have data, as VARIANT-NAME.png in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
@@ -93,5 +93,5 @@ def write(runs: Sequence[Run], tables: Sequence[Table], folder: pathlib.Path) ->
                 path = folder / f'{variant}-{kind.name}.png'
                 with files.whole_file(path) as file:
                     FigureCanvasAgg(figure).print_png(file)
-                found.append(WrittenFigure(path, variant, kind.title, kind.note))
+                found.append(Picture(path, variant, kind.title, kind.note))
     return found

@@ -77,7 +77,7 @@ class Jobs:
         """Runs the entries; returns those that failed, and the signal that stopped the work or None."""
         previous = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         queue, failed, done = collections.deque(waiting), [], total - len(waiting)
-        time_left = TimeLeft()
+        clock = Clock()
         try:
             while self._running or (queue and not self._stopped):
                 while queue and len(self._running) < self._workers and not self._stopped:
@@ -91,8 +91,8 @@ class Jobs:
                     if process.returncode:
                         failed.append(entry)
                     else:
-                        time_left.add(entry, time.perf_counter() - began)
-                    left = time_left.left([*queue, *(e for e, _ in self._running.values())], self._workers)
+                        clock.add(entry, time.perf_counter() - began)
+                    left = clock.left([*queue, *(e for e, _ in self._running.values())], self._workers)
                     print(f'[{done}/{total}] {_progress_line(entry, process.returncode)}  eta {left}', flush=True)
                 time.sleep(0.2)
         finally:
@@ -120,7 +120,7 @@ class Jobs:
             process.terminate()
 
 
-class TimeLeft:
+class Clock:
     """Records how long the entries of a study take, and estimates the time left."""
 
     def __init__(self):

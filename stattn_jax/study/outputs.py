@@ -45,9 +45,9 @@ def write(runs: Sequence[Run], folder: pathlib.Path, facts: dict[str, Any]) -> N
     _replace(folder / 'study.json', json.dumps(content, indent=1, allow_nan=False) + '\n')
     for table in made:
         _replace(folder / 'tables' / f'{table.stem}.csv', table.csv())
-    written = figures.write(runs, made, folder / 'figures')
-    _replace(folder / 'results.md', report.markdown(story, made, written))
-    _replace(folder / 'report.html', report.html(story, made, written, report.examples(folder / 'examples')))
+    pictures = figures.write(runs, made, folder / 'figures')
+    _replace(folder / 'results.md', report.markdown(story, made, pictures))
+    _replace(folder / 'report.html', report.html(story, made, pictures, report.examples(folder / 'examples')))
 
 
 def _replace(path, text):

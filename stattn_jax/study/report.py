@@ -1,6 +1,6 @@
 """The study's report, with the same sentences, figures and tables in report.html and results.md.
 
-The page is one file that needs no network and no script: figures are data URIs, folded tables are <details>. All text
+The page is one file that needs no network and no script: pictures are data URIs, folded tables are <details>. All text
 from data is escaped. Its style is report.css.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from stattn_jax.study.figures import WrittenFigure
+from stattn_jax.study.figures import Picture
 from stattn_jax.study.sentences import HOW_TO_READ, QUESTION
 from stattn_jax.study.table_format import AHEAD, BEHIND, LEVEL, Row, Table
 
@@ -58,13 +58,13 @@ def examples(folder: pathlib.Path) -> list[Example]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def markdown(story: Story, tables: Sequence[Table], figures: Sequence[WrittenFigure]) -> str:
+def markdown(story: Story, tables: Sequence[Table], pictures: Sequence[Picture]) -> str:
     """Returns results.md as text; figures are linked as figures/FILE beside it."""
     parts = ['# Results of the study', QUESTION, f'{story.coverage} {HOW_TO_READ}']
     parts.append('\n'.join(f'- {name}: {value}' for name, value in story.facts))
     for variant, sentences in story.outcome.items():
         parts += [f'## {variant}', '\n'.join(f'- {sentence}' for sentence in sentences)]
-        own = [figure for figure in figures if figure.variant == variant]
+        own = [picture for picture in pictures if picture.variant == variant]
         parts += [f'![{p.title}](figures/{p.path.name})\n\n{p.title}. {p.note}' for p in own]
         for table in tables:
             if table.variant == variant:
@@ -80,13 +80,13 @@ def markdown(story: Story, tables: Sequence[Table], figures: Sequence[WrittenFig
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def html(story: Story, tables: Sequence[Table], figures: Sequence[WrittenFigure], shown: Sequence[Example] = ()) -> str:
+def html(story: Story, tables: Sequence[Table], pictures: Sequence[Picture], shown: Sequence[Example] = ()) -> str:
     """Returns report.html as text."""
     style = (importlib.resources.files('stattn_jax.study') / 'report.css').read_text(encoding='utf-8')
     body = [_head(story), _shortfalls(story.shortfalls)]
     for variant in story.outcome:
         body.append(f'<section id="{escape(variant)}"><h2>{escape(variant)}</h2>')
-        body += [_figure(p) for p in figures if p.variant == variant]
+        body += [_picture(p) for p in pictures if p.variant == variant]
         body += [_table(table) for table in tables if table.variant == variant]
         body += [_examples([example for example in shown if example.variant == variant]), '</section>']
     facts = ''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in story.facts)
@@ -126,8 +126,8 @@ def _list(sentences):
     return f'<ul>{"".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)}</ul>'
 
 
-def _figure(figure: WrittenFigure) -> str:
-    return _image(figure.path, figure.title, f'<b>{escape(figure.title)}.</b> {escape(figure.note)}')
+def _picture(picture: Picture) -> str:
+    return _image(picture.path, picture.title, f'<b>{escape(picture.title)}.</b> {escape(picture.note)}')
 
 
 def _examples(shown: Sequence[Example]) -> str:
