@@ -101,7 +101,7 @@ def run(
     except wrong_use as error:
         return fail(error, 2)
     except OSError as error:
-        return fail(files.reason(error), 1)
+        return fail(error, 1)
 
 
 @contextlib.contextmanager
@@ -233,7 +233,7 @@ def _in_file(path: str, error: Exception) -> str:
 
 def fail(error: BaseException | str, code: int) -> int:
     """Prints an error as one line, above a progress line, and returns the exit code."""
-    text = ' '.join(str(error).split())
+    text = ' '.join((files.reason(error) if isinstance(error, OSError) else str(error)).split())
     for pattern, words in _PLAINER:
         text = re.sub(pattern, words, text)
     progress.clear_line()

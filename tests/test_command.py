@@ -1,14 +1,19 @@
-"""Tests command.py for every command with --config: old names are read, and a config of another kind is refused."""
+"""Tests command.py: old names in a config are read, a config of another kind is refused, errors are one line."""
 
+import errno
 import sys
 
 import pytest
 import runs
 from absl import flags
 
+from data_prep import work
 from stattn_jax import command, main, renamed
 from stattn_jax.benchmark import __main__ as benchmark
+from stattn_jax.data import tfrecord
+from stattn_jax.runtime import checkpoint
 from stattn_jax.study import __main__ as study
+from stattn_jax.weights import errors
 
 OF_A_RUN = """
 from configs import common
@@ -165,3 +170,43 @@ def test_the_config_in_every_form_of_a_flag(words):
     body = lambda values: found.append(values.config) or 0
     assert command.run(argv, '', benchmark.make_flags(), body, config=command.ConfigFlag()) == 0
     assert (found[0].seed, found[0].train.steps, found[0].model.visual) == (3, 7, 'tiny')
+
+
+@pytest.mark.parametrize(
+    ('error', 'code', 'expected'),
+    [
+        (checkpoint.CheckpointError('it is\ndamaged'), 1, 'it is damaged'),
+        (tfrecord.NoDataError('no data'), 2, 'no data'),
+        (tfrecord.DataError('cut off'), 1, 'cut off'),
+        (errors.WeightsError('no weights'), 2, 'no weights'),
+        (work.PrepareError('no clips'), 1, 'no clips'),
+        (work.UsageError('--x'), 2, '--x'),
+        (command.RunError('no run'), 2, 'no run'),
+        (command.RunError('failed', 1), 1, 'failed'),
+        (OSError(errno.ENOSPC, 'No space left on device', 'x.json'), 1, 'x.json: No space left on device; free some'),
+        (KeyError('wrong use'), 2, 'wrong use'),
+        (KeyboardInterrupt(), 130, 'stopped'),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else '',
+)
+def test_expected_errors_are_one_line_and_an_exit_code(values, error, code, expected, capsys):
+    def body(_):
+        raise error
+
+    assert command.run(['command'], '', values, body, wrong_use=KeyError) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: ') and expected in line
+
+
+def test_a_bug_keeps_its_traceback(values):
+    def body(_):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        command.run(['command'], '', values, body)
+
+
+def test_an_error_clears_the_progress_line_of_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr('sys.stderr.isatty', lambda: True)
+    assert command.fail('x', 1) == 1
+    assert capsys.readouterr().err == '\r\x1b[Kerror: x\n'
