@@ -7,11 +7,13 @@ and of time, and classes by their names.
 import dataclasses
 import html
 import json
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from stattn_jax import files
 from stattn_jax.explain import index, page, sentences
 from stattn_jax.explain.counterfactuals import correlation
 from stattn_jax.explain.explanation import ExplanationData, rounded
@@ -112,6 +114,19 @@ def compare(explanations: Mapping[str, ExplanationData], label: str | None = Non
         visual_correlation=visual,
         audio_correlation=audio,
     )
+
+
+def write(
+    explanations: Mapping[str, ExplanationData],
+    folder: pathlib.Path,
+    links: Mapping[str, str],
+    label: str | None = None,
+) -> Comparison:
+    """Writes RECORD and PAGE into a folder and returns the comparison; `links` lead to the pages of the runs."""
+    comparison = compare(explanations, label)
+    files.write_text(folder / RECORD, comparison.to_json())
+    files.write_text(folder / PAGE, comparison.render(explanations, links))
+    return comparison
 
 
 def _probabilities(first: ExplanationData, second: ExplanationData) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import simplejpeg
 
-from stattn_jax.explain import colours, page, sentences
+from stattn_jax.explain import colours, confusion, page, sentences
 from stattn_jax.explain.explanation import ExplanationData, GroundTruth, strongest_cell
 from stattn_jax.metrics import localization
 
@@ -114,14 +114,14 @@ def render(
     """Returns the index page of several explanations, in the order given, and of the videos that failed.
 
     `timelines` are (title, address) of the pages of long videos. The reader can search, filter by class and by right or
-    wrong, and sort by confidence, error, pointing hit and agreement.
+    wrong, choose a cell of the confusion matrix, and sort by confidence, error, pointing hit and agreement.
     """
     count = f'{counted(len(entries), "clip")} explained'
     count += f', {counted(len(failures), "video")} not' if failures else ''
     shown = [name for name in _ORDERS if any(getattr(entry, _field(name)) is not None for entry in entries)]
     return page.fill(
         'index.html',
-        ('style.css', 'index.css'),
+        ('style.css', 'index.css', 'confusion.css'),
         ('index.js',),
         title=count,
         summary=_summary(entries),
@@ -134,6 +134,7 @@ def render(
             for name in shown
             for sign, text in reversed(list(zip((1, -1), _ORDERS[name])))
         ),
+        raw_confusion=confusion.table((entry.true_label, entry.label) for entry in entries if entry.true_label),
         raw_cards='\n'.join(_card(i, entry) for i, entry in enumerate(entries)),
         raw_failures=_failures(failures),
     )
