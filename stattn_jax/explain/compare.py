@@ -197,12 +197,18 @@ def _signed(value: float | None) -> str:
     return 'unknown (a constant map)' if value is None else sentences.signed(value)
 
 
-def _probability_row(row: dict[str, Any]) -> str:
+def probability_texts(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Returns a row of Comparison.probabilities as texts: the class, both probabilities and their difference."""
     first, second = row['first'], row['second']
-    texts = ['not a class' if x is None else f'{x:.1%}' for x in (first, second)]
     points = '' if None in (first, second) else f'{sentences.signed(100 * (second - first))} points'
-    cells = ''.join(f'<td>{text}</td>' for text in (*texts, points))
-    return f'<tr><th scope="row">{html.escape(row["label"])}</th>{cells}</tr>'
+    texts = ['not a class' if x is None else f'{x:.1%}' for x in (first, second)]
+    return row['label'], texts[0], texts[1], points
+
+
+def _probability_row(row: dict[str, Any]) -> str:
+    label, *numbers = probability_texts(row)
+    cells = ''.join(f'<td>{text}</td>' for text in numbers)
+    return f'<tr><th scope="row">{html.escape(label)}</th>{cells}</tr>'
 
 
 def _agreement_row(name: str, value: str) -> str:

@@ -32,7 +32,8 @@ def table(pairs: Iterable[tuple[str, str]]) -> str:
             f'and {shown} of the {counts.total()} labelled clips.'
         )
     return (
-        f'<details id="confusion"{" open" if len(kept) <= _OPEN else ""}><summary>Confusion matrix</summary><p class="note">{note}</p>'
+        f'<details id="confusion"{" open" if len(kept) <= _OPEN else ""}><summary>Confusion matrix</summary>'
+        f'<p class="note">{note}</p>'
         f'<div class="scroll"><table><thead><tr><td></td>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></div>'
         '</details>'
     )
