@@ -7,7 +7,7 @@ import numpy as np
 
 from stattn_jax import files, run
 from stattn_jax.app.work import Report, error_line
-from stattn_jax.data import media, records, source
+from stattn_jax.data import media, records, source, tfrecord
 from stattn_jax.explain import index, outputs, reading
 from stattn_jax.explain.explanation import GroundTruth
 from stattn_jax.explain.model import Model
@@ -28,7 +28,7 @@ def open_splits(model: Model) -> dict[str, source.RecordSource]:
         info = source.DatasetInfo.load(directory)
         same = info.fingerprint == model.trained.facts.fingerprint and isinstance(info.spec, media.ClipSpec)
         return {split: source.RecordSource(directory, split) for split in info.splits} if same else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, tfrecord.DataError):
         return {}
 
 

@@ -127,7 +127,6 @@ def _explain_tab(models, workspace: Workspace, examples, limits: work.Limits) ->
                 sources=['upload', 'webcam'],
                 include_audio=True,
                 label=f'Video, at most {limits.megabytes:g} MB and {limits.minutes:g} minutes',
-                height=300,
                 elem_id='video',
             )
             button = gr.Button('Explain', variant='primary', elem_id='explain')

@@ -103,10 +103,10 @@ def error_line(error: Exception, name: str) -> str:
 def _check(video: pathlib.Path, limits: Limits) -> None:
     """Raises Refused for a file that is too large, too long or a list of other files, and MediaError for a bad one."""
     if video.exists() and video.stat().st_size > limits.megabytes * 1e6:
-        raise Refused(f'it has {video.stat().st_size / 1e6:.0f} MB; expected at most {limits.megabytes:g} MB')
+        raise Refused(f'it has {video.stat().st_size / 1e6:.3g} MB; expected at most {limits.megabytes:g} MB')
     seconds = decode.MediaFile(video).duration
     if np.isfinite(seconds) and seconds > 60 * limits.minutes:
-        raise Refused(f'it lasts {seconds / 60:.1f} minutes; expected at most {limits.minutes:g}; cut it')
+        raise Refused(f'it lasts {seconds / 60:.3g} minutes; expected at most {limits.minutes:g}; cut it')
 
 
 def _named(explanation: Explanation, name: str) -> Explanation:
@@ -119,10 +119,9 @@ def _read_and_explain(model: Model, video: pathlib.Path, name: str, start: float
 
 def _write(explanation: Explanation, folder: pathlib.Path, report: Report, begin: float, end: float) -> None:
     """Writes all files of an explanation, and reports shares of the work between `begin` and `end`."""
-    report(begin, f'writing {len(KINDS)} files')
-    for number, path in enumerate(outputs.write(explanation, folder, KINDS), 1):
-        left = len(KINDS) - number
-        report(begin + (end - begin) * number / len(KINDS), f'wrote {path.name}, {left} to go')
+    report(begin, f'writing files: 0 of {len(KINDS)} done')
+    for number, _ in enumerate(outputs.write(explanation, folder, KINDS), 1):
+        report(begin + (end - begin) * number / len(KINDS), f'writing files: {number} of {len(KINDS)} done')
 
 
 def _explain(model: Model, video: pathlib.Path, folder: pathlib.Path, name: str, start, report: Report) -> Result:
@@ -133,7 +132,7 @@ def _explain(model: Model, video: pathlib.Path, folder: pathlib.Path, name: str,
         sentence=explanation.sentence(),
         notices=explanation.notices(),
         header=('class', 'probability'),
-        rows=[(row['label'], sentences.percent(row['probability'])) for row in explanation.top(_BEST)],
+        rows=[(row['label'], f'{row["probability"]:.1%}') for row in explanation.top(_BEST)],
         pages={'Explanation': 'explanation.html'},
         files=_listed(folder),
     )
@@ -165,7 +164,7 @@ def _explain_long(model: Model, video: pathlib.Path, folder: pathlib.Path, name:
         rows=[
             (
                 window['label'],
-                sentences.percent(window['probability']),
+                f'{window["probability"]:.1%}',
                 sentences.clock_time(window['start']),
                 sentences.clock_time(window['end']),
             )
