@@ -108,7 +108,7 @@ def test_what_cannot_be_explained_is_one_line(demo, tmp_path):
         (tmp_path / 'absent.mp4', {}, 'absent.mp4: missing: '),
         (playlist, {}, 'list.mp4: '),
         (EXAMPLES[0], {'megabytes': 0.01}, 'example_1.mp4: it has 0.0628 MB; expected at most 0.01 MB'),
-        (EXAMPLES[0], {'minutes': 0.1}, 'example_1.mp4: it lasts 0.134 minutes; expected at most 0.1; cut it'),
+        (EXAMPLES[0], {'minutes': 0.1}, 'example_1.mp4: it lasts 0.133 minutes; expected at most 0.1; cut it'),
     ):
         folder = tmp_path / uuid.uuid4().hex
         folder.mkdir()

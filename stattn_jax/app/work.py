@@ -72,8 +72,9 @@ def explain(
     report(0.0, 'reading the video')
     copy = folder / f'source{video.suffix.lower() if video.suffix.lower() in video_files.SUFFIXES else ""}'
     try:
-        _check(video, limits)
+        _check_size(video, limits)
         shutil.copyfile(video, copy)
+        _check_length(copy, limits)
         if len(models) > 1:
             return _compare(models, copy, folder, name, start, report)
         (model,) = models.values()
@@ -100,10 +101,15 @@ def error_line(error: Exception, name: str) -> str:
     return f'{name}: failed: {" ".join(text.split())}'
 
 
-def _check(video: pathlib.Path, limits: Limits) -> None:
-    """Raises Refused for a file that is too large, too long or a list of other files, and MediaError for a bad one."""
-    if video.exists() and video.stat().st_size > limits.megabytes * 1e6:
-        raise Refused(f'it has {video.stat().st_size / 1e6:.3g} MB; expected at most {limits.megabytes:g} MB')
+def _check_size(video: pathlib.Path, limits: Limits) -> None:
+    if not video.is_file():
+        raise media.MediaError('missing', 'the upload is no longer there, since uploads are kept for an hour', video)
+    megabytes = video.stat().st_size / 1e6
+    if megabytes > limits.megabytes:
+        raise Refused(f'it has {megabytes:.3g} MB; expected at most {limits.megabytes:g} MB')
+
+
+def _check_length(video: pathlib.Path, limits: Limits) -> None:
     seconds = decode.MediaFile(video).duration
     if np.isfinite(seconds) and seconds > 60 * limits.minutes:
         raise Refused(f'it lasts {seconds / 60:.3g} minutes; expected at most {limits.minutes:g}; cut it')
