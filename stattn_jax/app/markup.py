@@ -57,8 +57,12 @@ def error_html(line: str) -> str:
 
 
 def _page(title: str, address: str) -> str:
-    # The frame gets the height of its page, also of one that a link in it leads to.
-    fit = "this.style.height = Math.min(this.contentDocument.documentElement.scrollHeight + 4, 4000) + 'px'"
+    # The frame gets the height of its page, also of one that a link in it leads to. The height of the page depends on
+    # that of the frame, so that it is measured more than once.
+    fit = (
+        'for (let i = 0; i < 3; i++) '
+        "this.style.height = Math.min(this.contentDocument.documentElement.scrollHeight + 4, 4000) + 'px'"
+    )
     return (
         f'<div class="page"><p><a href="{index.link(address)}" target="_blank">{html.escape(title)} in a tab of its '
         f'own</a></p><iframe title="{html.escape(title)}" src="{index.link(address)}" onload="{fit}"></iframe></div>'
