@@ -1,4 +1,4 @@
-"""A driver of headless Chromium for tests/test_page_browser.py, which needs only the browser itself.
+"""A driver of headless Chromium for the tests of pages and of the app, which needs only the browser itself.
 
 It speaks the DevTools protocol over two pipes. `--remote-debugging-pipe` reads commands on descriptor 3 and writes
 answers and events on 4, each a JSON text that ends with a zero byte (https://chromium.googlesource.com/chromium/src,
@@ -27,7 +27,7 @@ KEYS = {' ': ('Space', 32), 'ArrowLeft': ('ArrowLeft', 37), 'ArrowRight': ('Arro
 class Browser:
     """One browser process with one page; `events` holds every message that is not an answer to a command."""
 
-    def __init__(self, profile: pathlib.Path):
+    def __init__(self, profile: pathlib.Path, *more_flags: str):
         program = next(filter(None, map(shutil.which, NAMES)), None)
         if program is None:
             pytest.skip(f'no browser: none of {", ".join(NAMES)} is on the path (Debian: apt-get install chromium)')
@@ -40,6 +40,7 @@ class Browser:
             '--no-first-run',
         )
         flags += ('--remote-debugging-pipe', f'--user-data-dir={profile}', '--disable-background-networking')
+        flags += more_flags
         ours, theirs = zip(*map(_pipe, 'wr'))
         quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
         actions = [*quiet, (os.POSIX_SPAWN_DUP2, theirs[0], 3), (os.POSIX_SPAWN_DUP2, theirs[1], 4)]
@@ -81,13 +82,13 @@ class Browser:
         text, _, self._rest = self._rest.partition(b'\0')
         return json.loads(text)
 
-    def open(self, path: pathlib.Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Loads a file by its file:// address and waits until it is loaded."""
+    def open(self, path: pathlib.Path | str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Loads a file by its file:// address, or an address, and waits until it is loaded."""
         self.size(width, height)
         scheme = [{'name': 'prefers-color-scheme', 'value': 'dark' if dark else 'light'}]
         self.call('Emulation.setEmulatedMedia', features=scheme)
         self.events.clear()
-        self.call('Page.navigate', url=path.resolve().as_uri())
+        self.call('Page.navigate', url=path if isinstance(path, str) else path.resolve().as_uri())
         self.until('document.readyState === "complete" && location.href !== "about:blank"')
 
     def size(self, width: int, height: int) -> None:

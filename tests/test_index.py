@@ -24,7 +24,8 @@ def test_names_in_the_index_never_become_markup():
     ]
     entries[0] = dataclasses.replace(entries[0], notes=('short',))
     tame, wild = (Markup(index.render([entry], [failure])) for entry, failure in zip(entries, FAILURES))
-    assert wild.tags == tame.tags
+    # Labels are in alphabetical order in the confusion matrix.
+    assert sorted(wild.tags) == sorted(tame.tags)
     # The address is quoted, so that a name with a colon is not taken for javascript: or another scheme.
     assert '%3C/script%3E' in wild.addresses[1]
     odd = Markup(index.render([dataclasses.replace(entries[0], href='javascript:alert(1)')]))
@@ -119,6 +120,20 @@ def test_the_index_sorts_and_leads_to_the_page(opened):
     assert driver.complaints() == []
     driver.click('#cards li a')
     driver.until('location.href.endsWith("page.html") && document.title === "the page"')
+
+
+def test_a_cell_of_the_confusion_matrix_shows_its_clips(opened):
+    driver, _ = opened
+    cell = '#confusion button[data-true="class 3"][data-predicted="class 0"]'
+    assert driver.text(cell) == '1' and driver.run('document.querySelectorAll("#confusion button").length') == 3
+    driver.click(cell)
+    assert driver.run(ORDER) == [0] and driver.run(f'document.querySelector(`{cell}`).ariaPressed') == 'true'
+    driver.click(cell)
+    assert driver.run(ORDER) == [0, 1, 2, 3]
+    driver.click('#confusion button[data-true="class 0"]')
+    assert driver.run(ORDER) == [2]
+    driver.click('#reset')
+    assert driver.run(ORDER) == [0, 1, 2, 3] and driver.complaints() == []
 
 
 def test_the_index_searches_and_filters(opened):

@@ -22,6 +22,7 @@ BASE = ('command_error', 'files', 'names', 'progress', 'renamed', 'version')
 # not import each other.
 LAYERS = (
     'study',
+    'app',
     'export',
     'predict',
     'explain',

@@ -7,11 +7,13 @@ and of time, and classes by their names.
 import dataclasses
 import html
 import json
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from stattn_jax import files
 from stattn_jax.explain import index, page, sentences
 from stattn_jax.explain.counterfactuals import correlation
 from stattn_jax.explain.explanation import ExplanationData, rounded
@@ -114,6 +116,19 @@ def compare(explanations: Mapping[str, ExplanationData], label: str | None = Non
     )
 
 
+def write(
+    explanations: Mapping[str, ExplanationData],
+    folder: pathlib.Path,
+    links: Mapping[str, str],
+    label: str | None = None,
+) -> Comparison:
+    """Writes RECORD and PAGE into a folder and returns the comparison; `links` lead to the pages of the runs."""
+    comparison = compare(explanations, label)
+    files.write_text(folder / RECORD, comparison.to_json())
+    files.write_text(folder / PAGE, comparison.render(explanations, links))
+    return comparison
+
+
 def _probabilities(first: ExplanationData, second: ExplanationData) -> list[dict[str, Any]]:
     labels = dict.fromkeys(row['label'] for each in (first, second) for row in each.top(_BEST))
     rows = []
@@ -182,12 +197,18 @@ def _signed(value: float | None) -> str:
     return 'unknown (a constant map)' if value is None else sentences.signed(value)
 
 
-def _probability_row(row: dict[str, Any]) -> str:
+def probability_texts(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Returns a row of Comparison.probabilities as texts: the class, both probabilities and their difference."""
     first, second = row['first'], row['second']
-    texts = ['not a class' if x is None else f'{x:.1%}' for x in (first, second)]
     points = '' if None in (first, second) else f'{sentences.signed(100 * (second - first))} points'
-    cells = ''.join(f'<td>{text}</td>' for text in (*texts, points))
-    return f'<tr><th scope="row">{html.escape(row["label"])}</th>{cells}</tr>'
+    texts = ['not a class' if x is None else f'{x:.1%}' for x in (first, second)]
+    return row['label'], texts[0], texts[1], points
+
+
+def _probability_row(row: dict[str, Any]) -> str:
+    label, *numbers = probability_texts(row)
+    cells = ''.join(f'<td>{text}</td>' for text in numbers)
+    return f'<tr><th scope="row">{html.escape(label)}</th>{cells}</tr>'
 
 
 def _agreement_row(name: str, value: str) -> str:

@@ -4,7 +4,6 @@ The flags are defined in __main__.py; model.py computes the explanations, done.p
 writes the page of all videos.
 """
 
-import concurrent.futures
 import dataclasses
 import json
 import os
@@ -15,14 +14,22 @@ from absl import flags, logging
 
 from stattn_jax import __version__, command, files, names, progress
 from stattn_jax.data import media, video_files
-from stattn_jax.explain import compare, console, done, ground_truth, index, record_files, sentences, timeline_page
+from stattn_jax.explain import (
+    compare,
+    console,
+    done,
+    ground_truth,
+    index,
+    outputs,
+    record_files,
+    sentences,
+    timeline_page,
+)
 from stattn_jax.explain.explanation import GroundTruth
 from stattn_jax.explain.model import Model, load
 from stattn_jax.explain.result import Explanation
 from stattn_jax.runtime import perf
 
-# The slowest files come first, so that they are written in parallel.
-_ORDER = ('mp4', 'html', 'pdf', 'svg', 'png', 'npz', 'json', 'csv', 'vtt')
 # The index links to the first of these files that is written.
 _OPENED = ('html', 'png', 'svg', 'pdf', 'mp4', 'json', 'csv', 'vtt', 'npz')
 # The flags that change what is written of a video.
@@ -245,10 +252,8 @@ def _compare(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done.Vide
     written = {name: _write(call, video, each, folder / name) for name, each in explanations.items()}
     pages = {name: pathlib.PurePath(result.clips[0].href) for name, result in written.items()}
     relative = folder.relative_to(call.out)
-    comparison = compare.compare(explanations, call.options.label)
     links = {name: path.relative_to(relative).as_posix() for name, path in pages.items()}
-    files.write_text(folder / compare.RECORD, comparison.to_json())
-    files.write_text(folder / compare.PAGE, comparison.render(explanations, links))
+    comparison = compare.write(explanations, folder, links, call.options.label)
     console.say(f'{video}: {comparison.sentence()}')
     own = [(relative / name).as_posix() for name in (compare.RECORD, compare.PAGE)]
     first = next(iter(written.values())).clips[0]
@@ -262,21 +267,10 @@ def _write(
     """Writes the requested files of one explanation; returns them with the clip for the index."""
     label = call.options.label or explanation.top(1)[0]['label']
     truths = call.truth(video, explanation)
-    save = {
-        'json': lambda path: explanation.save_json(path, label),
-        'npz': explanation.save_npz,
-        **dict.fromkeys(('png', 'pdf', 'svg'), lambda path: explanation.save_figure(path, label, truths.get(label))),
-        'html': lambda path: explanation.save_html(path, label, truths.get(label)),
-        'mp4': lambda path: explanation.save_video(path, label, truths.get(label)),
-        'csv': explanation.save_csv,
-        'vtt': explanation.save_vtt,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f'explanation.{kind}' for kind in _ORDER if kind in call.options.files]
-    # Encoding spends most of its time in C code, so that two threads can use two cores.
-    with call.times('files'), concurrent.futures.ThreadPoolExecutor(2) as threads:
-        for written in [threads.submit(save[path.suffix[1:]], path) for path in paths]:
-            written.result()
+    paths = outputs.paths(folder, call.options.files)
+    with call.times('files'):
+        for _ in outputs.write(explanation, folder, call.options.files, label, truths.get(label)):
+            pass
     annotated = [
         name for name, truth in truths.items() if name in explanation.classes and (truth.intervals or truth.boxes)
     ]

@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import simplejpeg
 
-from stattn_jax.explain import colours, page, sentences
+from stattn_jax.explain import colours, confusion, page, sentences
 from stattn_jax.explain.explanation import ExplanationData, GroundTruth, strongest_cell
 from stattn_jax.metrics import localization
 
@@ -114,14 +114,14 @@ def render(
     """Returns the index page of several explanations, in the order given, and of the videos that failed.
 
     `timelines` are (title, address) of the pages of long videos. The reader can search, filter by class and by right or
-    wrong, and sort by confidence, error, pointing hit and agreement.
+    wrong, choose a cell of the confusion matrix, and sort by confidence, error, pointing hit and agreement.
     """
     count = f'{counted(len(clips), "clip")} explained'
     count += f', {counted(len(failures), "video")} not' if failures else ''
     shown = [name for name in _ORDERS if any(getattr(clip, _field(name)) is not None for clip in clips)]
     return page.fill(
         'index.html',
-        ('style.css', 'index.css'),
+        ('style.css', 'index.css', 'confusion.css'),
         ('index.js',),
         title=count,
         summary=_summary(clips),
@@ -134,6 +134,7 @@ def render(
             for name in shown
             for sign, text in reversed(list(zip((1, -1), _ORDERS[name])))
         ),
+        raw_confusion=confusion.table((clip.true_label, clip.label) for clip in clips if clip.true_label),
         raw_cards='\n'.join(_card(i, clip) for i, clip in enumerate(clips)),
         raw_failures=_failures(failures),
     )

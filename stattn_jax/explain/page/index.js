@@ -3,6 +3,7 @@
 const byId = (id) => document.getElementById(id);
 const cards = [...byId('cards').children];
 const failed = [...(byId('failures')?.children ?? [])];
+const cells = [...document.querySelectorAll('#confusion button')];
 const controls = ['search', 'class', 'result', 'sort'].map(byId);
 
 function holds(text, words) {
@@ -20,31 +21,44 @@ function compare(key, direction) {
   };
 }
 
+// The button of the confusion matrix that is pressed, or undefined.
+function chosen() {
+  return cells.find((cell) => cell.getAttribute('aria-pressed') === 'true');
+}
+
+function choose(pressed) {
+  for (const cell of cells) cell.setAttribute('aria-pressed', cell === pressed);
+  show();
+}
+
 function show() {
+  const pair = chosen()?.dataset;
   const words = byId('search').value.toLowerCase().split(/\s+/).filter(Boolean);
   const [label, result] = [byId('class').value, byId('result').value];
   for (const card of cards) {
     const { title, label: predicted, true: known } = card.dataset;
     card.hidden = !holds(`${title} ${predicted} ${known}`, words) || (label && label !== predicted && label !== known)
-      || (result && result !== card.dataset.result);
+      || (result && result !== card.dataset.result)
+      || (pair && (pair.true !== known || pair.predicted !== predicted));
   }
   for (const row of failed) row.hidden = !holds(row.textContent, words);
   const [key, direction] = byId('sort').value.split(' ');
   byId('cards').append(...cards.sort(compare(key, Number(direction))));
   const visible = cards.filter((card) => !card.hidden).length;
   byId('shown').textContent = `${visible} of ${cards.length} shown`;
-  byId('reset').disabled = controls.every((control) => control.value === (control.id === 'sort' ? 'order 1' : ''));
+  byId('reset').disabled = !pair && controls.every((control) => control.value === (control.id === 'sort' ? 'order 1' : ''));
 }
 
 function reset() {
   for (const control of controls) control.value = control.id === 'sort' ? 'order 1' : '';
-  show();
+  choose();
   byId('search').focus();
 }
 
 byId('result').parentElement.hidden = byId('result').options.length === 1;
 byId('filters').hidden = cards.length < 2;
 for (const control of controls) control.addEventListener('input', show);
+for (const cell of cells) cell.addEventListener('click', () => choose(cell === chosen() ? undefined : cell));
 byId('reset').addEventListener('click', reset);
 // A browser that comes back to the page may have kept the choices.
 window.addEventListener('pageshow', show);
