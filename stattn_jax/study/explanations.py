@@ -41,17 +41,18 @@ def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
             shown.append((row, explainer, len(of_row), *values, *shape))
             if explainer != first:
                 gaps = (results.gaps(of_row, f'{first}/{name}', f'{explainer}/{name}', s) for _, name, s, _ in MEASURES)
-                less.append((row, explainer, len(of_row), *(results.mean(gap, judged=True) for gap in gaps)))
+                less.append((row, explainer, len(of_row), *map(results.gap, gaps)))
     head = (ROW, EXPLAINER, TRAININGS)
     note = 'Each network, the same clips, several explanations; the random map knows nothing of either.'
     columns = [Column(name, unit) for name, _, _, unit in MEASURES]
     columns += [Column('Gini', 'number'), Column('entropy', 'number')]
-    differences = [Column(name, 'points' if unit == 'percent' else 'signed', name) for name, _, _, unit in MEASURES]
+    differences = [
+        Column(name, 'points' if unit == 'percent' else 'signed', tested=True) for name, _, _, unit in MEASURES
+    ]
     first = (
         'What stands for the row elsewhere (its own explanation where it has one) less each of the others, training by '
-        'training.'
+        'training. p-values are corrected within a column.'
     )
-    of_ours = next(iter(results.rows(runs, variant, 'ours')), '-')
     return (
         Table(
             'explainers', variant, 'Several explanations of the same networks', note, (*head, *columns), tuple(shown),
@@ -60,7 +61,7 @@ def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
         Table(
             'explainers-difference', variant, 'The first explanation less the others', first, (*head, *differences),
             tuple(less),
-            topic="STAN's own explanation beside others of the same network", only=of_ours, aside=True,
+            aside=True,
         ),
     )  # fmt: skip
 

@@ -1,0 +1,80 @@
+"""Divides the training split of a data set in two: training clips and validation clips, which choices are made on.
+
+  python -m data_prep.divide --data=DATA --out=OUT [--every=7]
+
+Of each class, every seventh training clip becomes a clip of the split val; the other splits are copied. Clips that come
+from one recording are not known to belong together: list such a division in the table of data_prep.folder instead.
+"""
+
+import collections
+import functools
+import pathlib
+
+from absl import flags
+
+from data_prep import cli, prepare
+from data_prep.work import Job, UsageError
+from stattn_jax import files
+from stattn_jax.data import extracted, records, source
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string('data', None, 'Data set directory without a split val.', required=True, flag_values=FLAGS)
+flags.DEFINE_string('out', None, 'Directory to write; a stopped run continues there.', required=True, flag_values=FLAGS)
+flags.DEFINE_integer(
+    'every', 7, 'One training clip in this many becomes a validation clip.', lower_bound=2, flag_values=FLAGS
+)
+flags.DEFINE_integer('workers', None, 'Processes. Default: one per CPU.', lower_bound=0, flag_values=FLAGS)
+
+
+def main(_: list[str]) -> None:
+    data = pathlib.Path(FLAGS.data)
+    info = source.DatasetInfo.load(data)
+    if 'val' in info.splits:
+        raise UsageError(f'--data={data} has a split val already; use it as it is')
+    if 'train' not in info.splits:
+        raise UsageError(f'--data={data} has no split train; it has {", ".join(sorted(info.splits))}')
+
+    def copy_absent(out):
+        if (data / extracted.ABSENT_FILE).exists():
+            files.copy(data / extracted.ABSENT_FILE, out / extracted.ABSENT_FILE)
+
+    prepare.prepare(
+        FLAGS.out,
+        info.name,
+        list_jobs(data, info, FLAGS.every),
+        functools.partial(make_record, str(data.absolute())),
+        classes=info.classes,
+        spec=info.spec,
+        multi_label=info.multi_label,
+        workers=FLAGS.workers,
+        finish=copy_absent,
+        options={'divided': info.fingerprint},
+    )
+
+
+def list_jobs(data: pathlib.Path, info: source.DatasetInfo, every: int) -> list[Job]:
+    """Returns a job for each record; the classes of a clip with several labels are counted as one class."""
+    jobs, seen = [], collections.Counter[tuple[int, ...]]()
+    for split, count in info.splits.items():
+        clips = source.RecordSource(data, split)
+        for number in range(count):
+            record = clips[number]
+            seen[record.labels] += split == 'train'
+            held_out = split == 'train' and seen[record.labels] % every == 0
+            jobs.append(Job(record.clip_id, 'val' if held_out else split, record.labels, payload=[split, number]))
+    return jobs
+
+
+def make_record(data: str, job: Job, spec: records.Spec) -> records.ClipRecord:
+    """Returns the record of a job as it is stored in `data`."""
+    split, number = job.payload
+    return _source(data, split)[number]
+
+
+@functools.lru_cache
+def _source(data: str, split: str) -> source.RecordSource:
+    return source.RecordSource(data, split)
+
+
+if __name__ == '__main__':
+    cli.run(main, FLAGS, __doc__)
