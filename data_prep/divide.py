@@ -13,6 +13,7 @@ import pathlib
 from absl import flags
 
 from data_prep import cli, prepare
+from data_prep.synthetic import SOUNDS_FILE
 from data_prep.work import Job, UsageError
 from stattn_jax import files
 from stattn_jax.data import extracted, records, source
@@ -34,9 +35,10 @@ def main(_: list[str]) -> None:
     if 'train' not in info.splits:
         raise UsageError(f'--data={data} has no split train; it has {", ".join(sorted(info.splits))}')
 
-    def copy_absent(out):
-        if (data / extracted.ABSENT_FILE).exists():
-            files.copy(data / extracted.ABSENT_FILE, out / extracted.ABSENT_FILE)
+    def copy_others(out):
+        for name in (extracted.ABSENT_FILE, SOUNDS_FILE):
+            if (data / name).exists():
+                files.copy(data / name, out / name)
 
     prepare.prepare(
         FLAGS.out,
@@ -47,7 +49,7 @@ def main(_: list[str]) -> None:
         spec=info.spec,
         multi_label=info.multi_label,
         workers=FLAGS.workers,
-        finish=copy_absent,
+        finish=copy_others,
         options={'divided': info.fingerprint},
     )
 

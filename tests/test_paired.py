@@ -1,4 +1,4 @@
-"""Tests the paired tests against scipy where one of its tests applies, against simulation elsewhere, and Holm's method."""
+"""Tests the paired tests against scipy where one of its tests applies, simulation elsewhere, and Holm's method."""
 
 import numpy as np
 import pytest

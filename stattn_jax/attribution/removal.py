@@ -58,7 +58,7 @@ def sound_absent(
 
 def log_mel_absent(
     log_mel_tfk: np.ndarray, valid_t: np.ndarray, silence: float, mean_fk: np.ndarray
-) -> dict[str, Array]:
+) -> dict[str, np.ndarray]:
     """Returns the replacements of `sound_absent` for a clip whose waveform is not known: {operator: float32 [t f k]}.
 
     They are made from the log-mel alone: 'mute' is silent everywhere, without fades, and 'noise' is steady, the mean of

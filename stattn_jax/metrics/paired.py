@@ -1,12 +1,12 @@
 """Tests of the difference between two models on the same clips, several trainings of each, and Holm's correction.
 
-The model of a value is: model, plus clip, plus training, plus noise. Clips and trainings are both random, so the
-variance of the difference of two means is the sum of three: of the clips' differences (averaged over trainings) over the
-number of clips, and, for each model, of the trainings' means over the number of trainings. The degrees of freedom are
-those of Welch and Satterthwaite. With one training of each, this is the paired t test over clips; without variation
-between clips, it is Welch's t test of the trainings' means. The noise is counted in all three variances, so that the
-test errs on the side of no difference. With three trainings whose means differ, few degrees of freedom are left, which
-makes the interval wide: that is what three trainings can tell.
+A value is that of a model, plus effects of the clip and of the training, plus noise. Clips and trainings are both
+random, so the variance of the difference of two means is the sum of three: that of the clips' differences (averaged
+over trainings) over the number of clips, and, for each model, that of the trainings' means over the number of
+trainings. The degrees of freedom are those of Welch and Satterthwaite. With one training of each, this is the paired t
+test over clips; without variation between clips, it is Welch's t test of the trainings' means. The noise is counted in
+all three variances, so that the test errs on the side of no difference. With three trainings whose means differ, few
+degrees of freedom are left, and the interval is wide.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,9 @@
 """The study: `python -m stattn_jax.study --config=configs/study.py[:quick|:own] --workdir=DIR [--workers=N]`.
 
 Trains the networks that are missing, chooses their learning rates on validation clips, measures them on test clips, and
-writes DIR/report.html, appendix.html, the same as Markdown, study.json, tables/ and figures/. A stopped study (Ctrl-C, SIGTERM, a crash) is resumed by the same command. Exit codes: 0 done, or stopped by
-SIGTERM; 1 a network failed; 2 wrong use; 130 Ctrl-C.
+writes DIR/report.html, appendix.html, the same as Markdown, study.json, tables/ and figures/. A stopped study (Ctrl-C,
+SIGTERM, a crash) is resumed by the same command. Exit codes: 0 done, or stopped by SIGTERM; 1 a network failed; 2 wrong
+use; 130 Ctrl-C.
 """
 
 import os
@@ -69,10 +70,11 @@ def _chosen(config, workdir: pathlib.Path, trials: list[plan.Trial]) -> tuple[ch
 
 def _one(config, workdir: pathlib.Path, trials: list[plan.Trial], name: str) -> int:
     """Trains one trial, or trains and measures one entry; a stop signal ends it after it has saved a checkpoint."""
-    expected = {*(trial.name for trial in trials), *plan.names_of_entries(config)}
+    expected = [*(trial.name for trial in trials), *plan.names_of_entries(config)]
     if name not in expected:
         raise run.RunError(f'--only={name} is no part of this study; {names.expected(name, expected, "names")}')
-    known = {work.name: work for work in (*trials, *_chosen(config, workdir, trials)[1])}
+    known: dict[str, plan.Trial | plan.Entry] = {trial.name: trial for trial in trials}
+    known |= {entry.name: entry for entry in _chosen(config, workdir, trials)[1]}
     if name not in known:
         raise run.RunError(f'--only={name} waits for the trials of its row; run the study without --only')
     perf.enable_compile_cache(str(workdir / 'compiled'))

@@ -1,4 +1,4 @@
-"""The tables that compare networks: tests, recognition, pointing, ablations, and the choices that each network made.
+"""The tables that compare networks: tests, choices, recognition, pointing, ablations.
 
 Plausibility (pointing) and faithfulness (removal) have separate tables and are never averaged: a map may lie on the
 object without being what the network used.
@@ -62,19 +62,18 @@ MEASURES = (
 def tests(runs: Sequence[Run], variant: str) -> Table:
     """STAN minus each other network in the measures of the report, tested; one row per network."""
     of_ours = results.ours(runs, variant)
-    rows = [
-        (row, *(results.ours_less(of_ours, of_row, m.values, m.stratum) for m in MEASURES))
-        for row, of_row in results.rows(runs, variant, *COMPARED).items()
-    ]
+    rows: list[Row] = []
+    for row, of_row in results.rows(runs, variant, *COMPARED).items():
+        cells = [results.ours_less(of_ours, of_row, m.values, m.stratum) for m in MEASURES]
+        rows += [(row, *cells)] if any(cells) else []
     note = (
         'STAN less each network on the same clips, with 95 % intervals. Clips and trainings are both random '
         '(stattn_jax/metrics/paired.py); with one training, its own luck is not part of the test. The p-values are '
-        'corrected by Holm over the networks of a column. Ahead or behind: p below 0.05; level: no difference is shown. '
+        'corrected by Holm over the networks of a column. Ahead or behind: p below 0.05; level: no difference shown. '
         'Where: the strongest cell on the object. When: the strongest second in the event, where it does not fill the '
         'clip. Faithfulness: normalised AOPC of seconds at the features.'
     )
     columns = (ROW, *(Column(m.name, m.unit, tested=True) for m in MEASURES))
-    rows = [row for row in rows if any(row[1:])]
     return Table('tests', variant, 'Paired tests: STAN less the others', note, columns, tuple(rows))
 
 
@@ -91,8 +90,8 @@ def choices(scores: Scores, variant: str) -> Table:
     columns = (ROW, Column('chosen'), *(Column(head, 'percent') for head in heads))
     note = (
         'Accuracy on validation clips, which are no test clips, after one training with each combination of the grid. '
-        'The best is kept (of equals the one with the higher mAP); a dash is a loss that was not finite. Ablations have '
-        "STAN's values."
+        'The best is kept (of equals the one with the higher mAP); a dash is a loss that was not finite. Ablations '
+        "have STAN's values."
     )
     return Table('choices', variant, 'What each network chose on validation clips', note, columns, tuple(rows))
 

@@ -24,7 +24,8 @@ LEAST = 1e-6
 def removal(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
     """Plots deletion and insertion curves, with a random map as a control.
 
-    The settings are those in which the other control, the shifted map, was measured. STAN and the two compared models with the largest difference are drawn in colour, the rest in grey.
+    The settings are those in which the other control, the shifted map, was measured. STAN and the two compared models
+    with the largest difference are drawn in colour, the rest in grey.
     """
     rows = results.rows(runs, runs[0].variant, *COMPARED)
     of_rows = {row: of for row, of in rows.items() if results.first_explainer(of)}

@@ -1,7 +1,7 @@
 """Writes a study's outputs from its measured runs: study.json, tables, figures, the report and its appendix.
 
-Usage: `write(load(workdir), choice.read(trials), workdir, facts)`. The tables are made in comparisons.py, faithfulness.py and
-explanations.py, the page in report.py.
+Usage: `write(load(workdir), choice.read(trials), workdir, facts)`. The tables are made in comparisons.py,
+faithfulness.py and explanations.py, the pages in report.py.
 """
 
 import json

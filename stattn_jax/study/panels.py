@@ -76,9 +76,8 @@ def measures(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
             if isinstance(cell := cells.get(row), Estimate):
                 colour, marker = GROUPS[groups[row]]
                 _dot(panel, cell, place, colour, marker, factor)
-        for level, style in zip(_chance(tables[name], c), ('--', ':')):
-            if isinstance(level, Estimate):
-                panel.axvline(factor * level.value, color='black', ls=style, lw=1.2, zorder=1)
+        for level, style in zip(tables[name].chance(c), ('--', ':')):
+            panel.axvline(factor * level.value, color='black', ls=style, lw=1.2, zorder=1)
         panel.set(xlim=(-0.02 * factor, 1.03 * factor), xlabel=label, title=title)
         panel.grid(axis='x', **GRID)
         panel.set_axisbelow(True)
@@ -96,13 +95,6 @@ def measures(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
     return sheet
 
 
-def _chance(table, c):
-    if table.name == 'pointing':
-        return [row[c] for row in table.rows[-2:]]
-    blind = table.column('blind order')
-    return [] if blind is None else [table.rows[0][blind]]
-
-
 def differences(tables: Sequence[Table]) -> Figure | None:
     """Plots STAN less each other network in each measure, with a mark of its own for each variant."""
     of_tests = [table for table in tables if table.name == 'tests']
@@ -117,9 +109,9 @@ def differences(tables: Sequence[Table]) -> Figure | None:
         for k, (table, (colour, _, marker)) in enumerate(zip(of_tests, LINES)):
             c = table.column(head.name)
             for row in table.rows if c is not None else ():
-                if isinstance(row[c], Estimate):
+                if isinstance(cell := row[c], Estimate):
                     y = rows.index(text_of(row[0])) + 0.24 * (k - (len(of_tests) - 1) / 2)
-                    _dot(panel, row[c], y, colour, marker, factor, hollow=row[c].verdict in ('', LEVEL))
+                    _dot(panel, cell, y, colour, marker, factor, hollow=cell.verdict in ('', LEVEL))
         panel.axvline(0, color='black', lw=1)
         panel.set(xlabel='points' if factor == 100 else 'AOPC', title=head.name)
         panel.grid(axis='x', **GRID)

@@ -182,7 +182,8 @@ def ours_less(ours: Sequence[Run], of_row: Sequence[Run], name: str, stratum: st
     """
     if ours and ours[0].row == of_row[0].row:
         return None
-    return difference(*(values(of, name.format(first_explainer(of)), stratum) for of in (ours, of_row)))
+    theirs_sn = values(of_row, name.format(first_explainer(of_row)), stratum)
+    return difference(values(ours, name.format(first_explainer(ours)), stratum), theirs_sn)
 
 
 def first_number(runs: Sequence[Run], name: str) -> float | None:

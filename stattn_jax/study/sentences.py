@@ -31,6 +31,7 @@ def coverage(runs: Sequence[Run], expected: Sequence[str]) -> str:
     return text + ''.join(f' {n} test clips of {v} lack pictures or sound; left out.' for v, n in left_out.items())
 
 
+STAN = 'stan'
 # The measures of the report: table, column, unit, the words before the number, and those before its chance level.
 OURS = (
     ('recognition', 'accuracy', 'percent', 'it names the class of', ''),
@@ -47,15 +48,14 @@ def ours(tables: Sequence[Table], variant: str) -> str:
     for name, column, unit, words, chance in OURS:
         table = of.get(name)
         c = table.column(column) if table else None
-        if c is None or table.rows[0][0] != 'stan' or not isinstance(table.rows[0][c], Estimate):
+        if table is None or c is None or table.rows[0][0] != STAN:
             continue
-        row = table.rows[0]
-        blind = row[table.column('blind order')] if name == 'faithfulness' else table.rows[-1][c]
-        level = f' ({chance} {blind.text(unit)[0]})' if chance and isinstance(blind, Estimate) else ''
-        parts.append(f'{words} {" ".join(filter(None, row[c].text(unit)))}{level}')
-        if name == 'recognition':
-            trainings = f'{row[c].seeds} trainings' if row[c].seeds > 1 else 'one training'
-            clips = f' ({row[c].n} test clips, {trainings})'
+        cell, level = table.rows[0][c], table.chance(c)[:1]
+        if isinstance(cell, Estimate):
+            blind = f' ({chance} {level[0].text(unit)[0]})' if chance and level else ''
+            parts.append(f'{words} {" ".join(filter(None, cell.text(unit)))}{blind}')
+            trainings = f'{cell.seeds} trainings' if cell.seeds > 1 else 'one training'
+            clips = clips or f' ({cell.n} test clips, {trainings})'
     return f'STAN on {variant}{clips}: {"; ".join(parts)}.' if parts else ''
 
 
@@ -65,14 +65,15 @@ def relations(tables: Sequence[Table]) -> list[str]:
     The words are those of the tables of paired tests. A measure is followed by the variants that it holds for, unless
     it holds for all variants on which the network was compared in it.
     """
+    tests = [table for table in tables if table.name == 'tests']
+    measures = dict.fromkeys(column.name for table in tests for column in table.columns[1:])
     of_row: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for table in tables:
-        if table.name == 'tests':
-            for row in table.rows:
-                for column, cell in zip(table.columns[1:], row[1:]):
-                    if isinstance(cell, Estimate) and cell.verdict:
-                        by_word = of_row.setdefault(text_of(row[0]), {}).setdefault(column.name, {})
-                        by_word.setdefault(cell.verdict, []).append(table.variant)
+    for table in tests:
+        for row in table.rows:
+            by_measure = of_row.setdefault(text_of(row[0]), {measure: {} for measure in measures})
+            for column, cell in zip(table.columns[1:], row[1:]):
+                if isinstance(cell, Estimate) and cell.verdict:
+                    by_measure[column.name].setdefault(cell.verdict, []).append(table.variant)
     return [' '.join(_related(display_name(row), by_measure)) for row, by_measure in of_row.items()]
 
 

@@ -140,11 +140,23 @@ class Table:
         """Returns the table with corrected p-values (Holm, over the rows) and verdicts in its tested columns."""
         rows = [list(row) for row in self.rows]
         for c, column in enumerate(self.columns):
-            tested = [row for row in rows if column.tested and isinstance(row[c], Estimate)]
-            for row, p in zip(tested, paired.holm([row[c].p for row in tested])):
-                word = LEVEL if p >= SIGNIFICANT else AHEAD if row[c].value > 0 else BEHIND
-                row[c] = row[c]._replace(p=float(p), verdict='' if math.isnan(p) else word)
+            if not column.tested:
+                continue
+            tested = [(row, cell) for row in rows if isinstance(cell := row[c], Estimate)]
+            for (row, cell), p in zip(tested, paired.holm([cell.p for _, cell in tested])):
+                word = LEVEL if p >= SIGNIFICANT else AHEAD if cell.value > 0 else BEHIND
+                row[c] = cell._replace(p=float(p), verdict='' if math.isnan(p) else word)
         return dataclasses.replace(self, rows=tuple(map(tuple, rows)))
+
+    def chance(self, c: int) -> list[Estimate]:
+        """Returns the levels that knowing nothing reaches in a column: a blind guess or order, and the best of several.
+
+        They stand in the last rows of a table of pointing, and in a column of their own in one of faithfulness.
+        """
+        levels = [row[c] for row in self.rows if text_of(row[0]).startswith('chance')]
+        blind = self.column('blind order')
+        levels += [] if blind is None else [self.rows[0][blind]]
+        return [cell for cell in levels if isinstance(cell, Estimate)]
 
     def column(self, name: str) -> int | None:
         """Returns the number of the column of this name, or None if there is none."""
@@ -158,7 +170,7 @@ class Table:
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator='\n')
         head = []
-        for c, column in enumerate(self.columns):
+        for column in self.columns:
             head.append(column.name)
             if column.unit in UNITS:
                 head += [f'{column.name} {part}' for part in ('low', 'high', 'n', 'skipped', 'seeds')]

@@ -26,7 +26,10 @@ EXAMPLES = 3
 
 def work(job: plan.Trial | plan.Entry) -> None:
     """Trains what is left to train, measures, and writes the result; returns without it if training stopped."""
-    (_try if isinstance(job, plan.Trial) else _measure)(job)
+    if isinstance(job, plan.Trial):
+        _try(job)
+    else:
+        _measure(job)
 
 
 def _try(trial: plan.Trial) -> None:
