@@ -3,6 +3,7 @@
 Each function returns None if the data of its figure was not measured.
 """
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -124,7 +125,7 @@ def _areas(axes, of_rows, setting):
         for control, rows in missing.items()
         if rows
     ]
-    axes.set_xlabel('\n'.join(lines), fontsize=9, color=QUIET)
+    axes.set_xlabel('\n'.join(textwrap.fill(line, 44) for line in lines), fontsize=9, color=QUIET)
     axes.axhline(0, color='black', lw=1)
     axes.set_xticks(range(len(of_rows)), [display_name(row).replace(' ', '\n', 1) for row in of_rows], fontsize=9)
     axes.set_xlim(-0.5, len(of_rows) - 0.5)
