@@ -7,7 +7,6 @@ object without being what the network used.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from stattn_jax.metrics import localization
 from stattn_jax.study import choice, results
 from stattn_jax.study.choice import Scores
 from stattn_jax.study.results import Run
@@ -124,33 +123,19 @@ def recognition(runs: Sequence[Run], variant: str) -> Table:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def pointing(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
-    """Tables of nine pointing games: hits with chance levels, and chance-corrected hits."""
-    best = {game: chance(runs, variant, game) for game in GAMES}
-    hits: list[Row] = []
-    corrected: list[Row] = []
+def pointing(runs: Sequence[Run], variant: str) -> Table:
+    """Nine pointing games: hits with chance levels."""
+    rows: list[Row] = []
     for row, explainer, of_row in explained(runs, variant):
         found = [results.values(of_row, f'{explainer}/{game.values}', game.stratum) for game in GAMES]
-        if all(values is None for values in found):
-            continue
-        label, cells = (row, explainer, len(of_row)), [results.mean(values) for values in found]
-        hits.append((*label, *cells))
-        corrected.append((*label, *(_corrected(cell, best[game][1]) for game, cell in zip(GAMES, cells))))
-    for i, name in enumerate(('chance: a blind guess', 'chance: best of blind, centre, prior') if hits else ()):
-        hits.append((name, '', None, *(best[game][i] for game in GAMES)))
-    head = (ROW, EXPLAINER, TRAININGS)
-    rates = (*head, *(Column(game.name, 'percent') for game in GAMES))
-    return (
-        Table(
-            'pointing',
-            variant,
-            'Pointing: is the strongest cell on the object, the strongest second in the event?',
-            NOTE,
-            rates,
-            tuple(hits),
-        ),
-        Table('pointing-corrected', variant, 'Pointing beyond chance', CORRECTED, rates, tuple(corrected), aside=True),
-    )
+        if any(values is not None for values in found):
+            rows.append((row, explainer, len(of_row), *map(results.mean, found)))
+    levels = [chance(runs, variant, game) for game in GAMES] if rows else []
+    for name, cells in zip(('chance: a blind guess', 'chance: best of blind, centre, prior'), zip(*levels)):
+        rows.append((name, '', None, *cells))
+    columns = (ROW, EXPLAINER, TRAININGS, *(Column(game.name, 'percent') for game in GAMES))
+    title = 'Pointing: is the strongest cell on the object, the strongest second in the event?'
+    return Table('pointing', variant, title, NOTE, columns, tuple(rows))
 
 
 NOTE = (
@@ -160,9 +145,6 @@ NOTE = (
     "event. Of the class it says: the map of the network's own answer, not of the label, which may give away what to "
     'look for. Energy: share of the positive values inside the boxes. The best chance of a game for which only the '
     'blind guess is known is that guess.'
-)
-CORRECTED = (
-    '(hit - chance) / (1 - chance) with the best of the blind guesses: 0 at chance, 100 % where every clip is hit.'
 )
 
 
@@ -190,13 +172,6 @@ def chance(runs: Sequence[Run], variant: str, game: Game) -> tuple[Estimate | No
     cells = (results.mean(results.values([run], name, game.stratum)) for run in of_variant)
     blind, stored = next(filter(None, cells), None), results.first_number(of_variant, game.chance)
     return blind, blind if stored is None else Estimate(stored)
-
-
-def _corrected(cell, best):
-    if cell is None or best is None:
-        return None
-    value, low, high = (localization.chance_corrected(x, best.value) for x in cell[:3])
-    return cell._replace(value=value, low=low, high=high)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

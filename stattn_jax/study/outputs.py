@@ -63,7 +63,7 @@ def make(runs: Sequence[Run], scores: Scores) -> list[Table]:
             comparisons.tests(runs, variant),
             comparisons.choices(scores, variant),
             comparisons.recognition(runs, variant),
-            *comparisons.pointing(runs, variant),
+            comparisons.pointing(runs, variant),
             faithfulness.order(runs, variant),
             faithfulness.removal(runs, variant),
             *explanations.explainers(runs, variant),
@@ -72,6 +72,5 @@ def make(runs: Sequence[Run], scores: Scores) -> list[Table]:
             explanations.attention(runs, variant),
             explanations.leaks(runs, variant),
             comparisons.ablations(runs, variant),
-            explanations.rankings(runs, variant),
         ]
     return [table.judged().without_empty() for table in found if table.rows]
