@@ -2,11 +2,11 @@
 
   python -m data_prep.divide --data=DATA --out=OUT [--every=7]
 
-Of each class, every seventh training clip becomes a clip of the split val; the other splits are copied. Clips that come
-from one recording are not known to belong together: list such a division in the table of data_prep.folder instead.
+Every seventh training clip, counted class by class, becomes a clip of the split val; the other splits are copied. Clips
+that come from one recording are not known to belong together: list such a division in the table of data_prep.folder
+instead.
 """
 
-import collections
 import functools
 import pathlib
 
@@ -55,16 +55,22 @@ def main(_: list[str]) -> None:
 
 
 def list_jobs(data: pathlib.Path, info: source.DatasetInfo, every: int) -> list[Job]:
-    """Returns a job for each record; the classes of a clip with several labels are counted as one class."""
-    jobs, seen = [], collections.Counter[tuple[int, ...]]()
-    for split, count in info.splits.items():
-        clips = source.RecordSource(data, split)
-        for number in range(count):
-            record = clips[number]
-            seen[record.labels] += split == 'train'
-            held_out = split == 'train' and seen[record.labels] % every == 0
-            jobs.append(Job(record.clip_id, 'val' if held_out else split, record.labels, payload=[split, number]))
-    return jobs
+    """Returns a job for each record.
+
+    The training clips are counted class by class (clips with several labels by their set of labels), and each one whose
+    count is a multiple of `every` is held out, so that classes have their share even if they are small.
+    """
+    splits = {split: source.RecordSource(data, split) for split in info.splits}
+    found = {split: [(clip.clip_id, clip.labels) for clip in clips] for split, clips in splits.items()}
+    by_class = sorted(range(len(found['train'])), key=lambda number: found['train'][number][1])
+    held_out = set(by_class[every - 1 :: every])
+    if not held_out:
+        raise UsageError(f'--every={every}: {data} has {len(by_class)} training clips; give at most {len(by_class)}')
+    return [
+        Job(name, 'val' if split == 'train' and number in held_out else split, labels, payload=[split, number])
+        for split, clips in found.items()
+        for number, (name, labels) in enumerate(clips)
+    ]
 
 
 def make_record(data: str, job: Job, spec: records.Spec) -> records.ClipRecord:

@@ -34,12 +34,22 @@ def test_one_clip_in_three_of_each_class_is_held_out_and_no_record_changes(data,
     for clip_id, record in before['train'].items():
         assert records_equal(record, together[clip_id])
     total, held = (collections.Counter(r.labels for r in some.values()) for some in (before['train'], after['val']))
-    assert {labels: count // 3 for labels, count in total.items() if count >= 3} == dict(held)
+    assert held.total() == total.total() // 3 == 10
+    assert all(count // 3 <= held[labels] <= -(-count // 3) for labels, count in total.items())
 
 
 def records_equal(one, other):
     same = (one.labels, one.events, one.boxes) == (other.labels, other.events, other.boxes)
     return same and one.clip.frames == other.clip.frames and (one.clip.log_mel == other.clip.log_mel).all()
+
+
+def test_small_classes_are_divided_too_and_too_few_clips_are_refused(tmp_path, capsys):
+    fakes.dataset(tmp_path / 'data', 3, 6, workers=0)
+    assert divided(capsys, tmp_path / 'data', tmp_path / 'out')[0] == 0
+    assert len(clips(tmp_path / 'out')['val']) == 1
+    fakes.dataset(tmp_path / 'few', 2, 6, workers=0)
+    code, _, (line,) = divided(capsys, tmp_path / 'few', tmp_path / 'none')
+    assert code == 2 and 'has 2 training clips; give at most 2' in line
 
 
 def test_a_set_that_has_validation_clips_is_refused(data, tmp_path, capsys):

