@@ -96,7 +96,7 @@ def choices(scores: Scores, variant: str) -> Table:
 
 
 def _values(score):
-    return ', '.join(f'{name} {value:g}' for name, value in score.values.items())
+    return ', '.join(f'{name} {value}' for name, value in score.values.items())
 
 
 def recognition(runs: Sequence[Run], variant: str) -> Table:

@@ -139,7 +139,7 @@ def _progress_line(work: Work, code: int) -> str:
         return f'{work.name}: FAILED with exit code {code}: {lines[-1]} (all of it: {work.folder / LOG})'
     found = json.loads(work.result.read_text())
     if isinstance(work, plan.Trial):
-        values = ', '.join(f'{name}={value:g}' for name, value in work.values.items())
+        values = ', '.join(f'{name}={value}' for name, value in work.values.items())
         reached = 'the loss was not finite' if found['accuracy'] is None else f'accuracy {found["accuracy"]:.1%}'
         return f'{work.name}: {values}: {reached} on validation clips  ({progress.format_seconds(found["seconds"])})'
     numbers = found['numbers']

@@ -67,7 +67,7 @@ def measures(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         return None
     groups = group_of(runs)
     rows = [text_of(row[0]) for row in tables['recognition'].rows]
-    sheet = figure(12, 1.6 + 0.27 * len(rows))
+    sheet = figure(12, 1.6 + 0.22 * len(rows))
     axes = sheet.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for panel, (c, title, name, _, factor, label) in zip(axes, shown):
         # The first explanation of a row stands for it.
@@ -102,7 +102,7 @@ def differences(tables: Sequence[Table]) -> Figure | None:
     rows = list(dict.fromkeys(text_of(row[0]) for table in of_tests for row in table.rows))
     if not heads:
         return None
-    sheet = figure(12, 1.6 + (0.2 + 0.13 * len(of_tests)) * len(rows))
+    sheet = figure(12, 1.6 + (0.12 + 0.1 * len(of_tests)) * len(rows))
     axes = sheet.subplots(1, len(heads), sharey=True, squeeze=False)[0]
     for panel, head in zip(axes, heads):
         factor = 100 if head.unit == 'points' else 1
