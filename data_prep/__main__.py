@@ -20,6 +20,7 @@ COMMANDS = {
     'kinetics_sounds': 'Kinetics-Sounds',
     'avsbench': 'AVSBench, with masks',
     'extract': 'features of frozen trunks, from prepared data',
+    'divide': 'validation clips, held out of the training clips of prepared data',
     'verify': 'a check of prepared data',
 }
 

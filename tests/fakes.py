@@ -1,6 +1,7 @@
 """Small clips and data sets made from seeds, for the tests of data/ and data_prep/; worker processes can import it."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -13,7 +14,7 @@ import numpy as np
 import simplejpeg
 
 from data_prep import prepare
-from stattn_jax.data import extracted, features, media, records
+from stattn_jax.data import extracted, features, media, records, source
 
 SPEC = media.ClipSpec(segments=3, short_side=24)
 FEATURE_SPEC = features.FeatureSpec(2, 1.0, (1, 1, 4), 3, 'numbers of a generator')
@@ -43,6 +44,13 @@ def main(arguments):
 
 cli.run(main, FLAGS, '', positional=1)
 """
+
+
+def write_info(directory: pathlib.Path, splits: dict[str, int], multi_label: bool = False) -> None:
+    """Writes the description of a data set alone, without its shards."""
+    shards = {split: 1 for split in splits}
+    info = source.DatasetInfo('fake', CLASSES, multi_label, SPEC, splits, splits, shards, '0' * 64)
+    (directory / source.INFO_FILE).write_text(json.dumps(info.to_json()))
 
 
 def clip(seed: int, spec: media.ClipSpec = SPEC, height: int = 24, width: int = 32) -> media.Clip:

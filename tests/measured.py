@@ -9,6 +9,8 @@ import zlib
 
 import numpy as np
 
+from stattn_jax.study import choice
+
 SETTINGS = ('feature', 'blur_mute')
 FRACTION = np.array([0, 0.1, 0.3, 0.6, 1.0])
 # Row: (group, explanations, how often it is right).
@@ -67,7 +69,7 @@ def write_run(folder, variant, row, seed, n=40, classes=4, measured=16) -> None:
         'steps': 400,
         'parameters': 12345 + len(row),
     }
-    told |= {'train_seconds': 100.0 + seed, 'measure_seconds': 9.5, 'run': {'commit': 'abc'}}
+    told |= {'train_seconds': 100.0 + seed, 'measure_seconds': 9.5, 'left_out': 0, 'run': {'commit': 'abc'}}
     numbers = {'classification/top1': float(arrays['correct'].mean()), 'shortcut/n': 20, 'shortcut/audio_only': 0.45}
     if group == 'ours':
         numbers |= {
@@ -89,6 +91,19 @@ def write_run(folder, variant, row, seed, n=40, classes=4, measured=16) -> None:
     place.mkdir(parents=True)
     (place / 'measures.json').write_text(json.dumps(told | {'numbers': numbers}))
     np.savez(place / 'measures.npz', **arrays)
+
+
+def scores(variants=('events',), rows=tuple(ROWS)) -> dict:
+    """Returns scores of three trials of each row, of which the second is the best."""
+    return {
+        (variant, row): [
+            choice.Score(variant, row, number, {'optim.lr': lr}, 'val', accuracy, 0.9)
+            for number, (lr, accuracy) in enumerate(((5e-4, 0.5), (1e-3, 0.8), (2e-3, None)))
+        ]
+        for variant in variants
+        for row in rows
+        if ROWS[row][0] != 'ablation'
+    }
 
 
 def _some(values_n, measured):

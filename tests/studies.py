@@ -6,6 +6,7 @@ import ml_collections
 
 from configs import study
 from data_prep import cli, synthetic
+from stattn_jax.study import choice, plan
 
 FIELDS = {
     'model': {'frame_size': 16, 'width': 16, 'hidden': 8},
@@ -15,7 +16,7 @@ FIELDS = {
     'train': {'steps': 4, 'batch': 8, 'log_every_steps': 2, 'save_every_steps': 2},
     'eval': {'batch': 8, 'shortcut_clips': 4},
 }
-MAKE = {'train': 16, 'test': 8, 'segments': 6}
+MAKE = {'train': 16, 'val': 8, 'test': 8, 'segments': 6}
 MEASURE = {'clips': 2, 'shifts': 2, 'redraws': 1}
 
 
@@ -30,16 +31,24 @@ def config(*rows: str, seeds: tuple[int, ...] = (0,)) -> ml_collections.ConfigDi
         what.variants = ()
     made.variants.events.run.update(FIELDS)
     made.variants.events.make.update(MAKE)
+    made.grid.optim.lr = (1e-3,)
     made.measure.update(MEASURE | {'explainers': ('grad_cam',), 'explained': ()})
     made.seeds = seeds
     return made
+
+
+def entries(made: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[plan.Entry]:
+    """Returns the entries of a config as if every row had chosen the first values of the grid."""
+    first = [trial for trial in plan.trials(made, workdir) if trial.number == 0]
+    chosen = {(t.variant, t.row): choice.Score(t.variant, t.row, 0, t.values, 'val', 1.0, 1.0) for t in first}
+    return plan.entries(made, workdir, chosen)
 
 
 def as_flags() -> list[str]:
     """Returns the sizes of `config` as command-line flags."""
     fields = {f'variants.events.run.{a}.{b}': x for a, group in FIELDS.items() for b, x in group.items()}
     fields |= {f'variants.events.make.{name}': x for name, x in MAKE.items()}
-    fields |= {f'measure.{name}': x for name, x in MEASURE.items()}
+    fields |= {f'measure.{name}': x for name, x in MEASURE.items()} | {'grid.optim.lr': '(1e-3,)'}
     return [f'--config.{name}={x}' for name, x in fields.items()]
 
 

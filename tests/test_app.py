@@ -27,9 +27,9 @@ import stattn_jax
 from stattn_jax import command
 from stattn_jax.app import gallery, markup, work, workspace
 from stattn_jax.data import media
-from stattn_jax.pretrained import find
+from stattn_jax.pretrained import lookup
 
-EXAMPLES = sorted(find.SHIPPED['demo'].glob('example_*.mp4'))
+EXAMPLES = sorted(lookup.SHIPPED['demo'].glob('example_*.mp4'))
 HOSTILE = '<img src=x onerror=alert(1)>.mp4'
 
 

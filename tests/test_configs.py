@@ -23,7 +23,7 @@ SYNTHETIC = ('', 'lopsided', 'binding', 'events,gpu', 'lopsided,gpu', 'binding,g
 PRETRAINED = ('vggsound', 'ave', 'kinetics_sounds', 'avsbench')
 RUNS = {'common': (None,), 'own': ('', 'small', 'tiny'), 'synthetic': SYNTHETIC}
 RUNS |= {name: ('', *(['pretrained'] if name in PRETRAINED else []), 'runlocal') for name in PUBLISHED}
-VARIANTS = RUNS | {'study': ('', 'quick')}
+VARIANTS = RUNS | {'study': ('', 'quick', 'own')}
 CASES = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 
 

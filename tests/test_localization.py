@@ -245,13 +245,6 @@ def test_invalid_segments_are_never_chosen():
     assert localization.temporal_pointing(scores, valid, [np.array([[0.0, 1.0]])], 1.0)['pointing/time'] == 1
 
 
-def test_chance_corrected():
-    assert localization.chance_corrected(0.75, 0.5) == 0.5
-    assert localization.chance_corrected(0.5, 0.5) == 0
-    assert localization.chance_corrected(1.0, 0.2) == 1
-    assert math.isnan(localization.chance_corrected(1.0, 1.0))
-
-
 def test_hits_of_clips_are_what_the_rates_are_means_of():
     maps, boxes, affines = clips_with_boxes(np.random.default_rng(9))
     maps[1] = -np.inf

@@ -20,19 +20,23 @@ def flags(workdir, *more):
 
 
 def entry(variant, row='stan', folder=None):
-    return plan.Entry(variant, row, 0, 'ours', None, folder)
+    return plan.Entry(variant, row, 0, 'ours', None, None, folder, folder, folder)
 
 
-def test_time_left_is_that_of_the_variant_or_else_of_all():
+def trial(variant):
+    return plan.Trial(variant, 'stan', 0, {}, None, None)
+
+
+def test_time_left_is_that_of_the_kind_and_variant_or_else_of_the_variant_or_of_all():
     clock = jobs.Clock()
-    assert clock.left([entry('events')], 1) == '?'
-    for seconds in (10, 20):
-        clock.add(entry('events'), seconds)
-    clock.add(entry('binding'), 60)
-    assert clock.left([entry('events')] * 4, 2) == '0:30'
-    assert clock.left([entry('binding')] * 2, 2) == '1:00'
-    assert clock.left([entry('lopsided')] * 2, 1) == '1:00'
-    assert clock.left([], 2) == '0:00'
+    assert clock.left([entry('events')], [], 1) == '?'
+    for work, seconds in ((entry('events'), 10), (entry('events'), 20), (entry('binding'), 60), (trial('events'), 40)):
+        clock.add(work, seconds)
+    assert clock.left([entry('events')] * 4, [], 2) == '0:30'
+    assert clock.left([trial('events')], ['events'] * 2, 1) == '1:10'
+    assert clock.left([trial('binding')] * 2, [], 2) == '1:00'
+    assert clock.left([entry('lopsided')] * 2, [], 1) == '1:05'
+    assert clock.left([], [], 2) == '0:00'
 
 
 def test_wall_time_is_kept_over_starts_those_that_were_killed_too(tmp_path, monkeypatch):
@@ -57,25 +61,25 @@ def test_an_error_of_the_study_ends_its_processes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(work, '_start', start)
     with pytest.raises(OSError):
-        work.work(made, 2, jobs.WallTime(tmp_path / 'wall.json'))
+        work.work(made, 0, [], jobs.WallTime(tmp_path / 'wall.json'))
     assert started[0].returncode == -signal.SIGTERM
 
 
 def test_results_of_another_config_are_not_done(tmp_path):
     config = studies.config('stan')
-    (made,) = plan.entries(config, tmp_path)
-    assert not jobs.is_done(made, config.measure)
+    (made,) = studies.entries(config, tmp_path)
+    assert not plan.is_done(made)
     made.folder.mkdir(parents=True)
-    (made.folder / plan.NUMBERS).write_text(json.dumps({'key': made.key(config.measure)}))
-    assert jobs.is_done(made, config.measure)
+    made.result.write_text(json.dumps({'key': made.key}))
+    assert plan.is_done(made)
     config.measure.clips += 1
-    assert not jobs.is_done(made, config.measure)
+    assert not plan.is_done(made)
 
 
 @pytest.mark.parametrize(
     'more, words',
     [
-        ('--only=events/stan-7', '--only=events/stan-7 is no entry of this study'),
+        ('--only=events/stan-7', '--only=events/stan-7 is no part of this study'),
         ('--config.measure.clip=3', 'config has no field measure.clip; expected one of'),
         ('--workers=0', 'expected'),
     ],
@@ -102,26 +106,29 @@ def test_the_quick_study_stopped_and_continued_writes_its_report(tmp_path):
     kept = {name: (workdir / 'runs/events' / name / 'measures.npz').stat().st_mtime_ns for name in done}
 
     said = runs.finish(runs.start(*flags(workdir)))
-    assert f'6 networks, {len(done)} of them done' in said and '[6/6]' in said and 'eta' in said
+    assert f'6 trials, 6 of them done; 6 networks, {len(done)} of them done' in said
+    assert '[12/12]' in said and 'eta' in said
     assert {name: (workdir / 'runs/events' / name / 'measures.npz').stat().st_mtime_ns for name in done} == kept
     study = json.loads((workdir / 'study.json').read_text())
     assert {run['row'] for run in study['runs']} == {'stan', 'late_sum', 'concat', 'cam', 'mil', 'avel_paper'}
     tables = {path.stem: list(csv.reader(path.read_text().splitlines())) for path in (workdir / 'tables').glob('*.csv')}
     assert tables and all(len(rows) > 1 for rows in tables.values())
-    page = (workdir / 'report.html').read_text()
-    assert 'stan' in page and 'http://' not in page and 'https://' not in page.replace('https://arxiv.org', '')
+    for page in ('report', 'appendix'):
+        text = (workdir / f'{page}.html').read_text()
+        assert 'STAN' in text and 'http://' not in text and 'https://' not in text
+    assert len(study['relations']) == 5
     assert list((workdir / 'figures').glob('*.png')) and list((workdir / 'examples/events').glob('*.png'))
 
 
 @pytest.mark.slow
 def test_a_network_that_fails_is_named_and_the_others_go_on(tmp_path):
     workdir = tmp_path / 'study'
-    broken = workdir / 'runs/events/late_sum-0/training'
+    broken = workdir / 'trials/events/late_sum-0/training'
     broken.mkdir(parents=True)
     (broken / 'config.json').write_text('{"seed": 5}')
     process = runs.start(*flags(workdir))
     said, errors = process.communicate(timeout=600)
     assert process.returncode == 1, errors
-    assert 'events/late_sum-0: FAILED with exit code 2' in said and 'was trained by another version' in said
-    assert '[6/6]' in said and (workdir / 'report.html').exists()
+    assert 'events/late_sum-trial0: FAILED with exit code 2' in said and 'was trained by another version' in said
+    assert '[11/11]' in said and (workdir / 'report.html').exists()
     assert '5 of 6' in (workdir / 'results.md').read_text()

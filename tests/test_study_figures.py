@@ -1,17 +1,15 @@
 """Tests the study's figures: each is there, shows its content, and no labels overlap."""
 
 import dataclasses
-import itertools
 
 import measured
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
-from matplotlib.text import Text
 from PIL import Image
 
 from stattn_jax.study import curves, figures, outputs, panels, results
+from stattn_jax.study.table_format import display_name, text_of
 
 
 @pytest.fixture(scope='module')
@@ -21,17 +19,20 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def made(runs):
-    return outputs.make(runs)
+    return outputs.make(runs, {})
 
 
 def test_every_kind_is_drawn_and_none_is_blank(runs, made, tmp_path):
     pictures = figures.write(runs, made, tmp_path)
-    assert [p.path.name for p in pictures] == [f'events-{kind.name}.png' for kind in figures.KINDS]
+    assert [p.path.name for p in pictures] == [
+        'differences.png',
+        *(f'events-{kind.name}.png' for kind in figures.KINDS),
+    ]
     for picture in pictures:
         with Image.open(picture.path) as image:
             pixels = np.asarray(image.convert('RGB')).astype(int)
         assert (pixels == 255).all(axis=2).mean() < 0.97 and 600 < pixels.shape[1] < 1700, picture.path.name
-        if picture.path.stem.endswith(('pointing', 'tradeoff', 'removal', 'cascade')):
+        if picture.path.stem.endswith(('differences', 'measures', 'removal', 'cascade')):
             ours = np.array(to_rgb(panels.GROUPS['ours'][0])) * 255
             assert (np.abs(pixels - ours).max(axis=2) < 3).sum() > 20, picture.path.name
 
@@ -39,63 +40,44 @@ def test_every_kind_is_drawn_and_none_is_blank(runs, made, tmp_path):
 def test_nothing_measured_nothing_drawn(tmp_path):
     measured.write(tmp_path, rows=('mbt',), seeds=(0,))
     runs = outputs.load(tmp_path)
-    assert figures.write(runs, outputs.make(runs), tmp_path / 'figures') == []
+    assert figures.write(runs, outputs.make(runs, {}), tmp_path / 'figures') == []
 
 
-def test_dots_and_chance_lines_stand_where_the_table_says(runs, made):
-    table = next(table for table in made if table.name == 'pointing')
-    sheet = panels.pointing(runs, {'pointing': table})
-    space = sheet.axes[0]
-    c = [column.name for column in table.columns].index('space')
-    wanted = [100 * row[c].value for row in table.rows[:-2] if row[c]]
-    dots = [line.get_xdata()[0] for line in space.lines if line.get_marker() not in ('None', None, '')]
-    assert dots == pytest.approx(wanted)
-    upright = [line.get_xdata()[0] for line in space.lines if line.get_linestyle() in ('--', ':')]
-    assert upright == pytest.approx([100 * row[c].value for row in table.rows[-2:]])
+def test_dots_and_chance_lines_stand_where_the_tables_say(runs, made):
+    by_name = {table.name: table for table in made}
+    sheet = panels.measures(runs, by_name)
+    places = [text_of(row[0]) for row in by_name['recognition'].rows]
+    assert [text.get_text() for text in sheet.axes[0].get_yticklabels()] == list(map(display_name, places))
+    assert len(sheet.axes) == 4
+    for axes, (_, name, column, factor, _) in zip(sheet.axes, panels.MEASURES, strict=True):
+        table = by_name[name]
+        c = table.column(column)
+        first = {row[0]: row[c] for row in reversed(table.rows)}
+        wanted = [(factor * first[row].value, place) for place, row in enumerate(places) if first.get(row)]
+        assert np.array(dots(axes)) == pytest.approx(np.array(wanted))
+        upright = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() in ('--', ':')]
+        assert upright == pytest.approx([factor * cell.value for cell in table.chance(c)])
+        assert len(upright) == {'recognition': 0, 'pointing': 2, 'faithfulness': 1}[name]
 
 
-def test_names_beside_the_tradeoff_do_not_overlap(runs, made):
-    sheet = panels.tradeoff(runs, {table.name: table for table in made})
-    canvas = FigureCanvasAgg(sheet)
-    canvas.draw()
-    boxes = sorted(
-        # The extent of the annotation would include its line.
-        (Text.get_window_extent(text, canvas.get_renderer()) for text in sheet.axes[0].texts),
-        key=lambda box: box.y0,
-    )
-    assert len(boxes) == 5
-    assert all(below.y1 <= above.y0 for below, above in zip(boxes, boxes[1:]))
-    assert max(box.x1 for box in boxes) <= sheet.bbox.x1
+def dots(axes):
+    marked = [line for line in axes.lines if line.get_marker() not in ('None', None, '')]
+    return [(line.get_xdata()[0], line.get_ydata()[0]) for line in marked]
 
 
-def test_lines_to_the_names_do_not_cross():
-    """Clouds of points, close ones among them, in axes of any shape."""
-    rng = np.random.default_rng(0)
-    for n in (2, 7, 15, 24):
-        sheet = panels.figure(9, 5.6)
-        axes = sheet.add_subplot()
-        points = rng.normal(size=(n, 2)) * rng.choice([0.01, 1, 5], size=(n, 1)) * (10, 0.1) + (50, 0.5)
-        axes.plot(*points.T, 'o')
-        panels._label(axes, {f'name {i}': tuple(point) for i, point in enumerate(points)})
-        FigureCanvasAgg(sheet).draw()
-        ends = [axes.transData.transform(text.xy) for text in axes.texts]
-        starts = [axes.transAxes.transform(text.xyann) for text in axes.texts]
-        lines = list(zip(ends, starts, strict=True))
-        assert len(lines) == n and not any(crossing(a, b) for a, b in itertools.combinations(lines, 2))
-
-
-def crossing(first, second):
-    """Returns whether two segments cross: each has its ends on both sides of the other."""
-
-    def side(segment, point):
-        (x0, y0), (x1, y1) = segment
-        return np.sign((x1 - x0) * (point[1] - y0) - (y1 - y0) * (point[0] - x0))
-
-    return all(side(a, b[0]) * side(a, b[1]) < 0 for a, b in ((first, second), (second, first)))
-
-
-def test_crossing_lines_are_found():
-    assert crossing(((0, 0), (1, 1)), ((0, 1), (1, 0))) and not crossing(((0, 0), (1, 0)), ((0, 1), (1, 1)))
+def test_differences_are_those_of_the_tests_and_open_where_level(tmp_path):
+    runs = outputs.load(measured.write(tmp_path, variants=('events', 'binding'), seeds=(0, 1)))
+    tests = [table for table in outputs.make(runs, {}) if table.name == 'tests']
+    sheet = panels.differences(tests)
+    for m, axes in enumerate(sheet.axes, 1):
+        cells = [row[m] for table in tests for row in table.rows if row[m]]
+        factor = 1 if m == 4 else 100
+        assert [x for x, _ in dots(axes)] == pytest.approx([factor * cell.value for cell in cells])
+        marked = [line for line in axes.lines if line.get_marker() not in ('None', None, '')]
+        assert [line.get_markerfacecolor() == 'white' for line in marked] == [cell.verdict == 'level' for cell in cells]
+        heights = [round(y, 6) for _, y in dots(axes)]
+        assert len(set(heights)) == len(heights)
+    assert panels.differences([]) is None
 
 
 def test_missing_controls_are_named_below_their_panel(runs):
@@ -108,8 +90,9 @@ def test_missing_controls_are_named_below_their_panel(runs):
 
     random = 'random map: not measured for'
     assert all(note.startswith(random) and 'shifted' not in note for note in notes(runs))
-    everywhere = notes(without('blur_mute/shifted', measured.ROWS))
-    assert 'shifted' not in everywhere[0] and everywhere[1].startswith('shifted map: not measured\n')
+    # A setting in which no map was shifted has no column.
+    everywhere = curves.removal(without('blur_mute/shifted', measured.ROWS), {})
+    assert [axes.get_title() for axes in everywhere.axes] == ['features', '', '']
     assert notes(without('feature/shifted', ('cam',)))[0].startswith('shifted map: not measured for CAM\n')
 
 

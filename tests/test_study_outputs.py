@@ -8,9 +8,9 @@ import measured
 import numpy as np
 import pytest
 
-from stattn_jax.metrics import bootstrap, classification, events, localization
-from stattn_jax.study import outputs, results, sentences
-from stattn_jax.study.table_format import Column, Estimate, Table, verdict
+from stattn_jax.metrics import bootstrap, classification, events, paired
+from stattn_jax.study import outputs, report, results, sentences
+from stattn_jax.study.table_format import Column, Estimate, Table
 
 
 @pytest.fixture(scope='module')
@@ -25,7 +25,7 @@ def runs(folder):
 
 @pytest.fixture(scope='module')
 def made(runs):
-    return {table.name: table for table in outputs.make(runs)}
+    return {table.name: table for table in outputs.make(runs, measured.scores())}
 
 
 def cell(table, column, *labels):
@@ -58,13 +58,11 @@ def test_runs_of_other_test_clips_are_refused(tmp_path):
         outputs.load(tmp_path)
 
 
-def test_accuracy_is_the_mean_and_its_difference_the_paired_bootstrap(runs, made):
+def test_accuracy_is_the_mean_of_clips_and_trainings(runs, made):
     table, correct = made['recognition'], {row: stack(runs, row, 'correct') for row in ('stan', 'film')}
     found = cell(table, 'accuracy', 'film')
     assert found.value == pytest.approx(correct['film'].mean(), abs=1e-12) and (found.n, found.seeds) == (40, 3)
     assert found[:5] == tuple(bootstrap.mean(correct['film']))
-    assert cell(table, 'STAN less this, accuracy', 'film')[:5] == tuple(bootstrap.difference(*correct.values()))
-    assert cell(table, 'STAN less this, accuracy', 'stan') is None
     assert cell(table, 'parameters', 'film') == 12349 and cell(table, 'training', 'film').value == 101
 
 
@@ -92,23 +90,13 @@ def test_map_of_a_row_is_the_mean_of_its_trainings(runs, made):
     assert found.value == pytest.approx(np.mean(each), abs=1e-12) and found.low < found.value < found.high
 
 
-@pytest.mark.parametrize(
-    'low, high, expected',
-    [(0.01, 0.2, 'ahead'), (-0.1, 0.1, 'level'), (0.0, 0.1, 'level'), (-0.1, 0.0, 'level'), (-0.2, -0.01, 'behind')],
-)
-def test_a_verdict_needs_an_interval_off_zero(low, high, expected):
-    assert verdict(low, high) == expected
-
-
-def test_pointing_on_strata_beside_chance_and_corrected(runs, made):
+def test_pointing_on_strata_beside_chance(runs, made):
     partial = runs[0].arrays['partial']
     hits = stack(runs, 'cam', 'own/time')[:, partial]
     found = cell(made['pointing'], 'time, partial events', 'cam', 'own')
     assert found[:5] == tuple(bootstrap.mean(hits)) and found.n == partial.sum() and found.skipped == 0
-    corrected = cell(made['pointing-corrected'], 'time, partial events', 'cam', 'own')
-    assert corrected[:3] == pytest.approx([localization.chance_corrected(x, 0.42) for x in found[:3]])
-    less = cell(made['pointing-difference'], 'time, partial events', 'cam', 'own')
-    assert less[:5] == tuple(bootstrap.difference(stack(runs, 'stan', 'terms/time')[:, partial], hits))
+    less = cell(made['tests'], 'when', 'cam')
+    assert less[:3] == paired.compare(stack(runs, 'stan', 'terms/time')[:, partial], hits)[:3]
     blind, best = (row for row in made['pointing'].rows if row[0].startswith('chance'))
     assert blind[3].value == pytest.approx(runs[0].arrays['chance/space'].mean()) and best[3].value == 0.31
     # In the joint game, the best answer known without a run is the blind guess.
@@ -122,19 +110,38 @@ def test_clips_without_a_value_are_left_out_and_counted(runs, made):
     found = cell(made['faithfulness'], 'AOPC at the features', 'cam', 'own')
     aopc = stack(runs, 'cam', 'own/aopc')
     assert found.value == pytest.approx(aopc[:, :16].mean()) and (found.n, found.skipped) == (16, 24)
-    theirs = cell(made['faithfulness'], 'STAN less this, features', 'cam', 'own')
-    assert (
-        theirs[:5] == tuple(bootstrap.difference(stack(runs, 'stan', 'terms/aopc'), aopc)) and theirs.verdict == 'ahead'
-    )
+    less, test = cell(made['tests'], 'faithfulness', 'cam'), paired.compare(stack(runs, 'stan', 'terms/aopc'), aopc)
+    assert less[:3] == test[:3] and (less.n, less.skipped, less.verdict) == (16, 24, 'ahead')
+
+
+def test_the_tests_of_a_column_are_corrected_together(runs, made):
+    table = made['tests']
+    assert [row[0] for row in table.rows] == ['audio_only', 'film', 'mbt', 'cam', 'han']
+    correct = {row: stack(runs, row, 'correct') for row in ('stan', *(row[0] for row in table.rows))}
+    each = [paired.compare(correct['stan'], correct[row[0]]) for row in table.rows]
+    c = table.column('accuracy')
+    assert [row[c].p for row in table.rows] == pytest.approx(paired.holm([one.p for one in each]))
+    for row, one in zip(table.rows, each, strict=True):
+        word = 'level' if row[c].p >= 0.05 else 'ahead' if one.value > 0 else 'behind'
+        assert row[c].verdict == word and row[c][:3] == one[:3]
+    # A network without an explanation has no place, time and order to compare.
+    assert table.rows[2][2:] == (None, None, None) and {row[c].verdict for row in table.rows} == {'ahead', 'level'}
+
+
+def test_choices_stand_beside_what_each_trial_reached(made):
+    table = made['choices']
+    assert table.rows[0][1] == 'optim.lr 0.001' and [column.name for column in table.columns[2:]] == [
+        'optim.lr 0.0005',
+        'optim.lr 0.001',
+    ]
+    assert [found.value for found in table.rows[0][2:]] == [0.5, 0.8]
 
 
 def test_controls_are_of_the_same_training(runs, made):
     own, shifted = (stack(runs, 'film', f'grad_cam/feature/{name}') for name in ('difference', 'shifted'))
     found = cell(made['removal'], 'less shifted map', 'feature', 'film', 'grad_cam')
-    assert found[:5] == tuple(bootstrap.mean(own - shifted)) and found.verdict == 'ahead'
-    # Treated as independent, the trainings would widen the interval.
-    apart = bootstrap.difference(own, shifted)
-    assert found.high - found.low < apart.high - apart.low
+    assert found[:3] == paired.compare(own - shifted, np.zeros((1, own.shape[1])))[:3] and found.verdict == 'ahead'
+    assert found.seeds == 3
     assert cell(made['removal'], 'less random map', 'feature', 'cam', 'own') is None
     assert made['removal'].columns[0].name == 'removed' and {row[0] for row in made['removal'].rows} == set(
         measured.SETTINGS
@@ -144,7 +151,7 @@ def test_controls_are_of_the_same_training(runs, made):
 def test_explanations_of_one_network_are_compared_training_by_training(runs, made):
     gap = stack(runs, 'stan', 'terms/aopc') - stack(runs, 'stan', 'grad_cam/aopc')
     found = cell(made['explainers-difference'], 'AOPC at the features', 'stan', 'grad_cam')
-    assert found[:5] == tuple(bootstrap.mean(gap)) and found.verdict == 'ahead'
+    assert found[:3] == paired.compare(gap, np.zeros((1, gap.shape[1])))[:3] and found.verdict == 'ahead'
     # A row with one explanation has nothing to compare; grad_cam stands for a network without its own map.
     assert {row[0] for row in made['explainers'].rows} == {'stan', 'film'}
     assert cell(made['explainers-difference'], 'space', 'film', 'gradient_input') is not None
@@ -180,15 +187,9 @@ def test_rates_known_by_their_count_get_the_interval_of_so_many_clips(made):
 
 def test_ablations_stand_beside_stan(runs, made):
     found = cell(made['ablations'], 'STAN less this, accuracy', 'shared_time')
-    assert found[:5] == tuple(bootstrap.difference(*(stack(runs, row, 'correct') for row in ('stan', 'shared_time'))))
+    test = paired.compare(*(stack(runs, row, 'correct') for row in ('stan', 'shared_time')))
+    assert found[:3] == test[:3]
     assert [row[0] for row in made['ablations'].rows] == ['stan', 'shared_time']
-
-
-def test_rankings_agree_where_settings_order_alike(made):
-    # The curves of the explanations differ by far more than clips vary, in the same way in both settings.
-    found = cell(made['rankings'], 'features / blur, mute', 'stan')
-    assert found.value == pytest.approx(1) and found.low >= 0.8 and found.n == 16
-    assert {row[0] for row in made['rankings'].rows} == {'stan', 'film'}
 
 
 def test_every_number_over_clips_has_an_interval_and_its_counts(made):
@@ -227,42 +228,55 @@ def test_numbers_as_people_read_them():
     columns = (Column('row'), Column('a', 'percent'), Column('b', 'points'), Column('c', 'count'))
     rows = (
         ('stan', Estimate(0.97, 0.95, 0.991, 40, 0, 3), None, 1234567),
-        ('a|b', Estimate(0.5, 0.4, 0.6, 40, 0, 1), Estimate(-0.0001, -0.2, 0.1, 39, 1, 2, 'level'), None),
-        ('film', None, Estimate(0.1, 0.05, 0.2, 40, 0, 3, 'ahead'), 7),
+        ('a|b', Estimate(0.5, 0.4, 0.6, 40, 0, 1), Estimate(-0.0001, -0.2, 0.1, 39, 1, 2, 0.4, 'level'), None),
+        ('film', None, Estimate(0.1, 0.05, 0.2, 40, 0, 3, 0.0004, 'ahead'), 7),
     )
     lines = Table('x', 'events', 'X', '', columns, rows).markdown().replace('\N{NO-BREAK SPACE}', ' ').splitlines()
     assert lines[0] == '| row | a, n 40 | b | c |'
     assert lines[2] == '| STAN (ours) | 97.0 % [95.0, 99.1] | – | 1,234,567 |'
-    assert lines[3] == '| a/b | 50.0 % [40.0, 60.0] (1 of 2 trainings) | +0.0 [−20.0, 10.0] n 39 level | – |'
-    assert lines[4] == '| film | – | +10.0 [5.0, 20.0] n 40 ahead | 7 |'.replace('film', 'FiLM')
+    assert lines[3] == '| a/b | 50.0 % [40.0, 60.0] (1 of 2 trainings) | +0.0 [−20.0, 10.0] n 39 p 0.40 level | – |'
+    assert lines[4] == '| film | – | +10.0 [5.0, 20.0] n 40 p < 0.001 ahead | 7 |'.replace('film', 'FiLM')
 
 
-def test_shortfalls_name_every_verdict_that_is_not_ahead(made):
-    by_topic = sentences.shortfalls(list(made.values()))
-    found = [sentence for of_topic in by_topic.values() for sentence in of_topic]
-    less = cell(made['recognition'], 'STAN less this, accuracy', 'cam')
-    assert less.verdict == 'level'
-    accuracy = next(s for s in by_topic['STAN beside the other networks'] if s.startswith('events, accuracy: '))
-    assert (
-        'level with' in accuracy
-        and f'CAM ({" ".join(less.text("points"))})' in accuracy
-        and 'sound only' not in accuracy
+def table_of_words(variant, **cells):
+    """A table of tests in which each network has these words, None for what was not measured."""
+    measures = ('accuracy', 'where', 'when')
+    rows = tuple(
+        (row, *(word and Estimate(0.1, 0, 0.2, 9, 0, 1, 0.5, word) for word in words)) for row, words in cells.items()
     )
-    expected = 0
-    for table in made.values():
-        for c, column in enumerate(table.columns):
-            rows = [row for row in table.rows if column.measure and row[0] == (table.only or row[0])]
-            expected += sum(isinstance(row[c], Estimate) and row[c].verdict in ('level', 'behind') for row in rows)
-    assert expected == sum(sentence.count('[') for sentence in found) > 5
+    return Table('tests', variant, '', '', (Column('row'), *(Column(m, 'points', True) for m in measures)), rows)
+
+
+def test_a_sentence_for_each_network_says_in_what_stan_is_ahead_level_and_behind():
+    one = table_of_words('events', film=('ahead', 'ahead', 'level'), cam=('level', None, 'behind'))
+    assert sentences.relations([one]) == [
+        'In accuracy and where STAN is ahead of FiLM. In when it is level with it.',
+        'In accuracy STAN is level with CAM. In when it is behind it.',
+    ]
+    other = table_of_words('binding', film=('ahead', 'level', 'ahead'), cam=('ahead', 'ahead', 'ahead'))
+    assert sentences.relations([one, other]) == [
+        'In accuracy, where (events) and when (binding) STAN is ahead of FiLM. '
+        'In where (binding) and when (events) it is level with it.',
+        'In accuracy (binding), where and when (binding) STAN is ahead of CAM. '
+        'In accuracy (events) it is level with it. In when (events) it is behind it.',
+    ]
+
+
+def test_what_stan_reaches_in_one_sentence(made):
+    text = sentences.ours(list(made.values()), 'events')
+    where = ' '.join(made['pointing'].rows[0][3].text('percent'))
+    blind = made['pointing'].rows[-2][3].text('percent')[0]
+    assert text.startswith('STAN on events (40 test clips, 3 trainings): it names the class of 9')
+    assert f'its strongest cell is on the object in {where} (chance {blind}); ' in text
+    assert text.endswith('(a blind order ' + made['faithfulness'].rows[0][5].text('number')[0] + ').')
 
 
 def test_without_stan_or_explanations_there_are_the_tables_that_can_be(tmp_path):
     measured.write(tmp_path, rows=('mbt', 'cam'), seeds=(0,))
     runs = outputs.load(tmp_path)
-    made = {table.name: table for table in outputs.make(runs)}
-    assert 'STAN less this, accuracy' not in [column.name for column in made['recognition'].columns]
-    assert 'explainers' not in made and sentences.outcome(list(made.values()), 'events') == []
-    outputs.write(runs, tmp_path, {'expected': ['events/stan-0', 'events/mbt-0']})
+    made = {table.name: table for table in outputs.make(runs, {})}
+    assert not {'tests', 'choices', 'explainers'} & set(made) and sentences.ours(list(made.values()), 'events') == ''
+    outputs.write(runs, {}, tmp_path, {'expected': ['events/stan-0', 'events/mbt-0']})
     assert 'missing: events/stan-0' in (tmp_path / 'results.md').read_text()
 
 
@@ -273,7 +287,7 @@ def test_all_files_are_written_and_say_the_same(folder, runs, made):
         'versions': {'jax': '1.2'},
         'wall_seconds': 3725.0,
     }
-    outputs.write(runs, folder, facts)
+    outputs.write(runs, measured.scores(), folder, facts)
     told = json.loads((folder / 'study.json').read_text())
     assert (
         told['coverage'] == '1 of 2 runs are there; missing: events/stan-7.'
@@ -283,11 +297,14 @@ def test_all_files_are_written_and_say_the_same(folder, runs, made):
     assert {table['name'] for table in told['tables']} == set(made)
     assert {path.stem for path in (folder / 'tables').glob('*.csv')} == {table.stem for table in made.values()}
     assert (folder / 'tables/events-recognition.csv').read_text() == made['recognition'].csv()
-    text = (folder / 'results.md').read_text()
-    assert all(table.markdown() in text for table in made.values())
+    text, appendix = ((folder / name).read_text() for name in ('results.md', 'appendix.md'))
+    assert all(table.markdown() in appendix for table in made.values())
     assert '- commit: abc\n- versions: jax 1.2\n- wall time: 1:02:05' in text
-    for path in (folder / 'figures').glob('*.png'):
-        assert f'(figures/{path.name})' in text
+    linked = [path for path in (folder / 'figures').glob('*.png') if f'(figures/{path.name})' in text]
+    assert len(linked) == report.FIGURES and all(
+        (path in linked) != (f'(figures/{path.name})' in appendix) for path in (folder / 'figures').glob('*.png')
+    )
     page = (folder / 'report.html').read_text()
-    for sentence in [s for of_topic in told['shortfalls'].values() for s in of_topic]:
+    assert len(told['relations']) == 5
+    for sentence in told['relations']:
         assert sentence in text and sentence.replace("'", '&#x27;') in page

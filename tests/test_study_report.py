@@ -1,4 +1,4 @@
-"""Tests the report: it is well-formed and self-contained, data never become markup, and text contrast suffices.
+"""Tests the report and its appendix: well-formed and self-contained, without markup from data, with enough contrast.
 
 Contrast is tested in both colour schemes.
 """
@@ -55,49 +55,55 @@ def folder(tmp_path_factory):
     place.mkdir(parents=True)
     Image.new('RGB', (8, 4), 'red').save(place / 'a.png')
     (place / 'examples.json').write_text(json.dumps([{'file': 'a.png', 'caption': 'clip <script>7</script> & "bell"'}]))
-    outputs.write(outputs.load(folder), folder, {'expected': ['binding/<b>-0'], 'commit': '<i>abc'})
+    outputs.write(outputs.load(folder), measured.scores(), folder, {'expected': ['binding/<b>-0'], 'commit': '<i>abc'})
     return folder
 
 
 @pytest.fixture(scope='module')
-def page(folder):
-    return Page((folder / 'report.html').read_text())
+def pages(folder):
+    return {name: Page((folder / f'{name}.html').read_text()) for name in ('report', 'appendix')}
 
 
-def test_the_page_is_whole_and_needs_nothing_else(page, folder):
-    assert 'script' not in page.tags and 'link' not in page.tags
-    assert all(source.startswith('data:image/png;base64,') for source in page.of('src'))
-    assert all(address.startswith('#') for address in page.of('href'))
-    assert {address[1:] for address in page.of('href')} <= set(page.of('id'))
+def test_the_pages_are_whole_and_need_nothing_but_each_other(pages, folder):
+    images = []
+    for page in pages.values():
+        assert 'script' not in page.tags and 'link' not in page.tags
+        assert all(source.startswith('data:image/png;base64,') for source in page.of('src'))
+        assert all(address.startswith('#') or (folder / address).exists() for address in page.of('href'))
+        assert {address[1:] for address in page.of('href') if address[0] == '#'} <= set(page.of('id'))
+        assert all(page.of('alt')) and len(page.of('alt')) == len(page.of('src'))
+        images += [base64.b64decode(source.split(',')[1]) for source in page.of('src')]
     assert not re.search(r'url\(|@import|https?:', CSS)
-    images = {base64.b64decode(source.split(',')[1]) for source in page.of('src')}
     files = [*(folder / 'figures').glob('*.png'), *(folder / 'examples').glob('*/*.png')]
-    assert images == {path.read_bytes() for path in files} and len(files) == 11
-    assert all(page.of('alt')) and len(page.of('alt')) == len(files)
+    assert set(images) == {path.read_bytes() for path in files} and len(images) == len(files) == 10
+    assert len(pages['report'].of('src')) == report.FIGURES
 
 
-def test_nothing_of_the_data_becomes_markup(page):
-    text = ''.join(page.text)
-    assert 'clip <script>7</script> & "bell"' in text and 'missing: binding/<b>-0.' in text and '<i>abc' in text
-    assert 'b' not in page.tags[page.tags.index('header') : page.tags.index('section')] and 'i' not in page.tags
+def test_nothing_of_the_data_becomes_markup(pages):
+    text = {name: ''.join(page.text) for name, page in pages.items()}
+    assert 'missing: binding/<b>-0.' in text['report'] and '<i>abc' in text['report']
+    assert 'clip <script>7</script> & "bell"' in text['appendix']
+    tags = pages['report'].tags
+    assert 'b' not in tags[tags.index('header') : tags.index('section')] and 'i' not in tags
 
 
-def test_each_table_scrolls_in_a_box_of_its_own(page, folder):
+def test_each_table_scrolls_in_a_box_of_its_own(pages, folder):
+    page = pages['appendix']
     classes = page.of('class')
-    made = outputs.make(outputs.load(folder))
-    assert page.tags.count('table') == classes.count('scroll') == len(made)
+    made = outputs.make(outputs.load(folder), measured.scores())
+    assert page.tags.count('table') == classes.count('scroll') == len(made) and 'table' not in pages['report'].tags
     assert 'overflow-x: auto' in CSS and page.of('name') == ['viewport']
     assert all(table.title in ''.join(page.text) for table in made)
 
 
 def test_a_verdict_is_a_word_and_a_shape(folder):
-    columns = (Column('row'), Column('less', 'points', 'accuracy'))
-    rows = tuple((word, Estimate(0.1, 0.0, 0.2, 4, 0, 1, word)) for word in ('ahead', 'level', 'behind'))
+    columns = (Column('row'), Column('less', 'points', True))
+    rows = tuple((word, Estimate(0.1, 0.0, 0.2, 4, 0, 1, 0.2, word)) for word in ('ahead', 'level', 'behind'))
     table = Table('x', 'v', 'X', '', columns, rows)
-    found = report.html(report.Story('', {'v': []}, {}, []), [table], [])
+    found = report.html_appendix([table], [])
     for mark, word in zip('▲●▼', ('ahead', 'level', 'behind')):
         assert f'<span class="{word}">{mark} {word}</span>' in found
-    assert '+10.0 <small>[0.0, 20.0]</small>' in found
+    assert '+10.0 <small>[0.0, 20.0]</small> <small>p 0.20</small>' in found
 
 
 def test_examples_keep_their_order_and_may_be_absent(tmp_path):

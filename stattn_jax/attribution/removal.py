@@ -56,6 +56,20 @@ def sound_absent(
     return {name: x.astype(np.float32) for name, x in (patches | {'mean': mean}).items()}
 
 
+def log_mel_absent(
+    log_mel_tfk: np.ndarray, valid_t: np.ndarray, silence: float, mean_fk: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns the replacements of `sound_absent` for a clip whose waveform is not known: {operator: float32 [t f k]}.
+
+    They are made from the log-mel alone: 'mute' is silent everywhere, without fades, and 'noise' is steady, the mean of
+    the quietest tenth of the log-mel frames of the clip's valid segments.
+    """
+    frames_nk = log_mel_tfk[valid_t].reshape(-1, log_mel_tfk.shape[-1])
+    quietest = np.argsort(frames_nk.mean(axis=1), kind='stable')[: max(1, round(QUIET_SHARE * len(frames_nk)))]
+    patches = {'mute': np.float32(silence), 'noise': frames_nk[quietest].mean(axis=0), 'mean': mean_fk}
+    return {name: np.broadcast_to(x, log_mel_tfk.shape).astype(np.float32) for name, x in patches.items()}
+
+
 def quiet_spectrum(waveform: np.ndarray, mel: MelSpec) -> np.ndarray:
     """Power per sample and frequency, float64 [fft/2+1], of the quietest tenth of the front-end's windows (mean).
 

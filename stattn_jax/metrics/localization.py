@@ -19,14 +19,6 @@ TOLERANCE = 15 / 224
 SMALL = 0.25
 
 
-def chance_corrected(accuracy: float, chance: float) -> float:
-    """Returns (accuracy - chance) / (1 - chance): 0 at chance level, 1 when perfect, negative below chance level.
-
-    It is NaN where chance is 1.
-    """
-    return (accuracy - chance) / (1 - chance) if chance < 1 else float('nan')
-
-
 def macro(hits_n: np.ndarray, classes_n: np.ndarray) -> float:
     """Returns the mean over the occurring classes of the mean of their clips (Zhang et al., arXiv 1608.00507)."""
     return float(np.mean([hits_n[classes_n == c].mean() for c in np.unique(classes_n)]))

@@ -1,4 +1,4 @@
-"""The tables that compare networks: recognition, pointing, ablations. They are functions of the measured runs alone.
+"""The tables that compare networks: tests, choices, recognition, pointing, ablations.
 
 Plausibility (pointing) and faithfulness (removal) have separate tables and are never averaged: a map may lie on the
 object without being what the network used.
@@ -7,8 +7,8 @@ object without being what the network used.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from stattn_jax.metrics import localization
-from stattn_jax.study import results
+from stattn_jax.study import choice, results
+from stattn_jax.study.choice import Scores
 from stattn_jax.study.results import Run
 from stattn_jax.study.table_format import Column, Estimate, Row, Table
 
@@ -41,27 +41,78 @@ GAMES = (
 )
 
 
-def recognition(runs: Sequence[Run], variant: str) -> Table:
-    """Accuracy and mean average precision of each compared network, and STAN's accuracy minus theirs."""
+class Measure(NamedTuple):
+    """A measure by which the report compares networks: its name, its values in measures.npz, its clips, its unit."""
+
+    name: str
+    values: str
+    stratum: str
+    unit: str
+
+
+MEASURES = (
+    Measure('accuracy', 'correct', '', 'points'),
+    Measure('where', '{}/space', '', 'points'),
+    Measure('when', '{}/time', 'partial', 'points'),
+    Measure('faithfulness', '{}/aopc', '', 'signed'),
+)
+
+
+def tests(runs: Sequence[Run], variant: str) -> Table:
+    """STAN minus each other network in the measures of the report, tested; one row per network."""
     of_ours = results.ours(runs, variant)
     rows: list[Row] = []
     for row, of_row in results.rows(runs, variant, *COMPARED).items():
+        cells = [results.ours_less(of_ours, of_row, m.values, m.stratum) for m in MEASURES]
+        rows += [(row, *cells)] if any(cells) else []
+    note = (
+        'STAN less each network on the same clips, with 95 % intervals. Clips and trainings are both random '
+        '(stattn_jax/metrics/paired.py); with one training, its own luck is not part of the test. The p-values are '
+        'corrected by Holm over the networks of a column. Ahead or behind: p below 0.05; level: no difference shown. '
+        'Where: the strongest cell on the object. When: the strongest second in the event, where it does not fill the '
+        'clip. Faithfulness: normalised AOPC of seconds at the features.'
+    )
+    columns = (ROW, *(Column(m.name, m.unit, tested=True) for m in MEASURES))
+    return Table('tests', variant, 'Paired tests: STAN less the others', note, columns, tuple(rows))
+
+
+def choices(scores: Scores, variant: str) -> Table:
+    """The values of the grid that each row chose, and the validation accuracy of each of its trials."""
+    of_variant = {row: some for (known, row), some in scores.items() if known == variant}
+    shown = {row: [_values(score) for score in some] for row, some in of_variant.items()}
+    heads = next(iter(shown.values()), [])
+    rows: list[Row] = []
+    for row, some in of_variant.items():
+        best = choice.choose(some)
+        cells = [None if score.accuracy is None else Estimate(score.accuracy) for score in some]
+        rows.append((row, _values(best) if best else 'none', *cells))
+    columns = (ROW, Column('chosen'), *(Column(head, 'percent') for head in heads))
+    note = (
+        'Accuracy on validation clips, which are no test clips, after one training with each combination of the grid. '
+        'The best is kept (of equals the one with the higher mAP); a dash is a loss that was not finite. Ablations '
+        "have STAN's values."
+    )
+    return Table('choices', variant, 'What each network chose on validation clips', note, columns, tuple(rows))
+
+
+def _values(score):
+    return ', '.join(f'{name} {value}' for name, value in score.values.items())
+
+
+def recognition(runs: Sequence[Run], variant: str) -> Table:
+    """Accuracy and mean average precision of each compared network."""
+    rows: list[Row] = []
+    for row, of_row in results.rows(runs, variant, *COMPARED).items():
         accuracy = results.mean(results.values(of_row, 'correct'))
-        precision, less = results.mean_average_precision(of_row), results.ours_less(of_ours, of_row, 'correct')
         seconds = results.over_seeds([run.train_seconds for run in of_row])
-        rows.append((row, len(of_row), accuracy, precision, less, of_row[0].parameters, seconds))
+        precision = results.mean_average_precision(of_row)
+        rows.append((row, len(of_row), accuracy, precision, of_row[0].parameters, seconds))
     columns = (
-        ROW,
-        TRAININGS,
-        Column('accuracy', 'percent'),
-        Column('mAP', 'percent'),
-        Column('STAN less this, accuracy', 'points', 'accuracy'),
-        Column('parameters', 'count'),
-        Column('training', 'seconds'),
+        *(ROW, TRAININGS, Column('accuracy', 'percent'), Column('mAP', 'percent')),
+        *(Column('parameters', 'count'), Column('training', 'seconds')),
     )
     note = (
-        'Share of test clips whose class is named, and mean average precision over classes. The difference, in points, '
-        'is of the same clips. '
+        'Share of test clips whose class is named, and mean average precision over classes. '
         'Training: mean over trainings, on the machine named below; networks that trained side by side shared it.'
     )
     return Table('recognition', variant, 'Recognition', note, columns, tuple(rows))
@@ -72,40 +123,19 @@ def recognition(runs: Sequence[Run], variant: str) -> Table:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def pointing(runs: Sequence[Run], variant: str) -> tuple[Table, Table, Table]:
-    """Tables of nine pointing games: hits with chance levels, chance-corrected hits, STAN's hits minus the others'."""
-    of_ours = results.ours(runs, variant)
-    best = {game: chance(runs, variant, game) for game in GAMES}
-    hits: list[Row] = []
-    corrected: list[Row] = []
-    less: list[Row] = []
+def pointing(runs: Sequence[Run], variant: str) -> Table:
+    """Nine pointing games: hits with chance levels."""
+    rows: list[Row] = []
     for row, explainer, of_row in explained(runs, variant):
         found = [results.values(of_row, f'{explainer}/{game.values}', game.stratum) for game in GAMES]
-        if all(values is None for values in found):
-            continue
-        label, cells = (row, explainer, len(of_row)), [results.mean(values) for values in found]
-        hits.append((*label, *cells))
-        corrected.append((*label, *(_corrected(cell, best[game][1]) for game, cell in zip(GAMES, cells))))
-        if not of_ours or row != of_ours[0].row:
-            names = ((f'{{}}/{game.values}', game.stratum) for game in GAMES)
-            less.append((*label, *(results.ours_less(of_ours, of_row, *name) for name in names)))
-    for i, name in enumerate(('chance: a blind guess', 'chance: best of blind, centre, prior') if hits else ()):
-        hits.append((name, '', None, *(best[game][i] for game in GAMES)))
-    head = (ROW, EXPLAINER, TRAININGS)
-    rates = (*head, *(Column(game.name, 'percent') for game in GAMES))
-    points = (*head, *(Column(game.name, 'points', f'pointing ({game.name})') for game in GAMES))
-    return (
-        Table(
-            'pointing',
-            variant,
-            'Pointing: is the strongest cell on the object, the strongest second in the event?',
-            NOTE,
-            rates,
-            tuple(hits),
-        ),
-        Table('pointing-corrected', variant, 'Pointing beyond chance', CORRECTED, rates, tuple(corrected), aside=True),
-        Table('pointing-difference', variant, 'Pointing: STAN less the others', LESS, points, tuple(less)),
-    )
+        if any(values is not None for values in found):
+            rows.append((row, explainer, len(of_row), *map(results.mean, found)))
+    levels = [chance(runs, variant, game) for game in GAMES] if rows else []
+    for name, cells in zip(('chance: a blind guess', 'chance: best of blind, centre, prior'), zip(*levels)):
+        rows.append((name, '', None, *cells))
+    columns = (ROW, EXPLAINER, TRAININGS, *(Column(game.name, 'percent') for game in GAMES))
+    title = 'Pointing: is the strongest cell on the object, the strongest second in the event?'
+    return Table('pointing', variant, title, NOTE, columns, tuple(rows))
 
 
 NOTE = (
@@ -115,13 +145,6 @@ NOTE = (
     "event. Of the class it says: the map of the network's own answer, not of the label, which may give away what to "
     'look for. Energy: share of the positive values inside the boxes. The best chance of a game for which only the '
     'blind guess is known is that guess.'
-)
-CORRECTED = (
-    '(hit - chance) / (1 - chance) with the best of the blind guesses: 0 at chance, 100 % where every clip is hit.'
-)
-LESS = (
-    'In points, on the same clips: ahead where the 95 % interval lies above 0, behind where below, level where it '
-    'holds 0.'
 )
 
 
@@ -151,13 +174,6 @@ def chance(runs: Sequence[Run], variant: str, game: Game) -> tuple[Estimate | No
     return blind, blind if stored is None else Estimate(stored)
 
 
-def _corrected(cell, best):
-    if cell is None or best is None:
-        return None
-    value, low, high = (localization.chance_corrected(x, best.value) for x in cell[:3])
-    return cell._replace(value=value, low=low, high=high)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Ablations
 # ---------------------------------------------------------------------------------------------------------------------
@@ -184,11 +200,11 @@ def ablations(runs: Sequence[Run], variant: str) -> Table:
         rows.append((row, len(of_row), *cells))
     columns = [ROW, TRAININGS]
     for name, _, _, unit in PARTS:
-        less = Column(f'STAN less this, {name}', 'points' if unit == 'percent' else 'signed', name)
+        less = Column(f'STAN less this, {name}', 'points' if unit == 'percent' else 'signed', tested=True)
         columns += [Column(name, unit), less]
     note = (
-        'Each row is STAN with one thing changed. Level: the part makes no difference here that so many clips and '
-        'trainings would show.'
+        "Each row is STAN with one thing changed, and STAN's choice of the grid. Level: the part makes no difference "
+        'here that so many clips and trainings would show. p-values are corrected within a column.'
     )
     return Table(
         'ablations',
@@ -197,5 +213,4 @@ def ablations(runs: Sequence[Run], variant: str) -> Table:
         note,
         tuple(columns),
         tuple(rows),
-        topic='STAN beside STAN without one of its parts',
     )

@@ -3,6 +3,7 @@
 Each function returns None if the data of its figure was not measured.
 """
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,11 +25,12 @@ LEAST = 1e-6
 def removal(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
     """Plots deletion and insertion curves, with a random map as a control.
 
-    STAN and the two compared models with the largest difference are drawn in colour, the rest in grey.
+    The settings are those in which the other control, the shifted map, was measured. STAN and the two compared models
+    with the largest difference are drawn in colour, the rest in grey.
     """
     rows = results.rows(runs, runs[0].variant, *COMPARED)
     of_rows = {row: of for row, of in rows.items() if results.first_explainer(of)}
-    settings = [s for s in results.SETTINGS if any(_area(of, s) for of in of_rows.values())]
+    settings = [s for s in results.SETTINGS if any(_area(of, s, 'shifted') for of in of_rows.values())]
     if not settings:
         return None
     sheet = figure(1.2 + 3 * max(len(settings), 2), 8.8)
@@ -61,8 +63,8 @@ def removal(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
     return sheet
 
 
-def _area(of_row, setting):
-    return results.mean(results.values(of_row, f'{results.first_explainer(of_row)}/{setting}/difference'))
+def _area(of_row, setting, name='difference'):
+    return results.mean(results.values(of_row, f'{results.first_explainer(of_row)}/{setting}/{name}'))
 
 
 def _chosen(of_rows, setting):
@@ -123,7 +125,7 @@ def _areas(axes, of_rows, setting):
         for control, rows in missing.items()
         if rows
     ]
-    axes.set_xlabel('\n'.join(lines), fontsize=9, color=QUIET)
+    axes.set_xlabel('\n'.join(textwrap.fill(line, 44) for line in lines), fontsize=9, color=QUIET)
     axes.axhline(0, color='black', lw=1)
     axes.set_xticks(range(len(of_rows)), [display_name(row).replace(' ', '\n', 1) for row in of_rows], fontsize=9)
     axes.set_xlim(-0.5, len(of_rows) - 0.5)

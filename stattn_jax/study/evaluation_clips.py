@@ -2,21 +2,19 @@
 
 import dataclasses
 import functools
-import pathlib
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from stattn_jax import run, score
 from stattn_jax.attribution import ClipArrays, removal
 from stattn_jax.data import mel, pipeline, source
 from stattn_jax.data.spec import ClipSpec
+from stattn_jax.study import plan
 from stattn_jax.study.pointing import Targets
 from stattn_jax.training import augment
 
-SPLIT = 'test'
 SOUNDS = 'sounds-test.npy'
 # Number of training clips that the mean picture and the mean patch are computed from.
 AVERAGED = 256
@@ -26,17 +24,20 @@ AVERAGED = 256
 class TestClips:
     """Labelled test clips in order, and means over training clips.
 
-    inputs [n ...], labels int [n], targets, sounds: waveforms int16 [n samples].
+    inputs [n ...], labels int [n], targets, numbers: those of the clips in their split.
+    sounds: waveforms int16 [n samples], or None where the data set holds none.
+    left_out: how many clips of the split are not among these because they lack pictures or sound.
     """
 
     inputs: ClipArrays
     labels: np.ndarray
     targets: Targets
-    sounds: np.ndarray
+    sounds: np.ndarray | None
     mean_picture: np.ndarray
     mean_patch: np.ndarray
     facts: run.DataFacts
     numbers: np.ndarray
+    left_out: int
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,7 +50,7 @@ class TestClips:
             inputs=inputs,
             labels=self.labels[chosen],
             targets=self.targets.subset(chosen),
-            sounds=self.sounds[chosen],
+            sounds=None if self.sounds is None else self.sounds[chosen],
             numbers=self.numbers[chosen],
         )
 
@@ -68,6 +69,9 @@ class TestClips:
     def absent_sounds(self) -> list[dict[str, np.ndarray]]:
         """The replacement of each clip's log-mel, by operator: float32 [t f k]."""
         spec = self.spec
+        if self.sounds is None:
+            pairs = zip(self.inputs.log_mel, self.inputs.valid)
+            return [removal.log_mel_absent(x, valid, self.silence, self.mean_patch) for x, valid in pairs]
         options = (mel.MEL_PRESETS[spec.mel], spec.segments, spec.segment_seconds, self.mean_patch)
         return [
             removal.sound_absent(waveform.astype(np.float32) / 32767, *options, seed=int(number))
@@ -75,34 +79,33 @@ class TestClips:
         ]
 
 
-def load(config: ml_collections.ConfigDict, facts: run.DataFacts) -> TestClips:
-    """Reads the test split and the waveforms stored beside it.
+def load(entry: plan.Entry) -> TestClips:
+    """Reads the clips of the test split that have both modalities, and the waveforms stored beside it, if any.
 
-    Raises RunError if the waveforms are missing, or if a clip does not have exactly one label.
+    Of more than entry.measure.test_clips, some are read that are evenly spread. Raises RunError if a clip does not have
+    exactly one label.
     """
-    data = source.RecordSource(config.data.dir, SPLIT)
-    truth = score.read_truth(data)
-    if any(len(r.labels) != 1 for r in truth):
-        raise run.RunError(
-            f'{config.data.dir} has test clips without just one label; the study compares clips of one label'
-        )
-    path = pathlib.Path(config.data.dir) / SOUNDS
-    if not path.exists():
-        raise run.RunError(
-            f'{path} is not there; expected the test waveforms, int16 [n samples] in the order of the records; '
-            'data_prep.synthetic --sounds writes them'
-        )
-    train = source.RecordSource(config.data.dir, config.data.split)
+    config, folder = entry.config, entry.clips
+    data = source.RecordSource(folder, plan.TEST)
+    spread = np.unique(np.linspace(0, len(data) - 1, entry.measure.test_clips).round().astype(int))
+    truth = {int(i): score.truth_of(data[int(i)]) for i in spread}
+    if any(len(r.labels) != 1 for r in truth.values()):
+        raise run.RunError(f'{folder} has test clips without just one label; the study compares clips of one label')
+    kept = [i for i, r in truth.items() if r.paired]
+    path = folder / SOUNDS
+    train = source.RecordSource(folder, config.data.split)
     sample = _inputs(train, np.unique(np.linspace(0, len(train) - 1, AVERAGED).astype(int)), config)
+    facts = run.DataFacts.of(data.info)
     return TestClips(
-        inputs=_inputs(data, np.arange(len(data)), config),
-        labels=np.array([r.labels[0] for r in truth]),
-        targets=Targets.of(truth, config.data.fit, facts.spec.segment_seconds),
-        sounds=np.load(path, mmap_mode='r'),
+        inputs=_inputs(data, kept, config),
+        labels=np.array([truth[i].labels[0] for i in kept]),
+        targets=Targets.of([truth[i] for i in kept], config.data.fit, facts.spec.segment_seconds),
+        sounds=np.load(path, mmap_mode='r')[kept] if path.exists() else None,
         mean_picture=np.asarray(sample.frames).mean((0, 1)),
         mean_patch=np.asarray(sample.log_mel).mean((0, 1)),
         facts=facts,
-        numbers=np.arange(len(data)),
+        numbers=np.array(kept),
+        left_out=len(truth) - len(kept),
     )
 
 

@@ -1,14 +1,12 @@
-"""The tables about explanations: post-hoc methods on the same networks, sanity checks, leaks, agreement of settings.
+"""The tables about explanations: post-hoc methods on the same networks, sanity checks, leaks.
 
 They are functions of the measured runs alone; outputs.py writes them.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
-from stattn_jax.metrics import bootstrap, maps
 from stattn_jax.study import results
 from stattn_jax.study.comparisons import COMPARED, EXPLAINER, ROW, TRAININGS
 from stattn_jax.study.results import Run
@@ -41,17 +39,18 @@ def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
             shown.append((row, explainer, len(of_row), *values, *shape))
             if explainer != first:
                 gaps = (results.gaps(of_row, f'{first}/{name}', f'{explainer}/{name}', s) for _, name, s, _ in MEASURES)
-                less.append((row, explainer, len(of_row), *(results.mean(gap, judged=True) for gap in gaps)))
+                less.append((row, explainer, len(of_row), *map(results.gap, gaps)))
     head = (ROW, EXPLAINER, TRAININGS)
     note = 'Each network, the same clips, several explanations; the random map knows nothing of either.'
     columns = [Column(name, unit) for name, _, _, unit in MEASURES]
     columns += [Column('Gini', 'number'), Column('entropy', 'number')]
-    differences = [Column(name, 'points' if unit == 'percent' else 'signed', name) for name, _, _, unit in MEASURES]
+    differences = [
+        Column(name, 'points' if unit == 'percent' else 'signed', tested=True) for name, _, _, unit in MEASURES
+    ]
     first = (
         'What stands for the row elsewhere (its own explanation where it has one) less each of the others, training by '
-        'training.'
+        'training. p-values are corrected within a column.'
     )
-    of_ours = next(iter(results.rows(runs, variant, 'ours')), '-')
     return (
         Table(
             'explainers', variant, 'Several explanations of the same networks', note, (*head, *columns), tuple(shown),
@@ -60,7 +59,7 @@ def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
         Table(
             'explainers-difference', variant, 'The first explanation less the others', first, (*head, *differences),
             tuple(less),
-            topic="STAN's own explanation beside others of the same network", only=of_ours, aside=True,
+            aside=True,
         ),
     )  # fmt: skip
 
@@ -187,43 +186,3 @@ def leaks(runs: Sequence[Run], variant: str) -> Table:
         'the audio says there where to look. Undecided: no class has half of their softmax.'
     )
     return Table('leaks', variant, 'Shortcuts between the modalities', note, (ROW, TRAININGS, *rates), tuple(rows))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Rankings
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def rankings(runs: Sequence[Run], variant: str) -> Table:
-    """Spearman's rank correlation between removal settings, of the explanations' insertion minus deletion.
-
-    The random map is left out.
-    """
-    pairs = list(itertools.combinations(results.SETTINGS, 2))
-    rows = []
-    for row, of_row in results.rows(runs, variant, *COMPARED).items():
-        names = [name for name in results.explainers(of_row) if name not in results.BLIND]
-        cells = [_agreement(of_row, names, pair) for pair in pairs]
-        if any(cells):
-            rows.append((row, len(of_row), *cells))
-    columns = (ROW, TRAININGS, *(Column(f'{display_name(a)} / {display_name(b)}', 'number') for a, b in pairs))
-    note = (
-        "Do two ways of removing rank a network's explanations alike? 1: the same order, -1: the opposite one. Of "
-        'three or more explanations, each by its mean over clips and trainings; intervals over drawn clips.'
-    )
-    return Table('rankings', variant, 'Do the removal settings agree?', note, columns, tuple(rows), aside=True)
-
-
-def _agreement(of_row, names, pair):
-    both = [[results.values(of_row, f'{name}/{setting}/difference') for setting in pair] for name in names]
-    means_epn = np.array([[values.mean(axis=0) for values in of] for of in both if all(v is not None for v in of)])
-    if len(means_epn) < 3:
-        return None
-    whole_n = ~np.isnan(means_epn).any(axis=(0, 1))
-    values_epn = means_epn[..., whole_n]
-    if not whole_n.any():
-        return None
-    found = bootstrap.statistic(
-        lambda clips: maps.rank_correlation(*values_epn[..., clips].mean(axis=-1).T), int(whole_n.sum())
-    )
-    return Estimate(*found._replace(skipped=int((~whole_n).sum())), seeds=len(of_row))

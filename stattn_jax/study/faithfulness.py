@@ -13,26 +13,15 @@ from stattn_jax.study.table_format import Column, Row, Table
 
 def order(runs: Sequence[Run], variant: str) -> Table:
     """The exactly normalised AOPC over time of each row's explanation, at the features and at the input."""
-    of_ours = results.ours(runs, variant)
     rows: list[Row] = []
+    names = ('aopc', 'aopc_input', 'feature/volume', 'gini', 'entropy')
     for row, explainer, of_row in explained(runs, variant):
-        cells = [results.values(of_row, f'{explainer}/{name}') for name in ('aopc', 'aopc_input')]
-        if all(values is None for values in cells):
-            continue
-        theirs = [results.ours_less(of_ours, of_row, f'{{}}/{name}') for name in ('aopc', 'aopc_input')]
-        rest = ('chance/aopc', f'{explainer}/feature/volume', f'{explainer}/gini', f'{explainer}/entropy')
-        pairs = (x for values, less in zip(cells, theirs) for x in (results.mean(values), less))
-        rows.append(
-            (row, explainer, len(of_row), *pairs, *(results.mean(results.values(of_row, name)) for name in rest))
-        )
-    columns = (
-        *(ROW, EXPLAINER, TRAININGS),
-        Column('AOPC at the features', 'number'),
-        Column('STAN less this, features', 'signed', 'normalised AOPC at the features'),
-        Column('AOPC at the input', 'number'),
-        Column('STAN less this, input', 'signed', 'normalised AOPC at the input'),
-        *(Column(name, 'number') for name in ('blind order', 'surface volume', 'Gini', 'entropy')),
-    )
+        cells = [results.mean(results.values(of_row, f'{explainer}/{name}')) for name in names]
+        if any(cells[:2]):
+            blind = results.mean(results.values(of_row, 'chance/aopc'))
+            rows.append((row, explainer, len(of_row), *cells[:2], blind, *cells[2:]))
+    heads = ('AOPC at the features', 'AOPC at the input', 'blind order', 'surface volume', 'Gini', 'entropy')
+    columns = (ROW, EXPLAINER, TRAININGS, *(Column(name, 'number') for name in heads))
     note = (
         'Seconds are removed in the order of the explanation: 0 is the worst of all orders of this very network, 1 the '
         'best, so that networks can be compared. Blind order: what a constant map reaches. Surface volume: mean '
@@ -56,11 +45,7 @@ AREAS = {
 
 
 def removal(runs: Sequence[Run], variant: str) -> Table:
-    """Deletion and insertion by setting, minus the controls, and STAN's difference minus the others'.
-
-    The controls are the shifted map and the random map.
-    """
-    of_ours = results.ours(runs, variant)
+    """Deletion and insertion by setting, and the latter minus the controls: the shifted map and the random map."""
     rows: list[Row] = []
     for setting in results.SETTINGS:
         for row, explainer, of_row in explained(runs, variant):
@@ -69,15 +54,13 @@ def removal(runs: Sequence[Run], variant: str) -> Table:
                 continue
             cells = [results.values(of_row, f'{at}/{name}') for name in AREAS]
             controls = [f'{at}/shifted', f'random/{setting}/difference']
-            less = results.ours_less(of_ours, of_row, f'{{}}/{setting}/difference')
-            gaps = (results.mean(results.gaps(of_row, f'{at}/difference', name), judged=True) for name in controls)
-            rows.append((setting, row, explainer, len(of_row), *map(results.mean, cells), *gaps, less))
+            gaps = (results.gap(results.gaps(of_row, f'{at}/difference', name)) for name in controls)
+            rows.append((setting, row, explainer, len(of_row), *map(results.mean, cells), *gaps))
     columns = (
         *(Column('removed'), ROW, EXPLAINER, TRAININGS),
         *(Column(name, 'number') for name in AREAS.values()),
-        Column('less shifted map', 'signed'),
-        Column('less random map', 'signed'),
-        Column('STAN less this', 'signed', 'insertion less deletion'),
+        Column('less shifted map', 'signed', tested=True),
+        Column('less random map', 'signed', tested=True),
     )
     note = (
         "Areas under the class's probability while the strongest units go (deletion, small is good) or come "

@@ -1,4 +1,4 @@
-"""The study's figures, one PNG each: pointing, removal curves, accuracy against faithfulness, surface, cascade.
+"""The study's figures, one PNG each: differences, measures, removal curves, surface, cascade, in the report's order.
 
 Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/) for groups and cividis for the surface, which
 colour-blind readers can distinguish; markers, dashes and names carry the same information without colour. Only
@@ -39,28 +39,25 @@ class Kind(NamedTuple):
     draw: Callable[[Sequence[Run], dict[str, Table]], Figure | None]
 
 
+DIFFERENCES = (
+    'STAN less each other network',
+    'To the right: STAN is ahead. Filled: the paired test, corrected for the number of networks, shows a difference; '
+    'open: level. Lines: 95 % intervals of clips and trainings, not corrected.',
+)
 KINDS = (
     Kind(
-        'pointing',
-        'Pointing in space and in time',
-        'Dots: share of clips hit, with 95 % intervals. Dashed: a blind guess; dotted: the best of blind, centre and '
-        'prior.',
-        panels.pointing,
-    ),
-    Kind(
-        'tradeoff',
-        'Accuracy against faithfulness',
-        'To the right: names more clips rightly. Up: its explanation removes what matters first (normalised AOPC at '
-        'the features). With 95 % intervals.',
-        panels.tradeoff,
+        'measures',
+        'What each network reaches',
+        'With 95 % intervals. Dashed: a blind guess or order; dotted: the best of blind, centre and prior. A network '
+        'without a dot has no explanation of this kind.',
+        panels.measures,
     ),
     Kind(
         'removal',
         'Removal curves with their controls',
         'Probability of the class while the strongest units go (top, low is good) or come (middle, high is good). '
-        'Bottom: insertion less deletion beside that of the same map shifted (open circle) and of a random map '
-        '(cross). The map is shifted for the features and for blur, mute only, since every shift needs as many '
-        'forward passes as the map itself.',
+        'Bottom: insertion less deletion, beside that of the same map shifted (open circle) and of a random map '
+        '(cross). The tables have the other ways of removing.',
         curves.removal,
     ),
     Kind(
@@ -81,17 +78,24 @@ KINDS = (
 
 
 def write(runs: Sequence[Run], tables: Sequence[Table], folder: pathlib.Path) -> list[Picture]:
-    """Draws every figure for which the runs have data, as VARIANT-NAME.png in `folder`."""
+    """Draws every figure for which the runs have data, as VARIANT-NAME.png in `folder`; returns them in order.
+
+    The first one, differences.png, is of all variants.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for variant in results.variants(runs):
-        of_variant = [run for run in runs if run.variant == variant]
-        by_name = {table.name: table for table in tables if table.variant == variant}
-        for kind in KINDS:
-            figure = kind.draw(of_variant, by_name)
-            if figure is not None:
-                path = folder / f'{variant}-{kind.name}.png'
-                with files.whole_file(path) as file:
-                    FigureCanvasAgg(figure).print_png(file)
-                found.append(Picture(path, variant, kind.title, kind.note))
+
+    def keep(sheet, path, variant, title, note):
+        if sheet is not None:
+            with files.whole_file(path) as file:
+                FigureCanvasAgg(sheet).print_png(file)
+            found.append(Picture(path, variant, title, note))
+
+    keep(panels.differences(tables), folder / 'differences.png', '', *DIFFERENCES)
+    for kind in KINDS:
+        for variant in results.variants(runs):
+            of_variant = [run for run in runs if run.variant == variant]
+            by_name = {table.name: table for table in tables if table.variant == variant}
+            drawn = kind.draw(of_variant, by_name)
+            keep(drawn, folder / f'{variant}-{kind.name}.png', variant, f'{kind.title} ({variant})', kind.note)
     return found

@@ -94,16 +94,17 @@ class Network:
         return draw
 
 
-def load(workdir: pathlib.Path) -> Network:
-    """Loads the network of a finished run so that all gradients flow.
+def load(workdir: pathlib.Path, facts: run.DataFacts) -> Network:
+    """Loads the network of a finished run, for clips of the form in `facts`, so that all gradients flow.
 
-    stop_gradient_evidence is turned off: training may stop gradients at the evidence, explanations must not.
+    A network that was trained on extracted features then reads frames. stop_gradient_evidence is turned off: training
+    may stop gradients at the evidence, explanations must not.
     """
     trained = run.load(str(workdir), devices=jax.devices()[:1])
     config = copy.deepcopy(trained.config)
     config.model.stop_gradient_evidence = False
-    graphdef, *_ = run.make_state(config, trained.facts, None, abstract=True)
-    return Network(graphdef, trained.state, config, trained.facts)
+    graphdef, *_ = run.make_state(config, facts, None, abstract=True)
+    return Network(graphdef, trained.state, config, facts)
 
 
 def in_batches(compiled: Callable, clips: ClipArrays, classes_n: np.ndarray, chunk: int = 20) -> list:

@@ -1,7 +1,7 @@
-"""Writes a study's outputs from its measured runs: study.json, tables, figures, results.md and the report.
+"""Writes a study's outputs from its measured runs: study.json, tables, figures, the report and its appendix.
 
-Usage: `write(load(workdir), workdir, facts)`. The tables are made in comparisons.py, faithfulness.py and
-explanations.py, the page in report.py.
+Usage: `write(load(workdir), choice.read(trials), workdir, facts)`. The tables are made in comparisons.py,
+faithfulness.py and explanations.py, the pages in report.py.
 """
 
 import json
@@ -11,34 +11,31 @@ from typing import Any
 
 from stattn_jax import files
 from stattn_jax.study import comparisons, explanations, faithfulness, figures, report, results, sentences
+from stattn_jax.study.choice import Scores
 from stattn_jax.study.results import Run, load
 from stattn_jax.study.table_format import Table
 
 __all__ = ['Run', 'Table', 'load', 'make', 'write']
 
-FORMAT = 'stattn_jax.study/1'
+FORMAT = 'stattn_jax.study/2'
 
 
-def write(runs: Sequence[Run], folder: pathlib.Path, facts: dict[str, Any]) -> None:
-    """Writes study.json, tables/*.csv, figures/*.png, results.md and report.html into `folder`, from the given runs.
+def write(runs: Sequence[Run], scores: Scores, folder: pathlib.Path, facts: dict[str, Any]) -> None:
+    """Writes study.json, tables/*.csv, figures/*.png, and report and appendix, from the given runs and trials' scores.
 
     `facts`: what the numbers depend on, printed as it is (commit, versions, hardware, wall_seconds, ...); `expected`,
     the names VARIANT/ROW-SEED of all runs of the study, is compared with the runs that are present. Each file is
     replaced atomically.
     """
     folder, facts = pathlib.Path(folder), dict(facts)
-    coverage, made = sentences.coverage(runs, facts.pop('expected')), make(runs)
-    story = report.Story(
-        coverage,
-        {v: sentences.outcome(made, v) for v in results.variants(runs)},
-        sentences.shortfalls(made),
-        sentences.facts(facts),
-    )
+    coverage, made = sentences.coverage(runs, facts.pop('expected')), make(runs, scores)
+    reached = [text for variant in results.variants(runs) if (text := sentences.ours(made, variant))]
+    story = report.Story(coverage, reached, sentences.relations(made), sentences.facts(facts))
     content = {
         'format': FORMAT,
         'facts': facts,
         'coverage': coverage,
-        'shortfalls': story.shortfalls,
+        'relations': story.relations,
         'tables': [table.to_json() for table in made],
         'runs': [run.to_json() for run in runs],
     }
@@ -46,8 +43,11 @@ def write(runs: Sequence[Run], folder: pathlib.Path, facts: dict[str, Any]) -> N
     for table in made:
         _replace(folder / 'tables' / f'{table.stem}.csv', table.csv())
     pictures = figures.write(runs, made, folder / 'figures')
-    _replace(folder / 'results.md', report.markdown(story, made, pictures))
-    _replace(folder / 'report.html', report.html(story, made, pictures, report.examples(folder / 'examples')))
+    _replace(folder / 'results.md', report.markdown(story, pictures))
+    _replace(folder / 'appendix.md', report.markdown_appendix(made, pictures))
+    _replace(folder / 'report.html', report.html(story, pictures))
+    examples = report.examples(folder / 'examples')
+    _replace(folder / 'appendix.html', report.html_appendix(made, pictures, examples))
 
 
 def _replace(path, text):
@@ -55,13 +55,15 @@ def _replace(path, text):
     files.write_text(path, text)
 
 
-def make(runs: Sequence[Run]) -> list[Table]:
+def make(runs: Sequence[Run], scores: Scores) -> list[Table]:
     """Returns every table of every variant, except those without a row."""
     found = []
     for variant in results.variants(runs):
         found += [
+            comparisons.tests(runs, variant),
+            comparisons.choices(scores, variant),
             comparisons.recognition(runs, variant),
-            *comparisons.pointing(runs, variant),
+            comparisons.pointing(runs, variant),
             faithfulness.order(runs, variant),
             faithfulness.removal(runs, variant),
             *explanations.explainers(runs, variant),
@@ -70,6 +72,5 @@ def make(runs: Sequence[Run]) -> list[Table]:
             explanations.attention(runs, variant),
             explanations.leaks(runs, variant),
             comparisons.ablations(runs, variant),
-            explanations.rankings(runs, variant),
         ]
-    return [table.without_empty() for table in found if table.rows]
+    return [table.judged().without_empty() for table in found if table.rows]

@@ -1,4 +1,4 @@
-"""Figures of tables: pointing, accuracy against faithfulness, and the randomisation cascade.
+"""Figures of tables: measures, differences between networks, and the randomisation cascade.
 
 Each function returns None if the data of its figure was not measured. curves.py draws the figures of arrays, and
 figures.py has their notes.
@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy.optimize import linear_sum_assignment
 
 from stattn_jax.study import results
 from stattn_jax.study.comparisons import COMPARED
 from stattn_jax.study.results import Run
-from stattn_jax.study.table_format import Estimate, Table, display_name, text_of
+from stattn_jax.study.table_format import LEVEL, Estimate, Table, display_name, text_of
 
 DPI = 110
 # Okabe and Ito: vermilion, blue, bluish green, grey, each with its own marker.
@@ -35,8 +33,6 @@ LINES = (
     ('#5d3a9b', ':', '^'),
     ('#8a6d00', (0, (5, 1, 1, 1, 1, 1)), 'v'),
 )
-# The height of a line of names, as a share of the axes.
-LINE_HEIGHT = 0.058
 QUIET = '#606060'
 GRID: dict[str, Any] = {'color': '0.88', 'lw': 0.8}
 
@@ -52,120 +48,95 @@ def group_of(runs: Sequence[Run]) -> dict[str, str]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Pointing
+# Measures and differences
 # ---------------------------------------------------------------------------------------------------------------------
 
+# Title of a panel, table, column, factor, and the label of the axis.
+MEASURES = (
+    ('accuracy', 'recognition', 'accuracy', 100, '% of clips'),
+    ('where: on the object', 'pointing', 'space', 100, '% of clips'),
+    ('when: in the event', 'pointing', 'time, partial events', 100, '% of clips'),
+    ('faithfulness', 'faithfulness', 'AOPC at the features', 1, 'AOPC (1: best order)'),
+)
 
-def pointing(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
-    """Plots hits in space and in time for each row, as dots with intervals, and the chance levels as lines."""
-    table = tables.get('pointing')
-    games = [name for name in ('space', 'time, partial events') if table and name in _names(table)]
-    if not games:
+
+def measures(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
+    """Plots each measure of the report for each row, as dots with intervals, and the chance levels as lines."""
+    shown = [(c, *one) for one in MEASURES if one[1] in tables and (c := tables[one[1]].column(one[2])) is not None]
+    if all(name == 'recognition' for _, _, name, *_ in shown):
         return None
-    rows = [row for row in table.rows if not text_of(row[0]).startswith('chance')]
-    sheet = figure(10, 1.5 + 0.3 * len(rows))
-    axes = sheet.subplots(1, len(games), sharey=True, squeeze=False)[0]
     groups = group_of(runs)
-    for panel, game in zip(axes, games):
-        c = _names(table).index(game)
+    rows = [text_of(row[0]) for row in tables['recognition'].rows]
+    sheet = figure(12, 1.6 + 0.22 * len(rows))
+    axes = sheet.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for panel, (c, title, name, _, factor, label) in zip(axes, shown):
+        # The first explanation of a row stands for it.
+        cells = {text_of(row[0]): row[c] for row in reversed(tables[name].rows)}
         for place, row in enumerate(rows):
-            if isinstance(row[c], Estimate):
-                colour, marker = GROUPS[groups[text_of(row[0])]]
-                hollow = row[1] == 'attention'
-                _dot(panel, row[c], place, colour, marker, hollow)
-        blind, best = (row[c] for row in table.rows[-2:])
-        for cell, style in ((blind, '--'), (best, ':')):
-            if cell is not None:
-                panel.axvline(100 * cell.value, color='black', ls=style, lw=1.3, zorder=1)
-        panel.set(
-            xlim=(-2, 102),
-            xlabel='% of clips hit',
-            title={'space': 'where: on the object'}.get(game, 'when: in the event (partial events)'),
-        )
+            if isinstance(cell := cells.get(row), Estimate):
+                colour, marker = GROUPS[groups[row]]
+                _dot(panel, cell, place, colour, marker, factor)
+        for level, style in zip(tables[name].chance(c), ('--', ':')):
+            panel.axvline(factor * level.value, color='black', ls=style, lw=1.2, zorder=1)
+        panel.set(xlim=(-0.02 * factor, 1.03 * factor), xlabel=label, title=title)
         panel.grid(axis='x', **GRID)
         panel.set_axisbelow(True)
-    names = [(text_of(row[0]), text_of(row[1])) for row in rows]
-    axes[0].set_yticks(range(len(rows)), [f'{display_name(row)}, {display_name(one)}' for row, one in names])
-    axes[0].set_ylim(len(rows) - 0.4, -0.6)
+    _name_rows(axes[0], rows)
     lines = [
         Line2D([], [], color='black', ls=style, label=label)
-        for style, label in (('--', 'blind guess'), (':', 'best of blind, centre, prior'))
+        for style, label in (('--', 'blind'), (':', 'best of blind, centre, prior'))
     ]
-    _group_legend(sheet, {groups[row] for row, _ in names}, lines)
-    return sheet
-
-
-def _names(table):
-    return [column.name for column in table.columns]
-
-
-def _dot(axes, cell, y, colour, marker, hollow):
-    axes.plot([100 * cell.low, 100 * cell.high], [y, y], color=colour, lw=2, solid_capstyle='butt')
-    axes.plot(100 * cell.value, y, marker, ms=7, color=colour, mfc='white' if hollow else colour, mew=1.6)
-
-
-def _group_legend(sheet, groups, more=()):
     marks = [
         Line2D([], [], color=colour, marker=marker, ls='', ms=7, label=LEGEND[group])
         for group, (colour, marker) in GROUPS.items()
-        if group in groups
+        if group in {groups[row] for row in rows}
     ]
-    sheet.legend(handles=[*marks, *more], loc='outside lower center', ncols=5, frameon=False)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Accuracy against faithfulness
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def tradeoff(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
-    """Plots a point for each row; names stand in a column at the right, joined to their points, without overlap."""
-    if not {'recognition', 'faithfulness'} <= tables.keys() or 'AOPC at the features' not in _names(
-        tables['faithfulness']
-    ):
-        return None
-    accuracy = {
-        text_of(row[0]): row[_names(tables['recognition']).index('accuracy')] for row in tables['recognition'].rows
-    }
-    c = _names(tables['faithfulness']).index('AOPC at the features')
-    aopc = {text_of(row[0]): row[c] for row in reversed(tables['faithfulness'].rows) if isinstance(row[c], Estimate)}
-    rows = [row for row in accuracy if row in aopc]
-    if not rows:
-        return None
-    sheet, groups = figure(9, 5.6), group_of(runs)
-    axes = sheet.add_subplot()
-    for row in rows:
-        colour, marker = GROUPS[groups[row]]
-        x, y = (100 * np.array(accuracy[row][:3])), np.array(aopc[row][:3])
-        axes.plot(x[1:], y[[0, 0]], color=colour, lw=1.2, alpha=0.7)
-        axes.plot(x[[0, 0]], y[1:], color=colour, lw=1.2, alpha=0.7)
-        axes.plot(x[0], y[0], marker, color=colour, ms=9, mec='white', zorder=3)
-    axes.set(xlabel='accuracy, %', ylabel='normalised AOPC (1: best order of all)')
-    axes.margins(0.06)
-    axes.grid(**GRID)
-    axes.set_axisbelow(True)
-    _group_legend(sheet, {groups[row] for row in rows})
-    points = {display_name(row): (100 * accuracy[row].value, aopc[row].value) for row in rows}
-    _label(axes, points)
+    sheet.legend(handles=[*marks, *lines], loc='outside lower center', ncols=5, frameon=False)
     return sheet
 
 
-def _label(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """Writes names in a column at the right of the axes, joined to their points by lines that do not cross.
+def differences(tables: Sequence[Table]) -> Figure | None:
+    """Plots STAN less each other network in each measure, with a mark of its own for each variant."""
+    of_tests = [table for table in tables if table.name == 'tests']
+    heads = dict.fromkeys(column for table in of_tests for column in table.columns[1:])
+    rows = list(dict.fromkeys(text_of(row[0]) for table in of_tests for row in table.rows))
+    if not heads:
+        return None
+    sheet = figure(12, 1.6 + (0.12 + 0.1 * len(of_tests)) * len(rows))
+    axes = sheet.subplots(1, len(heads), sharey=True, squeeze=False)[0]
+    for panel, head in zip(axes, heads):
+        factor = 100 if head.unit == 'points' else 1
+        for k, (table, (colour, _, marker)) in enumerate(zip(of_tests, LINES)):
+            c = table.column(head.name)
+            for row in table.rows if c is not None else ():
+                if isinstance(cell := row[c], Estimate):
+                    y = rows.index(text_of(row[0])) + 0.24 * (k - (len(of_tests) - 1) / 2)
+                    _dot(panel, cell, y, colour, marker, factor, hollow=cell.verdict in ('', LEVEL))
+        panel.axvline(0, color='black', lw=1)
+        panel.set(xlabel='points' if factor == 100 else 'AOPC', title=head.name)
+        panel.grid(axis='x', **GRID)
+        panel.set_axisbelow(True)
+    for place in range(1, len(rows), 2):
+        for panel in axes:
+            panel.axhspan(place - 0.5, place + 0.5, color='0.955', lw=0, zorder=0)
+    _name_rows(axes[0], rows)
+    marks = [
+        Line2D([], [], color=colour, marker=marker, ls='', ms=6, label=table.variant)
+        for table, (colour, _, marker) in zip(of_tests, LINES)
+    ]
+    marks.append(Line2D([], [], color='black', marker='o', ls='', mfc='white', ms=6, label='open: level'))
+    sheet.legend(handles=marks, loc='outside lower center', ncols=6, frameon=False)
+    return sheet
 
-    The lines have the least total length: if two of them crossed, exchanging their ends would make them shorter.
-    """
-    corners = np.array([axes.get_xlim(), axes.get_ylim()])
-    ends = (np.array(list(points.values())) - corners[:, 0]) / np.ptp(corners, axis=1)
-    heights = np.linspace(0, 1, max(len(points), 1 + int(1 / LINE_HEIGHT)))
-    starts = np.stack([np.full(len(heights), 1.06), heights], axis=1)
-    _, slots = linear_sum_assignment(np.linalg.norm(ends[:, None] - starts, axis=-1))
-    for (name, point), start in zip(points.items(), starts[slots], strict=True):
-        axes.annotate(
-            name, point, xytext=start, textcoords='axes fraction', va='center', fontsize=9.5,
-            annotation_clip=False,
-            arrowprops={'arrowstyle': '-', 'color': QUIET, 'lw': 0.7, 'shrinkA': 1, 'shrinkB': 5, 'relpos': (0, 0.5)},
-        )  # fmt: skip
+
+def _name_rows(axes, rows):
+    axes.set_yticks(range(len(rows)), [display_name(row) for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+
+
+def _dot(axes, cell, y, colour, marker, factor, hollow=False):
+    axes.plot([factor * cell.low, factor * cell.high], [y, y], color=colour, lw=1.8, solid_capstyle='butt')
+    axes.plot(factor * cell.value, y, marker, ms=6, color=colour, mfc='white' if hollow else colour, mew=1.5)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""The study's report, with the same sentences, figures and tables in report.html and results.md.
+"""The study's report of two pages, and its appendix, each as Markdown and as HTML with the same content.
 
-The page is one file that needs no network and no script: pictures are data URIs, folded tables are <details>. All text
-from data is escaped. Its style is report.css.
+The report has the sentences, the first figures and what the numbers depend on; the appendix has all other figures,
+tables and examples. A page is one file that needs no network and no script: pictures are data URIs, folded tables are
+<details>. All text from data is escaped. The style is report.css.
 """
 
 import base64
@@ -18,21 +19,19 @@ from stattn_jax.study.table_format import AHEAD, BEHIND, LEVEL, Row, Table
 
 MARKS = {AHEAD: '▲', LEVEL: '●', BEHIND: '▼'}
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-NOWHERE = 'Nowhere, in what was measured.'
-SHORTFALLS, FACTS = 'Where STAN is not ahead', 'What the numbers hang on'
 TITLE = 'STAN and the others: does it recognise more, and are its explanations true?'
+APPENDIX = 'Appendix: every table and figure of the study'
+REACHED, RELATIONS, FACTS = 'What STAN reaches', 'STAN beside each other network', 'What the numbers hang on'
+# The number of figures in the report; the others are in the appendix.
+FIGURES = 4
 
 
 class Story(NamedTuple):
-    """The sentences of the report.
-
-    They cover which runs are present, the outcome of each variant, where STAN is not ahead, and the facts that the
-    numbers depend on.
-    """
+    """The sentences of the report: which runs are there, STAN on each variant, STAN beside each network, and facts."""
 
     coverage: str
-    outcome: dict[str, list[str]]
-    shortfalls: dict[str, list[str]]
+    ours: list[str]
+    relations: list[str]
     facts: list[tuple[str, str]]
 
 
@@ -58,21 +57,35 @@ def examples(folder: pathlib.Path) -> list[Example]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def markdown(story: Story, tables: Sequence[Table], pictures: Sequence[Picture]) -> str:
+def markdown(story: Story, pictures: Sequence[Picture]) -> str:
     """Returns results.md as text; figures are linked as figures/FILE beside it."""
     parts = ['# Results of the study', QUESTION, f'{story.coverage} {HOW_TO_READ}']
-    parts.append('\n'.join(f'- {name}: {value}' for name, value in story.facts))
-    for variant, sentences in story.outcome.items():
-        parts += [f'## {variant}', '\n'.join(f'- {sentence}' for sentence in sentences)]
-        own = [picture for picture in pictures if picture.variant == variant]
-        parts += [f'![{p.title}](figures/{p.path.name})\n\n{p.title}. {p.note}' for p in own]
+    for title, sentences in ((REACHED, story.ours), (RELATIONS, story.relations)):
+        parts += [f'## {title}', '\n'.join(f'- {sentence}' for sentence in sentences)] if sentences else []
+    parts += [_markdown_of(picture) for picture in pictures[:FIGURES]]
+    parts += [f'## {FACTS}', '\n'.join(f'- {name}: {value}' for name, value in story.facts)]
+    parts.append('[The appendix](appendix.md) has every table, with intervals and p-values, and the other figures.')
+    return '\n\n'.join(part for part in parts if part) + '\n'
+
+
+def markdown_appendix(tables: Sequence[Table], pictures: Sequence[Picture]) -> str:
+    """Returns appendix.md as text."""
+    parts = [f'# {APPENDIX}', f'[The report](results.md). {HOW_TO_READ}']
+    for variant in _variants(tables):
+        parts.append(f'## {variant}')
+        parts += [_markdown_of(picture) for picture in pictures[FIGURES:] if picture.variant == variant]
         for table in tables:
             if table.variant == variant:
                 parts += [f'### {table.title} ({variant})', table.note, table.markdown()]
-    parts.append(f'## {SHORTFALLS}')
-    for topic, sentences in story.shortfalls.items():
-        parts += [f'### {topic}', '\n'.join(f'- {sentence}' for sentence in sentences) or NOWHERE]
-    return '\n\n'.join(part for part in parts if part) + '\n'
+    return '\n\n'.join(parts) + '\n'
+
+
+def _markdown_of(picture):
+    return f'![{picture.title}](figures/{picture.path.name})\n\n{picture.title}. {picture.note}'
+
+
+def _variants(tables):
+    return dict.fromkeys(table.variant for table in tables)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -80,50 +93,43 @@ def markdown(story: Story, tables: Sequence[Table], pictures: Sequence[Picture])
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def html(story: Story, tables: Sequence[Table], pictures: Sequence[Picture], shown: Sequence[Example] = ()) -> str:
+def html(story: Story, pictures: Sequence[Picture]) -> str:
     """Returns report.html as text."""
-    style = (importlib.resources.files('stattn_jax.study') / 'report.css').read_text(encoding='utf-8')
-    body = [_head(story), _shortfalls(story.shortfalls)]
-    for variant in story.outcome:
+    body = [f'<header><h1>{TITLE}</h1><p>{escape(QUESTION)}</p><p class="coverage">{escape(story.coverage)}</p>']
+    body.append(f'<p class="note">{escape(HOW_TO_READ)}</p></header>')
+    for title, sentences in ((REACHED, story.ours), (RELATIONS, story.relations)):
+        items = ''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)
+        body.append(f'<section><h2>{title}</h2><ul>{items}</ul></section>' if sentences else '')
+    body += [_picture(picture) for picture in pictures[:FIGURES]]
+    facts = ''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in story.facts)
+    body.append(f'<section><h2>{FACTS}</h2><dl>{facts}</dl></section>')
+    body.append('<p><a href="appendix.html">The appendix</a> has every table and the other figures.</p>')
+    return _page(TITLE, body)
+
+
+def html_appendix(tables: Sequence[Table], pictures: Sequence[Picture], shown: Sequence[Example] = ()) -> str:
+    """Returns appendix.html as text."""
+    links = ' '.join(f'<a href="#{escape(variant)}">{escape(variant)}</a>' for variant in _variants(tables))
+    body = [f'<header><h1>{APPENDIX}</h1><p><a href="report.html">The report</a></p><nav>{links}</nav>']
+    body.append(f'<p class="note">{escape(HOW_TO_READ)}</p></header>')
+    for variant in _variants(tables):
         body.append(f'<section id="{escape(variant)}"><h2>{escape(variant)}</h2>')
-        body += [_picture(p) for p in pictures if p.variant == variant]
+        body += [_picture(picture) for picture in pictures[FIGURES:] if picture.variant == variant]
         body += [_table(table) for table in tables if table.variant == variant]
         body += [_examples([example for example in shown if example.variant == variant]), '</section>']
-    facts = ''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in story.facts)
-    body.append(f'<section id="facts"><h2>{FACTS}</h2><dl>{facts}</dl></section>')
+    return _page(APPENDIX, body)
+
+
+def _page(title: str, body: Sequence[str]) -> str:
+    style = (importlib.resources.files('stattn_jax.study') / 'report.css').read_text(encoding='utf-8')
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{TITLE}</title><style>\n{style}</style></head>\n<body><main>\n'
+        f'<title>{title}</title><style>\n{style}</style></head>\n<body><main>\n'
         + '\n'.join(body)
         + '\n</main></body></html>\n'
     )
-
-
-def _head(story: Story) -> str:
-    places = {'shortfalls': SHORTFALLS} | {variant: variant for variant in story.outcome} | {'facts': FACTS}
-    links = ' '.join(f'<a href="#{escape(to)}">{escape(text)}</a>' for to, text in places.items())
-    found = [f'<header><h1>{TITLE}</h1><p>{escape(QUESTION)}</p><p class="coverage">{escape(story.coverage)}</p>']
-    found.append(f'<nav>{links}</nav></header><section id="outcome"><h2>What came out</h2>')
-    for variant, sentences in story.outcome.items():
-        found.append(f'<h3>{escape(variant)}</h3>{_list(sentences)}')
-    return ''.join(found) + f'<p class="note">{escape(HOW_TO_READ)}</p></section>'
-
-
-def _shortfalls(by_topic: dict[str, list[str]]) -> str:
-    found = [f'<section id="shortfalls"><h2>{SHORTFALLS}</h2>']
-    for place, (topic, sentences) in enumerate(by_topic.items()):
-        behind = sum(f': {BEHIND} ' in sentence for sentence in sentences)
-        level = f'{topic}: {len(sentences)} measures in which one or more are level or ahead'
-        count = escape(f'{level}, {behind} in which one or more are ahead')
-        content = _list(sentences) if sentences else f'<p>{NOWHERE}</p>'
-        found.append(f'<details{"" if place else " open"}><summary>{count}</summary>{content}</details>')
-    return ''.join(found) + '</section>'
-
-
-def _list(sentences):
-    return f'<ul>{"".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)}</ul>'
 
 
 def _picture(picture: Picture) -> str:

@@ -1,22 +1,22 @@
 """The measured runs of a study, and statistics over them with confidence intervals.
 
-A number is a mean over test clips and over the trainings of one row. Two networks are compared on the same clips, with
-their trainings resampled independently; two explanations of one network are compared training by training, since they
-share it.
+A number is a mean over test clips and over the trainings of one row, with a bootstrap interval. Two networks are
+compared on the same clips by a paired test (metrics/paired.py) in which their trainings are independent; two
+explanations of one network are compared training by training, since they share it.
 """
 
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from stattn_jax.attribution import EXPLAINERS, removal
-from stattn_jax.metrics import bootstrap, events
+from stattn_jax.metrics import bootstrap, events, paired
 from stattn_jax.study import networks, plan
-from stattn_jax.study.table_format import Estimate, verdict
+from stattn_jax.study.table_format import Estimate
 
 BLIND = ('random',)
 SETTINGS = ('feature', *('_'.join(pair) for pair in removal.PAIRS))
@@ -38,6 +38,7 @@ class Run:
     parameters: int
     train_seconds: float
     measure_seconds: float
+    left_out: int
     numbers: dict[str, Any]
     run: dict[str, Any]
     arrays: dict[str, np.ndarray]
@@ -50,12 +51,16 @@ class Run:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != 'arrays'}
 
 
-def load(folder: pathlib.Path) -> list[Run]:
-    """Loads every run under `folder`/runs that has both files, in the order of the tables.
+def load(folder: pathlib.Path, names: Collection[str] | None = None) -> list[Run]:
+    """Loads every run under `folder`/runs that has both files, or those of these names, in the order of the tables.
 
     Raises ValueError if runs of a variant were measured on different test clips.
     """
-    paths = pathlib.Path(folder, 'runs').glob(f'*/*/{plan.NUMBERS}')
+    paths = [
+        path
+        for path in pathlib.Path(folder, 'runs').glob(f'*/*/{plan.NUMBERS}')
+        if names is None or f'{path.parts[-3]}/{path.parts[-2]}' in names
+    ]
     runs = sorted((_read(path) for path in paths if path.with_name(plan.ARRAYS).exists()), key=_place)
     for variant in variants(runs):
         first, *others = (run for run in runs if run.variant == variant)
@@ -148,40 +153,42 @@ def _stacked(runs, of, stratum):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def mean(values_sn: np.ndarray | None, judged: bool = False) -> Estimate | None:
-    """Returns the mean over clips and trainings.
+def mean(values_sn: np.ndarray | None) -> Estimate | None:
+    """Returns the mean over clips and trainings."""
+    if values_sn is None:
+        return None
+    found = bootstrap.mean(values_sn)
+    return Estimate(*found, seeds=len(values_sn)) if found.n else None
 
-    `judged`: the values are differences, and the cell gets the verdict whether they are above, around or below 0.
-    """
-    return None if values_sn is None else _cell(bootstrap.mean(values_sn), len(values_sn), judged)
+
+def gap(gaps_sn: np.ndarray | None) -> Estimate | None:
+    """Returns the mean of differences within each training, tested against 0."""
+    return None if gaps_sn is None else difference(gaps_sn, np.zeros((1, gaps_sn.shape[1])), len(gaps_sn))
 
 
-def difference(ours_sn: np.ndarray | None, theirs_sn: np.ndarray | None) -> Estimate | None:
-    """Returns the mean of ours minus the mean of theirs on the same clips, with its verdict."""
+def difference(ours_sn: np.ndarray | None, theirs_sn: np.ndarray | None, seeds: int = 0) -> Estimate | None:
+    """Returns the mean of ours minus the mean of theirs on the same clips, tested."""
     if ours_sn is None or theirs_sn is None:
         return None
-    return _cell(bootstrap.difference(ours_sn, theirs_sn), min(len(ours_sn), len(theirs_sn)), judged=True)
+    found = paired.compare(ours_sn, theirs_sn)
+    seeds = seeds or min(len(ours_sn), len(theirs_sn))
+    return Estimate(*found[:3], found.n, found.skipped, seeds, found.p) if found.n else None
 
 
 def ours_less(ours: Sequence[Run], of_row: Sequence[Run], name: str, stratum: str = '') -> Estimate | None:
-    """Returns the mean of ours minus that of another row on the same clips, with its verdict; None for our own row.
+    """Returns the mean of ours minus that of another row on the same clips, tested; None for our own row.
 
     '{}' in `name` stands for the explanation that represents each row.
     """
     if ours and ours[0].row == of_row[0].row:
         return None
-    return difference(*(values(of, name.format(first_explainer(of)), stratum) for of in (ours, of_row)))
+    theirs_sn = values(of_row, name.format(first_explainer(of_row)), stratum)
+    return difference(values(ours, name.format(first_explainer(ours)), stratum), theirs_sn)
 
 
 def first_number(runs: Sequence[Run], name: str) -> float | None:
     """Returns a number that is the same for all runs that have it, such as a chance level; None where none has it."""
     return next((run.numbers[name] for run in runs if name in run.numbers), None)
-
-
-def _cell(found: bootstrap.Interval, seeds: int, judged: bool) -> Estimate | None:
-    if not found.n:
-        return None
-    return Estimate(*found, seeds=seeds, verdict=verdict(found.low, found.high) if judged else '')
 
 
 def over_seeds(values_s: Sequence[float]) -> Estimate:

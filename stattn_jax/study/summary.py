@@ -7,16 +7,16 @@ import numpy as np
 
 from stattn_jax import run, score
 from stattn_jax.data import pipeline, source
-from stattn_jax.study import evaluation_clips, examples, outputs, plan
+from stattn_jax.study import choice, examples, outputs, plan
 from stattn_jax.study.pointing import Targets
 
 # An example shows the first of these explanations that the row has.
 PREFERRED = ('terms', 'own', 'grad_cam', 'gradient_input')
 
 
-def write(config, workdir: pathlib.Path, entries: list[plan.Entry], wall_seconds: float) -> None:
+def write(config, workdir: pathlib.Path, entries: list[plan.Entry], scores: choice.Scores, wall_seconds: float) -> None:
     """Writes all results of a study from what was measured; they name the entries that were not."""
-    measured = [entry for entry in entries if (entry.folder / plan.NUMBERS).exists()]
+    measured = [entry for entry in entries if plan.is_done(entry)]
     for variant in config.variants:
         of_variant = [
             e for e in measured if e.variant == variant and e.seed == config.seeds[0] and e.group != 'ablation'
@@ -24,24 +24,27 @@ def write(config, workdir: pathlib.Path, entries: list[plan.Entry], wall_seconds
         if of_variant:
             examples.write(workdir / 'examples', variant, _examples(of_variant))
     facts = {
-        'expected': [entry.name for entry in entries],
+        'expected': plan.names_of_entries(config),
         'commit': run.git_commit(),
         'versions': run.versions(),
         'cpus': os.cpu_count(),
         'wall_seconds': wall_seconds,
         'seeds': list(config.seeds),
+        'grid': [f'{name} {values}' for name, values in run.flatten(config.grid.to_dict()).items()],
         'measure': config.measure.to_dict(),
     }
-    outputs.write(outputs.load(workdir), workdir, facts)
+    runs = outputs.load(workdir, {entry.name for entry in measured})
+    outputs.write(runs, scores, workdir, facts)
 
 
 def _examples(entries: list[plan.Entry]) -> list[dict]:
     """Returns the clips for which every entry kept maps, together with the maps."""
     config = entries[0].config
-    data = source.RecordSource(config.data.dir, evaluation_clips.SPLIT)
+    data = source.RecordSource(entries[0].clips, plan.TEST)
     arrays = {entry.row: np.load(entry.folder / plan.ARRAYS) for entry in entries}
     found = []
-    for place, number in enumerate(next(iter(arrays.values()))['example/clips']):
+    first = next(iter(arrays.values()))
+    for place, number in enumerate(first['example/clips']):
         record = data[int(number)]
         clip = pipeline.clip_arrays(record, config.data.frame_size, config.data.fit)
         rows, answers = {}, []
@@ -51,7 +54,7 @@ def _examples(entries: list[plan.Entry]) -> list[dict]:
                 rows[f'{row}: {examples.NAMES[name]}'] = tuple(
                     kept[f'example/{name}/{part}'][place] for part in ('visual', 'when')
                 )
-                answers.append(f'{row} {data.info.classes[kept["logits"][number].argmax()]}')
+                answers.append(f'{row} {data.info.classes[kept["logits"][first["example/places"][place]].argmax()]}')
         found.append({
             'frames': clip['frames'],
             'targets': Targets.of([score.truth_of(record)], config.data.fit, data.info.spec.segment_seconds),

@@ -11,7 +11,11 @@ import io
 import math
 from typing import Any, NamedTuple
 
+from stattn_jax.metrics import paired
+
 AHEAD, LEVEL, BEHIND = 'ahead', 'level', 'behind'
+# A difference is called ahead or behind if its p-value, corrected for the tests of its column, is below this.
+SIGNIFICANT = 0.05
 MINUS = '\N{MINUS SIGN}'
 # For each unit: factor, decimals, whether the sign is always shown, and the suffix of the value.
 UNITS = {
@@ -54,16 +58,12 @@ def display_name(name: str) -> str:
     return WORDS.get(name, name.replace('_', ' '))
 
 
-def verdict(low: float, high: float) -> str:
-    """Returns 'ahead' if the interval of ours minus theirs is above 0, 'behind' if below, 'level' if it holds 0."""
-    return AHEAD if low > 0 else BEHIND if high < 0 else LEVEL
-
-
 class Estimate(NamedTuple):
-    """A number with its 95 % interval, counts of clips and trainings, and `verdict` if it is a difference.
+    """A number with its 95 % interval, counts of clips and trainings, and `p` and `verdict` if it is a difference.
 
     `n` clips have a value and `skipped` clips have none; `seeds` is the number of trainings. The interval is NaN where
-    none exists: the seconds of a single training, or a number that is not an estimate.
+    none exists: the seconds of a single training, or a number that is not an estimate. `judged` corrects `p` for the
+    number of tests in the column and fills in `verdict`; the interval is not corrected.
     """
 
     value: float
@@ -72,6 +72,7 @@ class Estimate(NamedTuple):
     n: int = 0
     skipped: int = 0
     seeds: int = 0
+    p: float = math.nan
     verdict: str = ''
 
     def text(self, unit: str) -> tuple[str, str]:
@@ -90,12 +91,12 @@ class Estimate(NamedTuple):
 class Column(NamedTuple):
     """The head of a column: its unit is 'text', 'count' (a whole number) or one of UNITS.
 
-    `measure` names what is compared, for a column of verdicts.
+    `tested`: whether its cells are differences that are tested.
     """
 
     name: str
     unit: str = 'text'
-    measure: str = ''
+    tested: bool = False
 
 
 Cell = str | int | Estimate | None
@@ -114,9 +115,7 @@ class Table:
 
     Attributes:
       name: name of the table's file, prefixed with the variant.
-      topic: heading under which the report lists the table's verdicts as sentences.
-      only: the only row whose verdicts become sentences, if each network is compared with itself; '' for all rows.
-      aside: whether the report shows the table folded at first.
+      aside: whether the appendix shows the table folded at first.
     """
 
     name: str
@@ -125,8 +124,6 @@ class Table:
     note: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    topic: str = 'STAN beside the other networks'
-    only: str = ''
     aside: bool = False
 
     @property
@@ -139,25 +136,50 @@ class Table:
         rows = tuple(tuple(row[c] for c in kept) for row in self.rows)
         return dataclasses.replace(self, columns=tuple(self.columns[c] for c in kept), rows=rows)
 
+    def judged(self) -> 'Table':
+        """Returns the table with corrected p-values (Holm, over the rows) and verdicts in its tested columns."""
+        rows = [list(row) for row in self.rows]
+        for c, column in enumerate(self.columns):
+            if not column.tested:
+                continue
+            tested = [(row, cell) for row in rows if isinstance(cell := row[c], Estimate)]
+            for (row, cell), p in zip(tested, paired.holm([cell.p for _, cell in tested])):
+                word = LEVEL if p >= SIGNIFICANT else AHEAD if cell.value > 0 else BEHIND
+                row[c] = cell._replace(p=float(p), verdict='' if math.isnan(p) else word)
+        return dataclasses.replace(self, rows=tuple(map(tuple, rows)))
+
+    def chance(self, c: int) -> list[Estimate]:
+        """Returns the levels that knowing nothing reaches in a column: a blind guess or order, and the best of several.
+
+        They stand in the last rows of a table of pointing, and in a column of their own in one of faithfulness.
+        """
+        levels = [row[c] for row in self.rows if text_of(row[0]).startswith('chance')]
+        blind = self.column('blind order')
+        levels += [] if blind is None else [self.rows[0][blind]]
+        return [cell for cell in levels if isinstance(cell, Estimate)]
+
+    def column(self, name: str) -> int | None:
+        """Returns the number of the column of this name, or None if there is none."""
+        return next((c for c, column in enumerate(self.columns) if column.name == name), None)
+
     def csv(self) -> str:
         """Returns the table as CSV, with plain numbers in full precision and shares in 0..1.
 
-        Each number is followed by its low, high, n, skipped, seeds and, where the column has verdicts, its verdict.
+        Each number is followed by its low, high, n, skipped, seeds and, where the column is tested, its p and verdict.
         """
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator='\n')
-        judged = {c: self._judged(c) for c in range(len(self.columns))}
         head = []
-        for c, column in enumerate(self.columns):
+        for column in self.columns:
             head.append(column.name)
             if column.unit in UNITS:
                 head += [f'{column.name} {part}' for part in ('low', 'high', 'n', 'skipped', 'seeds')]
-                head += [f'{column.name} verdict'] * judged[c]
+                head += [f'{column.name} {part}' for part in ('p', 'verdict') if column.tested]
         writer.writerow(head)
         for row in self.rows:
             found: list[Cell] = []
             for c, cell in enumerate(row):
-                found += _csv_cell(cell, judged[c]) if self.columns[c].unit in UNITS else [cell]
+                found += _csv_cell(cell, self.columns[c].tested) if self.columns[c].unit in UNITS else [cell]
             writer.writerow(found)
         return stream.getvalue()
 
@@ -183,7 +205,7 @@ class Table:
         ]
 
     def texts(self, row: Row) -> list[tuple[str, ...]]:
-        """Returns the parts of each cell of a row: value, interval, number of clips, trainings, verdict.
+        """Returns the parts of each cell of a row: value, interval, number of clips, trainings, p, verdict.
 
         The number of clips is '' if the column head already gives it, and the trainings are '' if they equal the row's.
         """
@@ -197,7 +219,7 @@ class Table:
             return ('–' if cell is None else f'{cell:,}',)
         fewer = f'({cell.seeds} of {seeds} trainings)' if 0 < cell.seeds < seeds else ''
         n = f'n\N{NO-BREAK SPACE}{cell.n}' if cell.n and not self._shared(c) else ''
-        return *cell.text(self.columns[c].unit), n, fewer, cell.verdict
+        return *cell.text(self.columns[c].unit), n, fewer, text_of_p(cell.p) if cell.verdict else '', cell.verdict
 
     def _cells(self, c):
         return [row[c] for row in self.rows if isinstance(row[c], Estimate)]
@@ -206,15 +228,25 @@ class Table:
         numbers = {cell.n for cell in self._cells(c) if cell.n}
         return numbers.pop() if len(numbers) == 1 else 0
 
-    def _judged(self, c):
-        return any(cell.verdict for cell in self._cells(c))
+
+def text_of_p(p: float) -> str:
+    """Returns a p-value in words."""
+    return 'p < 0.001' if p < 0.001 else f'p {p:.3f}' if p < 0.1 else f'p {p:.2f}'
 
 
-def _csv_cell(cell, judged):
+def _csv_cell(cell, tested):
     if cell is None:
-        return [''] * (6 + judged)
-    ends = ['' if math.isnan(end) else repr(float(end)) for end in (cell.low, cell.high)]
-    return [repr(float(cell.value)), *ends, cell.n, cell.skipped, cell.seeds, *([cell.verdict] * judged)]
+        return [''] * (6 + 2 * tested)
+    low, high, p = ('' if math.isnan(x) else repr(float(x)) for x in (cell.low, cell.high, cell.p))
+    return [
+        repr(float(cell.value)),
+        low,
+        high,
+        cell.n,
+        cell.skipped,
+        cell.seeds,
+        *([p, cell.verdict] if tested else []),
+    ]
 
 
 def _json_cell(cell):

@@ -1,10 +1,10 @@
-"""Trains and measures one network of the study, per clip: predictions, pointing, removal, sanity checks.
+"""Trains one trial, or trains and measures one network, per clip: predictions, pointing, removal, sanity checks.
 
 An entry's folder then holds measures.npz, arrays [n] over the test clips in order, NaN where a clip has no value or was
 not measured, and measures.json. Names: `correct`, `logits`; `chance/GAME`; `E/GAME`, `E/SETTING/AREA`, `E/aopc` of
-explanation E; `sanity/E/CHECK`; `example/E/visual` of the clips `example/clips`. The explained class is the clip's
-label, for all networks and explanations alike, whether or not the clip is classified correctly; `E/GAME_said` is of the
-class that the network predicts.
+explanation E; `sanity/E/CHECK`; `example/E/visual` of the clips `example/clips` of their split, which are the
+`example/places` of these arrays. The explained class is the clip's label, for all networks and explanations alike,
+whether or not the clip is classified correctly; `E/GAME_said` is of the class that the network predicts.
 """
 
 import dataclasses
@@ -24,27 +24,62 @@ from stattn_jax.study.networks import TimedMap
 EXAMPLES = 3
 
 
-def work(entry: plan.Entry, options: ml_collections.ConfigDict) -> None:
-    """Trains what is left to train, measures, and writes the two files; returns without them if training stopped."""
+def work(job: plan.Trial | plan.Entry) -> None:
+    """Trains what is left to train, measures, and writes the result; returns without it if training stopped."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(job, plan.Trial):
+        _try(job)
+    else:
+        _measure(job)
+
+
+def _try(trial: plan.Trial) -> None:
+    began, reached = time.perf_counter(), {}
+    try:
+        reached = train.train(trial.config, trial.workdir)
+        if not reached:
+            return
+    except run.RunError as error:
+        # A training that diverges, which is an outcome of the trial; other errors have other codes.
+        if error.code != 1:
+            raise
+        print(f'{trial.name}: {error}', flush=True)
+    numbers = reached.get(plan.VALIDATION, {})
+    run.write_json(trial.result, {
+        'variant': trial.variant,
+        'row': trial.row,
+        'number': trial.number,
+        'values': trial.values,
+        'split': plan.VALIDATION,
+        'accuracy': numbers.get('classification/top1'),
+        'precision': numbers.get('classification/map'),
+        'seconds': time.perf_counter() - began,
+        'key': trial.key,
+    })  # fmt: skip
+
+
+def _measure(entry: plan.Entry) -> None:
     if not train.train(entry.config, entry.workdir):
         return
     began = time.perf_counter()
-    net = networks.load(entry.workdir)
-    arrays, attention = measure(net, entry.row, options)
+    clips = evaluation_clips.load(entry)
+    net = networks.load(entry.workdir, clips.facts)
+    arrays, attention = measure(net, clips, entry.row, entry.measure)
     arrays = {name: x.astype(np.float32) if x.dtype == np.float64 else x for name, x in arrays.items()}
     with files.whole_file(entry.folder / plan.ARRAYS) as file:
         np.savez_compressed(file, **arrays)
-    run.write_json(entry.folder / plan.NUMBERS, {
+    run.write_json(entry.result, {
         'variant': entry.variant,
         'row': entry.row,
         'seed': entry.seed,
         'group': entry.group,
-        'key': entry.key(options),
+        'key': entry.key,
         'steps': entry.config.train.steps,
         'parameters': sum(x.size for x in jax.tree.leaves(net.state['params'])),
         'train_seconds': _train_seconds(entry),
         'measure_seconds': time.perf_counter() - began,
-        'numbers': json.loads((entry.workdir / f'eval_{evaluation_clips.SPLIT}.json').read_text()) | attention,
+        'numbers': json.loads((entry.workdir / f'eval_{plan.TEST}.json').read_text()) | attention,
+        'left_out': clips.left_out,
         'run': json.loads((entry.workdir / run.RUN_FILE).read_text()),
     })  # fmt: skip
 
@@ -59,9 +94,10 @@ def _train_seconds(entry: plan.Entry) -> float:
     )
 
 
-def measure(net: networks.Network, row: str, options: ml_collections.ConfigDict) -> tuple[dict, dict]:
+def measure(
+    net: networks.Network, clips: evaluation_clips.TestClips, row: str, options: ml_collections.ConfigDict
+) -> tuple[dict, dict]:
     """Returns the arrays of a network's measures, and the scalar results of the checks that apply to STAN only."""
-    clips = evaluation_clips.load(net.config, net.facts)
     arrays, own = _recognition(net, clips)
     for name, explanation in own.items():
         arrays |= _named(name, pointing.games(explanation, clips.targets))
@@ -76,16 +112,21 @@ def measure(net: networks.Network, row: str, options: ml_collections.ConfigDict)
     found: dict[str, np.ndarray] = {}
     for name, explanation in posthoc.items():
         found |= _named(name, pointing.games(explanation, chosen_clips.targets))
-    if 'grad_cam' in posthoc:
-        predicted = dataclasses.replace(chosen_clips, labels=arrays['logits'][chosen].argmax(axis=1))
-        found |= _of_the_prediction(measurements.explain(net, predicted, ('grad_cam',)), chosen_clips.targets)
+    if not own and 'grad_cam' in posthoc:
+        # This explanation stands for the network, so it points in all clips.
+        everywhere = measurements.explain(net, clips, ('grad_cam',))
+        arrays |= _named('grad_cam', pointing.games(everywhere['grad_cam'], clips.targets))
+        found = {name: x for name, x in found.items() if not name.startswith('grad_cam/')}
+        predicted = dataclasses.replace(clips, labels=arrays['logits'].argmax(axis=1))
+        arrays |= _of_the_prediction(measurements.explain(net, predicted, ('grad_cam',)), clips.targets)
     everything = {name: _take(explanation, chosen) for name, explanation in own.items()} | posthoc
     found |= measurements.removals(net, chosen_clips, everything, shifts=options.shifts)
     if name := networks.first(everything):
         found |= _named(f'sanity/{name}', measurements.sanity_checks(net, chosen_clips, name, redraws=options.redraws))
     shared = [name for name in found if name.endswith('fraction') or name.endswith('/surface')]
     arrays |= {name: x if name in shared else _among_all(x, chosen, len(clips)) for name, x in found.items()}
-    arrays['example/clips'] = chosen[:EXAMPLES]
+    arrays['example/clips'] = clips.numbers[chosen[:EXAMPLES]]
+    arrays['example/places'] = chosen[:EXAMPLES]
     for name, explanation in everything.items():
         arrays[f'example/{name}/visual'] = np.asarray(explanation.map.visual[:EXAMPLES])
         arrays[f'example/{name}/when'] = np.asarray(explanation.when[:EXAMPLES])
