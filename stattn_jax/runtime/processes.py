@@ -32,6 +32,8 @@ _JAX_LOST_AFTER = 55
 # 0 wait for them, because JAX aborts them when it has gone.
 _GRACE, _GRACE_OF_FIRST = 1, 4
 _DONE = 'done'
+# In bytes. Who connects by mistake, such as a scanner of ports, may send anything.
+_LONGEST = 4096
 _ADDRESS = 'stattn/watch'
 
 _watch: '_Watch | None' = None
@@ -114,7 +116,8 @@ class _Watch:
 
     def fail(self, code: int) -> None:
         """Tells the others that this process ends with an exit code, and ends it."""
-        self._send(f'process {self._index} of {self._count} on {self._host} ended with exit code {code}')
+        name = f'process {self._index} of {self._count} on {self._host}'
+        self._send(f'{name} ended with exit code {code}, its own output says why')
         self._exit(code)
 
     def _listen(self, client: Any):
@@ -164,8 +167,8 @@ class _Watch:
     def _read(self, peer: _Peer) -> str:
         """Reads a message and returns the reason to end, '' if there is none."""
         try:
-            message = peer.connection.recv_bytes().decode()
-        except (OSError, EOFError):
+            message = peer.connection.recv_bytes(_LONGEST).decode()
+        except (OSError, EOFError, UnicodeDecodeError):
             return self._lost(peer, 'its connection was closed')
         peer.heard = time.monotonic()
         if peer.index is None:
