@@ -31,6 +31,7 @@ _JAX_LOST_AFTER = 55
 # So long do the other processes wait, to print an error of their own where all have the same, and so long does process
 # 0 wait for them, because JAX aborts them when it has gone.
 _GRACE, _GRACE_OF_FIRST = 1, 4
+_GRACE_OF_ERROR = 5
 _DONE = 'done'
 # In bytes. Who connects by mistake, such as a scanner of ports, may send anything.
 _LONGEST = 4096
@@ -55,29 +56,19 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
 def leave(code: int) -> None:
     """Ends this process's part in the run with an exit code; does nothing in a run of one process.
 
-    With 0, the other processes need not wait for it any more. With another code it tells them and ends the process,
-    after printing the exception that is being handled, if any; JAX would wait for the others. An error of JAX may be
-    the consequence of a lost process, so that a lost one is waited for first.
+    With 0, the others need no more signs of life. With another code it tells them and ends the process, after printing
+    the exception that is being handled, if any; JAX would wait for the others at the end of the process.
     """
     if _watch is None:
         return
     if code == 0:
         _watch.finish()
         return
-    error = sys.exception()
-    if _is_of_jax(error):
-        # The thread of the watch ends the process if another one is lost.
-        time.sleep(LOST_AFTER + 3 * _BEAT)
-    if error:
+    if error := sys.exception():
+        # It may be the consequence of a lost process, for which the thread of the watch ends this one.
+        time.sleep(_GRACE_OF_ERROR)
         traceback.print_exception(error)
     _watch.fail(code)
-
-
-def _is_of_jax(error: BaseException | None) -> bool:
-    """Returns whether an error, or one that was being handled when it was raised, comes from JAX's runtime."""
-    while error is not None and not isinstance(error, jax.errors.JaxRuntimeError):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 class _Peer:
@@ -102,6 +93,7 @@ class _Watch:
         self._index, self._count, self._host = index, count, socket.gethostname()
         self._peers: list[_Peer] = []
         self._server: socket.socket | None = None
+        self._leaving = False
         # The main thread sends, too.
         self._lock = threading.Lock()
         if index == 0:
@@ -116,6 +108,7 @@ class _Watch:
 
     def fail(self, code: int) -> None:
         """Tells the others that this process ends with an exit code, and ends it."""
+        self._leaving = True
         name = f'process {self._index} of {self._count} on {self._host}'
         self._send(f'{name} ended with exit code {code}, its own output says why')
         self._exit(code)
@@ -157,6 +150,8 @@ class _Watch:
             self._send(reason)
         elif 'is lost' not in reason:
             time.sleep(_GRACE)
+        if self._leaving:
+            return
         print(
             f'error: {reason}; run the same command again to continue from the last checkpoint, with any number of '
             'processes whose devices the batch splits over',
