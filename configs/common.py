@@ -80,7 +80,10 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         {
             'steps': 10_000,
-            'batch': 64,  # over all devices
+            'batch': 64,  # over all devices of all processes
+            # Number of micro-batches into which a batch is divided, to save memory. Their gradients are averaged before
+            # the update; batch normalisation, mixup and mismatched audio only see the clips of one micro-batch.
+            'accumulate': 1,
             'log_every_steps': 50,
             'eval_every_steps': 1000,
             'save_every_steps': 1000,

@@ -97,6 +97,7 @@ def make_step(
         'drop': step.Drop(**config.drop),
         'frame_size': config.model.frame_size,
         'mel_log': mel_log,
+        'accumulate': config.train.accumulate,
         'axis': axis,
     }
 

@@ -17,7 +17,7 @@ from stattn_jax.runtime import parallel
 FREE_FIELDS = tuple('parallel compile_cache data.dir data.threads train.log_every_steps train.keep eval.'.split())
 FREE_FIELDS += ('train.best_metric', 'model.layers')
 POSITIVE_FIELDS = tuple('data.threads data.frame_size model.frame_size model.width model.heads model.hidden'.split())
-POSITIVE_FIELDS += ('train.steps', 'train.batch', 'train.log_every_steps', 'train.eval_every_steps')
+POSITIVE_FIELDS += ('train.steps', 'train.batch', 'train.accumulate', 'train.log_every_steps', 'train.eval_every_steps')
 POSITIVE_FIELDS += ('train.save_every_steps', 'train.keep', 'eval.batch', 'eval.shortcut_clips')
 CHOICES = {
     'parallel': parallel.KINDS,
@@ -42,6 +42,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     for name, known in CHOICES.items():
         if values[name] not in known:
             raise RunError(f'config.{name} is {values[name]!r}; {names.expected(str(values[name]), known)}')
+    if config.train.batch % config.train.accumulate:
+        raise RunError(
+            f'config.train.accumulate is {config.train.accumulate}; expected a divisor of config.train.batch, '
+            f'{config.train.batch}, which it divides into micro-batches'
+        )
     if config.model.width % config.model.heads:
         raise RunError(
             f'config.model.width is {config.model.width}; expected a multiple of config.model.heads, '
@@ -72,8 +77,10 @@ def check(config: ml_collections.ConfigDict) -> None:
             f'config.loss.negatives is {config.loss.negatives}; expected 1 or more with config.loss.{enabled[0]} '
             f'{config.loss[enabled[0]]}'
         )
-    if enabled and config.loss.negatives >= config.train.batch:
+    clips = config.train.batch // config.train.accumulate
+    if enabled and config.loss.negatives >= clips:
         raise RunError(
-            f'config.loss.negatives is {config.loss.negatives}; expected fewer than config.train.batch, '
-            f'{config.train.batch}, whose other clips they are; give --config.loss.negatives={config.train.batch - 1}'
+            f'config.loss.negatives is {config.loss.negatives}; expected fewer than '
+            f'{"the clips of a micro-batch" if config.train.accumulate > 1 else "config.train.batch"}, {clips}, whose '
+            f'other clips they are; give --config.loss.negatives={clips - 1}'
         )

@@ -7,6 +7,8 @@ Without --config, --mode=eval takes the config of the run, DIR/config.json. A ru
 a larger --config.train.steps. The learning rate depends on the total: from there it follows the schedule of the new
 total, so that it rises again before it falls to 0, and the result is not that of a run of this length from the start.
 
+On several hosts, or as several processes, every process gets the same command (docs/scaling.md).
+
 Exit codes: 0 done (or stopped by SIGTERM after saving), 2 wrong use (one line on stderr), 1 a failure.
 """
 
@@ -21,7 +23,10 @@ from absl import flags, logging
 from stattn_jax import command, config_checks, evaluate, extraction, files, run, score, train, trunk_setup
 from stattn_jax.config_files import fields
 from stattn_jax.data import source
-from stattn_jax.runtime import perf
+from stattn_jax.runtime import perf, processes
+
+# The value of --coordinator that leaves the three flags about processes to JAX.
+AUTO = 'auto'
 
 
 def make_flags() -> flags.FlagValues:
@@ -31,7 +36,11 @@ def make_flags() -> flags.FlagValues:
     define.string('workdir', None, 'Where the run lives; an unfinished run there continues.')
     define.enum('mode', 'train', ['train', 'eval'], 'What to do.')
     define.string('wandb', '', 'Project of Weights & Biases that gets the numbers, too (extra wandb).')
-    define.string('coordinator', None, 'host:port of process 0, for several processes.')
+    define.string(
+        'coordinator',
+        None,
+        'host:port of process 0, for several processes; auto: what the cluster says (Cloud TPU, GKE, Slurm, Open MPI).',
+    )
     define.integer('processes', None, 'How many processes there are.', lower_bound=1)
     define.integer('process', None, 'The number of this process.', lower_bound=0)
     flags.mark_flag_as_required('workdir', values)
@@ -52,7 +61,12 @@ CONFIG = command.ConfigFlag(
 def main(argv: list[str] | None = None) -> int:
     """Parses the flags, trains or evaluates, and returns the exit code."""
     logging.set_verbosity('warning')
-    return command.run(argv, __doc__, make_flags(), _main, config=CONFIG, describe_fields=fields.describe)
+    code = 1
+    try:
+        code = command.run(argv, __doc__, make_flags(), _main, config=CONFIG, describe_fields=fields.describe)
+        return code
+    finally:
+        processes.leave(code)
 
 
 def _main(values: flags.FlagValues) -> int:
@@ -81,12 +95,20 @@ def _start_processes(values):
     place = (values.coordinator, values.processes, values.process)
     if place == (None, None, None):
         return
-    if None in place or values.process >= values.processes:
+    if place == (AUTO, None, None):
+        place = (None, None, None)
+    elif None in place or AUTO in place or values.process >= values.processes:
         raise run.RunError(
             f'--coordinator={values.coordinator} --processes={values.processes} --process={values.process}: '
-            'expected all three, with --process from 0 to one less than --processes'
+            'expected all three, with --process from 0 to one less than --processes, or --coordinator=auto alone'
         )
-    jax.distributed.initialize(*place)
+    try:
+        processes.join(*place)
+    except ValueError as error:
+        raise run.RunError(
+            f'--coordinator={values.coordinator}: {error}; auto works on Cloud TPU, GKE, Slurm and Open MPI; elsewhere '
+            'give --coordinator=HOST:PORT --processes=N --process=I'
+        ) from None
 
 
 def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path):

@@ -121,6 +121,17 @@ def make_strategy(config: ml_collections.ConfigDict, *batches: int):
     return strategy
 
 
+def check_micro_batches(config: ml_collections.ConfigDict, strategy) -> None:
+    """Raises RunError where a micro-batch (cfg.train.accumulate) does not split evenly over the devices."""
+    count, clips = len(strategy.devices), config.train.batch // config.train.accumulate
+    if clips % count:
+        raise RunError(
+            f'config.train.accumulate is {config.train.accumulate}, so that a micro-batch has {clips} of '
+            f'config.train.batch {config.train.batch} clips, which do not split over {count} devices; expected a '
+            f'multiple of {count}; give a smaller --config.train.accumulate'
+        )
+
+
 def input_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns the options of pipeline.train_batches and eval_batches that follow from the config and the processes."""
     return {

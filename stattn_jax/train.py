@@ -51,6 +51,7 @@ def train(
     workdir = pathlib.Path(directory)
     run.check_workdir(workdir, config, lengthen=lengthen)
     strategy = run.make_strategy(config, config.train.batch, config.eval.batch)
+    run.check_micro_batches(config, strategy)
     record = run.record(config, facts, strategy)
     # ------------------------------------------------------------------------------------------------------------------
     # Model, optimiser, compiled step
@@ -116,6 +117,8 @@ def train(
             global_batch=config.train.batch,
             seed=config.seed,
             start_step=start,
+            local_devices=len(strategy.local_devices),
+            micro_batches=config.train.accumulate,
             **run.input_options(config),
         )
         feed = stack.enter_context(
@@ -145,7 +148,9 @@ def train(
                 continue
             scalars = _fetch(pending, checkpointer)
             scalars['train/lr'] = float(schedule(number - 1))
-            scalars |= progress.measure(number, feed.waited, compiled.flops)
+            # The count of the compiled step has the operations of one micro-batch (perf.lowered_flops).
+            flops = compiled.flops and compiled.flops * config.train.accumulate
+            scalars |= progress.measure(number, feed.waited, flops)
             writer.write(number, scalars, progress.line(number, scalars))
             pending = []
             if evaluating:
@@ -154,7 +159,6 @@ def train(
             if saving or evaluating:
                 checkpointer.save(number, strategy.to_global(state), record, metrics=selected if evaluating else None)
                 if evaluating:
-                    checkpointer.wait()
                     evaluate.check_metric(config, selected)
                 progress.start(number, feed.waited)
             if stopped:

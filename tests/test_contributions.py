@@ -147,7 +147,7 @@ def test_a_constant_moved_from_the_scores_to_the_bias_changes_the_terms_but_not_
     }
     results = []
     for model in (float32(out), float32(moved)):
-        mean = step.mean_scores(model, UNITS, None)
+        mean = step.mean_scores(*step.score_sums(model, UNITS), None)
         results.append((explain.all_contributions(model), explain.centred(model, mean)))
     (plain, around_mean), (plain_moved, around_mean_moved) = results
     assert np.abs(plain[0] - plain_moved[0]).max() > 0.01
@@ -162,7 +162,7 @@ def test_the_average_clip_has_zero_centred_evidence():
     """
     out, _ = random_out(8)
     out['beta'] = np.where(VALID[:, None, :, None], np.ones((B, 2, T, C)), 0)
-    mean = step.mean_scores(float32(out), UNITS, None)
+    mean = step.mean_scores(*step.score_sums(float32(out), UNITS), None)
     _, visual, audio = explain.centred(float32(out), mean)
     np.testing.assert_allclose(visual.sum(axis=(0, 2, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(audio.sum(axis=(0, 2)), 0, atol=1e-5)

@@ -98,6 +98,21 @@ def test_global_batch_is_the_same_for_any_processes_and_threads(train, count, th
         _assert_same(joined, batch)
 
 
+@pytest.mark.parametrize('processes, devices', [(1, 1), (1, 4), (2, 2), (4, 1)])
+def test_a_micro_batch_has_the_same_clips_on_any_processes_and_devices(train, processes, devices):
+    (whole,) = _take(1, train, global_batch=24, seed=5)
+    options = {'process_count': processes, 'local_devices': devices, 'micro_batches': 3, 'threads': 2}
+    parts = [_take(1, train, global_batch=24, seed=5, process_index=p, **options)[0] for p in range(processes)]
+    rows = np.concatenate([part['index'] for part in parts])
+    by_device = rows.reshape(processes * devices, 3, -1)
+    np.testing.assert_array_equal(by_device.swapaxes(0, 1).ravel(), whole['index'])
+
+
+def test_micro_batches_that_do_not_split_over_the_devices_are_refused(train):
+    with pytest.raises(ValueError, match='global batch 24 must be a multiple of 5 micro-batches on each of 2 devices'):
+        _take(1, train, global_batch=24, seed=0, local_devices=2, micro_batches=5)
+
+
 def test_a_batch_on_the_device_keeps_its_memory_while_later_ones_are_read(train):
     place = parallel.make_strategy('jit', jax.local_devices()[:1]).place_batch
     with contextlib.closing(pipeline.train_batches(train, global_batch=4, seed=0, threads=2, **SIZE)) as batches:

@@ -52,9 +52,11 @@ def test_a_saved_config_is_renamed_with_one_notice(capsys):
 
 
 def test_a_saved_config_gets_the_fields_that_were_added_since(capsys):
-    saved = {'model': {'width': 8}, 'train': {}}
+    saved, row = {'model': {'width': 8}, 'train': {}}, {'train': {'steps': 3}}
     renamed.fields(saved, 'x')
-    assert saved == {'model': {'width': 8, 'layers': 'auto'}, 'train': {}}
+    renamed.fields(row, 'x')
+    assert saved == {'model': {'width': 8, 'layers': 'auto'}, 'train': {'accumulate': 1}}
+    assert row == {'train': {'steps': 3}}
     assert renamed.ADDED.items() <= fields.flatten(common.get_config().to_dict()).items()
     assert capsys.readouterr().err == ''
 

@@ -20,7 +20,7 @@ from flax import nnx
 from tiny import quick_compile  # noqa: F401  autouse
 
 from configs import common
-from stattn_jax import run
+from stattn_jax import models, run
 from stattn_jax.data import media
 from stattn_jax.runtime import parallel
 from stattn_jax.training import losses, step
@@ -65,7 +65,7 @@ def make_config(multi_label=False):
     return config
 
 
-def make_step(strategy, *, multi_label=False, augment=Augment(), drop=Drop(), **loss):  # noqa: B008  frozen
+def make_step(strategy, *, multi_label=False, augment=Augment(), drop=Drop(), accumulate=1, **loss):  # noqa: B008
     """The step of a tiny run as train.py makes it, and its first state."""
     config = make_config(multi_label)
     graphdef, state, optimiser, _ = run.make_state(config, FACTS, strategy.axis)
@@ -80,6 +80,7 @@ def make_step(strategy, *, multi_label=False, augment=Augment(), drop=Drop(), **
             augment=augment,
             drop=drop,
             frame_size=tiny.SIZE,
+            accumulate=accumulate,
             axis=strategy.axis,
         )
 
@@ -138,6 +139,59 @@ def test_the_parts_make_the_total_and_their_loss_falls():
     norm = np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(state['params'])))
     np.testing.assert_allclose(metrics['train/l2_params'][-1], norm, rtol=1e-5)
     assert (first['step'], state['step']) == (0, STEPS)
+
+
+@pytest.mark.parametrize('multi_label', [False, True])
+def test_micro_batches_give_the_step_of_the_whole_batch(monkeypatch, multi_label):
+    """Batch normalisation with fixed statistics, without mismatched audio: no clip depends on the others."""
+    network = models.SpaceTimeAttention
+    call = network.__call__
+    monkeypatch.setattr(network, '__call__', lambda *inputs, train, **masks: call(*inputs, train=False, **masks))
+    alone = {'correspondence': 0.0, 'mismatched_uniform': 0.0, 'mismatched_mil': 0.0, 'multi_label': multi_label}
+    batch = tiny.make_batch(0, CLIPS, multi_label) | {'modalities': LACKING}
+    results = []
+    for accumulate in (1, 4):
+        pure_step, state = make_step(parallel.make_strategy('jit', jax.devices()[:1]), accumulate=accumulate, **alone)
+        results.append(jax.device_get(jax.jit(pure_step)(state, batch)))
+    (whole, scalars), (micro, micro_scalars) = results
+    assert micro_scalars.keys() == scalars.keys()
+    for name, value in scalars.items():
+        np.testing.assert_allclose(micro_scalars[name], value, rtol=2e-5, err_msg=name)
+    np.testing.assert_allclose(micro['score_mean'], whole['score_mean'], rtol=1e-5, atol=1e-7)
+    # The gradients: the learning rate of the first step is 0, and the optimiser has its moments.
+    moments = [jax.tree.leaves(state['opt_state']) for state in (whole, micro)]
+    assert sum(np.abs(x).max() > 1e-3 for x in moments[0]) > 20
+    for a, b in zip(*moments, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('kind, count', [('jit', 4), pytest.param('pmap', 2, marks=pytest.mark.slow)])
+def test_micro_batches_are_the_same_on_any_number_of_devices(kind, count):
+    """Batch normalisation, mismatched audio, mixing and all random numbers are those of a micro-batch."""
+    batch, after = tiny.make_batch(0, CLIPS), []
+    for strategy in (
+        parallel.make_strategy('jit', jax.devices()[:1]),
+        parallel.make_strategy(kind, jax.devices()[:count]),
+    ):
+        pure_step, state = make_step(strategy, accumulate=2, **RANDOM)
+        devices = len(strategy.devices)
+        order = np.arange(CLIPS).reshape(2, devices, -1).swapaxes(0, 1).ravel()
+        placed = strategy.place_batch({name: x[order] for name, x in batch.items()})
+        after.append(jax.device_get(strategy.compile(pure_step)(strategy.place_state(state), placed)))
+    (one, scalars), (many, many_scalars) = after
+    for name, value in scalars.items():
+        rtol = 1e-3 if 'l2_' in name else 2e-4 if 'attention' in name else 1e-5
+        np.testing.assert_allclose(many_scalars[name], value, rtol=rtol, atol=1e-6, err_msg=name)
+    for a, b in zip(
+        jax.tree.leaves((one['rest'], one['score_mean'])), jax.tree.leaves((many['rest'], many['score_mean']))
+    ):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_that_do_not_split_into_micro_batches_are_refused():
+    pure_step, state = make_step(parallel.make_strategy('jit', jax.devices()[:1]), accumulate=2)
+    with pytest.raises(ValueError, match='15 clips of a device do not split into 2 micro-batches'):
+        jax.eval_shape(pure_step, state, tiny.make_batch(0, 15))
 
 
 @pytest.fixture(scope='module')
@@ -252,7 +306,7 @@ def test_mean_scores_are_means_over_valid_units_of_the_batch():
         sums[m] += scores[b, m, t]
         seen += np.mean([alpha[b, t, n].sum() for n in range(2)]) * (m == 0)
         heard += m
-    means = step.mean_scores({'alpha': alpha, 'segment_scores': scores}, units, None)
+    means = step.mean_scores(*step.score_sums({'alpha': alpha, 'segment_scores': scores}, units), None)
     np.testing.assert_allclose(means, sums / [[seen], [heard]], rtol=1e-5)
 
 

@@ -40,6 +40,15 @@ def wait_for(process, text, workdir=None, checkpoint=None):
         time.sleep(0.01)
 
 
+def start_processes(count: int, *flags) -> list:
+    """Starts the command as `count` processes of one run."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    shared = (f'--coordinator=127.0.0.1:{port}', f'--processes={count}')
+    return [runs.start('stattn_jax.main', *flags, *shared, f'--process={index}') for index in range(count)]
+
+
 @pytest.fixture(scope='module')
 def interrupted(tmp_path_factory, tiny_data, compiled):
     """A run killed after its fourth step, resumed, asked to stop at its fifth, and resumed to the end."""
@@ -144,12 +153,7 @@ def test_checkpoint_of_eight_devices_evaluates_alike_on_one(spread, kind):
 
 @pytest.mark.parametrize('kind', ['jit', pytest.param('pmap', marks=pytest.mark.slow)])
 def test_two_processes_give_the_losses_of_one(spread, tiny_data, tmp_path, kind):
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    flags = runs.make_flags(tmp_path, tiny_data, parallel=kind, **PLAIN)
-    shared = (f'--coordinator=127.0.0.1:{port}', '--processes=2')
-    pair = [runs.start('stattn_jax.main', *flags, *shared, f'--process={i}') for i in range(2)]
+    pair = start_processes(2, *runs.make_flags(tmp_path, tiny_data, parallel=kind, **PLAIN))
     try:
         first, second = [runs.finish(process) for process in pair]
     finally:
@@ -197,3 +201,36 @@ def test_start_that_fails_does_not_claim_the_workdir(tiny_data, tmp_path, capsys
     assert runs.run_main(*runs.make_flags(tmp_path / 'run', tiny_data, train__batch=12)) == 2
     assert 'global batch 12 does not split over 8 devices' in capsys.readouterr().err
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_preempted_and_lost_processes_continue_on_another_number_of_them(tiny_data, compiled, tmp_path):
+    """Four processes, of which one gets SIGTERM; two, of which one is killed; one. All on micro-batches of four."""
+    steps = PLAIN | {
+        'train__steps': 16,
+        'train__eval_every_steps': 16,
+        'train__accumulate': 2,
+        'compile_cache': compiled,
+    }
+    whole, workdir = tmp_path / 'whole', tmp_path / 'run'
+    flags = runs.make_flags(workdir, tiny_data, **steps)
+    four = start_processes(4, *flags)
+    wait_for(four[0], 'step  2/16')
+    four[2].send_signal(signal.SIGTERM)
+    preempted = [process.communicate(timeout=300) for process in four]
+    assert [process.returncode for process in four] == [0] * 4 and 'error' not in str(preempted).lower()
+    stopped = max(int(path.name) for path in (workdir / run.CHECKPOINTS).iterdir())
+    assert f'stopped after step {stopped}, saved in {workdir}' in preempted[0][0]
+    two = start_processes(2, *flags)
+    wait_for(two[0], f'step {stopped + 3:2}/16', workdir, (stopped + 2) // 2 * 2)
+    two[1].kill()
+    began = time.monotonic()
+    _, errors = two[0].communicate(timeout=60)
+    assert (two[0].returncode, errors.count('\n')) == (1, 1) and time.monotonic() - began < 60
+    assert errors.startswith(f'error: process 1 of 2 on {socket.gethostname()} is lost: ')
+    two[1].communicate()
+    runs.finish(runs.start('stattn_jax.main', *flags))
+    runs.finish(runs.start('stattn_jax.main', *runs.make_flags(whole, tiny_data, **steps)))
+    ours, expected = runs.metrics(workdir), runs.metrics(whole)
+    assert sorted(ours) == sorted(expected) == list(range(1, 17))
+    np.testing.assert_allclose([ours[i] for i in sorted(ours)], [expected[i] for i in sorted(ours)], rtol=1e-3)

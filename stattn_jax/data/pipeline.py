@@ -107,6 +107,8 @@ def train_batches(
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    local_devices: int = 1,
+    micro_batches: int = 1,
     threads: int = 4,
     frame_size: int,
     fit: str,
@@ -115,7 +117,9 @@ def train_batches(
 
     Each epoch is a fresh permutation, and batches run across the ends of epochs, so a split may be smaller than a
     batch. For clips that are stored in several views, one view is sampled at random by (seed, position in the stream).
-    Process p of n gets the contiguous rows [p*b/n, (p+1)*b/n) of the global batch.
+    Process p of n gets the contiguous rows [p*b/n, (p+1)*b/n) of the global batch. With several `micro_batches`, the
+    first of k is the contiguous rows [0, b/k) of the global batch, so that it has the same clips on any number of
+    devices: each of the `local_devices` gets its share of the first micro-batch, then of the second one, and so on.
 
     Returns:
       An iterator, which must be closed, of batches: frames uint8 [b t h w 3], log_mel float16 [b t f k], valid bool [b
@@ -123,7 +127,7 @@ def train_batches(
       index int32 [b] (record number in the split, -1 for padding).
     """
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    rows = _Rows(global_batch, process_index, process_count, threads)
+    rows = _Rows(global_batch, process_index, process_count, threads, local_devices, micro_batches)
     spec = source.info.spec
     views = spec.views if isinstance(spec, extracted.ExtractedSpec) else 1
 
@@ -164,20 +168,39 @@ class _Rows:
     A thread loads `together` rows of the process's batch at a time.
     """
 
-    def __init__(self, global_batch: int, process_index: int, process_count: int, threads: int):
+    def __init__(
+        self,
+        global_batch: int,
+        process_index: int,
+        process_count: int,
+        threads: int,
+        local_devices: int = 1,
+        micro_batches: int = 1,
+    ):
         if global_batch < 1 or global_batch % process_count:
             raise ValueError(
                 f'global batch {global_batch} must be a positive multiple of the number of processes, {process_count}'
+            )
+        if micro_batches > 1 and global_batch % (process_count * local_devices * micro_batches):
+            raise ValueError(
+                f'global batch {global_batch} must be a multiple of {micro_batches} micro-batches on each of '
+                f'{process_count * local_devices} devices'
             )
         self.local = global_batch // process_count
         # Grain's own work for an element, 0.04 ms under the interpreter's lock, is shared by a few rows.
         few = max(1, self.local // (2 * max(1, threads)))
         self.together = max(count for count in range(1, few + 1) if self.local % count == 0)
-        self._global = global_batch
+        self._global, self._micro_batches = global_batch, micro_batches
         self._first = process_index * self.local
+        # The rows of a device. Those of one micro-batch are in the order of the batch, on however many devices.
+        self._of_device = self.local // local_devices if micro_batches > 1 else self.local
 
     def position(self, step: int, row: int) -> int:
-        return step * self._global + self._first + row
+        device, row_of_device = divmod(self._first + row, self._of_device)
+        micro_batch, row_of_share = divmod(row_of_device, self._of_device // self._micro_batches)
+        of_micro_batch = self._global // self._micro_batches
+        share = device * (self._of_device // self._micro_batches)
+        return step * self._global + micro_batch * of_micro_batch + share + row_of_share
 
 
 def _batches(

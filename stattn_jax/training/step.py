@@ -8,6 +8,8 @@ the same on any number of devices.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -81,47 +83,26 @@ def train_step(
     batch: Batch,
     *,
     optimiser: optax.GradientTransformation,
-    loss: Loss,
-    augment: Augment,
-    drop: Drop,
-    frame_size: int,
-    mel_log: tuple[float, float] = (1.0, 0.01),
+    accumulate: int = 1,
     axis: str | None = None,
+    **options,
 ) -> tuple[State, dict[str, jax.Array]]:
     """Performs one update; returns the new state and replicated scalars `train/...`.
 
-    `mel_log` is described in augment.augment_mel.
+    accumulate: the number of equal micro-batches, one after the other in the rows of each device, over which the
+      gradients are averaged before the update, in the memory of one micro-batch. The statistics of batch normalisation,
+      the clips that are mixed or mismatched, and the random numbers are those of each micro-batch; all else, the
+      scalars included, is as for the whole batch.
+    options: of `_gradients`.
     """
     key = jax.random.fold_in(jax.random.key(state['seed']), state['step'])
-    k_frames, k_mel, k_mix, k_drop = jax.random.split(key, 4)
-    inputs = read_inputs(batch) | {'labels': batch['labels']}
-    if has_pixels(batch):
-        inputs['frames'] = augment_frames(k_frames, inputs['frames'], frame_size, augment, axis)
-    else:
-        inputs['frames'] = augment_features(k_frames, inputs['frames'], augment, axis)
-    if has_log_mel(batch):
-        others = losses.other_clips(inputs['log_mel'], 1, axis) if augment.mel_background else inputs['log_mel']
-        inputs['log_mel'] = augment_mel(k_mel, inputs['log_mel'], augment, others, mel_log, axis)
-    valid, modalities = batch['valid'], modalities_of(batch)
-    units = valid[:, None] & modalities[:, :, None]
-    if augment.mixup:
-        others, other_modalities = losses.other_clips((inputs, modalities), 1, axis)
-        inputs = mix(k_mix, inputs, others, augment.mixup, axis, (modalities == other_modalities).all(axis=1))
-
-    def loss_fn(params):
-        model = nnx.merge(graphdef, params, state['rest'])
-        masks = drop_masks(k_drop, units, model.grid(*inputs['frames'].shape[2:4]), drop, axis)
-        logits, out = model(inputs['frames'], inputs['log_mel'], valid, train=True, modalities=modalities, **masks)
-        parts = loss_parts(model, logits, out, inputs['labels'], valid, loss, axis, masks.get('cell_mask'), modalities)
-        total = total_loss(parts, loss)
-        top1 = jnp.take_along_axis(batch['labels'], logits.argmax(-1, keepdims=True), axis=-1)
-        parts = {'loss': total, **{f'loss_{name}': part for name, part in parts.items()}, 'top1': top1.mean()}
-        scores = {'score_mean': mean_scores(out, units, axis)} if model.additive else {}
-        return total, (parts, scores, nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param))))
-
-    grads, (parts, scores, rest) = jax.grad(loss_fn, has_aux=True)(state['params'])
+    gradients: Callable[..., Any] = functools.partial(_gradients, graphdef, axis=axis, **options)
+    if accumulate > 1:
+        gradients = functools.partial(_accumulated, gradients, accumulate)
+    rest, grads, parts, sums = gradients(state['params'], state['rest'], batch, key)
     if axis:
         grads, parts = _mean_over(axis, (grads, parts))
+    scores = {name: mean_scores(*both, axis) for name, both in sums.items()}
     updates, opt_state = optimiser.update(grads, state['opt_state'], state['params'])
     params = optax.apply_updates(state['params'], updates)
     # A running average over the last few hundred steps; during the first 100 steps it is the plain mean.
@@ -140,6 +121,73 @@ def train_step(
         'l2_updates': norm(updates),
     }
     return new_state, {f'train/{name}': value for name, value in (parts | norms).items()}
+
+
+def _gradients(
+    graphdef: nnx.GraphDef,
+    params,
+    rest,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    loss: Loss,
+    augment: Augment,
+    drop: Drop,
+    frame_size: int,
+    mel_log: tuple[float, float] = (1.0, 0.01),
+    axis: str | None = None,
+):
+    """Returns the new statistics, the gradients, the parts of the loss, and the sums of which `mean_scores` is made.
+
+    `mel_log` is described in augment.augment_mel.
+    """
+    k_frames, k_mel, k_mix, k_drop = jax.random.split(key, 4)
+    inputs = read_inputs(batch) | {'labels': batch['labels']}
+    if has_pixels(batch):
+        inputs['frames'] = augment_frames(k_frames, inputs['frames'], frame_size, augment, axis)
+    else:
+        inputs['frames'] = augment_features(k_frames, inputs['frames'], augment, axis)
+    if has_log_mel(batch):
+        others = losses.other_clips(inputs['log_mel'], 1, axis) if augment.mel_background else inputs['log_mel']
+        inputs['log_mel'] = augment_mel(k_mel, inputs['log_mel'], augment, others, mel_log, axis)
+    valid, modalities = batch['valid'], modalities_of(batch)
+    units = valid[:, None] & modalities[:, :, None]
+    if augment.mixup:
+        others, other_modalities = losses.other_clips((inputs, modalities), 1, axis)
+        inputs = mix(k_mix, inputs, others, augment.mixup, axis, (modalities == other_modalities).all(axis=1))
+
+    def loss_fn(params):
+        model = nnx.merge(graphdef, params, rest)
+        masks = drop_masks(k_drop, units, model.grid(*inputs['frames'].shape[2:4]), drop, axis)
+        logits, out = model(inputs['frames'], inputs['log_mel'], valid, train=True, modalities=modalities, **masks)
+        parts = loss_parts(model, logits, out, inputs['labels'], valid, loss, axis, masks.get('cell_mask'), modalities)
+        total = total_loss(parts, loss)
+        top1 = jnp.take_along_axis(batch['labels'], logits.argmax(-1, keepdims=True), axis=-1)
+        parts = {'loss': total, **{f'loss_{name}': part for name, part in parts.items()}, 'top1': top1.mean()}
+        sums = {'score_mean': score_sums(out, units)} if model.additive else {}
+        return total, (parts, sums, nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param))))
+
+    grads, (parts, sums, rest) = jax.grad(loss_fn, has_aux=True)(params)
+    return rest, grads, parts, sums
+
+
+def _accumulated(gradients, count: int, params, rest, batch: Batch, key: jax.Array):
+    """Returns the results of `gradients` for `count` micro-batches together: the mean of all but the sums."""
+    rows = batch['valid'].shape[0]
+    if rows % count:
+        raise ValueError(f'{rows} clips of a device do not split into {count} micro-batches; expected a multiple')
+    micro_batches = jax.tree.map(lambda x: x.reshape(count, rows // count, *x.shape[1:]), batch)
+
+    def add(carry, inputs):
+        rest, total = carry
+        number, micro_batch = inputs
+        rest, grads, parts, sums = gradients(params, rest, micro_batch, jax.random.fold_in(key, number))
+        return (rest, jax.tree.map(jnp.add, total, grads)), (parts, sums)
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    (rest, total), (parts, sums) = jax.lax.scan(add, (rest, zeros), (jnp.arange(count), micro_batches))
+    grads, parts = jax.tree.map(lambda x: x / count, total), jax.tree.map(lambda x: x.mean(0), parts)
+    return rest, grads, parts, jax.tree.map(lambda x: x.sum(0), sums)
 
 
 def _mean_over(axis: str, tree):
@@ -274,8 +322,8 @@ def total_loss(parts: dict[str, jax.Array], loss: Loss) -> jax.Array:
     return parts['main'] + sum(getattr(loss, name) * parts[name] for name in parts if name != 'main')
 
 
-def mean_scores(out: dict[str, jax.Array], units_bmt: jax.Array, axis: str | None) -> jax.Array:
-    """Returns the batch's mean score of a cell and of an audio segment, per class: [m c].
+def score_sums(out: dict[str, jax.Array], units_bmt: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the sum of the scores of cells and of audio segments, per class [m c], and their numbers [m].
 
     Scores of cells are weighted by their attention weights; the null cell is left out. `units_bmt` is True for the
     valid segments of the modalities that the clip has.
@@ -283,9 +331,14 @@ def mean_scores(out: dict[str, jax.Array], units_bmt: jax.Array, axis: str | Non
     units = units_bmt.astype(jnp.float32)
     sums = jnp.einsum('bmtc,bmt->mc', out['segment_scores'], units)
     counts = jnp.stack([jnp.sum(units[:, 0] * out['alpha'].sum(-1).mean(-1)), units[:, 1].sum()])
+    return jax.lax.stop_gradient((sums, counts))
+
+
+def mean_scores(sums_mc: jax.Array, counts_m: jax.Array, axis: str | None) -> jax.Array:
+    """Returns the mean score of a cell and of an audio segment over all devices, per class: [m c]."""
     if axis:
-        sums, counts = jax.lax.psum((sums, counts), axis)
-    return jax.lax.stop_gradient(sums / jnp.maximum(counts, 1e-6)[:, None])
+        sums_mc, counts_m = jax.lax.psum((sums_mc, counts_m), axis)
+    return sums_mc / jnp.maximum(counts_m, 1e-6)[:, None]
 
 
 def drop_masks(
