@@ -54,7 +54,7 @@ def test_a_saved_config_is_renamed_with_one_notice(capsys):
 def test_a_saved_config_gets_the_fields_that_were_added_since(capsys):
     saved = {'model': {'width': 8}, 'train': {}}
     renamed.fields(saved, 'x')
-    assert saved == {'model': {'width': 8, 'layers': 'auto'}, 'train': {}}
+    assert saved == {'model': {'width': 8, 'layers': 'auto', 'remat': False}, 'train': {}}
     assert renamed.ADDED.items() <= fields.flatten(common.get_config().to_dict()).items()
     assert capsys.readouterr().err == ''
 
