@@ -241,36 +241,31 @@ def loss_parts(
         keys = model.space.keys(out['cells'])
         matched = losses.correspondence(model.match(keys, out['audio']), heard_bt, True)
         parts['correspondence'] = (paired_b * matched).mean()
-    of_mismatched = loss.mismatched_uniform or loss.mismatched_mil
-    if not loss.negatives or not (loss.correspondence or of_mismatched):
-        return parts
-    # The other clips of a clip are computed together, along a first axis n, which is one program for any number.
-    given = out['audio'], labels_bc, heard_bt, paired_b
-    others = [losses.other_clips(given, shift, axis) for shift in range(1, loss.negatives + 1)]
-    audio_nbtd, other_labels, other_heard_nbt, other_paired_nb = jax.tree.map(lambda *x: jnp.stack(x), *others)
-    differs_nb = 1.0 - jnp.clip((other_labels * labels_bc).sum(-1), 0, 1)
-    mismatched_nb = differs_nb * paired_b * other_paired_nb
-    if loss.correspondence:
-        odds_nbt = jax.vmap(lambda audio: model.match(keys, audio))(audio_nbtd)
-        absent_nb = jax.vmap(lambda odds, heard: losses.correspondence(odds, heard, False))(odds_nbt, other_heard_nbt)
-        parts['correspondence'] += (mismatched_nb * absent_nb).mean()
-    if of_mismatched:
-        count = min(loss.negatives, ATTENDED_NEGATIVES)
-
-        def attend(audio):
-            return model.attend_and_score(out['keys'], out['values'], audio, valid_bt)
-
-        attended, mismatched_nb = jax.vmap(attend)(audio_nbtd[:count]), mismatched_nb[:count]
-    if loss.mismatched_uniform:
-        by_clip = jax.vmap(lambda out: losses.kl_to_uniform(losses.modality_logits(out, 0)))(attended)
-        parts['mismatched_uniform'] = (mismatched_nb * by_clip).mean()
-    if loss.mismatched_mil:
-        picture_nbc = jax.vmap(lambda attended: logits_of(attended | {'bias': out['bias']}, 0))(attended)
-        seen_bc = losses.frame_probabilities(
-            evidence_btsc, heard_bt, multi_label=loss.multi_label, sharpness=loss.frame_mil_sharpness
+    attended_clips = min(loss.negatives, ATTENDED_NEGATIVES)
+    for shift in range(
+        1, loss.negatives + 1 if loss.correspondence or loss.mismatched_uniform or loss.mismatched_mil else 0
+    ):
+        audio, other_labels, other_heard_bt, other_paired_b = losses.other_clips(
+            (out['audio'], labels_bc, heard_bt, paired_b), shift, axis
         )
-        by_clip = losses.classification(picture_nbc, seen_bc, multi_label=loss.multi_label)
-        parts['mismatched_mil'] = (mismatched_nb * by_clip).mean()
+        differs_b = 1.0 - jnp.clip((other_labels * labels_bc).sum(-1), 0, 1)
+        mismatched_b = differs_b * paired_b * other_paired_b
+        if loss.correspondence:
+            absent = losses.correspondence(model.match(keys, audio), other_heard_bt, False)
+            parts['correspondence'] += (mismatched_b * absent).mean() / loss.negatives
+        if shift > attended_clips or not (loss.mismatched_uniform or loss.mismatched_mil):
+            continue
+        attended = model.attend_and_score(out['keys'], out['values'], audio, valid_bt)
+        if loss.mismatched_uniform:
+            part = (mismatched_b * losses.kl_to_uniform(losses.modality_logits(attended, 0))).mean() / attended_clips
+            parts['mismatched_uniform'] = parts.get('mismatched_uniform', 0.0) + part
+        if loss.mismatched_mil:
+            picture = logits_of(attended | {'bias': out['bias']}, 0)
+            seen_bc = losses.frame_probabilities(
+                evidence_btsc, heard_bt, multi_label=loss.multi_label, sharpness=loss.frame_mil_sharpness
+            )
+            part = losses.classification(picture, seen_bc, multi_label=loss.multi_label)
+            parts['mismatched_mil'] = parts.get('mismatched_mil', 0.0) + (mismatched_b * part).mean() / attended_clips
     return parts
 
 
