@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
             'hidden': 128,
             'dtype': 'bfloat16',  # of the trunks; attention and head are float32
             'layers': 'auto',  # 'plain' (Flax), or forms for a 'cpu', 'gpu' or 'tpu'; auto: by platform
+            'remat': False,  # True: trunks compute activations again for the gradient: less memory, more time
             'heads': 1,
             'stop_gradient_evidence': True,
             'uniform_space': False,

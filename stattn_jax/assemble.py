@@ -15,10 +15,12 @@ from flax import nnx
 from stattn_jax import models
 from stattn_jax.models import layers
 from stattn_jax.models.encoders import Encoders
+from stattn_jax.models.layers import recompute
+from stattn_jax.runtime import perf
 from stattn_jax.training import augment, optim, step
 
 # Fields of cfg.model that describe the input or the initial weights and are not arguments of the network.
-NOT_OF_THE_NETWORK = ('frame_size', 'visual_weights', 'audio_weights', 'layers')
+NOT_OF_THE_NETWORK = ('frame_size', 'visual_weights', 'audio_weights', 'layers', 'remat')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,7 @@ def build_model(config: ml_collections.ConfigDict, shape: InputSpec, axis: str |
     options |= {'channels': shape.channels, 'frame': shape.frame, 'extracted': shape.extracted}
     model = models.build(shape.classes, rngs=rngs, axis_name=axis, **options)
     layers.set_form(model, config.model.layers)
+    recompute.set_remat(model, config.model.remat)
     return model
 
 
@@ -72,7 +75,8 @@ def make_state(
 
     seed = jnp.int32(config.seed)
     # One compiled program serves every seed; without jit, each operation of each initialiser would be compiled.
-    state = jax.eval_shape(init, seed) if abstract else jax.jit(init)(seed)
+    jitted = jax.jit(init, compiler_options=perf.compile_options_once())
+    state = jax.eval_shape(init, seed) if abstract else jitted(seed)
     return nnx.graphdef(nnx.eval_shape(build, jax.random.key(seed))), state, optimiser, schedule
 
 

@@ -15,7 +15,7 @@ from stattn_jax.runtime import parallel
 
 # Fields that may differ between a run and its continuation, because they cannot change its numbers.
 FREE_FIELDS = tuple('parallel compile_cache data.dir data.threads train.log_every_steps train.keep eval.'.split())
-FREE_FIELDS += ('train.best_metric', 'model.layers')
+FREE_FIELDS += ('train.best_metric', 'model.layers', 'model.remat')
 POSITIVE_FIELDS = tuple('data.threads data.frame_size model.frame_size model.width model.heads model.hidden'.split())
 POSITIVE_FIELDS += ('train.steps', 'train.batch', 'train.accumulate', 'train.log_every_steps', 'train.eval_every_steps')
 POSITIVE_FIELDS += ('train.save_every_steps', 'train.keep', 'eval.batch', 'eval.shortcut_clips')

@@ -18,7 +18,7 @@ FIELDS = {
     'eval.leak_clips': 'eval.shortcut_clips',
 }
 # Fields that configs from before lack, with the value that changes nothing.
-ADDED = {'model.layers': 'auto', 'train.accumulate': 1}
+ADDED = {'model.layers': 'auto', 'model.remat': False, 'train.accumulate': 1}
 METRICS = {
     'leak/n': 'shortcut/n',
     'leak/audio_only': 'shortcut/audio_only',

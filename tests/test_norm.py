@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-from stattn_jax.models.layers import FORMS, cpu, gpu, norm
+from stattn_jax.models.layers import FORMS, cpu, gpu, norm, tpu
 
 
 def clips(*shape, seed=0):
@@ -53,7 +53,7 @@ def test_numbers_averages_and_gradients_are_those_of_flax(shape, form):
 
 
 @pytest.mark.parametrize('mapped', ['shard_map', 'pmap'])
-@pytest.mark.parametrize('form', [cpu, gpu])
+@pytest.mark.parametrize('form', [cpu, gpu, tpu])
 def test_over_devices_it_is_one_batch(mapped, form):
     x, weight, scale, bias = clips(8, 5, 3), clips(8, 5, 3, seed=1), jnp.asarray([1.0, 2, 3]), jnp.asarray([0.0, 1, 2])
 

@@ -62,6 +62,15 @@ def compile_options() -> dict[str, str] | None:
     return {'xla_cpu_experimental_ynn_fusion_type': ''} if slow and not is_set else None
 
 
+def compile_options_once() -> dict[str, int] | None:
+    """Returns the XLA options for a program that runs once: on a CPU, LLVM does not optimise it.
+
+    The initial state of the demo's network then takes 2.3 instead of 7.5 seconds of one core, and that of two ResNet-18
+    9 instead of 19 (docs/log.md, 2026-11-27, compile time). Results may differ in rounding.
+    """
+    return {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
+
+
 def lowered_flops(lowered: Any) -> float | None:
     """Returns the FLOPs of a lowered (not yet compiled) function, None where the backend does not report them.
 

@@ -5,6 +5,7 @@ devices that share the batch; the clips are augmented as they would be on one de
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -47,11 +48,12 @@ def augment_frames(key: jax.Array, frames: jax.Array, size: int, aug: Augment, a
     b, _, height, width, _ = frames.shape
     clips = ShardedRandom(b, axis)
     if aug.crop < 1 or aug.flip or size != height:
-        k_scale, k_y, k_x, k_flip = jax.random.split(key, 4)
-        scale = clips.sample(jax.random.uniform, k_scale, minval=aug.crop, maxval=1.0)
-        rows = _resample(clips.sample(jax.random.uniform, k_y) * (1 - scale), scale, height, size)
-        columns = _resample(clips.sample(jax.random.uniform, k_x) * (1 - scale), scale, width, size)
-        mirror = clips.sample(jax.random.bernoulli, k_flip, float(aug.flip))
+        # The four numbers of a clip are drawn together, which is one program instead of four.
+        draws = jax.vmap(functools.partial(clips.sample, jax.random.uniform))(jax.random.split(key, 4))
+        scale = jnp.maximum(aug.crop, draws[0] * (1 - jnp.float32(aug.crop)) + jnp.float32(aug.crop))
+        rows = _resample(draws[1] * (1 - scale), scale, height, size)
+        columns = _resample(draws[2] * (1 - scale), scale, width, size)
+        mirror = draws[3] < aug.flip
         columns = jnp.where(mirror[:, None, None], columns[:, ::-1], columns)
         frames = jnp.einsum('byh,bthwr,bxw->btyxr', rows, frames, columns)
     if aug.colour:

@@ -13,7 +13,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from stattn_jax.models.layers.arithmetic import NHWC, padded, scaled, tap
+from stattn_jax.models.layers.arithmetic import NHWC, normalise_backward, padded, scaled, tap
 
 # The rows are split into at most this many stretches, which are added elementwise before the product, so that one pass
 # over the input is enough.
@@ -155,15 +155,8 @@ def _normalise_forward(x, scale, bias, epsilon, axis_name):
 
 
 def _normalise_backward(epsilon, axis_name, kept, gradients):
-    x, mean, inverse, scale = kept
-    grad = gradients[0].astype(jnp.float32)
-    unit = (x - mean) * inverse
-    on_bias, on_scale = sums(grad), sums(grad * unit)
-    ahead = jnp.stack([on_bias, on_scale]) / (x.size // x.shape[-1])
-    if axis_name:
-        ahead = jax.lax.pmean(ahead, axis_name)
-    on_x = scale * inverse * (grad - ahead[0] - unit * ahead[1])
-    return on_x.astype(x.dtype), on_scale, on_bias
+    del epsilon
+    return normalise_backward(axis_name, kept, gradients[0], sums)
 
 
 normalise.defvjp(_normalise_forward, _normalise_backward)

@@ -5,7 +5,7 @@ import functools
 import jax
 from flax import nnx
 
-from stattn_jax.models.layers import cpu, form_of_platform, gpu
+from stattn_jax.models.layers import cpu, form_of_platform, gpu, tpu
 from stattn_jax.models.layers.arithmetic import scaled
 
 
@@ -29,7 +29,7 @@ class BatchNorm(nnx.BatchNorm):
         if use_running_average:
             y = scaled(x, self.mean[...], jax.lax.rsqrt(self.var[...] + self.epsilon), scale, bias)
             return y.astype(self.dtype)
-        normalise = cpu.normalise if self.form == 'cpu' else gpu.normalise
+        normalise = {'cpu': cpu, 'gpu': gpu, 'tpu': tpu}[self.form].normalise
         y, mean, var = normalise(x.astype(self.dtype), scale, bias, self.epsilon, self.axis_name)
         for running, now in ((self.mean, mean), (self.var, var)):
             running[...] = self.momentum * running[...] + (1 - self.momentum) * now

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from stattn_jax.models.layers.recompute import run_block
 from stattn_jax.models.trunks import vit, vit_names
 from stattn_jax.models.trunks.trunk import Published, Trunk
 
@@ -29,6 +30,7 @@ class AST(nnx.Module):
     """
 
     width = WIDTH
+    remat = False
 
     def __init__(self, *, depth: int = vit.DEPTH, axis_name: str | None = None, dtype, rngs: nnx.Rngs):
         del axis_name  # no statistics of a batch
@@ -44,7 +46,7 @@ class AST(nnx.Module):
         del train
         x = self.tokens(x.astype(self.dtype))
         for block in self.blocks:
-            x = block(x)
+            x = run_block(block, x, self.remat)
         return self.norm(x[:, :2]).mean(1)
 
     def tokens(self, x: jax.Array) -> jax.Array:

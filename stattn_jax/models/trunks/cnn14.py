@@ -10,6 +10,7 @@ from flax import nnx
 from stattn_jax.models.layers.conv import Conv
 from stattn_jax.models.layers.dense import Linear
 from stattn_jax.models.layers.norm import make_norm
+from stattn_jax.models.layers.recompute import run_block
 from stattn_jax.models.pooling import largest
 from stattn_jax.models.trunks.trunk import Published, Trunk
 
@@ -44,6 +45,8 @@ class Cnn14(nnx.Module):
     channels: output channels of the first block; each later block has twice as many as the one before.
     """
 
+    remat = False
+
     def __init__(self, *, channels: int = 64, axis_name: str | None, dtype, rngs: nnx.Rngs):
         options = {'axis_name': axis_name, 'dtype': dtype, 'rngs': rngs}
         widths = [1, *(channels << i for i in range(BLOCKS))]
@@ -62,7 +65,7 @@ class Cnn14(nnx.Module):
             )
         x = self.bn0(x, use_running_average=not train)[..., None]
         for block in self.blocks:
-            x = block(x, train=train)
+            x = run_block(block, x, self.remat, train=train)
         x = x.mean(2)
         return nnx.relu(self.fc1(largest(x, 1) + x.mean(1)))
 

@@ -12,6 +12,7 @@ from flax import nnx
 
 from stattn_jax.models.layers.conv import Conv, DepthwiseConv
 from stattn_jax.models.layers.norm import make_norm
+from stattn_jax.models.layers.recompute import run_block
 from stattn_jax.models.trunks.trunk import Package, Published, Trunk
 
 # Each stage is (blocks, kernel, stride of the first block, expansion, outputs). The stem before them has stride 2.
@@ -67,6 +68,8 @@ class EfficientNetLite(nnx.Module):
       stages are repeated.
     """
 
+    remat = False
+
     def __init__(self, outputs: tuple[int, ...], stride: int, *, axis_name: str | None, dtype, rngs: nnx.Rngs):
         self.outputs = tuple(outputs)
         self.stride = stride
@@ -88,7 +91,7 @@ class EfficientNetLite(nnx.Module):
         x = nnx.relu6(self.stem_bn(self.stem(x), use_running_average=not train))
         last, found = set(_ends()), []
         for i, block in enumerate(self.blocks):
-            x = block(x, train=train)
+            x = run_block(block, x, self.remat, train=train)
             if i in last:
                 found.append(x)
         if self.head is not None:

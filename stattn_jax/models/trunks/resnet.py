@@ -11,6 +11,7 @@ from flax import nnx
 
 from stattn_jax.models.layers.conv import Conv, MaxPool
 from stattn_jax.models.layers.norm import make_norm
+from stattn_jax.models.layers.recompute import run_block
 from stattn_jax.models.trunks.trunk import MEL_MEAN, MEL_STD, Published, Trunk
 
 # The number of blocks of each stage, and the ratio of a block's output channels to those of its 3x3 convolution.
@@ -55,6 +56,8 @@ class ResNet(nnx.Module):
       convolution is dilated.
     """
 
+    remat = False
+
     def __init__(self, name: str, *, inputs: int, last_stride: int = 2, axis_name: str | None, dtype, rngs: nnx.Rngs):
         depths, expansion = STAGES[name]
         norm = make_norm(axis_name, dtype)
@@ -80,7 +83,7 @@ class ResNet(nnx.Module):
         for blocks in self.layers:
             x = found[-1]
             for block in blocks:
-                x = block(x, train=train)
+                x = run_block(block, x, self.remat, train=train)
             found.append(x)
         return found
 

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from stattn_jax.models.layers.dense import Linear
+from stattn_jax.models.layers.recompute import run_block
 from stattn_jax.models.trunks import vit_names
 from stattn_jax.models.trunks.trunk import Published, Trunk
 
@@ -129,6 +130,8 @@ class ViT(nnx.Module):
     A `depth` other than 12 is for tests. The trunk computes the same in training and evaluation.
     """
 
+    remat = False
+
     def __init__(self, name: str, *, depth: int = DEPTH, axis_name: str | None = None, dtype, rngs: nnx.Rngs):
         del axis_name  # no statistics of a batch
         self.size = size = SIZES[name]
@@ -149,7 +152,7 @@ class ViT(nnx.Module):
         b, rows, columns = x.shape[0], *self.grid_of(*x.shape[1:3])
         x = self.tokens(x.astype(self.dtype))
         for block in self.blocks:
-            x = block(x)
+            x = run_block(block, x, self.remat)
         return self.norm(x[:, -rows * columns :]).reshape(b, rows, columns, self.width)
 
     def tokens(self, x: jax.Array) -> jax.Array:
