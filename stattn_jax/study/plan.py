@@ -188,6 +188,9 @@ def run_config(
 ) -> ml_collections.ConfigDict:
     """Returns the config of one run: the variant's config with the row's fields, values of the grid, and the seed."""
     made = copy.deepcopy(config.variants[variant].run).lock()
+    absent = command.missing_fields(made, run_fields.defaults())
+    if absent:
+        raise run.RunError(f'config.variants.{variant}.run {absent}; expected the config of a run, as configs/own.py')
     for place, update in ((f'rows.{row}.fields', made.update), ('grid', made.update_from_flattened_dict)):
         try:
             update(values if place == 'grid' else config.rows[row].fields)
@@ -195,9 +198,6 @@ def run_config(
             raise run.RunError(f'config.{place}: {str(error).splitlines()[0]}') from None
     made.seed = seed
     made.data.dir = str(data_folders(config, variant, workdir)[1])
-    absent = command.missing_fields(made, run_fields.defaults())
-    if absent:
-        raise run.RunError(f'config.variants.{variant}.run {absent}; expected the config of a run, as configs/own.py')
     config_checks.check(made)
     return made
 
