@@ -2,8 +2,8 @@
 
 All forms have the same parameters and, up to rounding, the same results; cpu.py, gpu.py and tpu.py say what their
 forms are for. Every layer has an attribute `form`, one of FORMS. A new layer takes the form of the platform that JAX
-computes on, and `set_form` changes it for a whole network. Forward-mode derivatives of all layers are defined in the form
-'plain'.
+computes on, and `set_form` changes it for a whole network. Forward-mode derivatives of all layers are defined in the
+form 'plain'.
 """
 
 import jax
