@@ -1,9 +1,9 @@
 """Convolutions, max pooling, batch normalisation and dense layers, each as a plain Flax layer and in faster forms.
 
-All forms have the same parameters and, up to rounding, the same results; cpu.py and gpu.py say what their forms
-are for. Every layer has an attribute `form`, one of FORMS. A new layer takes the form of the platform that JAX computes
-on, and `set_form` changes it for a whole network. Forward-mode derivatives of all layers are defined in the form
-'plain'.
+All forms have the same parameters and, up to rounding, the same results; cpu.py, gpu.py and tpu.py say what their
+forms are for. Every layer has an attribute `form`, one of FORMS. A new layer takes the form of the platform that JAX
+computes on, and `set_form` changes it for a whole network. Forward-mode derivatives of all layers are defined in the
+form 'plain'.
 """
 
 import jax
@@ -12,7 +12,7 @@ from flax import nnx
 FORMS = ('plain', 'cpu', 'gpu', 'tpu')
 AUTO = 'auto'
 # Platforms that are not listed get the plain layers. On a TPU, batch normalisation alone differs from them, in one pass
-# as on a GPU: the compiler counts a fifth fewer bytes and estimates a quarter fewer cycles for a block of a ResNet, but
+# (tpu.py): the compiler counts a fifth fewer bytes and estimates a quarter fewer cycles for a block of a ResNet, but
 # several times as many for the GPU's first convolution and max pool (docs/benchmarks.md; nothing was run on a TPU).
 _OF_PLATFORM = {'cpu': 'cpu', 'gpu': 'gpu', 'cuda': 'gpu', 'rocm': 'gpu', 'tpu': 'tpu'}
 
