@@ -203,6 +203,18 @@ def test_wrong_use_is_one_line(flags, message, capsys):
     assert message in error and error.count('\n') == 1
 
 
+def test_a_port_that_is_taken_is_one_line(capsys, monkeypatch):
+    from stattn_jax.app import __main__ as app
+
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: True)
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert app.main(['app', '--workdir=demo', f'--port={port}']) == 2
+    assert f'--port={port} at 127.0.0.1 cannot be used (Address already in use)' in capsys.readouterr().err
+
+
 def test_without_gradio_the_command_names_the_extra(capsys, monkeypatch):
     from stattn_jax.app import __main__ as app
 
@@ -321,6 +333,8 @@ FRAME = 'document.querySelector("#pages iframe").contentDocument'
 def open_app(driver, server, **size):
     driver.open(server.url, **size)
     driver.until('!!document.querySelector("#video input[type=file]")', 120)
+    # Gradio connects the buttons after it has drawn them.
+    time.sleep(2)
 
 
 def choose_file(driver, path):
