@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -203,6 +202,18 @@ def test_wrong_use_is_one_line(flags, message, capsys):
     assert message in error and error.count('\n') == 1
 
 
+def test_a_port_that_is_taken_is_one_line(capsys, monkeypatch):
+    from stattn_jax.app import __main__ as app
+
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: True)
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert app.main(['app', '--workdir=demo', f'--port={port}']) == 2
+    assert f'--port={port} at 127.0.0.1 cannot be used (Address already in use)' in capsys.readouterr().err
+
+
 def test_without_gradio_the_command_names_the_extra(capsys, monkeypatch):
     from stattn_jax.app import __main__ as app
 
@@ -242,31 +253,33 @@ class Server:
         path = os.pathsep.join(filter(None, (str(folder), str(runs.ROOT), os.environ.get('PYTHONPATH'))))
         environment = {'PYTHONPATH': path, 'STATTN_CONNECTIONS': str(self.connections), 'TMPDIR': str(self.temporary)}
         environment |= {'JAX_PLATFORMS': 'cpu', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
-        self.process = subprocess.Popen(
-            [sys.executable, '-m', 'stattn_jax.app', f'--port={port}', *map(str, flags)],
-            env=os.environ | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        line = ''
-        while 'is ready' not in line:
-            line = self.process.stdout.readline()
-            assert line, 'the app ended'
-        # Nobody reads what follows, and a full pipe would stop the app.
-        threading.Thread(target=self.process.stdout.read, daemon=True).start()
-        self.config = json.load(urllib.request.urlopen(self.url + 'config'))
+        log = folder / 'log.txt'
+        with open(log, 'w') as output:
+            self.process = subprocess.Popen(
+                [sys.executable, '-m', 'stattn_jax.app', f'--port={port}', *map(str, flags)],
+                env=os.environ | environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        while 'is ready' not in log.read_text():
+            assert self.process.poll() is None, log.read_text()
+            time.sleep(0.2)
+        self.config = json.loads(self.get('config'))
+
+    def get(self, path):
+        with urllib.request.urlopen(self.url + path, timeout=600) as answer:
+            return answer.read()
 
     def post(self, path, data, **headers):
-        return urllib.request.urlopen(
-            urllib.request.Request(self.url + 'gradio_api/' + path, data, headers), timeout=600
-        )
+        request = urllib.request.Request(self.url + 'gradio_api/' + path, data, headers)
+        with urllib.request.urlopen(request, timeout=600) as answer:
+            return json.load(answer)
 
     def upload(self, path, name='clip.mp4'):
         """Uploads a file under a name and returns its path on the server."""
         body = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
         body += path.read_bytes() + b'\r\n--x--\r\n'
-        return json.load(self.post('upload', body, **{'Content-Type': 'multipart/form-data; boundary=x'}))[0]
+        return self.post('upload', body, **{'Content-Type': 'multipart/form-data; boundary=x'})[0]
 
     def explain(self, path):
         """Explains an uploaded file as the page does; returns the summary and the pages, or the refusal."""
@@ -275,15 +288,21 @@ class Server:
         file = {'path': path, 'orig_name': 'clip.mp4', 'meta': {'_type': 'gradio.FileData'}}
         body = {'data': [file, 0, True], 'fn_index': number, 'session_hash': session}
         self.post('queue/join', json.dumps(body).encode(), **{'Content-Type': 'application/json'})
-        for line in urllib.request.urlopen(f'{self.url}gradio_api/queue/data?session_hash={session}', timeout=600):
-            message = json.loads(line[5:]) if line.startswith(b'data:') else {}
-            if message.get('msg') == 'process_completed':
-                return message['output'].get('data') or message['output']['error']
+        address = f'{self.url}gradio_api/queue/data?session_hash={session}'
+        with urllib.request.urlopen(address, timeout=600) as answer:
+            for line in answer:
+                message = json.loads(line[5:]) if line.startswith(b'data:') else {}
+                if message.get('msg') == 'process_completed':
+                    return message['output'].get('data') or message['output']['error']
         raise AssertionError('no answer')
 
     def end(self):
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(60) == 0
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture(scope='module')
@@ -295,7 +314,7 @@ def serve(tmp_path_factory):
 
         def start(*flags):
             server = Server(tmp_path_factory.mktemp('app'), *flags)
-            stack.callback(server.process.kill)
+            stack.callback(server.kill)
             return server
 
         yield start
@@ -321,6 +340,8 @@ FRAME = 'document.querySelector("#pages iframe").contentDocument'
 def open_app(driver, server, **size):
     driver.open(server.url, **size)
     driver.until('!!document.querySelector("#video input[type=file]")', 120)
+    # Gradio connects the buttons after it has drawn them.
+    time.sleep(2)
 
 
 def choose_file(driver, path):
@@ -350,7 +371,7 @@ def test_an_upload_is_explained_and_its_page_switches_classes(server, driver, wi
     driver.until(f'{FRAME}.querySelector("#sentence").textContent.startsWith("orange square")')
     links = driver.run('Array.from(document.querySelectorAll("#summary .files a"), (a) => a.href)')
     assert [url.rsplit('.')[-1] for url in links] == ['csv', 'html', 'json', 'mp4', 'npz', 'png', 'vtt']
-    assert all(urllib.request.urlopen(url).status == 200 for url in links)
+    assert all(server.get(url.removeprefix(server.url)) for url in links)
     # Nothing is wider than the window, and everything came from the app itself.
     assert driver.run('document.documentElement.scrollWidth') <= width
     foreign = [url for url in driver.requests() if not url.startswith((server.url, 'data:', 'blob:'))]
@@ -393,15 +414,17 @@ def test_a_recording_with_fake_devices_is_explained(server, driver):
 @pytest.mark.slow
 def test_limits_and_names_of_uploads(server, tmp_path):
     (tmp_path / 'large').write_bytes(bytes(1_100_000))
-    with pytest.raises(urllib.error.HTTPError, match='413'):
+    with pytest.raises(urllib.error.HTTPError, match='413') as refused:
         server.upload(tmp_path / 'large')
+    refused.value.close()
     path = server.upload(EXAMPLES[0], '../../../evil <b>%03d.mp4')
     assert path.startswith(str(server.temporary)) and '..' not in path
     summary, pages = server.explain(path)
     assert 'azure bars' in summary and '<iframe' in pages and 'evil' not in pages
     for outside in ('results/../../', 'results/%2e%2e/%2e%2e/etc/passwd', 'gradio_api/file=/etc/passwd'):
-        with pytest.raises(urllib.error.HTTPError, match='40[34]'):
-            urllib.request.urlopen(server.url + outside)
+        with pytest.raises(urllib.error.HTTPError, match='40[34]') as refused:
+            server.get(outside)
+        refused.value.close()
 
 
 @pytest.mark.slow
@@ -438,7 +461,8 @@ def _tried(server, path):
     try:
         return server.explain(path)
     except urllib.error.HTTPError as error:
-        return error.read().decode()
+        with error:
+            return error.read().decode()
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ codes: 0 ended by Ctrl-C, 2 wrong use, 1 another failure.
 import importlib.util
 import os
 import signal
+import socket
 import sys
 import threading
 
@@ -48,6 +49,8 @@ def _main(_: flags.FlagValues) -> int:
     if importlib.util.find_spec('gradio') is None:
         raise command.RunError('the Python package gradio is not installed, which the app needs; '
                                'install the extra: pip install "stattn-jax[app]"')  # fmt: skip
+    if FLAGS.port is not None:
+        _check_port(FLAGS.host, FLAGS.port)
     # Gradio reads these when it is imported; they keep it from asking other hosts.
     os.environ |= {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_OFFLINE': '1', 'HF_HUB_DISABLE_TELEMETRY': '1'}
     print('loading ...', flush=True)
@@ -71,6 +74,18 @@ def _main(_: flags.FlagValues) -> int:
     finally:
         blocks.close(verbose=False)
     return 0
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raises RunError for an address at which nothing can listen, before a network is loaded."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((host, port))
+        except OSError as error:
+            raise command.RunError(
+                f'--port={port} at {host} cannot be used ({error.strerror or error}); give another --port, or none'
+            ) from None
 
 
 if __name__ == '__main__':

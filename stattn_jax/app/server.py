@@ -14,7 +14,7 @@ import numpy as np
 from starlette.staticfiles import StaticFiles
 
 from stattn_jax import run
-from stattn_jax.app import gallery, markup, work
+from stattn_jax.app import gallery, markup, memory, work
 from stattn_jax.app.workspace import Workspace, remove
 from stattn_jax.data import video_files
 from stattn_jax.explain import compare
@@ -148,6 +148,8 @@ def _explain_tab(models, workspace: Workspace, examples, limits: work.Limits) ->
         except Exception as error:
             remove(folder)
             return markup.error_html(work.error_line(error, source.name)), ''
+        finally:
+            memory.release()
         base = f'results/{folder.name}'
         return markup.summary_html(result, folder, base), markup.pages_html(result, base)
 
@@ -180,6 +182,7 @@ def _gallery_tab(workspace: Workspace, galleries: dict[str, str], splits) -> Non
             folder = workspace.galleries / str(len(made))
             folder.mkdir(exist_ok=True)
             gallery.explain_clips(model, data, number, folder, progress)
+            memory.release()
             made[name, number] = f'results/galleries/{folder.name}/index.html'
         return markup.gallery_html(name, made[name, number])
 
