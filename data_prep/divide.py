@@ -60,8 +60,10 @@ def list_jobs(data: pathlib.Path, info: source.DatasetInfo, every: int) -> list[
     The training clips are counted class by class (clips with several labels by their set of labels), and each one whose
     count is a multiple of `every` is held out, so that classes have their share even if they are small.
     """
-    splits = {split: source.RecordSource(data, split) for split in info.splits}
-    found = {split: [(clip.clip_id, clip.labels) for clip in clips] for split, clips in splits.items()}
+    found = {}
+    for split, count in info.splits.items():
+        clips = source.RecordSource(data, split)
+        found[split] = [(record.clip_id, record.labels) for record in map(clips.__getitem__, range(count))]
     by_class = sorted(range(len(found['train'])), key=lambda number: found['train'][number][1])
     held_out = set(by_class[every - 1 :: every])
     if not held_out:
