@@ -34,7 +34,7 @@ ABLATIONS = {
     },
 }
 # Number of training clips, and number of steps of 16 clips.
-SIZES = {'events': (2000, 350), 'lopsided': (3000, 350), 'binding': (3000, 800)}
+SIZES = {'events': (2000, 350), 'lopsided': (3000, 350), 'binding': (3000, 750)}
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -56,7 +56,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'test_clips': 400,  # most test clips, evenly spread over the split
             'clips': 32,  # those of them for measures that take many passes: perturbation, sanity, explainers
             'shifts': 4,  # number of shifts of the matched-shape control
-            'redraws': 3,  # number of random parameter sets in the randomisation test
+            'redraws': 2,  # number of random parameter sets in the randomisation test
             # Of rows without explanations of their own; Grad-CAM, which stands for them, points in all test clips.
             'explainers': ('gradient_input', 'integrated_gradients', 'grad_cam'),
             'explained': ('stan', 'late_sum'),  # rows that get every post-hoc explainer
@@ -86,7 +86,7 @@ def _quick(config):
     for name in [*REPRESENTATION, *INTRINSIC, *ABLATIONS]:
         if name not in ('late_sum', 'concat', 'cam', 'mil', 'avel_paper'):
             del config.rows[name]
-    config.variants.events.run.train.steps = 250
+    config.variants.events.run.train.steps = 200
     config.grid.optim.lr = (1e-3, 2e-3)
     config.seeds = (0,)
     config.measure.clips = 24

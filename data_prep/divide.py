@@ -61,9 +61,9 @@ def list_jobs(data: pathlib.Path, info: source.DatasetInfo, every: int) -> list[
     count is a multiple of `every` is held out, so that classes have their share even if they are small.
     """
     found = {}
-    for split in info.splits:
+    for split, count in info.splits.items():
         clips = source.RecordSource(data, split)
-        found[split] = [(clips[number].clip_id, clips[number].labels) for number in range(len(clips))]
+        found[split] = [(record.clip_id, record.labels) for record in map(clips.__getitem__, range(count))]
     by_class = sorted(range(len(found['train'])), key=lambda number: found['train'][number][1])
     held_out = set(by_class[every - 1 :: every])
     if not held_out:

