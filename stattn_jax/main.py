@@ -106,8 +106,8 @@ def _start_processes(values):
         processes.join(*place)
     except ValueError as error:
         raise run.RunError(
-            f'--coordinator={values.coordinator}: {error}; auto works on Cloud TPU, GKE, Slurm and Open MPI; elsewhere '
-            'give --coordinator=HOST:PORT --processes=N --process=I'
+            f'--coordinator={values.coordinator}: {error}; expected auto on Cloud TPU, GKE, Slurm or Open MPI, and '
+            'elsewhere --coordinator=HOST:PORT --processes=N --process=I'
         ) from None
 
 

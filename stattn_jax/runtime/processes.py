@@ -44,10 +44,14 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
     """Connects this process to the others of the run, and ends it with one line where one of them is lost.
 
     Call it before JAX uses a device, and `leave` at the end. `coordinator` is host:port of process 0; where all three
-    are None, JAX takes them from the cluster (Cloud TPU, GKE, Slurm, Open MPI). Raises ValueError where it finds none.
+    are None, JAX takes them from the cluster (Cloud TPU, GKE, Slurm, Open MPI). Raises ValueError where it finds
+    none, and where the processes cannot connect.
     """
     global _watch
-    jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=_JAX_LOST_AFTER)
+    try:
+        jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=_JAX_LOST_AFTER)
+    except jax.errors.JaxRuntimeError as error:
+        raise ValueError(f'{error} (is that port free on the host of process 0?)') from error
     state = distributed.global_state
     if state.num_processes > 1:
         _watch = _Watch(state.client, state.coordinator_address, state.process_id, state.num_processes)
