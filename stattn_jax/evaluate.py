@@ -186,11 +186,12 @@ class Evaluator:
         classes = len(data.info.classes)
         labels = score.multi_hot([truth[i] for i, _ in pairs], classes)
         other_labels = score.multi_hot([truth[other] for _, other in pairs], classes)
-        black = self._rows(state, _Altered(data, pairs, lambda clip, _: clip.without_picture()), *_kind(truth))
+        kind = _kind(truth)
+        black = self._rows(state, _Altered(data, pairs, lambda clip, _: clip.without_picture()), *kind)
         numbers = {'shortcut/audio_only': classification.top_k(black['logits'], labels), 'shortcut/n': len(pairs)}
         if 'picture' not in black:
             return numbers
-        swapped = self._rows(state, _Altered(data, pairs, lambda clip, i: clip.with_sound_of(data[i].clip)), *_kind(truth))
+        swapped = self._rows(state, _Altered(data, pairs, lambda clip, i: clip.with_sound_of(data[i].clip)), *kind)
         predicted = np.argmax(swapped['picture'], axis=1)
         rows = np.arange(len(pairs))
         undecided = jax.nn.softmax(swapped['picture'], axis=1).max(1) < 0.5
