@@ -153,13 +153,12 @@ class Evaluator:
         """Returns the flat `group/name` numbers of a split; with `shortcuts` they include the shortcut checks."""
         data = source.RecordSource(self._config.data.dir, split)
         truth = score.read_truth(data)
-        by_segment = any(r.events for r in truth)
-        rows = self._rows(state, data, _widest(truth), by_segment)
+        rows = self._rows(state, data, *_kind(truth))
         binary = run.is_binary(self._config, run.DataFacts.of(data.info))
         numbers = score.score(rows, truth, data.info, split=split, fit=self._config.data.fit, binary=binary)
         if any(r.masks for r in truth):
             numbers |= self._masks(state, data, truth, rows)
-        return numbers | (self._shortcuts(state, data, truth, by_segment) if shortcuts else {})
+        return numbers | (self._shortcuts(state, data, truth) if shortcuts else {})
 
     def _masks(self, state, data: source.RecordSource, truth, rows) -> dict[str, Any]:
         """Scores the masks of a split, at thresholds that the split for choosing the checkpoint picks."""
@@ -179,7 +178,7 @@ class Evaluator:
         chosen = mask_scores.measure(self._rows(state, chooser, _widest(known)), known, data.info, fit, prior)
         return own.numbers(chosen.thresholds())
 
-    def _shortcuts(self, state, data, truth, by_segment) -> dict[str, Any]:
+    def _shortcuts(self, state, data, truth) -> dict[str, Any]:
         # The program of the split itself is used again, although it computes more than is needed here.
         chosen = _spread_numbers(data, self._config.eval.shortcut_clips)
         pairs = [(i, other) for i in chosen if (other := _clip_with_other_label(truth, i)) is not None]
@@ -188,7 +187,7 @@ class Evaluator:
         classes = len(data.info.classes)
         labels = score.multi_hot([truth[i] for i, _ in pairs], classes)
         other_labels = score.multi_hot([truth[other] for _, other in pairs], classes)
-        kind = _widest(truth), by_segment
+        kind = _kind(truth)
         black = self._rows(state, _Altered(data, pairs, lambda clip, _: clip.without_picture()), *kind)
         numbers = {'shortcut/audio_only': classification.top_k(black['logits'], labels), 'shortcut/n': len(pairs)}
         if 'picture' not in black:
@@ -241,6 +240,11 @@ class Evaluator:
 def _widest(truth: list[score.Truth]) -> int:
     """Returns the largest number of labels of a clip, at least 1; it fixes the size l of the compiled arrays."""
     return max([1, *(len(r.labels) for r in truth)])
+
+
+def _kind(truth: list[score.Truth]) -> tuple[int, bool]:
+    """Returns `labels_per_clip` and `by_segment` of the compiled function for clips with this truth."""
+    return _widest(truth), any(r.events for r in truth)
 
 
 def _clip_with_other_label(truth: list[score.Truth], i: int) -> int | None:
