@@ -9,6 +9,7 @@ the same on any number of devices.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -95,13 +96,13 @@ def train_step(
     options: of `_gradients`.
     """
     key = jax.random.fold_in(jax.random.key(state['seed']), state['step'])
-    gradients = functools.partial(_gradients, graphdef, axis=axis, **options)
+    gradients: Callable[..., Any] = functools.partial(_gradients, graphdef, axis=axis, **options)
     if accumulate > 1:
         gradients = functools.partial(_accumulated, gradients, accumulate)
     rest, grads, parts, sums = gradients(state['params'], state['rest'], batch, key)
     if axis:
         grads, parts = _mean_over(axis, (grads, parts))
-    scores = {name: mean_scores(*both, axis) for name, both in sums.items()}
+    scores = {name: mean_scores(total, count, axis) for name, (total, count) in sums.items()}
     updates, opt_state = optimiser.update(grads, state['opt_state'], state['params'])
     params = optax.apply_updates(state['params'], updates)
     # A running average over the last few hundred steps; during the first 100 steps it is the plain mean.
