@@ -205,24 +205,23 @@ def test_start_that_fails_does_not_claim_the_workdir(tiny_data, tmp_path, capsys
 
 @pytest.mark.slow
 def test_preempted_and_lost_processes_continue_on_another_number_of_them(tiny_data, compiled, tmp_path):
-    """Four processes, of which one gets SIGTERM; two, of which one is killed; one. All on micro-batches of four."""
+    """Four processes, of which one gets SIGTERM; two, of which one is killed; one."""
     steps = PLAIN | {
-        'train__steps': 16,
-        'train__eval_every_steps': 16,
-        'train__accumulate': 2,
+        'train__steps': 12,
+        'train__eval_every_steps': 12,
         'compile_cache': compiled,
     }
     whole, workdir = tmp_path / 'whole', tmp_path / 'run'
     flags = runs.make_flags(workdir, tiny_data, **steps)
     four = start_processes(4, *flags)
-    wait_for(four[0], 'step  2/16')
+    wait_for(four[0], 'step  2/12')
     four[2].send_signal(signal.SIGTERM)
     preempted = [process.communicate(timeout=300) for process in four]
     assert [process.returncode for process in four] == [0] * 4 and 'error' not in str(preempted).lower()
     stopped = max(int(path.name) for path in (workdir / run.CHECKPOINTS).iterdir())
     assert f'stopped after step {stopped}, saved in {workdir}' in preempted[0][0]
     two = start_processes(2, *flags)
-    wait_for(two[0], f'step {stopped + 3:2}/16', workdir, (stopped + 2) // 2 * 2)
+    wait_for(two[0], f'step {stopped + 3:2}/12', workdir, (stopped + 2) // 2 * 2)
     two[1].kill()
     began = time.monotonic()
     _, errors = two[0].communicate(timeout=60)
@@ -232,5 +231,5 @@ def test_preempted_and_lost_processes_continue_on_another_number_of_them(tiny_da
     runs.finish(runs.start('stattn_jax.main', *flags))
     runs.finish(runs.start('stattn_jax.main', *runs.make_flags(whole, tiny_data, **steps)))
     ours, expected = runs.metrics(workdir), runs.metrics(whole)
-    assert sorted(ours) == sorted(expected) == list(range(1, 17))
-    np.testing.assert_allclose([ours[i] for i in sorted(ours)], [expected[i] for i in sorted(ours)], rtol=1e-3)
+    assert sorted(ours) == sorted(expected) == list(range(1, 13))
+    np.testing.assert_allclose([ours[i] for i in sorted(ours)], [expected[i] for i in sorted(ours)], rtol=5e-3)

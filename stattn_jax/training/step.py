@@ -102,7 +102,7 @@ def train_step(
     rest, grads, parts, sums = gradients(state['params'], state['rest'], batch, key)
     if axis:
         grads, parts = _mean_over(axis, (grads, parts))
-    scores = {name: mean_scores(weighted, weights, axis) for name, (weighted, weights) in sums.items()}
+    scores = {name: mean_scores(total, count, axis) for name, (total, count) in sums.items()}
     updates, opt_state = optimiser.update(grads, state['opt_state'], state['params'])
     params = optax.apply_updates(state['params'], updates)
     # A running average over the last few hundred steps; during the first 100 steps it is the plain mean.
