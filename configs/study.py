@@ -34,7 +34,7 @@ ABLATIONS = {
     },
 }
 # Number of training clips, and number of steps of 16 clips.
-SIZES = {'events': (2000, 350), 'lopsided': (3000, 350), 'binding': (3000, 750)}
+SIZES = {'events': (2000, 300), 'lopsided': (3000, 300), 'binding': (3000, 700)}
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -86,10 +86,10 @@ def _quick(config):
     for name in [*REPRESENTATION, *INTRINSIC, *ABLATIONS]:
         if name not in ('late_sum', 'concat', 'cam', 'mil', 'avel_paper'):
             del config.rows[name]
-    config.variants.events.run.train.steps = 200
+    config.variants.events.run.train.steps = 150
     config.grid.optim.lr = (1e-3, 2e-3)
     config.seeds = (0,)
-    config.measure.clips = 24
+    config.measure.clips = 16
     return config
 
 
