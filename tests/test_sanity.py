@@ -138,6 +138,13 @@ def test_every_kind_has_its_order_from_the_logits_to_the_pixels():
             assert list(found)[:5] == ['heads', 'joint', 'lstms', 'score', 'of_seen+of_heard']
     with pytest.raises(ValueError, match='parameters neck: at no known depth'):
         parameter_groups.groups(['head', 'neck'])
+    found = parameter_groups.groups(['audio', 'visual_layer', 'value', 'head'])
+    assert list(found.items()) == [
+        ('heads', ('head',)),
+        ('projections', ('value',)),
+        ('after_frozen', ('visual_layer',)),
+        ('trunks', ('audio',)),
+    ]
 
 
 def test_a_map_that_ignores_the_sound_stays_and_one_of_the_sound_follows_it():

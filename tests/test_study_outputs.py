@@ -265,9 +265,9 @@ def test_a_sentence_for_each_network_says_in_what_stan_is_ahead_level_and_behind
 def test_what_stan_reaches_in_one_sentence(made):
     text = sentences.ours(list(made.values()), 'events')
     where = ' '.join(made['pointing'].rows[0][3].text('percent'))
-    blind = made['pointing'].rows[-2][3].text('percent')[0]
+    best = made['pointing'].rows[-1][3].text('percent')[0]
     assert text.startswith('STAN on events (40 test clips, 3 trainings): it names the class of 9')
-    assert f'its strongest cell is on the object in {where} (chance {blind}); ' in text
+    assert f'its strongest cell is on the object in {where} (chance {best}); ' in text
     assert text.endswith('(a blind order ' + made['faithfulness'].rows[0][5].text('number')[0] + ').')
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 
 HEADS, PROJECTIONS, TRUNKS = ('head', 'visual_head', 'audio_head', 'bias'), ('value', 'audio_out'), ('visual', 'audio')
+# The trained layers that follow frozen trunks, which have no parameters.
+AFTER_FROZEN = ('visual_layer', 'audio_layer')
 # Names between heads and projections in the networks of models/, from the logits to the pixels; a line holds names of
 # equal depth.
 BETWEEN = (
@@ -18,11 +20,12 @@ BETWEEN = (
 def groups(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Returns the top-level names of a network's parameters by group, from the logits to the pixels.
 
-    The groups are heads, the levels between (named after their parts), projections and trunks. Raises ValueError for a
-    name of no known depth.
+    The groups are heads, the levels between (named after their parts), projections, the layers after frozen trunks, and
+    trunks. Raises ValueError for a name of no known depth.
     """
     names = set(names)
-    levels = [('heads', HEADS), *(('', level) for level in BETWEEN), ('projections', PROJECTIONS), ('trunks', TRUNKS)]
+    levels = [('heads', HEADS), *(('', level) for level in BETWEEN), ('projections', PROJECTIONS)]
+    levels += [('after_frozen', AFTER_FROZEN), ('trunks', TRUNKS)]
     unknown = names - {name for _, level in levels for name in level}
     if unknown:
         raise ValueError(

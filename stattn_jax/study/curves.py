@@ -59,7 +59,7 @@ def removal(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
     marks.append(Line2D([], [], color='black', ls='', marker='o', mfc='white', label='the same map, shifted'))
     if len(of_rows) > len(shown):
         marks.append(Line2D([], [], color='0.75', label='the other networks'))
-    sheet.legend(handles=marks, loc='outside lower center', ncols=min(3, len(settings) + 1), frameon=False)
+    sheet.legend(handles=marks, loc='outside lower center', ncols=min(3, max(2, len(settings))), frameon=False)
     return sheet
 
 

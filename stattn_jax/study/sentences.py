@@ -50,7 +50,7 @@ def ours(tables: Sequence[Table], variant: str) -> str:
         c = table.column(column) if table else None
         if table is None or c is None or table.rows[0][0] != STAN:
             continue
-        cell, level = table.rows[0][c], table.chance(c)[:1]
+        cell, level = table.rows[0][c], table.chance(c)[-1:]
         if isinstance(cell, Estimate):
             blind = f' ({chance} {level[0].text(unit)[0]})' if chance and level else ''
             parts.append(f'{words} {" ".join(filter(None, cell.text(unit)))}{blind}')
