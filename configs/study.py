@@ -7,9 +7,9 @@
 The study makes its data, trains the runs that are missing and writes STUDY/report.html (two pages), appendix.html, the
 same as Markdown, study.json, tables/*.csv and figures/*.png. All rows of a variant have the same trunks, clips,
 batches, augmentation, optimiser and number of steps; they differ only in the config fields listed in `fields` and in
-the values that each of them chooses from `grid`: every row but the ablations is trained once with every combination,
-and keeps the one with the best accuracy on the validation clips. An ablation has STAN's choice. Weight decay is not in
-the grid: at these rates and steps it shrinks a weight by less than 2 %.
+the values that each of them chooses from `grid`. Every row but the ablations is trained once with each combination of
+these values and keeps the one with the best accuracy on the validation clips; an ablation has STAN's choice. Weight
+decay is not in the grid: at these rates and steps it shrinks a weight by less than 2 %.
 
 `:own` compares the same networks on a data set of yours (data_prep.folder), with boxes and events where they are known
 and one label for each clip: frames go through a frozen EfficientNet-Lite0 with ImageNet weights, run over the data once
