@@ -19,7 +19,7 @@ def log_mel(clips):
     return np.random.default_rng(0).normal(size=(clips, 96, 64)).astype(np.float32)
 
 
-@pytest.mark.parametrize('few_optimisations', [False, True])
+@pytest.mark.parametrize('few_optimisations', [pytest.param(False, marks=pytest.mark.slow), True])
 def test_gradient_is_the_same_compiled_and_step_by_step(few_optimisations):
     graphdef, params, rest = make()
 

@@ -20,7 +20,8 @@ SMALL = [f'--config.{name}={x}' for name, x in runs.SMALL.items()] + [
 ]
 
 
-@pytest.mark.parametrize('strategy', ['jit', pytest.param('pmap', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('strategy', ['jit', 'pmap'])
 def test_lines_hold_times_counts_and_memory(strategy, tmp_path, capsys, tiny_data):
     out = tmp_path / 'benchmark.json'
     flags = [CONFIG, *SMALL, f'--strategies={strategy}', '--modes=train,head,explain,fed', f'--out={out}']

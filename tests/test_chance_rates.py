@@ -45,6 +45,7 @@ def vggss(annotations):
     return np.array(rows, float)
 
 
+@pytest.mark.slow
 def test_space_on_vggss(vggss):
     area = vggss[:, 0]
     assert len(area) == 5156 and percent([area.mean(), np.median(area)]) == [31.3, 25.3]

@@ -206,6 +206,7 @@ def finish(process):
     assert process.returncode == 0, errors
 
 
+@pytest.mark.slow
 def test_killed_with_two_workers_and_continued_by_beam_gives_the_bytes_of_one(tmp_path, data, weights):
     pytest.importorskip('apache_beam')
     words = {name: flags(data, tmp_path / name, weights, 'visual', 'audio', views=2) for name in ('whole', 'broken')}

@@ -107,6 +107,7 @@ def test_a_run_compiles_nothing_after_its_first_evaluation_and_a_step_asks_the_h
     assert events[events.index(6) : len(events) - events[::-1].index(12)] == [6, 8, 8, 9, 10, 12, 12]
 
 
+@pytest.mark.slow
 def test_a_second_start_and_another_seed_find_their_programs(tiny_data, tmp_path):
     events = []
     jax.monitoring.register_event_listener(listen := lambda name, **_: events.append(name.rsplit('/', 1)[1]))

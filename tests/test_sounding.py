@@ -178,6 +178,7 @@ def test_summary_of_nothing_and_of_what_it_cannot_draw():
         sounding.summary(maps, [np.zeros((0, 4))] * 3, [WHOLE] * 3, [0] * 3)
 
 
+@pytest.mark.slow
 def test_the_published_rows_of_vggss(annotations):
     """Reproduces the published rows, which all count 5,158 clips.
 

@@ -110,7 +110,14 @@ def trained(name, multi_label):
     )
 
 
-@pytest.mark.parametrize(('name', 'multi_label'), [('jit8', False), ('pmap8', False), ('jit8', True), ('pmap8', True)])
+@pytest.mark.parametrize(
+    ('name', 'multi_label'),
+    [
+        ('jit8', False),
+        ('pmap8', False),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in ('jit8', 'pmap8')),
+    ],
+)
 def test_eight_devices_train_as_one_does(name, multi_label):
     expected, first, one = trained('jit1', multi_label)
     metrics, _, many = trained(name, multi_label)
@@ -141,7 +148,7 @@ def test_the_parts_make_the_total_and_their_loss_falls():
     assert (first['step'], state['step']) == (0, STEPS)
 
 
-@pytest.mark.parametrize('multi_label', [False, True])
+@pytest.mark.parametrize('multi_label', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_micro_batches_give_the_step_of_the_whole_batch(monkeypatch, multi_label):
     """Batch normalisation with fixed statistics, without mismatched audio: no clip depends on the others."""
     network = models.SpaceTimeAttention
@@ -165,7 +172,8 @@ def test_micro_batches_give_the_step_of_the_whole_batch(monkeypatch, multi_label
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize('kind, count', [('jit', 4), pytest.param('pmap', 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('kind, count', [('jit', 4), ('pmap', 2)])
 def test_micro_batches_are_the_same_on_any_number_of_devices(kind, count):
     """Batch normalisation, mismatched audio, mixing and all random numbers are those of a micro-batch."""
     batch, after = tiny.make_batch(0, CLIPS), []
@@ -217,21 +225,18 @@ def test_another_step_number_draws_anew(random_step):
 
 def abstract_step(frame_size, **options):
     """A step with all parts of the loss and everything random on, and its state as shapes."""
-    config, kept = make_config(), {}
+    config = make_config()
     config.model.update(options)
-
-    def init():
-        kept['graphdef'], state, kept['optimiser'], _ = run.make_state(config, FACTS, None)
-        return state
+    graphdef, state, optimiser, _ = run.make_state(config, FACTS, None, abstract=True)
 
     def pure_step(state, batch):
         return step.train_step(
-            kept['graphdef'], state, batch, optimiser=kept['optimiser'], loss=Loss(attention=1.0, mismatched_mil=1.0),
+            graphdef, state, batch, optimiser=optimiser, loss=Loss(attention=1.0, mismatched_mil=1.0),
             augment=AUGMENT, drop=DROP,
             frame_size=frame_size,
         )  # fmt: skip
 
-    return pure_step, jax.eval_shape(init), tiny.make_batch(0, 2)
+    return pure_step, state, tiny.make_batch(0, 2)
 
 
 def program():

@@ -73,6 +73,7 @@ def interrupted(tmp_path_factory, tiny_data, compiled):
     }
 
 
+@pytest.mark.slow
 def test_killed_and_stopped_run_ends_bit_identical(trained, interrupted):
     assert interrupted['killed'] == -signal.SIGKILL
     whole, resumed = state_of(trained), state_of(interrupted['workdir'])
@@ -132,6 +133,7 @@ def spread(tmp_path_factory, tiny_data):
     jax.config.update('jax_disable_most_optimizations', False)
 
 
+@pytest.mark.slow
 def test_jit_and_pmap_on_eight_devices_give_the_same_losses(spread):
     jit, pmap = (runs.metrics(spread[kind]) for kind in ('jit', 'pmap'))
     assert sorted(jit) == [1, 2, 3, 4]
@@ -151,7 +153,8 @@ def test_checkpoint_of_eight_devices_evaluates_alike_on_one(spread, kind):
     assert numbers == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize('kind', ['jit', pytest.param('pmap', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['jit', 'pmap'])
 def test_two_processes_give_the_losses_of_one(spread, tiny_data, tmp_path, kind):
     pair = start_processes(2, *runs.make_flags(tmp_path, tiny_data, parallel=kind, **PLAIN))
     try:
