@@ -73,7 +73,6 @@ def interrupted(tmp_path_factory, tiny_data, compiled):
     }
 
 
-@pytest.mark.slow
 def test_killed_and_stopped_run_ends_bit_identical(trained, interrupted):
     assert interrupted['killed'] == -signal.SIGKILL
     whole, resumed = state_of(trained), state_of(interrupted['workdir'])
@@ -142,6 +141,7 @@ def test_jit_and_pmap_on_eight_devices_give_the_same_losses(spread):
     assert [(d['strategy'], d['devices']) for d in described] == [('jit', 8), ('pmap', 8)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['jit', 'pmap'])
 def test_checkpoint_of_eight_devices_evaluates_alike_on_one(spread, kind):
     trained = run.load(spread[kind], parallel_kind='jit', devices=jax.devices()[:1])
