@@ -21,8 +21,8 @@ from stattn_jax.data import pipeline, records, source
 MOST_CLIPS = 64
 # Pixels: the side of a frame, the widest row (frames of long clips are smaller), the least width of the picture, the
 # heights of a caption and of the bars, and the space between frames.
-SIDE, WIDEST, LEAST_WIDTH, CAPTION, BARS, GAP = 96, 7680, 480, 20, 33, 2
-LEGEND = "Bars: cells' contributions left, audio's right; up for the label, down against it."
+SIDE, WIDEST, LEAST_WIDTH, CAPTION, BARS, GAP = 96, 7680, 560, 20, 33, 2
+LEGEND = 'Heat and left bar: contributions of cells; right bar: of audio. Up: for the label.'
 
 
 @dataclasses.dataclass(frozen=True)
