@@ -92,7 +92,10 @@ def get_config() -> ConfigDict:
             'best_metric': 'classification/top1',  # on eval.select_split, if the data have that split
         }
     )
-    config.eval = ConfigDict({'splits': (), 'select_split': 'val', 'batch': 64, 'shortcut_clips': 1000})
+    config.eval = ConfigDict(
+        {'splits': (), 'select_split': 'val', 'batch': 64, 'shortcut_clips': 1000}
+        | {'strip_clips': 4}  # clips whose explanation TensorBoard shows at each evaluation on select_split; 0 for none
+    )
     return config
 
 

@@ -5,7 +5,7 @@ configs/common.py declares the fields and their defaults.
 
 import ml_collections
 
-from stattn_jax import models, names
+from stattn_jax import models, names, strip
 from stattn_jax.command import RunError
 from stattn_jax.config_files.fields import flatten
 from stattn_jax.data import pipeline
@@ -37,6 +37,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     for name in POSITIVE_FIELDS:
         if values[name] < 1:
             raise RunError(f'config.{name} is {values[name]}; expected 1 or more')
+    if not 0 <= config.eval.strip_clips <= strip.MOST_CLIPS:
+        raise RunError(
+            f'config.eval.strip_clips is {config.eval.strip_clips}; expected 0 (no strip of clips) to '
+            f'{strip.MOST_CLIPS}'
+        )
     if not 0 <= config.seed < 2**31:
         raise RunError(f'config.seed is {config.seed}; expected 0 to {2**31 - 1}')
     for name, known in CHOICES.items():

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any
 
 import jax
@@ -18,9 +18,9 @@ import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 
-from stattn_jax import mask_scores, names, progress, run, score
+from stattn_jax import mask_scores, names, progress, run, score, strip
 from stattn_jax.data import pipeline, records, source
-from stattn_jax.metrics import classification, training_distance
+from stattn_jax.metrics import classification, events, training_distance
 from stattn_jax.models import contributions
 from stattn_jax.training import losses, step
 
@@ -151,14 +151,42 @@ class Evaluator:
 
     def split(self, state: step.State, split: str, shortcuts: bool) -> dict[str, Any]:
         """Returns the flat `group/name` numbers of a split; with `shortcuts` they include the shortcut checks."""
+        data, truth, rows = self._read(state, split)
+        numbers = self._numbers(state, data, truth, rows)
+        return numbers | (self._shortcuts(state, data, truth) if shortcuts else {})
+
+    def split_with_strip(self, state: step.State, split: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Returns the numbers of a split without the shortcut checks, and its strip of explained clips by name.
+
+        There is a strip (strip.draw) of cfg.eval.strip_clips clips with labels, which are spread over the split, where
+        the data have frames and the logits are sums of terms; otherwise there is none. It takes its contributions from
+        the rows of the evaluation. Only process 0 has it.
+        """
+        data, truth, rows = self._read(state, split)
+        numbers = self._numbers(state, data, truth, rows)
+        labelled = [i for i, r in enumerate(truth) if r.labels]
+        chosen = [labelled[i] for i in _spread_numbers(labelled, self._config.eval.strip_clips)]
+        frames, _ = data.info.spec.shapes(self._config.data.frame_size)
+        if jax.process_index() or not chosen or 'visual' not in rows or frames[1] != np.uint8:
+            return numbers, {}
+        likely = events.probabilities(rows['logits'], binary=self._binary(data))
+        visual, audio, fit = rows['visual'][:, 0], rows['audio'][:, 0], self._config.data.fit
+        clips = [strip.explained(data[i], visual[i], audio[i], likely[i], data.info, fit) for i in chosen]
+        return numbers, {f'explained/{split}': strip.draw(clips)}
+
+    def _read(self, state, split: str) -> tuple[source.RecordSource, list[score.Truth], dict[str, np.ndarray]]:
+        """Returns the clips of a split, their annotations and their rows."""
         data = source.RecordSource(self._config.data.dir, split)
         truth = score.read_truth(data)
-        rows = self._rows(state, data, *_kind(truth))
-        binary = run.is_binary(self._config, run.DataFacts.of(data.info))
-        numbers = score.score(rows, truth, data.info, split=split, fit=self._config.data.fit, binary=binary)
-        if any(r.masks for r in truth):
-            numbers |= self._masks(state, data, truth, rows)
-        return numbers | (self._shortcuts(state, data, truth) if shortcuts else {})
+        return data, truth, self._rows(state, data, *_kind(truth))
+
+    def _binary(self, data: source.RecordSource) -> bool:
+        return run.is_binary(self._config, run.DataFacts.of(data.info))
+
+    def _numbers(self, state, data: source.RecordSource, truth, rows) -> dict[str, Any]:
+        options = {'split': data.split, 'fit': self._config.data.fit, 'binary': self._binary(data)}
+        numbers = score.score(rows, truth, data.info, **options)
+        return numbers | (self._masks(state, data, truth, rows) if any(r.masks for r in truth) else {})
 
     def _masks(self, state, data: source.RecordSource, truth, rows) -> dict[str, Any]:
         """Scores the masks of a split, at thresholds that the split for choosing the checkpoint picks."""
@@ -259,8 +287,8 @@ def _clip_with_other_label(truth: list[score.Truth], i: int) -> int | None:
     return next((j for j in others if truth[j].labels and truth[j].paired and not set(truth[j].labels) & own), None)
 
 
-def _spread_numbers(data: source.RecordSource, most: int) -> np.ndarray:
-    """Returns the numbers of at most `most` clips, evenly spread over a split."""
+def _spread_numbers(data: Sized, most: int) -> np.ndarray:
+    """Returns the numbers of at most `most` clips, evenly spread over them."""
     return np.unique(np.linspace(0, len(data) - 1, min(len(data), most)).round().astype(int))
 
 

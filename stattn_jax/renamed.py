@@ -17,8 +17,8 @@ FIELDS = {
     'loss.foreign': 'loss.mismatched_mil',
     'eval.leak_clips': 'eval.shortcut_clips',
 }
-# Fields that configs from before lack, with the value that changes nothing.
-ADDED = {'model.layers': 'auto', 'model.remat': False, 'train.accumulate': 1}
+# Fields that configs from before lack, with the value that changes no number.
+ADDED = {'model.layers': 'auto', 'model.remat': False, 'train.accumulate': 1, 'eval.strip_clips': 4}
 METRICS = {
     'leak/n': 'shortcut/n',
     'leak/audio_only': 'shortcut/audio_only',
@@ -76,7 +76,7 @@ def _rename(config: Any, prefix: str) -> Iterator[tuple[str, str]]:
     for name, value in ADDED.items():
         group, field = name.split('.')
         # A row of a study has only the fields in which it differs.
-        if 'train' in config and 'model' in config and field not in config[group]:
+        if 'train' in config and 'model' in config and group in config and field not in config[group]:
             config[group][field] = value
 
 

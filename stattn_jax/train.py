@@ -154,8 +154,8 @@ def train(
             writer.write(number, scalars, progress.line(number, scalars))
             pending = []
             if evaluating:
-                selected = evaluator.split(state, config.eval.select_split, shortcuts=False)
-                writer.write(number, _named(config.eval.select_split, selected))
+                selected, pictures = evaluator.split_with_strip(state, config.eval.select_split)
+                writer.write(number, _named(config.eval.select_split, selected), pictures=pictures)
             if saving or evaluating:
                 checkpointer.save(number, strategy.to_global(state), record, metrics=selected if evaluating else None)
                 if evaluating:

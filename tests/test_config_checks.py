@@ -39,6 +39,8 @@ def test_width_must_split_over_the_heads():
     ({'model__guided': False, 'loss__correspondence': 0.0},
      'config.loss.mismatched_uniform is 1.0; expected 0 with config.model.guided=False'),
     ({'model__null_cell': False}, 'config.loss.correspondence is 1.0; expected 0 with config.model.null_cell=False'),
+    ({'eval__strip_clips': -1}, 'config.eval.strip_clips is -1; expected 0 .no strip of clips. to 64'),
+    ({'eval__strip_clips': 65}, 'config.eval.strip_clips is 65; expected 0 .no strip of clips. to 64'),
     ({'train__accumulate': 0}, 'config.train.accumulate is 0; expected 1 or more'),
     ({'train__accumulate': 5}, 'train.accumulate is 5; expected a divisor of config.train.batch, 64, '),
     ({'loss__negatives': 8, 'train__accumulate': 8},

@@ -12,7 +12,8 @@ import simplejpeg
 from clips import write_twenty
 from PIL import Image
 
-from stattn_jax.explain import colours, figure
+from stattn_jax import colours
+from stattn_jax.explain import figure
 from stattn_jax.explain.explanation import GroundTruth, make_geometry, strongest_cell
 from stattn_jax.explain.result import Explanation
 

@@ -17,7 +17,7 @@ SOURCES = {
 }
 PACKAGES = ('training', 'data', 'models', 'metrics', 'runtime')
 # Every module may import these, which import nothing of the project.
-BASE = ('command_error', 'files', 'names', 'progress', 'renamed', 'version')
+BASE = ('colours', 'command_error', 'files', 'names', 'progress', 'renamed', 'version')
 # Each of these packages and modules may import those after it, and all of them may import those of PACKAGES, which may
 # not import each other.
 LAYERS = (
@@ -36,6 +36,7 @@ LAYERS = (
     'extraction',
     'run',
     'config_checks',
+    'strip',
     'trunk_setup',
     'assemble',
     'weights',

@@ -16,7 +16,8 @@ from clips import clicks, encode, numbered
 from pages import record
 from test_video import MARKERS, extent, marked
 
-from stattn_jax.explain import colours, page, sentences
+from stattn_jax import colours
+from stattn_jax.explain import page, sentences
 from stattn_jax.explain.explanation import GroundTruth
 
 CLASSES = tuple(f'class {c}' for c in range(12))

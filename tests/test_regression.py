@@ -81,11 +81,11 @@ def test_a_run_compiles_nothing_after_its_first_evaluation_and_a_step_asks_the_h
 
     write = summaries.Writer.write
 
-    def written(writer, step, scalars, *console):
+    def written(writer, step, scalars, *console, **pictures):
         # The evaluation at the end compiles the shortcut checks.
         if not any(name.startswith(summaries.EVALUATION) for name in scalars):
             events.append(step)
-        write(writer, step, scalars, *console)
+        write(writer, step, scalars, *console, **pictures)
 
     monkeypatch.setattr(summaries.Writer, 'write', written)
     monkeypatch.setattr(train, '_fetch', lambda *args, fetch=train._fetch: (fetched.append(1), fetch(*args))[1])

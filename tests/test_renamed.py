@@ -52,10 +52,14 @@ def test_a_saved_config_is_renamed_with_one_notice(capsys):
 
 
 def test_a_saved_config_gets_the_fields_that_were_added_since(capsys):
-    saved, row = {'model': {'width': 8}, 'train': {}}, {'train': {'steps': 3}}
+    saved, row = {'model': {'width': 8}, 'train': {}, 'eval': {}}, {'train': {'steps': 3}}
     renamed.fields(saved, 'x')
     renamed.fields(row, 'x')
-    assert saved == {'model': {'width': 8, 'layers': 'auto', 'remat': False}, 'train': {'accumulate': 1}}
+    assert saved == {
+        'model': {'width': 8, 'layers': 'auto', 'remat': False},
+        'train': {'accumulate': 1},
+        'eval': {'strip_clips': 4},
+    }
     assert row == {'train': {'steps': 3}}
     assert renamed.ADDED.items() <= fields.flatten(common.get_config().to_dict()).items()
     assert capsys.readouterr().err == ''

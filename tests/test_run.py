@@ -64,7 +64,7 @@ def test_field_that_was_added_since_is_a_difference(tmp_path):
 def test_fields_that_cannot_change_the_numbers_are_free(tmp_path):
     free = {
         'parallel': 'pmap', 'compile_cache': '/x', 'data__dir': '/y', 'data__threads': 3, 'train__log_every_steps': 7,
-        'train__keep': 9, 'eval__batch': 5, 'eval__splits': ('a',), 'eval__shortcut_clips': 2,
+        'train__keep': 9, 'eval__batch': 5, 'eval__splits': ('a',), 'eval__shortcut_clips': 2, 'eval__strip_clips': 0,
     }  # fmt: skip
     run.check_workdir(begun(tmp_path, common.get_config()), changed(**free))
     names = set(run.flatten(common.get_config().to_dict()))

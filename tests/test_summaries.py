@@ -9,10 +9,13 @@ import types
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+import simplejpeg
 from tensorboardX.proto import event_pb2
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
+from stattn_jax import evaluate, run
 from stattn_jax.runtime import summaries
 
 
@@ -210,6 +213,44 @@ def test_tensorboard_gets_the_config_as_text_and_as_hyperparameters(tmp_path):
     assert [tag for _, tag, _ in events(tmp_path)[0]] == [*found, 'train/loss']
 
 
+def pictures(workdir):
+    """(step, tag, image) of every picture of the events, decoded."""
+    found = []
+    for event in read_events(workdir):
+        for value in event.summary.value:
+            if value.HasField('image'):
+                image = simplejpeg.decode_jpeg(value.image.encoded_image_string)
+                assert image.shape == (value.image.height, value.image.width, value.image.colorspace)
+                found.append((event.step, value.tag, image))
+    return found
+
+
+def test_pictures_go_to_tensorboard_and_to_weights_and_biases_but_not_to_the_record(tmp_path, wandb):
+    shown = np.indices((40, 60)).sum(0)[..., None] + np.array([0, 50, 100], np.uint8)
+    for index in (0, 1):
+        writer = summaries.Writer(tmp_path, index, wandb='project')
+        writer.write(3, {'val/a': 0.5}, pictures={'explained/val': shown.astype(np.uint8)})
+        writer.close()
+    assert record(tmp_path) == [{'step': 3, 'val/a': 0.5}]
+    ((step, tag, image),) = pictures(tmp_path)
+    assert (step, tag) == (3, 'explained/val')
+    np.testing.assert_allclose(image.astype(int), shown, atol=6)
+    ((_, step, values),) = [call for call in wandb if call[0] == 'log']
+    assert step == 3 and list(values) == ['val/a', 'explained/val']
+    np.testing.assert_array_equal(values['explained/val'].pixels, shown)
+
+
+def test_a_run_shows_explained_clips_at_each_evaluation(trained):
+    found = pictures(trained)
+    assert [(step, tag) for step, tag, _ in found] == [(5, 'explained/val'), (10, 'explained/val')]
+    loaded = run.load(trained, parallel_kind='jit', devices=jax.devices()[:1])
+    evaluator = evaluate.Evaluator(loaded.graphdef, loaded.strategy, loaded.config)
+    _, expected = evaluator.split_with_strip(loaded.state, 'val')
+    (written,) = [image for step, _, image in found if step == loaded.step]
+    difference = np.abs(written.astype(int) - expected['explained/val'])
+    assert written.shape == expected['explained/val'].shape and difference.mean() < 2
+
+
 @pytest.fixture
 def wandb(monkeypatch):
     """A module in the place of wandb; returns the calls that it gets."""
@@ -221,7 +262,11 @@ def wandb(monkeypatch):
             log=lambda values, step: calls.append(('log', step, values)), finish=lambda: calls.append(('finish',))
         )
 
-    monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=init))
+    class Image:
+        def __init__(self, pixels):
+            self.pixels = pixels
+
+    monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=init, Image=Image))
     return calls
 
 

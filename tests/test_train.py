@@ -163,6 +163,8 @@ def test_two_processes_give_the_losses_of_one(spread, tiny_data, tmp_path, kind)
         for process in pair:
             process.kill()
     assert 'starting from step 0' in first and 'step' not in second
+    # Process 0 alone writes the strip of explained clips, and the other one does not wait for it.
+    assert b'explained/val' in b''.join(path.read_bytes() for path in (tmp_path / 'tensorboard').iterdir())
     one, two = runs.metrics(spread['jit']), runs.metrics(tmp_path)
     assert sorted(two) == sorted(one)
     np.testing.assert_allclose([two[i] for i in sorted(one)], [one[i] for i in sorted(one)], rtol=1e-5)

@@ -12,8 +12,9 @@ import pytest
 from clips import RATE, clicks, encode, grey, noise, numbered, onsets, write_twenty
 from explained import make
 
+from stattn_jax import colours
 from stattn_jax.data import decode, media
-from stattn_jax.explain import colours, video
+from stattn_jax.explain import video
 from stattn_jax.explain.explanation import GroundTruth
 
 

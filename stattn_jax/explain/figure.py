@@ -32,9 +32,9 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.text import Text
 
 from stattn_jax import files
+from stattn_jax.colours import HEAT, LOG_MEL, MISSING, PICTURE, SOUND, STRONGEST, TRUE, overlay
 from stattn_jax.data import decode, media
 from stattn_jax.explain import fonts, sentences
-from stattn_jax.explain.colours import HEAT, LOG_MEL, MISSING, PICTURE, SOUND, STRONGEST, TRUE, overlay
 from stattn_jax.explain.explanation import ExplanationData, GroundTruth, strongest_cell
 from stattn_jax.explain.fonts import drawable
 

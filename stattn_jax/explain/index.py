@@ -15,7 +15,8 @@ import numpy as np
 import PIL.Image
 import simplejpeg
 
-from stattn_jax.explain import colours, confusion, page, sentences
+from stattn_jax import colours
+from stattn_jax.explain import confusion, page, sentences
 from stattn_jax.explain.explanation import ExplanationData, GroundTruth, strongest_cell
 from stattn_jax.metrics import localization
 
@@ -162,14 +163,12 @@ def heat_jpeg(explanation: ExplanationData, c: int, t: int, side: int) -> bytes:
     picture = PIL.Image.fromarray(simplejpeg.decode_jpeg(explanation.frames[t]))
     ratio = side / max(explanation.media['width'], explanation.media['height'])
     width, height = (max(1, round(explanation.media[name] * ratio)) for name in ('width', 'height'))
-    picture = picture.resize((width, height))
+    image = np.array(picture.resize((width, height)))
     to = explanation.geometry['to_source']
-    layer = PIL.Image.fromarray((heat[t] * 255).round().astype(np.uint8), 'RGBA')
     x, y = round(to['x_offset'] * width), round(to['y_offset'] * height)
-    size = max(1, round(to['x_scale'] * width)), max(1, round(to['y_scale'] * height))
-    layer = layer.resize(size, PIL.Image.Resampling.NEAREST)
-    picture.paste(layer, (x, y), layer)
-    return simplejpeg.encode_jpeg(np.asarray(picture), quality=80)
+    seen = np.s_[y : y + max(1, round(to['y_scale'] * height)), x : x + max(1, round(to['x_scale'] * width))]
+    image[seen] = colours.blend(image[seen], heat[t])
+    return simplejpeg.encode_jpeg(image, quality=80)
 
 
 def _pointing(explanation: ExplanationData, truth: GroundTruth) -> float | None:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from stattn_jax.explain import colours, sentences, video
+from stattn_jax import colours
+from stattn_jax.explain import sentences, video
 from stattn_jax.explain.explanation import BEST, ExplanationData, GroundTruth, strongest_cell
 
 _SCRIPTS = ('record.js', 'stage.js', 'timeline.js', 'panels.js', 'export.js', 'player.js')

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from stattn_jax.explain.colours import NEGLIGIBLE
+from stattn_jax.colours import NEGLIGIBLE
 from stattn_jax.explain.explanation import ExplanationData, cell_centre
 
 # The strongest interval extends while a segment's evidence is at least this share of the strongest segment's.

@@ -19,9 +19,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from stattn_jax import files
+from stattn_jax import colours, files
 from stattn_jax.data import decode, media, orientation
-from stattn_jax.explain import colours, fonts, sentences
+from stattn_jax.explain import fonts, sentences
 from stattn_jax.explain.explanation import ExplanationData, GroundTruth, strongest_cell
 
 RATE = 48000

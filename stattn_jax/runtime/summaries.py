@@ -16,6 +16,8 @@ from types import MappingProxyType
 from typing import Any, TextIO
 
 import jax
+import numpy as np
+import simplejpeg
 
 from stattn_jax import files, progress
 from stattn_jax.runtime import perf
@@ -23,6 +25,8 @@ from stattn_jax.runtime import perf
 METRICS_FILE, EVENTS_FOLDER, WANDB_FILE = 'metrics.jsonl', 'tensorboard', 'wandb_id.txt'
 # Names of the numbers of the evaluation at the end of a run begin so, as its files eval_SPLIT.json do.
 EVALUATION = 'eval_'
+# RGB, uint8 [h w 3], by name.
+Pictures = Mapping[str, np.ndarray]
 
 
 class Writer:
@@ -76,8 +80,17 @@ class Writer:
         files.write_text(self._path, ''.join(line + '\n' for line in kept))
         return len(lines) - len(kept)
 
-    def write(self, step: int, scalars: Mapping[str, float | None], console: str | None = None) -> None:
+    def write(
+        self,
+        step: int,
+        scalars: Mapping[str, float | None],
+        console: str | None = None,
+        *,
+        pictures: Pictures = MappingProxyType({}),
+    ) -> None:
         """Appends {'step': step, **scalars} to the record and to the other logs; prints `console` if given.
+
+        `pictures` go to TensorBoard and Weights & Biases only.
 
         Record and events are on disk before this returns. None stands for an unknown value (null in the record). Values
         that are not finite become the strings 'nan', 'inf', '-inf', because JSON has no such numbers, and `float`
@@ -94,10 +107,10 @@ class Writer:
             if self._events is None:
                 self._events = _Events(self._workdir / EVENTS_FOLDER, self._purge_step)
                 self._events.write_config(self._config, self._metrics)
-            self._events.write(step, values)
+            self._events.write(step, values, pictures)
         if self._project:
             self._wandb = self._wandb or _Wandb(self._project, self._workdir, self._config)
-            self._wandb.write(step, values)
+            self._wandb.write(step, values, pictures)
         if console is not None:
             print(console, flush=True)
 
@@ -156,8 +169,13 @@ class _Events:
         for each in (experiment, session):
             self._add(step=0, summary=each)
 
-    def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        tagged = [{'tag': name, 'simple_value': x} for name, x in _finite(values).items()]
+    def write(self, step: int, values: Mapping[str, float | None], pictures: Pictures) -> None:
+        tagged: list[dict[str, Any]] = [{'tag': name, 'simple_value': x} for name, x in _finite(values).items()]
+        for name, picture_hw3 in pictures.items():
+            jpeg = simplejpeg.encode_jpeg(picture_hw3, quality=90, colorsubsampling='444')
+            height, width, channels = picture_hw3.shape
+            image = {'height': height, 'width': width, 'colorspace': channels, 'encoded_image_string': jpeg}
+            tagged.append({'tag': name, 'image': image})
         self._add(step=int(step), summary={'value': tagged})
         self._file.flush()
 
@@ -183,10 +201,12 @@ class _Wandb:
         if not path.exists():
             files.write_text(path, uuid.uuid4().hex)
         options = {'name': workdir.absolute().name, 'id': path.read_text(), 'resume': 'allow', 'dir': str(workdir)}
+        self._image = wandb.Image
         self._run = wandb.init(project=project, config=dict(config), **options)
 
-    def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        self._run.log(_finite(values), step=int(step))
+    def write(self, step: int, values: Mapping[str, float | None], pictures: Pictures) -> None:
+        shown = {name: self._image(picture_hw3) for name, picture_hw3 in pictures.items()}
+        self._run.log(_finite(values) | shown, step=int(step))
 
     def close(self) -> None:
         self._run.finish()

@@ -1,4 +1,4 @@
-"""The colours of all explanations (figure, page, video) and the heat map of a clip; needs NumPy only.
+"""The colours of all explanations (figure, page, video, strip) and the heat map of a clip; needs NumPy only.
 
 Colour is never the only cue: bars also have direction and hatching, the strongest cell has an outline, and annotated
 boxes are dashed. The colour maps are those of Matplotlib, stored as 11 or 16 equally spaced colours with linear
@@ -51,6 +51,14 @@ def overlay(visual_thw: np.ndarray, audio_t: np.ndarray) -> tuple[np.ndarray, fl
     strength = np.maximum(visual_thw, 0) / (scale or 1.0)
     colours = HEAT[np.round(255 * strength).astype(int)]
     return np.concatenate([colours, OPACITY * strength[..., None] ** OPACITY_EXPONENT], axis=-1), scale
+
+
+def blend(image_hw3: np.ndarray, heat_hw4: np.ndarray) -> np.ndarray:
+    """Returns a frame, uint8 [h w 3], under the heat of its cells, RGBA in 0..1; each cell is a block of one colour."""
+    rows, columns = (np.arange(n) * cells // n for n, cells in zip(image_hw3.shape[:2], heat_hw4.shape[:2]))
+    heat = heat_hw4[rows[:, None], columns]
+    alpha = heat[..., 3:]
+    return np.round((1 - alpha) * image_hw3 + 255 * alpha * heat[..., :3]).astype(np.uint8)
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
