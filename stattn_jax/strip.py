@@ -26,7 +26,7 @@ LEGEND = 'Heat and left bar: contributions of cells; right bar: of audio. Up: fo
 
 
 @dataclasses.dataclass(frozen=True)
-class ExplainedClip:
+class StripRow:
     """A row of the strip: frames uint8 [t h w 3], valid [t], and contributions, visual [t h w] and audio [t]."""
 
     caption: str
@@ -43,7 +43,7 @@ def explained(
     probabilities_c: np.ndarray,
     info: source.DatasetInfo,
     fit: str,
-) -> ExplainedClip:
+) -> StripRow:
     """Returns the row of a clip from the centred contributions to its first label and its class probabilities."""
     label, best = min(record.labels), int(probabilities_c.argmax())
     caption = f'{_drawable(record.clip_id, "clip")}: {_percent(label, probabilities_c, info)}'
@@ -51,14 +51,14 @@ def explained(
         caption += f', predicted {_percent(best, probabilities_c, info)}'
     arrays = pipeline.clip_arrays(record, max(1, min(SIDE, WIDEST // info.spec.segments - GAP)), fit)
     side = int(np.sqrt(visual_ts.shape[1]))
-    return ExplainedClip(caption, arrays['frames'], arrays['valid'], visual_ts.reshape(-1, side, side), audio_t)
+    return StripRow(caption, arrays['frames'], arrays['valid'], visual_ts.reshape(-1, side, side), audio_t)
 
 
 def _percent(c: int, probabilities_c: np.ndarray, info: source.DatasetInfo) -> str:
     return f'{_drawable(info.classes[c], f"class {c}")} {probabilities_c[c]:.0%}'
 
 
-def draw(clips: Sequence[ExplainedClip]) -> np.ndarray:
+def draw(clips: Sequence[StripRow]) -> np.ndarray:
     """Returns the strip, RGB uint8 [h w 3], of clips of one size."""
     segments, side = clips[0].frames.shape[:2]
     row = CAPTION + side + BARS

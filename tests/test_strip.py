@@ -20,7 +20,7 @@ def clip(valid=(True, True, True)):
     frames = rng.integers(0, 256, (SEGMENTS, SIDE, SIDE, 3), np.uint8)
     visual, audio = rng.normal(size=(SEGMENTS, 3, 3)), np.array([4.0, -8.0, 0.0])
     visual *= np.array([2.0, 8.0, 1.0])[:, None, None] / visual.sum((1, 2), keepdims=True)
-    return strip.ExplainedClip('clip: dog 90%', frames, np.array(valid), visual, audio)
+    return strip.StripRow('clip: dog 90%', frames, np.array(valid), visual, audio)
 
 
 def tile(picture, row, t):
