@@ -116,7 +116,7 @@ def explain(
     start: float | None,
     end: float | None,
     progress: Callable[[int, int], None] | None,
-    finer: bool,
+    finer: bool = False,
 ) -> Timeline:
     """Implements Model.explain_long, which documents the arguments (model.py)."""
     spec, first = model.spec, float(start or 0.0)
