@@ -37,8 +37,13 @@ LOG_MEL = _colour_map(
 )
 
 
-def overlay(visual_thw: np.ndarray, audio_t: np.ndarray) -> tuple[np.ndarray, float]:
+def overlay(
+    visual_thw: np.ndarray, audio_t: np.ndarray, painted_thw: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
     """Returns the positive evidence as RGBA [t h w 4] in 0..1, and the term at the top of the colour scale.
+
+    `painted_thw` (default: the terms) is the finer map, per area of a cell (ExplanationData.painted); the scale ends at
+    the largest absolute value of both.
 
     One scale serves the whole clip, so that a frame with little evidence looks like one: the largest |term| of the
     clip, so that weak positive cells also stay faint where the visual evidence is mostly against the class. Where the
@@ -47,8 +52,10 @@ def overlay(visual_thw: np.ndarray, audio_t: np.ndarray) -> tuple[np.ndarray, fl
     """
     largest_sum = float(np.abs(visual_thw.sum(axis=(1, 2))).max())
     negligible = NEGLIGIBLE * float(np.abs(audio_t).max())
-    scale = float(np.abs(visual_thw).max()) * (negligible / largest_sum if 0 < largest_sum < negligible else 1.0)
-    strength = np.maximum(visual_thw, 0) / (scale or 1.0)
+    painted = visual_thw if painted_thw is None else painted_thw
+    largest = float(max(np.abs(visual_thw).max(), np.abs(painted).max()))
+    scale = largest * (negligible / largest_sum if 0 < largest_sum < negligible else 1.0)
+    strength = np.maximum(painted, 0) / (scale or 1.0)
     colours = HEAT[np.round(255 * strength).astype(int)]
     return np.concatenate([colours, OPACITY * strength[..., None] ** OPACITY_EXPONENT], axis=-1), scale
 

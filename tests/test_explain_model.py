@@ -35,6 +35,25 @@ def test_an_explanation_costs_a_tenth_of_the_forward_pass_at_most(visual):
     plain = jax.jit(lambda state, batch: step.forward(graphdef, state, batch, frame_size=config.model.frame_size)[0])
     flops = {name: perf.lowered_flops(f.lower(state, batch)) for name, f in (('plain', plain), ('all', model._forward))}
     assert flops['plain'] > 1e7 and 1 < flops['all'] / flops['plain'] < 1.1
+    # A pass of the finer map has no audio trunk.
+    audio = jax.ShapeDtypeStruct((1, facts.spec.segments, config.model.width), np.float32)
+    shifted = model._shifted.lower(state, batch, audio, jax.ShapeDtypeStruct((2,), np.int64))
+    assert 0.1 < perf.lowered_flops(shifted) / flops['plain'] < 1
+
+
+def test_the_finer_map_adds_up_and_differs_within_a_cell(trained, scene_video):
+    model = models.load(trained)
+    explanation, plain = model.explain(scene_video, finer=True), model.explain(scene_video)
+    t, h, w = explanation.geometry['grid']
+    assert explanation.visual_finer.shape == (len(explanation.classes), t, 2 * h, 2 * w) and not plain.visual_finer.size
+    np.testing.assert_array_equal(explanation.visual, plain.visual)
+    sums = (explanation.visual_finer.sum(axis=(2, 3)), explanation.visual.sum(axis=(2, 3)))
+    np.testing.assert_allclose(*sums, atol=1e-6)
+    total = explanation.reference + explanation.visual_finer.sum(axis=(1, 2, 3)) + explanation.audio.sum(axis=1)
+    np.testing.assert_allclose(total, explanation.logits, atol=1e-5)
+    within = explanation.visual_finer.reshape(-1, t, h, 2, w, 2)
+    assert np.ptp(within, axis=(3, 5)).max() > 1e-3 * np.abs(within).max()
+    assert model._shifted._cache_size() == 1
 
 
 def test_the_distance_from_training_is_that_of_the_run(trained, tmp_path):

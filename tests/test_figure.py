@@ -115,6 +115,18 @@ def test_faint_support_stays_faint_beside_strong_objection():
     assert scale == 1.0 and 0 < rgba[0, 0, 0, 3] < 0.1
 
 
+def test_half_cells_have_the_scale_of_cells():
+    visual, audio = np.array([[[0.4, -0.2]]]), np.zeros(1)
+    even = visual.repeat(2, axis=1).repeat(2, axis=2)
+    rgba, scale = colours.overlay(visual, audio)
+    finer, same = colours.overlay(visual, audio, even)
+    assert same == scale
+    np.testing.assert_array_equal(finer, rgba.repeat(2, axis=1).repeat(2, axis=2))
+    even[0, 1, 1] = 0.8
+    finer, scale = colours.overlay(visual, audio, even)
+    assert scale == 0.8 and finer[0, 1, 1, 3] == finer[..., 3].max() == colours.OPACITY
+
+
 def test_a_picture_that_hardly_matters_does_not_glow():
     visual = np.array([[[0.25, 0.25]], [[0.0, 0.1]]])
     for loudest, longer in ((4.0, 1), (-5.0, 1), (20.0, 4), (-20.0, 4)):

@@ -44,7 +44,7 @@ class Stub:
             arrays['audio'][b, c] = -numbers
         return arrays, {}
 
-    def explain_readings(self, readings):
+    def explain_readings(self, readings, *, finer):
         self.explained += readings
         return [reading.media['start'] for reading in readings]
 

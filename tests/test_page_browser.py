@@ -17,7 +17,7 @@ from pages import record
 from test_video import MARKERS, extent, marked
 
 from stattn_jax import colours
-from stattn_jax.explain import page, sentences
+from stattn_jax.explain import half_cells, page, sentences
 from stattn_jax.explain.explanation import GroundTruth
 
 CLASSES = tuple(f'class {c}' for c in range(12))
@@ -120,6 +120,54 @@ def test_keys_mute_and_switch_the_overlay(opened):
     assert opened.run(inked)
     opened.press('o')
     assert not opened.run(inked) and opened.run('document.querySelector("#heat").ariaPressed') == 'false'
+
+
+def opacity(driver, rows, columns):
+    """Returns the opacity (0..1) of the overlay in the middle of each of rows x columns parts of the frame."""
+    canvas = 'document.querySelector("#overlay")'
+    pixel = f'{canvas}.getContext("2d").getImageData(x * {canvas}.width, y * {canvas}.height, 1, 1).data[3]'
+    places = [[(j + 0.5) / columns, (i + 0.5) / rows] for i in range(rows) for j in range(columns)]
+    found = driver.run(f'{places}.map(([x, y]) => {pixel})')
+    return np.array(found).reshape(rows, columns) / 255
+
+
+def test_the_overlay_shows_half_cells_or_cells_on_one_scale(chromium, tmp_path):
+    e = record(t=T)
+    random = np.random.default_rng(3).normal(size=(3, T, 6, 4))
+    e = dataclasses.replace(e, visual_finer=half_cells.adding_up(random, e.visual).astype(np.float32))
+    (tmp_path / 'e.html').write_text(page.render(e))
+    chromium.open(tmp_path / 'e.html')
+    chromium.click('#seek', x=0.375)
+    assert strongest(e, 0) != 1 and strongest(e, 1) != 1
+    expected, scale = colours.overlay(e.visual[0], e.audio[0], e.painted(0))
+    assert scale == 4 * np.abs(e.visual_finer[0]).max()
+    np.testing.assert_allclose(opacity(chromium, 6, 4), expected[1, ..., 3], atol=0.01)
+    assert number(chromium.text('#scale-high').split()[0]) == pytest.approx(scale, rel=0.05)
+    chromium.press('f')
+    assert chromium.run('document.querySelector("#finer").ariaPressed') == 'false'
+    of_cells = colours.OPACITY * (np.maximum(e.visual[0, 1], 0) / scale) ** colours.OPACITY_EXPONENT
+    np.testing.assert_allclose(opacity(chromium, 3, 2), of_cells, atol=0.01)
+    chromium.click('#finer')
+    chromium.press('2')
+    expected, scale = colours.overlay(e.visual[1], e.audio[1], e.painted(1))
+    np.testing.assert_allclose(opacity(chromium, 6, 4), expected[1, ..., 3], atol=0.01)
+    stated = chromium.text('#trust').split('with a difference of at most ')[1].split(',')[0]
+    assert float(stated) < 1e-5
+    # Without the visual part of another segment, the map changes by the factor of the cells and still adds up.
+    chromium.click('#picture-units button:nth-child(4)')
+    strength = np.clip(e.painted(1)[1] / (1 - e.beta[0, 3, 1]) / scale, 0, 1)
+    expected = colours.OPACITY * strength**colours.OPACITY_EXPONENT
+    np.testing.assert_allclose(opacity(chromium, 6, 4), expected, atol=0.01)
+    assert [text for text in chromium.complaints() if 'readback' not in text] == []
+
+
+def test_a_record_without_a_finer_map_has_no_switch(opened):
+    assert opened.run('document.querySelector("#finer").hidden')
+    opened.press('f')
+    overlay = 'document.querySelector("#overlay")'
+    assert opened.run(
+        f'{overlay}.getContext("2d").getImageData(0, 0, {overlay}.width, {overlay}.height).data.some((x) => x)'
+    )
 
 
 def shown_sum(driver):

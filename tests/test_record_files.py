@@ -7,10 +7,10 @@ import jsonschema
 import numpy as np
 import pytest
 import runs
-from random_record import make
+from random_record import H, W, make
 
 from stattn_jax.explain import __main__ as command
-from stattn_jax.explain import record_files
+from stattn_jax.explain import half_cells, record_files
 from stattn_jax.explain.result import Explanation
 
 SCHEMA = json.loads((runs.ROOT / 'docs' / 'explanation.schema.json').read_text(encoding='utf-8'))
@@ -20,6 +20,13 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 def written(tmp_path, record, label=None):
     record.save_json(tmp_path / 'e.json', label)
     return json.loads((tmp_path / 'e.json').read_text(encoding='utf-8'))
+
+
+def with_finer_map(classes=3):
+    record, _ = make(classes=classes)
+    random = np.random.default_rng(2).normal(size=(*record.visual.shape[:2], 2 * H, 2 * W))
+    finer = half_cells.adding_up(random, record.visual).astype(np.float32)
+    return dataclasses.replace(record, visual_finer=finer)
 
 
 @pytest.mark.parametrize('scale', [1.0, 50.0])
@@ -48,6 +55,7 @@ def test_the_json_keeps_its_schema(tmp_path, classes):
     VALIDATOR.validate(written(tmp_path, make(classes=classes)[0]))
     bare = dataclasses.replace(make(classes=classes)[0], removed_classes=(), trust={})
     VALIDATOR.validate(written(tmp_path, bare))
+    VALIDATOR.validate(written(tmp_path, with_finer_map(classes)))
 
 
 def test_the_schema_sees_what_is_missing_or_too_much(tmp_path):
@@ -93,6 +101,7 @@ def test_the_json_says_which_classes_have_no_maps(tmp_path):
 
 
 CHANGES = {
+    'finer': lambda read: read['maps'][1]['visual_finer'][0][1].__setitem__(2, 0.25),
     'sum': lambda read: read['maps'][1]['visual'][0][0].__setitem__(0, read['maps'][1]['visual'][0][0][0] + 0.25),
     'contrast': lambda read: read['target']['contrast']['audio'].__setitem__(
         0, read['target']['contrast']['audio'][0] + 0.25
@@ -105,7 +114,7 @@ CHANGES = {
 
 @pytest.mark.parametrize('kind', CHANGES)
 def test_check_finds_a_changed_number(tmp_path, capsys, kind):
-    read = written(tmp_path, make()[0])
+    read = written(tmp_path, with_finer_map())
     assert command.main(['explain', '--check', str(tmp_path / 'e.json')]) == 0
     assert ': ok (' in capsys.readouterr().out
     CHANGES[kind](read)
@@ -113,7 +122,9 @@ def test_check_finds_a_changed_number(tmp_path, capsys, kind):
     errors = record_files.check(tmp_path / 'e.json')
     found = {name for name, error in errors.items() if error > record_files.TOLERANCE}
     # A wrong bias breaks no sum of terms, but it breaks every value computed from attention and scores.
-    assert found == {'contrast': {'sum'}, 'attention': {'attention', 'removed_units'}}.get(kind, {kind})
+    assert found == {'finer': {'sum'}, 'contrast': {'sum'}, 'attention': {'attention', 'removed_units'}}.get(
+        kind, {kind}
+    )
     assert command.main(['explain', f'--check={tmp_path / "e.json"}']) == 1
     output = capsys.readouterr().out
     assert 'DOES NOT ADD UP' in output and output.count('\n') == 1
@@ -125,7 +136,7 @@ def test_files_that_cannot_be_checked_are_named(tmp_path, capsys):
     (tmp_path / 'cut.json').write_text('{"schema": ', encoding='utf-8')
     (tmp_path / 'empty.json').write_text(f'{{"schema": "{record_files.SCHEMA}"}}', encoding='utf-8')
     expected = {
-        'other': "schema 'other/3', expected 'stattn_jax.explanation/3'",
+        'other': "schema 'other/3', expected 'stattn_jax.explanation/4' or 'stattn_jax.explanation/3'",
         'list': 'schema None',
         'cut': 'expected an explanation.json',
         'empty': "KeyError('maps')",
@@ -148,3 +159,34 @@ def test_the_npz_gives_everything_back(tmp_path):
         else:
             assert want == got, field.name
     np.testing.assert_array_equal(read.removed_units(), record.removed_units())
+
+
+def test_both_files_hold_the_finer_map(tmp_path):
+    record = with_finer_map()
+    read = written(tmp_path, record)
+    for row in read['maps']:
+        expected = record.visual_finer[record.class_index(row['label'])]
+        np.testing.assert_allclose(row['visual_finer'], expected, rtol=1e-6)
+        total = row['reference'] + np.sum(row['visual_finer']) + np.sum(row['audio'])
+        assert total == pytest.approx(row['logit'], abs=1e-5)
+    record.save_npz(tmp_path / 'e.npz')
+    np.testing.assert_array_equal(Explanation.load_npz(tmp_path / 'e.npz').visual_finer, record.visual_finer)
+
+
+def test_records_without_a_finer_map_are_read(tmp_path):
+    """Schema 3 is schema 4 without the finer map."""
+    record, _ = make()
+    read = written(tmp_path, record) | {'schema': 'stattn_jax.explanation/3'}
+    for row in read['maps']:
+        assert row.pop('visual_finer') is None
+    (tmp_path / 'e.json').write_text(json.dumps(read), encoding='utf-8')
+    assert max(record_files.check(tmp_path / 'e.json').values()) <= record_files.TOLERANCE
+    record.save_npz(tmp_path / 'e.npz')
+    with np.load(tmp_path / 'e.npz') as file:
+        arrays = {name: file[name] for name in file if name != 'visual_finer'}
+    header = json.loads(str(arrays['header'])) | {'schema': 'stattn_jax.explanation/3'}
+    np.savez(tmp_path / 'old.npz', **arrays | {'header': np.array(json.dumps(header))})
+    old = Explanation.load_npz(tmp_path / 'old.npz')
+    np.testing.assert_array_equal(old.visual, record.visual)
+    assert old.visual_finer.size == 0
+    np.testing.assert_array_equal(old.painted(1), record.visual[1])

@@ -3,6 +3,7 @@
 It is in sync, upright and small; the heat lies on the cells that it refers to, and the strip agrees with the numbers.
 """
 
+import dataclasses
 import fractions
 import io
 
@@ -215,6 +216,23 @@ def test_the_heat_lies_on_what_it_speaks_of(tmp_path, name):
         np.testing.assert_allclose(extent(second), marker, atol=4)
         rows, columns = slice(marker[0] + 6, marker[1] - 6), slice(marker[2] + 6, marker[3] - 6)
         assert second[rows, columns].mean() > 0.95
+
+
+def test_half_cells_glow_in_the_outline_of_the_strongest_cell(tmp_path):
+    """Only the lower right quarter of the strongest cell has evidence; the outline is that of the cell."""
+    source = encode(tmp_path / 'a.mp4', grey([110] * 20, 96, 128), np.arange(20) / 10, noise(2)[None])
+    visual, finer = np.zeros((2, 2, 3, 4)), np.zeros((2, 2, 6, 8), np.float32)
+    visual[0, 0, 1, 2], finer[0, 0, 3, 5] = 1, 1
+    record = make(visual, np.ones((2, 2)), source=source)
+    _, (cells, *_), _ = overlay(tmp_path / 'cells.mp4', record)
+    _, (halves, *_), _ = overlay(tmp_path / 'halves.mp4', dataclasses.replace(record, visual_finer=finer))
+    outlines = [extent(near(image.astype(int), colours.STRONGEST)) for image in (cells, halves)]
+    np.testing.assert_array_equal(*outlines)
+    np.testing.assert_allclose(outlines[0], np.array([1 / 3, 2 / 3, 1 / 2, 3 / 4]) * (360, 360, 480, 480), atol=4)
+    inside = halves[130:230, 250:350].astype(int)
+    glow = np.abs(inside - [110] * 3).max(axis=-1) > 40
+    np.testing.assert_allclose(extent(glow), [50, 100, 50, 100], atol=12)
+    assert glow[60:90, 60:90].all() and not glow[:40].any()
 
 
 def near(image, colour, tolerance=45):

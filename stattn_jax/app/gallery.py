@@ -53,7 +53,7 @@ def explain_clips(
 
 
 def _explain_record(model: Model, record: records.ClipRecord, folder: pathlib.Path, name: str) -> index.ExplainedClip:
-    explanation = model.explain_readings([_reading(record, model.spec)])[0]
+    explanation = model.explain_readings([_reading(record, model.spec)], finer=True)[0]
     truths = {model.trained.facts.classes[label]: _truth(record, label) for label in record.labels}
     best = explanation.top(1)[0]['label']
     list(outputs.write(explanation, folder / name, ('html',), best, truths.get(best)))

@@ -120,7 +120,7 @@ def _named(explanation: Explanation, name: str) -> Explanation:
 
 
 def _read_and_explain(model: Model, video: pathlib.Path, name: str, start: float | None) -> Explanation:
-    return _named(model.explain_readings([model.read(video, start or None)])[0], name)
+    return _named(model.explain_readings([model.read(video, start or None)], finer=True)[0], name)
 
 
 def _write(explanation: Explanation, folder: pathlib.Path, report: Report, begin: float, end: float) -> None:
@@ -148,7 +148,7 @@ def _explain_long(model: Model, video: pathlib.Path, folder: pathlib.Path, name:
     def show(done: int, total: int) -> None:
         report(0.1 + 0.4 * done / total, f'running the network: {done} of {index.counted(total, "window")}')
 
-    timeline = model.explain_long(video, progress=show)
+    timeline = model.explain_long(video, progress=show, finer=True)
     explanations = {k: _named(each, name) for k, each in timeline.explanations.items()}
     timeline = dataclasses.replace(timeline, media=timeline.media | {'file': name}, explanations=explanations)
     pages = {}

@@ -33,6 +33,11 @@ define.list('files', list(KINDS), f'Which files to write, of {",".join((*KINDS, 
 define.float('start', None, 'Start of the part to explain, in seconds.')
 define.float('end', None, 'End of the part to explain, in seconds.')
 define.string('label', None, 'Class to show. Default: the most probable one.')
+define.bool(
+    'finer',
+    True,
+    'Show the visual evidence on half cells, which takes eight more passes of the visual trunk. --nofiner: on cells.',
+)
 define.string('truth', None, 'Folder with events.csv or boxes.csv: annotations to draw, of clips named as the files.')
 define.bool('long', False, 'Explain the whole video by overlapping windows.')
 define.integer('hop', None, 'With --long: segments between the starts of two windows. Default: half a window.', 1)

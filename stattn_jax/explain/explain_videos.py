@@ -33,7 +33,9 @@ from stattn_jax.runtime import perf
 # The index links to the first of these files that is written.
 _OPENED = ('html', 'png', 'svg', 'pdf', 'mp4', 'json', 'csv', 'vtt', 'npz')
 # The flags that change what is written of a video.
-_CONTENT = ('files', 'start', 'end', 'label', 'long', 'hop', 'top_windows')
+_CONTENT = ('files', 'start', 'end', 'label', 'finer', 'long', 'hop', 'top_windows')
+# The files that do not hold or show the finer map.
+_WITHOUT_FINER = {'csv', 'vtt'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,11 @@ class Call:
     @property
     def out(self) -> pathlib.Path:
         return pathlib.Path(self.options.out)
+
+    @property
+    def finer(self) -> bool:
+        """Whether the explanations need the finer map."""
+        return self.options.finer and not set(self.options.files) <= _WITHOUT_FINER
 
     def key(self, video: pathlib.Path) -> dict[str, Any]:
         """Returns everything on which the files of a video depend, as JSON."""
@@ -204,14 +211,15 @@ def _read_and_explain(call: Call, model: Model, video: pathlib.Path) -> Explanat
     with call.times('decode'):
         reading = model.read(video, call.options.start, call.options.end)
     with call.times('model'):
-        return model.explain_readings([reading])[0]
+        return model.explain_readings([reading], finer=call.finer)[0]
 
 
 def _explain_long(call: Call, video: pathlib.Path, folder: pathlib.Path) -> done.VideoResult:
     options, (model,) = call.options, call.models.values()
     with call.times('decode and model'):
         show = console.counter(str(video), 'windows')
-        timeline = model.explain_long(video, options.hop, options.top_windows, options.start, options.end, show)
+        part = {'start': options.start, 'end': options.end}
+        timeline = model.explain_long(video, options.hop, options.top_windows, **part, progress=show, finer=call.finer)
     console.say(
         f'{video}: {index.counted(len(timeline.windows), "window")} of {model.spec.seconds:g} s, starting every '
         f'{timeline.hop} segments; the {len(timeline.explanations)} most probable are explained, '

@@ -53,6 +53,8 @@ class ExplanationData:
     - logits, probabilities, bias, reference [c]; mean_scores [m c] (if all are 0, the terms are not centred and the
       reference is the bias)
     - visual [c t h w], audio [c t]: the contributions, `logit = reference + sum`
+    - visual_finer [c t 2h 2w]: the visual contributions on half cells (half_cells.py); in each segment they add up to
+      the same as `visual`; empty if it was not computed
     - alpha [t h w] (mean over heads), null [t]: attention weights of a frame's cells and of its null cell; valid bool
       [t]
     - beta, segment_scores [m t c]: attention weights in time and the scores that they weight
@@ -94,6 +96,7 @@ class ExplanationData:
     frames: tuple[bytes, ...]
     removed_cells: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float32))
     removed_classes: tuple[str, ...] = ()
+    visual_finer: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float32))
     trust: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     usual_weights: dict[str, Any] = dataclasses.field(default_factory=dict)
     source: pathlib.Path | None = None
@@ -168,6 +171,13 @@ class ExplanationData:
         """Returns the signed sum of each modality's terms, {'picture', 'sound'}, relative to an average clip."""
         _, visual, audio = self.contributions(label)
         return {'picture': float(visual.sum(dtype=float)), 'sound': float(audio.sum(dtype=float))}
+
+    def painted(self, c: int) -> np.ndarray:
+        """Returns what heat maps show of class number c, per area of a cell: [t 2h 2w] of the finer map, or [t h w].
+
+        A value on half cells is multiplied by four, so that both maps have one colour scale.
+        """
+        return 4 * self.visual_finer[c] if self.visual_finer.size else self.visual[c]
 
     def residual(self) -> tuple[float, float]:
         """Returns the largest |reference + sum - logit| over the classes, and the largest error / max(1, |logit|)."""

@@ -74,7 +74,7 @@ def draw(explanation: ExplanationData, c: int, truth: GroundTruth, path: str | o
         return figure.add_axes((left / WIDTH, bottom / total, wide / WIDTH, (high or heights[row]) / total))
 
     _header(axes('header', left=0.3, wide=WIDTH - 0.6), explanation, c, len(shown))
-    heat, scale = overlay(explanation.visual[c], explanation.audio[c])
+    heat, scale = overlay(explanation.visual[c], explanation.audio[c], explanation.painted(c))
     # Only images that are not resampled are embedded with their own pixels.
     interpolation = 'lanczos' if kind == 'png' else 'none'
     for i, (t, image) in enumerate(zip(shown, _images(explanation, shown, LONGEST_SIDE[kind]), strict=True)):

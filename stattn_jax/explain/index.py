@@ -159,7 +159,7 @@ def _thumbnail(explanation: ExplanationData, c: int) -> bytes:
 
 def heat_jpeg(explanation: ExplanationData, c: int, t: int, side: int) -> bytes:
     """Returns the frame of segment t with the heat map of class c as JPEG, whose longer side has `side` pixels."""
-    heat, _ = colours.overlay(explanation.visual[c], explanation.audio[c])
+    heat, _ = colours.overlay(explanation.visual[c], explanation.audio[c], explanation.painted(c))
     picture = PIL.Image.fromarray(simplejpeg.decode_jpeg(explanation.frames[t]))
     ratio = side / max(explanation.media['width'], explanation.media['height'])
     width, height = (max(1, round(explanation.media[name] * ratio)) for name in ('width', 'height'))

@@ -116,6 +116,7 @@ def explain(
     start: float | None,
     end: float | None,
     progress: Callable[[int, int], None] | None,
+    finer: bool = False,
 ) -> Timeline:
     """Implements Model.explain_long, which documents the arguments (model.py)."""
     spec, first = model.spec, float(start or 0.0)
@@ -138,7 +139,7 @@ def explain(
     names, source, file = model.trained.facts.classes, pathlib.Path(video), reading.of_file(video)
     seconds = [first + begin * spec.segment_seconds for begin in starts]
     readings = [reading.Reading(clip, file | reading.of_clip(clip, seconds[k]), source) for _, k, clip in best]
-    explained = zip((k for _, k, _ in best), model.explain_readings(readings), strict=True)
+    explained = zip((k for _, k, _ in best), model.explain_readings(readings, finer=finer), strict=True)
     windows = [_window(begin, summary, names, spec) for begin, summary in zip(seconds, summaries, strict=True)]
     part = {'start': first, 'end': min(last, first + total * spec.segment_seconds)}
     part |= {'notes': [f'no_{kind}' for kind in decode.MediaFile(video).lacking]}

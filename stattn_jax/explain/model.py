@@ -1,12 +1,14 @@
 """Computes `Explanation`s of videos with a trained model.
 
 Two functions are compiled: the network's forward pass with the contributions, and the counterfactuals, which only run
-the attention again. result.py defines `Explanation`; long.py handles videos longer than the model's clip.
+the attention again. The finer map needs a third one, the visual part of the forward pass. result.py defines
+`Explanation`; long.py handles videos longer than the model's clip.
 """
 
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -18,7 +20,7 @@ from flax import nnx
 
 from stattn_jax import files, run, trunk_setup
 from stattn_jax.data import features, media, pipeline
-from stattn_jax.explain import counterfactuals, long, reading
+from stattn_jax.explain import counterfactuals, half_cells, long, reading
 from stattn_jax.explain.explanation import BEST, make_geometry
 from stattn_jax.explain.result import Explanation
 from stattn_jax.metrics import training_distance
@@ -60,23 +62,29 @@ class Model:
         video: str | os.PathLike | Sequence[str | os.PathLike],
         start: float | None = None,
         end: float | None = None,
+        *,
+        finer: bool = False,
     ) -> Explanation | list[Explanation]:
         """Explains seconds start..end of a video file, or of each of several files, with one Explanation each.
 
-        If that part is longer than the model's clip, only its beginning is explained (note 'long'); `explain_long`
-        explains all of it. Raises media.MediaError with the file and a named reason.
+        `finer` adds the visual contributions on half cells, by eight more passes of the visual trunk. If that part is
+        longer than the model's clip, only its beginning is explained (note 'long'); `explain_long` explains all of it.
+        Raises media.MediaError with the file and a named reason.
         """
         if isinstance(video, str | os.PathLike):
-            return self.explain_readings([self.read(video, start, end)])[0]
-        return self.explain_readings([self.read(path, start, end) for path in video])
+            return self.explain_readings([self.read(video, start, end)], finer=finer)[0]
+        return self.explain_readings([self.read(path, start, end) for path in video], finer=finer)
 
-    def explain_arrays(self, frames_thwc: np.ndarray, waveform: np.ndarray, rate: int = 16000) -> Explanation:
+    def explain_arrays(
+        self, frames_thwc: np.ndarray, waveform: np.ndarray, rate: int = 16000, *, finer: bool = False
+    ) -> Explanation:
         """Explains a clip given as arrays of frames and audio.
 
         `frames_thwc` is uint8 [t h w 3], upright, one frame for each segment's centre. `waveform` is mono float32 [n],
-        full scale 1, at `rate` samples a second, and as long as the clip. Raises ValueError for other shapes.
+        full scale 1, at `rate` samples a second, and as long as the clip. `finer` is as in `explain`. Raises ValueError
+        for other shapes.
         """
-        return self.explain_readings([reading.of_arrays(frames_thwc, waveform, rate, self.spec)])[0]
+        return self.explain_readings([reading.of_arrays(frames_thwc, waveform, rate, self.spec)], finer=finer)[0]
 
     def explain_long(
         self,
@@ -86,13 +94,15 @@ class Model:
         start: float | None = None,
         end: float | None = None,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        finer: bool = False,
     ) -> 'long.Timeline':
         """Explains all of a video with windows `hop` segments apart (default: half a window); see long.py.
 
-        Calls `progress(done, all)` after each window. Raises media.MediaError, and ValueError for an invalid hop or
-        number of windows.
+        Calls `progress(done, all)` after each window. `finer` is as in `explain`, for the explained windows. Raises
+        media.MediaError, and ValueError for an invalid hop or number of windows.
         """
-        return long.explain(self, video, hop, top_windows, start, end, progress)
+        return long.explain(self, video, hop, top_windows, start, end, progress, finer)
 
     def save_pretrained(
         self, directory: str | os.PathLike, *, licence: str | None = None, limits: str | None = None
@@ -125,33 +135,50 @@ class Model:
         """Decodes a video for `explain_readings` in the model's clip format; raises media.MediaError."""
         return reading.read(video, self.spec, start, end)
 
-    def explain_readings(self, readings: Sequence[reading.Reading]) -> list[Explanation]:
-        """Explains clips that are already decoded, in batches of one size.
+    def explain_readings(self, readings: Sequence[reading.Reading], *, finer: bool = False) -> list[Explanation]:
+        """Explains clips that are already decoded, in batches of one size; `finer` is as in `explain`.
 
         Raises ValueError for logits that are not finite.
         """
         explanations = []
         for i in range(0, len(readings), self.batch):
             batch = readings[i : i + self.batch]
-            arrays, inputs = self.record([decoded.clip for decoded in batch], size=min(len(readings), self.batch))
+            clips, size = [decoded.clip for decoded in batch], min(len(readings), self.batch)
+            arrays, inputs = self.record(clips, size, finer=finer)
             explanations += [self._explanation(decoded, arrays, inputs, b) for b, decoded in enumerate(batch)]
         return explanations
 
-    def record(self, clips: Sequence[media.Clip], size: int) -> tuple[dict[str, np.ndarray], dict[str, jax.Array]]:
+    def record(
+        self, clips: Sequence[media.Clip], size: int, *, finer: bool = False
+    ) -> tuple[dict[str, np.ndarray], dict[str, jax.Array]]:
         """Returns the arrays of contributions.record for at most `size` clips, and counterfactuals.compute's inputs.
 
-        Rows after the last clip repeat it, so that the network is compiled for one batch size only.
+        `finer` adds visual_finer [b c t 2h 2w] to the arrays. Rows after the last clip repeat it, so that the network
+        is compiled for one batch size only.
         """
         config = self.trained.config
         rows = [pipeline.clip_arrays(clip, config.data.frame_size, config.data.fit) for clip in clips]
         rows += [rows[-1]] * (size - len(rows))
         batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         arrays, inputs = self._forward(self.trained.state, batch)
-        return jax.device_get(arrays), inputs
+        arrays = jax.device_get(arrays)
+        if finer:
+            arrays['visual_finer'] = self._finer(batch, inputs['audio'], arrays['visual'])
+        return arrays, inputs
+
+    def _finer(self, batch, audio_btd: jax.Array, visual_bcts: np.ndarray) -> np.ndarray:
+        """Returns the visual contributions on half cells, which add up to those on cells: [b c t 2h 2w]."""
+        side = math.isqrt(visual_bcts.shape[-1])
+        visual = visual_bcts.reshape(*visual_bcts.shape[:-1], side, side)
+        maps = {(0, 0): visual}
+        for shift in half_cells.SHIFTS:
+            shifted = self._shifted(self.trained.state, batch, audio_btd, np.array(shift))
+            maps[shift] = np.asarray(shifted).reshape(visual.shape)
+        return half_cells.adding_up(half_cells.average(maps), visual)
 
     def geometry(self, clip: media.Clip, cells: int) -> dict[str, Any]:
         """Returns where the `cells` of a frame lie in the source frame of a clip."""
-        side = int(np.sqrt(cells))
+        side = math.isqrt(cells)
         affine = pipeline.frame_affine(clip.height, clip.width, self.trained.config.data.fit)
         grid = (self.spec.segments, side, side)
         return make_geometry(grid, self.spec.segment_seconds, affine, clip.height, clip.width)
@@ -233,6 +260,20 @@ class Model:
             return contributions.record(logits, out, state['score_mean'], self.binary), inputs
 
         return jax.jit(forward, compiler_options=perf.compile_options())
+
+    @functools.cached_property
+    def _shifted(self):
+        """The visual contributions [b c t s] of moved frames: (state, batch, audio [b t d], shift [2]) -> array."""
+        graphdef, frame_size = self.trained.graphdef, self.trained.config.model.frame_size
+
+        def shifted(state, batch, audio, shift):
+            model = nnx.merge(graphdef, state['params'], state['rest'])
+            frames = step.resize_frames(step.read_inputs(batch)['frames'], frame_size)
+            cells = model.cells(half_cells.moved(frames, shift, model.stride // 2), train=False)
+            _, out = model.forward_heads(cells, audio, batch['valid'], modalities=step.modalities_of(batch))
+            return contributions.centred(out, state['score_mean'])[1]
+
+        return jax.jit(shifted, compiler_options=perf.compile_options())
 
     @functools.cached_property
     def _counterfactuals(self):

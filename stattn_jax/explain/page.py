@@ -105,10 +105,12 @@ def _data(explanation: ExplanationData, chosen: int, truth: GroundTruth) -> dict
     removed = [explanation.classes.index(name) for name in explanation.removed_classes]
     numbers = {name: _floats(getattr(explanation, name)) for name in ('logits', 'bias', 'beta', 'segment_scores')}
     maps = {name: _floats(getattr(explanation, name)[shown]) for name in ('reference', 'visual', 'audio')}
+    finer = _floats(explanation.visual_finer[shown]) if explanation.visual_finer.size else None
     slides = [] if explanation.source is not None else [data_url('image/jpeg', frame) for frame in explanation.frames]
     return {
         **numbers,
         **maps,
+        'visual_finer': finer,
         'alpha': _floats(explanation.alpha),
         'null': _floats(explanation.null),
         'valid': explanation.valid.tolist(),

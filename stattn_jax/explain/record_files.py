@@ -14,7 +14,9 @@ from stattn_jax import files
 from stattn_jax.explain import sentences
 from stattn_jax.explain.explanation import ExplanationData, rounded
 
-SCHEMA = 'stattn_jax.explanation/3'
+SCHEMA = 'stattn_jax.explanation/4'
+# Schemas that are read: 3 had no finer map.
+_READ = (SCHEMA, 'stattn_jax.explanation/3')
 # Largest error that `check` allows, in units of max(1, |numbers added up|): float32 sums of a thousand terms, written
 # with seven digits.
 TOLERANCE = 1e-5
@@ -27,10 +29,12 @@ _HOW_TO_READ = (
     'when the visual or the audio part of one segment is removed from the attention in time, whose weights are '
     'renormalised over the rest. removed_cells_exact is the change when one cell of one frame is removed, which '
     'changes the attention in space and, because the pooled visual features of the segment change, in time. Both are '
-    'changes of features, not of pixels or audio samples.'
+    'changes of features, not of pixels or audio samples. visual_finer, on half cells [t][2h][2w], is the mean of '
+    'visual contributions over frames shifted by half a cell, changed so that each segment has the same sum as in '
+    'visual.'
 )
 _ARRAYS = tuple('logits probabilities bias reference mean_scores visual audio alpha null beta'.split())
-_ARRAYS += ('segment_scores', 'valid', 'log_mel', 'removed_cells')
+_ARRAYS += ('segment_scores', 'valid', 'log_mel', 'removed_cells', 'visual_finer')
 _HEADER = ('media', 'geometry', 'model', 'classes', 'multi_label')
 _REST = ('removed_classes', 'trust', 'usual_weights')
 
@@ -76,7 +80,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, Any]:
     """Returns the fields that `write_npz` wrote, which are all but `source`; raises ValueError for another schema."""
     with np.load(path) as file:
         header = _of_schema(json.loads(str(file['header'])), path)
-        arrays = {name: file[name] for name in _ARRAYS}
+        arrays = {name: file[name] for name in _ARRAYS if name in file}
         frames = tuple(file[f'frame_{t}'].tobytes() for t in range(len(arrays['valid'])))
     for name in ('classes', 'removed_classes'):
         header[name] = tuple(header[name])
@@ -86,7 +90,8 @@ def read_npz(path: str | os.PathLike) -> dict[str, Any]:
 def check(path: str | os.PathLike) -> dict[str, float]:
     """Recomputes an explanation.json from its own numbers alone; returns the largest relative error of each kind.
 
-    - sum: |reference + visual + audio - logit|, and the same of the target's contrast to the runner-up
+    - sum: |reference + visual + audio - logit|, the same of the target's contrast to the runner-up, and the difference
+      between the sums of visual and of visual_finer in a segment
     - attention: |bias + attention_in_time . segment_scores - logit|
     - removed_units: |result of the softmax over the other units - logit - removed_units_exact|
     - probabilities: |sigmoid or softmax of the logits - probabilities|
@@ -101,6 +106,7 @@ def check(path: str | os.PathLike) -> dict[str, float]:
             raise ValueError(f'{path}: {error}; expected an explanation.json') from None
     try:
         errors: dict[str, Any] = {'sum': [_sum_error(row, row['logit']) for row in record['maps']]}
+        errors['sum'] += [_finer_error(row) for row in record['maps'] if row.get('visual_finer') is not None]
         contrast = record['target']['contrast']
         if contrast is not None:
             errors['sum'].append(_sum_error(contrast, record['target']['logit'] - contrast['other_logit']))
@@ -142,12 +148,18 @@ def _map(explanation: ExplanationData, label: str) -> dict[str, Any]:
         'probability': rounded(explanation.probabilities[c]),
         **{name: rounded(getattr(explanation, name)[c]) for name in ('bias', 'reference', 'visual', 'audio')},
         **{name: {'visual': rounded(x[0]), 'audio': rounded(x[1])} for name, x in by_modality.items()},
+        'visual_finer': rounded(explanation.visual_finer[c]) if explanation.visual_finer.size else None,
         'removed_cells_exact': rounded(explanation.removed_cells[cells.index(label)]) if label in cells else None,
     }
 
 
 def _sum_error(row, logit):
     return abs(row['reference'] + np.sum(row['visual']) + np.sum(row['audio']) - logit) / max(1, abs(logit))
+
+
+def _finer_error(row):
+    difference = np.sum(row['visual'], axis=(1, 2)) - np.sum(row['visual_finer'], axis=(1, 2))
+    return np.abs(difference).max() / max(1, abs(row['logit']))
 
 
 def _what_if_errors(row, valid):
@@ -171,6 +183,7 @@ def _probabilities(logits, binary):
 
 def _of_schema(record, path):
     found = record.get('schema') if isinstance(record, dict) else None
-    if found != SCHEMA:
-        raise ValueError(f'{path}: schema {found!r}, expected {SCHEMA!r}; explain the clip again')
+    if found not in _READ:
+        expected = ' or '.join(map(repr, _READ))
+        raise ValueError(f'{path}: schema {found!r}, expected {expected}; explain the clip again')
     return record

@@ -33,7 +33,7 @@ class Explanation(ExplanationData):
         return sentences.notices(self, self.class_index(label))
 
     def save_json(self, path: str | os.PathLike, label: str | None = None) -> None:
-        """Writes schema stattn_jax.explanation/3 (docs/explanation.schema.json): everything but frames and log-mel.
+        """Writes schema stattn_jax.explanation/4 (docs/explanation.schema.json): everything but frames and log-mel.
 
         Numbers have seven significant digits. Maps are written for the BEST classes and for `label`, the target
         (without it: the best class).

@@ -2,8 +2,8 @@
 
 The second has a timeline below the picture. Both are upright, with square pixels, a constant frame rate and their own
 audio, mono or stereo; the network used the mean of the channels. Memory holds one frame at a time, and the audio. The
-heat map and its colours come from colours.py. A cell is a block of one colour, since smoothing would suggest a
-resolution that the network does not have.
+heat map and its colours come from colours.py. A cell or half cell is a block of one colour, since smoothing would
+suggest a resolution that the map does not have.
 """
 
 import math
@@ -176,7 +176,7 @@ def _canvas_picture(size: tuple[int, int]) -> tuple[int, int]:
 def _painted(explanation: ExplanationData, c: int, truth: GroundTruth, images) -> Iterator[np.ndarray]:
     """Yields every image on the canvas with heat map, strip and playhead; each frame overwrites the same array."""
     seconds = explanation.geometry['segment_seconds']
-    heat, _ = colours.overlay(explanation.visual[c], explanation.audio[c])
+    heat, _ = colours.overlay(explanation.visual[c], explanation.audio[c], explanation.painted(c))
     canvas = painted = None
     for time, image in images:
         high, wide = image.shape[:2]
@@ -215,7 +215,10 @@ def _paint(explanation: ExplanationData, c: int, t: int, heat_hw4, boxes, size) 
     rgba[:, (j < 0) | (j >= columns)] = 0
     strongest = strongest_cell(explanation.visual[c])
     if strongest and strongest[0] == t:
-        down, across = np.flatnonzero(i == strongest[1]), np.flatnonzero(j == strongest[2])
+        # The map may have half cells, and the outline is that of a cell.
+        _, *grid = explanation.geometry['grid']
+        down = np.flatnonzero(i // (rows // grid[0]) == strongest[1])
+        across = np.flatnonzero(j // (columns // grid[1]) == strongest[2])
         if len(down) and len(across):
             _outline(rgba, (down[0], down[-1] + 1), (across[0], across[-1] + 1), colours.STRONGEST)
     for x0, y0, x1, y1 in boxes:
@@ -308,7 +311,7 @@ def _key(axes: Axes, explanation: ExplanationData, c: int, truth: GroundTruth) -
     write('cell 0', 6)
     axes.imshow(colours.HEAT[None], extent=(x, x + 60, y + 5, y - 5), aspect='auto', interpolation='nearest')
     x += 66
-    write(f'{colours.overlay(explanation.visual[c], explanation.audio[c])[1]:.2g}', 14)
+    write(f'{colours.overlay(explanation.visual[c], explanation.audio[c], explanation.painted(c))[1]:.2g}', 14)
     if truth.intervals or truth.boxes:
         face = (*(value / 255 for value in colours.rgb(colours.TRUE)), 0.3) if truth.intervals else 'none'
         patch('annotated', fc=face, ec='black' if truth.boxes else 'none', ls='--' if truth.boxes else '-')

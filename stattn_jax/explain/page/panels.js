@@ -135,7 +135,14 @@ function showTrust(c) {
     ...checks,
     ...(PAIRED ? [['Attention on the null cell (no visible source)', `${percent(total(valid) / valid.length)} of the spatial attention, on average`]] : []),
     ['Size of a cell', cellSize()],
+    ...(HALF_CELLS ? [['Map on half cells', finerText(whole)]] : []),
   ]);
+}
+
+function finerText(whole) {
+  const sums = whole.picture.map((x, t) => x - total(whole.finer.subarray(t * HALF_CELLS, (t + 1) * HALF_CELLS)));
+  return 'average over the frames shifted by half a cell; in every segment it adds up to the contributions of the cells, ' +
+    `with a difference of at most ${largest(sums).toExponential(0)}, recomputed here`;
 }
 
 function cellSize() {

@@ -1,7 +1,7 @@
 // The state of the page, the functions that show it, and the actions that change it.
 
 // `time` is where the reader last went, null while that is nowhere.
-const state = { c: record.chosen, other: null, kept: allKept(), overlay: true, signed: false, cell: -1, t: 0, time: null };
+const state = { c: record.chosen, other: null, kept: allKept(), overlay: true, signed: false, finer: HALF_CELLS > 0, cell: -1, t: 0, time: null };
 let view = evidence(state.c, state.other, state.kept);
 // The end of the colour scale, that of the untouched clip.
 let scale = heatScale(view);
@@ -41,6 +41,7 @@ function showButtons() {
   const press = (id, on) => byId(id).setAttribute('aria-pressed', String(on));
   press('heat', state.overlay);
   press('signed', state.signed);
+  press('finer', state.finer);
   byId('other').value = state.other ?? '';
   for (const option of byId('other').options) option.disabled = option.value === String(state.c);
   const n = strongestCell(view.cells);
@@ -132,7 +133,7 @@ function toggle(units) {
 
 function toggleOption(name) {
   state[name] = !state[name];
-  if (name === 'signed') state.overlay = true;
+  if (name !== 'overlay') state.overlay = true;
   show();
 }
 
@@ -156,6 +157,7 @@ const KEYS = {
   m: mute,
   o: () => toggleOption('overlay'),
   s: () => toggleOption('signed'),
+  f: () => HALF_CELLS && toggleOption('finer'),
   c: () => contrast(state.other === null ? runnerUp(state.c) : null),
   '?': showKeys,
 };
@@ -202,6 +204,7 @@ function start() {
   byId('stage').style.aspectRatio = `${record.media.width} / ${record.media.height}`;
   byId('stage').parentElement.style.setProperty('--ratio', record.media.width / record.media.height);
   byId('strips').style.setProperty('--segments', T);
+  byId('finer').hidden = !HALF_CELLS;
   byId('truth-key').hidden = !record.truth.intervals.length;
   byId('mute').hidden = clock.silent || !record.units.slice(T).some(Boolean);
   makeClasses(choose);
@@ -210,7 +213,7 @@ function start() {
   showSource();
   const actions = {
     play: KEYS[' '], previous: KEYS['['], next: KEYS[']'], mute,
-    heat: KEYS.o, signed: KEYS.s, help: showKeys,
+    heat: KEYS.o, signed: KEYS.s, finer: KEYS.f, help: showKeys,
     reset: () => { state.kept = allKept(); show(); },
     strongest: () => seek(strongestTime()),
     link: () => { state.time = clock.time; writeAddress(stateText(state)); return copyText(location.href); },

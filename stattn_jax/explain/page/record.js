@@ -51,19 +51,24 @@ function probabilities(kept) {
   return powers.map((x) => x / total);
 }
 
-// Terms of one class: reference, cells [t h w] flat, picture [t], sound [t]; reference + all = logit.
+// The number of half cells in a frame; 0 where the record has no map on half cells (visual_finer in explanation.py).
+const HALF_CELLS = record.visual_finer ? 4 * CELLS : 0;
+
+// Terms of one class: reference, cells [t h w] and finer [t 2h 2w] flat, picture [t], sound [t]; reference + all = logit, with
+// cells or finer.
 function terms(c, kept) {
   const { logit, weight } = pooled(c, kept);
   const row = record.shown.indexOf(c);
   const factor = weight > 0 ? 1 / weight : 0;
-  const size = T * CELLS;
-  const cells = Float64Array.from({ length: size }, (_, n) =>
-    kept[Math.floor(n / CELLS)] ? record.visual[row * size + n] * factor : 0);
+  const map = (values, inFrame) => Float64Array.from({ length: T * inFrame }, (_, n) =>
+    kept[Math.floor(n / inFrame)] ? values[row * T * inFrame + n] * factor : 0);
+  const cells = map(record.visual, CELLS);
+  const finer = map(record.visual_finer, HALF_CELLS);
   const picture = Float64Array.from({ length: T }, (_, t) => total(cells.subarray(t * CELLS, (t + 1) * CELLS)));
   const sound = Float64Array.from({ length: T }, (_, t) => (kept[T + t] ? record.audio[row * T + t] * factor : 0));
   const whole = kept.every((k) => k);
   const reference = whole ? record.reference[row] : logit - total(picture) - total(sound);
-  return { logit, reference, cells, picture, sound };
+  return { logit, reference, cells, finer, picture, sound };
 }
 
 // Contributions to class c, or the differences to another class; then `logit` is the margin.
@@ -76,6 +81,7 @@ function evidence(c, other, kept) {
     logit: first.logit - second.logit,
     reference: first.reference - second.reference,
     cells: difference(first.cells, second.cells),
+    finer: difference(first.finer, second.finer),
     picture: difference(first.picture, second.picture),
     sound: difference(first.sound, second.sound),
   };

@@ -75,32 +75,34 @@ function paint(term, scale, signed) {
 
 // The term at the end of the colour scale, as in colours.overlay, for the evidence in the untouched clip: a what-if keeps this
 // scale. It is enlarged where the visual sum of no segment reaches record.negligible times the largest audio term, so that a
-// nearly irrelevant picture is not highlighted.
+// nearly irrelevant picture is not highlighted. Both maps have this scale: a half cell is painted with its term per area of a cell.
 function heatScale(whole) {
   const [largestSum, negligible] = [largest(whole.picture), record.negligible * largest(whole.sound)];
-  return largest(whole.cells) * (largestSum > 0 && largestSum < negligible ? negligible / largestSum : 1);
+  return Math.max(largest(whole.cells), 4 * largest(whole.finer)) * (largestSum > 0 && largestSum < negligible ? negligible / largestSum : 1);
 }
 
-// Edges of cell (i, j) in pixels of a canvas, rounded so that neighbours neither overlap nor leave a seam.
-function cellBox(i, j, width, height) {
+// Edges of cell (i, j) in pixels of a canvas, rounded so that neighbours neither overlap nor leave a seam; `parts` 2: of a half cell.
+function cellBox(i, j, width, height, parts = 1) {
   const to = record.geometry.to_source;
-  const x = (k) => Math.round(width * (to.x_offset + (to.x_scale * k) / COLUMNS));
-  const y = (k) => Math.round(height * (to.y_offset + (to.y_scale * k) / ROWS));
+  const x = (k) => Math.round(width * (to.x_offset + (to.x_scale * k) / (parts * COLUMNS)));
+  const y = (k) => Math.round(height * (to.y_offset + (to.y_scale * k) / (parts * ROWS)));
   return [x(j), y(i), x(j + 1) - x(j), y(i + 1) - y(i)];
 }
 
-function drawOverlay(canvas, view, scale, t, { overlay, signed, cell }) {
+function drawOverlay(canvas, view, scale, t, { overlay, signed, finer, cell }) {
   const ratio = window.devicePixelRatio || 1;
   const [width, height] = [Math.round(canvas.clientWidth * ratio), Math.round(canvas.clientHeight * ratio)];
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext('2d');
   context.clearRect(0, 0, width, height);
   if (!overlay && cell < 0) return;
-  for (let s = 0; overlay && s < CELLS; s++) {
-    const term = view.cells[t * CELLS + s];
+  const [parts, terms] = finer ? [2, view.finer] : [1, view.cells];
+  const [columns, inFrame] = [parts * COLUMNS, parts ** 2 * CELLS];
+  for (let s = 0; overlay && s < inFrame; s++) {
+    const term = parts ** 2 * terms[t * inFrame + s];
     const style = paint(term, scale, signed);
     if (!style) continue;
-    const box = cellBox(Math.floor(s / COLUMNS), s % COLUMNS, width, height);
+    const box = cellBox(Math.floor(s / columns), s % columns, width, height, parts);
     context.globalAlpha = style.opacity;
     context.fillStyle = style.fill;
     context.fillRect(...box);
