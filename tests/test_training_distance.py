@@ -54,6 +54,15 @@ def test_a_constant_feature_is_no_obstacle():
     assert fitted(features[:1], valid[:1]) > fitted.threshold
 
 
+def test_features_without_any_variance_are_saved_and_every_other_clip_is_far(tmp_path):
+    features, valid = np.full((12, T, D), 2.0), np.ones((12, T), bool)
+    path = tmp_path / 'training_distance.npz'
+    training_distance.save(path, {'visual': features, 'audio': 0 * features, 'valid': valid}, 0.01, 5, 'p')
+    found = training_distance.load(path, 5, 'p')
+    for name, same in (('visual', features), ('audio', 0 * features)):
+        assert found[name](same, valid).max() <= found[name].threshold < found[name](same + 1e-3, valid).min() < np.inf
+
+
 def test_a_file_belongs_to_the_parameters_with_which_it_was_saved(tmp_path, capsys):
     features, valid = clips(401)
     rows = {'visual': features, 'audio': features[..., :2] - 3, 'valid': valid}

@@ -17,8 +17,9 @@ import numpy as np
 from stattn_jax import files
 
 MODALITIES = ('visual', 'audio')
-# Share of the mean variance that is added to every direction, so that the covariance can be inverted.
-SHRINKAGE = 1e-3
+# Share of the mean variance that is added to every direction, so that the covariance can be inverted, and what is added
+# in any case, for features that do not vary at all; float32 can hold its inverse.
+SHRINKAGE, LEAST_VARIANCE = 1e-3, np.finfo(np.float32).tiny
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class TrainingDistance:
         segments = features_ntd[fitted][valid_nt[fitted]].astype(float)
         width = segments.shape[1]
         covariance = np.cov(segments, rowvar=False).reshape(width, width)
-        covariance += (SHRINKAGE * np.trace(covariance) / width + np.finfo(float).tiny) * np.eye(width)
+        covariance += (SHRINKAGE * np.trace(covariance) / width + LEAST_VARIANCE) * np.eye(width)
         unbounded = cls(segments.mean(axis=0), np.linalg.inv(covariance), np.inf)
         distances = np.sort(unbounded(features_ntd[held_out], valid_nt[held_out]))
         place = min(int(np.ceil((len(distances) + 1) * (1 - rate))), len(distances))
