@@ -325,8 +325,9 @@ def server(serve):
     return serve('--workdir=demo', '--max_mb=1', '--queue=20')
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def driver(tmp_path_factory):
+    # A page that holds the camera may not let go of it, so that each test has a browser of its own.
     fake = ('--use-fake-device-for-media-stream=fps=5', '--use-fake-ui-for-media-stream')
     opened = browser.Browser(tmp_path_factory.mktemp('profile'), *fake)
     yield opened
