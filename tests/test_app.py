@@ -26,6 +26,7 @@ import stattn_jax
 from stattn_jax import command
 from stattn_jax.app import gallery, markup, work, workspace
 from stattn_jax.data import media
+from stattn_jax.explain import console
 from stattn_jax.pretrained import lookup
 
 EXAMPLES = sorted(lookup.SHIPPED['demo'].glob('example_*.mp4'))
@@ -44,7 +45,7 @@ def quick():
 
     jax.config.update('jax_disable_most_optimizations', True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, 'KINDS', ('json', 'html'))
+        patch.setattr(console, 'KINDS', ('json', 'html'))
         yield
     jax.config.update('jax_disable_most_optimizations', False)
 

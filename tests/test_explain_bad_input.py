@@ -11,7 +11,7 @@ import runs
 
 from stattn_jax.data import media
 from stattn_jax.explain import __main__ as command
-from stattn_jax.explain import record_files
+from stattn_jax.explain import console, record_files
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
 
@@ -125,7 +125,7 @@ def test_a_result_or_one_line(trained, tmp_path, capsys, make):
         assert not any(out.iterdir())
         return
     assert reason is None or note is not None, output
-    assert sorted(path.name for path in out.iterdir()) == sorted(f'explanation.{kind}' for kind in command.KINDS)
+    assert sorted(path.name for path in out.iterdir()) == sorted(f'explanation.{kind}' for kind in console.KINDS)
     assert max(record_files.check(out / 'explanation.json').values()) <= record_files.TOLERANCE
     record = json.loads((out / 'explanation.json').read_text())
     assert record['media']['notes'] == (note or '').split()

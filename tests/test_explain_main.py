@@ -14,12 +14,12 @@ import stattn_jax
 from data_prep import scenes
 from stattn_jax.data import decode, media, source
 from stattn_jax.explain import __main__ as command
-from stattn_jax.explain import explain_videos, record_files
+from stattn_jax.explain import console, explain_videos, record_files
 from stattn_jax.explain.explanation import GroundTruth
 from stattn_jax.explain.result import Explanation
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
-FILES = [f'explanation.{kind}' for kind in command.KINDS]
+FILES = [f'explanation.{kind}' for kind in console.KINDS]
 # Encoding each video twice takes most of a test's time, so tests of other files leave these two out.
 FEW = '--files=json,npz,png'
 

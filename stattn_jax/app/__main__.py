@@ -16,14 +16,11 @@ import threading
 from absl import flags
 
 from stattn_jax import command
+from stattn_jax.explain import console
 
 FLAGS = flags.FlagValues()
 define = command.definers(FLAGS)
-define.multi_string(
-    'workdir',
-    None,
-    "A trained workdir, the folder of a shared model, or 'demo'; two of them compare two networks on the same videos.",
-)
+define.multi_string('workdir', None, console.WORKDIRS)
 define.integer('port', None, 'Port. Default: the first free one from 7860.', 1, 65535)
 define.string('host', '127.0.0.1', 'Address to listen at; with 0.0.0.0, everybody in the network can use the app.')
 define.multi_string('example', [], 'A video to try, or a folder of them; may be given several times.')
@@ -42,10 +39,7 @@ def _main(_: flags.FlagValues) -> int:
     workdirs = FLAGS.workdir or []
     if not workdirs:
         raise flags.Error('--workdir is missing; expected --workdir=RUN')
-    if len(workdirs) > 2:
-        raise flags.Error(f'{len(workdirs)} --workdir flags; expected one, or two to compare')
-    if len({os.path.realpath(workdir) for workdir in workdirs}) < len(workdirs):
-        raise flags.Error(f'--workdir={workdirs[0]} is given twice; expected one run, or two different ones')
+    console.check_workdirs(workdirs)
     if importlib.util.find_spec('gradio') is None:
         raise command.RunError('the Python package gradio is not installed, which the app needs; '
                                'install the extra: pip install "stattn-jax[app]"')  # fmt: skip

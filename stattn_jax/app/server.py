@@ -89,7 +89,7 @@ def _load(workdirs: Sequence[pathlib.Path]) -> dict[str, Model]:
     for model in models.values():
         # The first clip would otherwise wait for the compiler.
         frames = np.zeros((model.spec.segments, 64, 64, 3), np.uint8)
-        model.explain_arrays(frames, np.zeros(round(model.spec.seconds * 16000), np.float32))
+        model.explain_arrays(frames, np.zeros(round(model.spec.seconds * 16000), np.float32), finer=True)
     return models
 
 

@@ -12,12 +12,10 @@ import numpy as np
 
 from stattn_jax import files
 from stattn_jax.data import decode, media, video_files
-from stattn_jax.explain import compare, index, outputs, sentences, timeline_page
+from stattn_jax.explain import compare, console, index, outputs, sentences, timeline_page
 from stattn_jax.explain.model import Model
 from stattn_jax.explain.result import Explanation
 
-# The files of an explanation, as the explain command writes them by default.
-KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
 _BEST = 5
 # Called with the share of the work that is done, 0..1, and with what is being done.
 Report = Callable[[float, str], object]
@@ -125,9 +123,11 @@ def _read_and_explain(model: Model, video: pathlib.Path, name: str, start: float
 
 def _write(explanation: Explanation, folder: pathlib.Path, report: Report, begin: float, end: float) -> None:
     """Writes all files of an explanation, and reports shares of the work between `begin` and `end`."""
-    report(begin, f'writing files: 0 of {len(KINDS)} done')
-    for number, _ in enumerate(outputs.write(explanation, folder, KINDS), 1):
-        report(begin + (end - begin) * number / len(KINDS), f'writing files: {number} of {len(KINDS)} done')
+    report(begin, f'writing files: 0 of {len(console.KINDS)} done')
+    for number, _ in enumerate(outputs.write(explanation, folder, console.KINDS), 1):
+        report(
+            begin + (end - begin) * number / len(console.KINDS), f'writing files: {number} of {len(console.KINDS)} done'
+        )
 
 
 def _explain(model: Model, video: pathlib.Path, folder: pathlib.Path, name: str, start, report: Report) -> Result:

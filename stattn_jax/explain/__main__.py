@@ -10,7 +10,6 @@ numbers in the file. Exit codes: 0 done, 2 wrong use, 1 a video that cannot be r
 message names it, and the others are still done) or another failure, 130 stopped by Ctrl-C.
 """
 
-import os
 import sys
 
 from absl import flags
@@ -18,18 +17,13 @@ from absl import flags
 from stattn_jax import command, files
 from stattn_jax.explain import console
 
-# Files that are written without --files, and those that are written only if it names them.
-KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
-MORE_KINDS = ('pdf', 'svg')
 FLAGS = flags.FlagValues()
 define = command.definers(FLAGS)
-define.multi_string(
-    'workdir',
-    None,
-    "A trained workdir, the folder of a shared model, or 'demo'; two of them compare two networks on the same videos.",
-)
+define.multi_string('workdir', None, console.WORKDIRS)
 define.string('out', None, 'Folder for the files; several videos get one subfolder each.')
-define.list('files', list(KINDS), f'Which files to write, of {",".join((*KINDS, *MORE_KINDS))}.')
+define.list(
+    'files', list(console.KINDS), f'Which files to write, of {",".join((*console.KINDS, *console.MORE_KINDS))}.'
+)
 define.float('start', None, 'Start of the part to explain, in seconds.')
 define.float('end', None, 'End of the part to explain, in seconds.')
 define.string('label', None, 'Class to show. Default: the most probable one.')
@@ -73,15 +67,12 @@ def _main(_: flags.FlagValues) -> int:
 def _check_flags() -> None:
     if not FLAGS.check:
         command.require(FLAGS, ('workdir', 'video', 'out'), '--workdir=DIR --video=FILE --out=DIR')
-    kinds = (*KINDS, *MORE_KINDS)
+    kinds = (*console.KINDS, *console.MORE_KINDS)
     if not FLAGS.files or not set(FLAGS.files) <= set(kinds):
         raise flags.Error(f'--files={",".join(FLAGS.files)}; expected some of {",".join(kinds)}')
     if not FLAGS.long and (FLAGS['hop'].present or FLAGS['top_windows'].present):
         raise flags.Error('--hop and --top_windows need --long')
-    if len(FLAGS.workdir or ()) > 2:
-        raise flags.Error(f'{len(FLAGS.workdir)} --workdir flags; expected one, or two to compare')
-    if len({os.path.realpath(workdir) for workdir in FLAGS.workdir or ()}) < len(FLAGS.workdir or ()):
-        raise flags.Error(f'--workdir={FLAGS.workdir[0]} is given twice; expected one run, or two different ones')
+    console.check_workdirs(FLAGS.workdir or ())
     if FLAGS.long and len(FLAGS.workdir or ()) > 1:
         raise flags.Error('--long explains by one run; expected one --workdir')
 

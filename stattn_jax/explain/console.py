@@ -1,5 +1,6 @@
 """The parts that commands on many videos share: flags, the videos they name, progress, lines above it, times."""
 
+import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,14 @@ from absl import flags
 
 from stattn_jax import command, progress
 from stattn_jax.data import video_files
+
+# Files of an explanation that are written if no others are asked for, and those that are written only if named.
+KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
+MORE_KINDS = ('pdf', 'svg')
+# The help of --workdir where it may be given twice.
+WORKDIRS = (
+    "A trained workdir, the folder of a shared model, or 'demo'; two of them compare two networks on the same videos."
+)
 
 
 class StepTimes:
@@ -36,6 +45,14 @@ def define_flags(values: flags.FlagValues) -> None:
     define.string(
         'compile_cache', None, 'Folder in which compiled programs are kept; only you should be able to write to it.'
     )
+
+
+def check_workdirs(workdirs: Sequence[str]) -> None:
+    """Raises flags.Error for more than two --workdir flags, and for a run that is given twice."""
+    if len(workdirs) > 2:
+        raise flags.Error(f'{len(workdirs)} --workdir flags; expected one, or two to compare')
+    if len(set(map(os.path.realpath, workdirs))) < len(workdirs):
+        raise flags.Error(f'--workdir={workdirs[0]} is given twice; expected one run, or two different ones')
 
 
 def find_videos(arguments: Sequence[str], out: str, own: Sequence[str] = ()) -> list[pathlib.Path]:

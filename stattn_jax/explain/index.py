@@ -90,7 +90,7 @@ def explained_clip(
     truth: GroundTruth | None = None,
     title: str | None = None,
 ) -> ExplainedClip:
-    """Returns the index clip of an explained clip whose page is at `href`; `truth` belongs to `true_label`.
+    """Returns the entry of a clip whose page is at `href`; `truth` belongs to `true_label`.
 
     The title is the name of the file unless one is given. Raises ValueError for an unknown label.
     """

@@ -28,19 +28,11 @@ CONFIG = command.ConfigFlag(
 def make_flags() -> flags.FlagValues:
     """Returns the command's flags, not yet parsed."""
     values = flags.FlagValues()
-    flags.DEFINE_string('workdir', None, 'Where the study lives; what is there already is kept.', flag_values=values)
-    flags.DEFINE_integer(
-        'workers',
-        None,
-        'Networks at a time. Default: one per CPU; one on an accelerator.',
-        lower_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        'only',
-        None,
-        'Only this network, as VARIANT/ROW-SEED, or trial, as VARIANT/ROW-trialN, in this process.',
-        flag_values=values,
+    define = command.definers(values)
+    define.string('workdir', None, 'Where the study lives; what is there already is kept.')
+    define.integer('workers', None, 'Networks at a time. Default: one per CPU; one on an accelerator.', lower_bound=1)
+    define.string(
+        'only', None, 'Only this network, as VARIANT/ROW-SEED, or trial, as VARIANT/ROW-trialN, in this process.'
     )
     flags.mark_flag_as_required('workdir', values)
     return values
