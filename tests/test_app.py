@@ -342,8 +342,6 @@ FRAME = 'document.querySelector("#pages iframe").contentDocument'
 def open_app(driver, server, **size):
     driver.open(server.url, **size)
     driver.until('!!document.querySelector("#video input[type=file]")', 120)
-    # Gradio connects the buttons after it has drawn them.
-    time.sleep(2)
 
 
 def choose_file(driver, path):
@@ -351,8 +349,26 @@ def choose_file(driver, path):
     driver.call('DOM.setFileInputFiles', files=[str(path)], objectId=chosen['result']['objectId'])
 
 
+def press_explain(driver):
+    """Clicks the button until the app reacts, since Gradio connects its buttons after it has drawn them.
+
+    Every text that the summary then shows is kept in the page's `texts`.
+    """
+    driver.run("""(() => {
+        const summary = document.querySelector("#summary");
+        window.texts = [];
+        new MutationObserver(() => window.texts.push(summary.innerText))
+            .observe(summary, {subtree: true, childList: true, characterData: true, attributes: true});
+    })()""")
+    for _ in range(10):
+        driver.click('#explain')
+        with contextlib.suppress(TimeoutError):
+            return driver.until('window.texts.length > 0', 10)
+    raise TimeoutError('the app did not react to ten clicks')
+
+
 def explain(driver):
-    driver.click('#explain')
+    press_explain(driver)
     driver.until(SHOWN, 300)
 
 
@@ -362,9 +378,8 @@ def test_an_upload_is_explained_and_its_page_switches_classes(server, driver, wi
     open_app(driver, server, width=width)
     choose_file(driver, EXAMPLES[0])
     driver.until('!!document.querySelector("#video video")', 60)
-    driver.click('#explain')
-    driver.until('document.querySelector("#summary").innerText.includes("writing files: ")', 120)
-    driver.until(SHOWN, 300)
+    explain(driver)
+    assert driver.run('window.texts.some((text) => text.includes("writing files: "))')
     driver.until(f'{FRAME}.querySelectorAll("#classes input").length === 10', 60)
     assert driver.text('#summary tbody th') == 'azure bars'
     sentence = driver.run(f'{FRAME}.querySelector("#sentence").textContent')
@@ -388,7 +403,7 @@ def test_a_bad_file_is_one_line_and_the_next_one_is_explained(server, driver, tm
     assert driver.text('#summary [role=alert]').startswith('error: there is no video yet; drop one')
     choose_file(driver, tmp_path / 'notes.mp4')
     driver.until('!!document.querySelector("#video video")', 60)
-    driver.click('#explain')
+    press_explain(driver)
     driver.until('document.querySelector("#summary [role=alert]")?.textContent.startsWith("error: notes.mp4: ")', 120)
     open_app(driver, server)
     driver.click('.gallery-item')
