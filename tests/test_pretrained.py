@@ -16,6 +16,7 @@ import runs
 from data_prep import prepare, scenes, synthetic
 from stattn_jax.data import media
 from stattn_jax.models.trunks import cnn14, registry
+from stattn_jax.runtime import parallel
 from stattn_jax.weights import match, safetensors
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quick_compile')]
@@ -49,14 +50,13 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True, scope='module')
-def thin():
-    """Replaces CNN14 by one with an eighth of its channels.
-
-    At its full size its state takes ten gigabytes on the eight devices of the tests.
-    """
-    small = dataclasses.replace(registry.find('audio', 'cnn14_16k'), build=functools.partial(cnn14.Cnn14, channels=8))
+def small():
+    """Replaces CNN14 by one with an eighth of its channels, and trains on one of the eight devices of the tests."""
+    thin = dataclasses.replace(registry.find('audio', 'cnn14_16k'), build=functools.partial(cnn14.Cnn14, channels=8))
+    one_device = functools.partial(parallel.make_strategy, devices=jax.devices()[:1])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(cnn14.TRUNKS['audio'], 'cnn14_16k', small)
+        patch.setitem(cnn14.TRUNKS['audio'], 'cnn14_16k', thin)
+        patch.setattr(parallel, 'make_strategy', one_device)
         yield
 
 
