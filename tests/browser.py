@@ -117,7 +117,7 @@ class Browser:
                 raise
             return False
 
-    def until(self, condition: str, seconds: float = 30) -> None:
+    def until(self, condition: str, seconds: float = 60) -> None:
         """Waits until a JavaScript expression is true; raises TimeoutError, which names the expression."""
         end = time.monotonic() + seconds
         while not self._holds(condition):

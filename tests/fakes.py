@@ -195,7 +195,7 @@ def stopped(out: pathlib.Path, signal_number: int, shards: int, *words: str) -> 
         time.sleep(0.02)
     process.send_signal(signal_number)
     # `communicate` returns when the last process that holds the pipe ends, and the workers hold it too.
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=300)[1]
     return process.returncode, errors
 
 

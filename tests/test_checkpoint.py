@@ -229,7 +229,7 @@ def test_sigkill_in_mid_save_leaves_the_checkpoint_before(tmp_path):
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(os.listdir(tmp_path)) == 2

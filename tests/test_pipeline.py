@@ -302,6 +302,6 @@ def test_an_iterator_left_open_is_silent_at_exit(directory):
         'print(next(batches)["index"].shape)'
     )
     run = subprocess.run(
-        [sys.executable, '-c', code, str(directory)], check=False, capture_output=True, text=True, timeout=60
+        [sys.executable, '-c', code, str(directory)], check=False, capture_output=True, text=True, timeout=300
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, '(4,)\n', '')

@@ -95,7 +95,7 @@ def test_results_of_another_config_are_not_done(tmp_path):
 )
 def test_wrong_use_is_one_line(more, words, tmp_path):
     process = runs.start(*flags(tmp_path / 'study', more))
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 2
     (line,) = [line for line in errors.splitlines() if line.startswith('error')]
     assert words in line or more.startswith('--workers')

@@ -180,7 +180,7 @@ def test_imports_neither_tensorflow_nor_torch_and_warns_of_nothing(tmp_path):
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         cwd=Path(__file__).parents[1],
     )
     assert done.stdout == '[]\n'

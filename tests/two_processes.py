@@ -23,7 +23,7 @@ def run_pair(script: str, *arguments: str) -> list[str]:
         for process in range(2)
     ]
     try:
-        outputs = [worker.communicate(timeout=120) for worker in workers]
+        outputs = [worker.communicate(timeout=300) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
