@@ -35,10 +35,11 @@ def load(workdir):
 
 
 def from_pretrained(name, revision=None):
-    """Loads a shared model: a folder that `save_pretrained` wrote, 'demo' (shipped), or OWNER/NAME on the hub.
+    """Loads a shared model: a folder that `save_pretrained` wrote, a shipped one, or OWNER/NAME on the hub.
 
-    The hub is that of Hugging Face; it needs the extra `hub` and, the first time, a network. `revision` is a branch, a
-    tag or a commit there. Returns a Model as `load` does; raises run.RunError.
+    Shipped are 'demo' (drawn shapes) and 'av_digits' (voices and handwriting). The hub is that of Hugging Face; it
+    needs the extra `hub` and, the first time, a connection. `revision` is a branch, a tag or a commit there. Returns a
+    Model as `load` does; raises run.RunError.
     """
     from stattn_jax.explain import model
 

@@ -487,6 +487,17 @@ def _tried(server, path):
 
 
 @pytest.mark.slow
+def test_a_network_without_example_clips_offers_none(serve, driver):
+    server = serve('--workdir=av_digits')
+    open_app(driver, server)
+    assert driver.text('#summary').strip() == 'There is no video yet: drop one or record one.'
+    assert driver.run('document.querySelector(".gallery-item") === null')
+    explain(driver)
+    assert driver.text('#summary [role=alert]') == 'error: there is no video yet; drop one or record one'
+    server.end()
+
+
+@pytest.mark.slow
 def test_two_runs_side_by_side_and_a_gallery_of_a_split(serve, driver, trained, tmp_path):
     server = serve(f'--workdir={trained}', '--workdir=demo', f'--example={EXAMPLES[0]}')
     open_app(driver, server)

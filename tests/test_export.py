@@ -180,6 +180,7 @@ def test_command_saves_a_run_with_its_licence(trained, tmp_path, capsys):
         (['--workdir=x'], '--out is missing'),
         (['--workdir=x', '--out=x', '--format=pickle'], 'expected some of safetensors,stablehlo,onnx'),
         (['--workdir=x', '--out=x', '--batch=2'], '--batch needs --format=stablehlo'),
+        (['--workdir=x', '--out=x', '--format=onnx', '--dtype=float16'], '--dtype needs --format=safetensors'),
         (['--workdir=x', '--out=x', '--format=onnx', '--batch=0'], 'batch'),
         (['--workdir=x', '--out=x', 'more'], 'is not a flag'),
         (['--workdir=/none', '--out=x'], 'holds no checkpoints/'),

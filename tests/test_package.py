@@ -84,6 +84,8 @@ def test_the_wheel_holds_two_packages_and_the_configs(wheel):
         'stattn_jax/config_files/configs/own.py',
         'stattn_jax/explain/page/style.css',
         'stattn_jax/pretrained/demo/model.safetensors',
+        'stattn_jax/pretrained/av_digits/model.safetensors',
+        'stattn_jax/pretrained/av_digits/NOTICE',
     } <= set(names)
 
 

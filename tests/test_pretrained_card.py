@@ -19,8 +19,20 @@ def metadata(text):
     return dict(line.split(': ', 1) for line in lines)
 
 
-def test_shipped_card_is_the_one_of_its_record(demo):
-    assert (lookup.SHIPPED['demo'] / 'README.md').read_text() == card.render('demo', demo)
+@pytest.mark.parametrize('name', lookup.SHIPPED)
+def test_shipped_card_is_the_one_of_its_record(name):
+    record = json.loads((lookup.SHIPPED[name] / 'config.json').read_text())
+    assert (lookup.SHIPPED[name] / 'README.md').read_text() == card.render(name, record)
+
+
+def test_licences_of_recordings_and_trunk_stand_in_the_card_and_in_the_notice():
+    folder = lookup.SHIPPED['av_digits']
+    text, notice = (folder / 'README.md').read_text(), (folder / 'NOTICE').read_text()
+    data, weights = text.split('## Measured')[0], text.split('## Licence of the weights')[1]
+    assert 'free-spoken-digit-dataset, CC BY-SA 4.0' in data and 'C50P49, CC BY 4.0' in data
+    assert metadata(text)['license'] == '"cc-by-sa-4.0"'
+    assert weights.startswith('\n\ncc-by-sa-4.0\n') and 'licence: Apache-2.0.' in weights
+    assert all(name in notice for name in ('CC BY-SA 4.0', 'CC BY 4.0', 'Apache-2.0', 'EfficientNet-Lite0'))
 
 
 def test_numbers_stand_beside_chance_and_shortcuts_by_themselves(demo):

@@ -68,6 +68,42 @@ def test_folder_saved_again_is_the_same(saved, tmp_path):
         assert (tmp_path / 'events' / name).read_bytes() == (saved / name).read_bytes(), name
 
 
+def test_half_precision_is_rounded_once_and_loads_as_float32(trained, scene_video, tmp_path):
+    model = stattn_jax.load(trained)
+    model.save_pretrained(tmp_path / 'half', dtype='float16', data_licence='Drawn by us, CC0 1.0.')
+    half = stattn_jax.load(tmp_path / 'half')
+    exact, stored = (
+        shared_folder.named_tensors(x.trained.state['params'], x.trained.state['rest']) for x in (model, half)
+    )
+    file = safetensors.read_safetensors(tmp_path / 'half' / 'model.safetensors')
+    for name, array in exact.items():
+        narrow = array.astype(np.float16) if array.dtype == np.float32 else array
+        assert file[name].dtype == narrow.dtype and stored[name].dtype == array.dtype, name
+        np.testing.assert_array_equal(stored[name], narrow.astype(array.dtype), err_msg=name)
+    ours, theirs = (model.explain(scene_video) for model in (model, half))
+    np.testing.assert_allclose(theirs.probabilities, ours.probabilities, atol=2e-3)
+    assert theirs.residual()[1] <= 1e-5 and theirs.model['parameter_hash'] != ours.model['parameter_hash']
+    assert set(theirs.trust['training_distance']) == set(ours.trust['training_distance'])
+    text = (tmp_path / 'half' / 'README.md').read_text()
+    assert 'before the weights were rounded to float16' in text and 'statistics (float16)' in text
+    assert 'Licences of the recordings: Drawn by us, CC0 1.0.' in text
+    half.save_pretrained(tmp_path / 'again' / 'half')
+    for name in shared_folder.FILES:
+        assert (tmp_path / 'again' / 'half' / name).read_bytes() == (tmp_path / 'half' / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'words'),
+    [('float16', 'bias holds 100000, and float16 ends at 65504'), ('int8', "dtype='int8'; expected one of float32")],
+)
+def test_weights_that_do_not_fit_a_type_are_one_line_and_nothing_is_written(dtype, words, trained, tmp_path):
+    model = stattn_jax.load(trained)
+    model.trained.state['params']['bias'] = model.trained.state['params']['bias'].at[1].set(1e5)
+    with pytest.raises(run.RunError, match=words) as caught:
+        model.save_pretrained(tmp_path / 'out', dtype=dtype)
+    assert '\n' not in str(caught.value) and not (tmp_path / 'out').exists()
+
+
 def test_numbers_of_another_checkpoint_are_left_out_with_a_note(trained, tmp_path):
     copied = shutil.copytree(trained, tmp_path / 'run')
     path = copied / 'eval_test.json'
@@ -167,6 +203,8 @@ class Harmful:
         (alter(input__frame_size=10**9), 'frame_size=1000000000'),
         (alter(front_end__hop=1), "expected that of 'vggish'"),
         (alter(weights=None), 'describes no network'),
+        (alter(weights__dtype='int8'), "dtype='int8'; expected one of float32, float16"),
+        (alter(weights__dtype='float16'), r'is float32\[24\] there; expected float16\[24\]'),
         (reweigh(lambda tensors: tensors.pop('bias')), 'bias is no such array there; expected float32'),
         (reweigh(lambda tensors: tensors.update(more=np.zeros(2))), r'more is float64\[2\] there; expected no such'),
         (reweigh(lambda tensors: tensors.update(bias=np.zeros(3, np.float32))), r'bias is float32\[3\] there'),

@@ -121,6 +121,7 @@ def _build(models, workspace: Workspace, examples, galleries: dict[str, str], li
 
 
 def _explain_tab(models, workspace: Workspace, examples, limits: work.Limits) -> None:
+    ways = 'drop one, record one, or choose an example' if examples else 'drop one or record one'
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             video = gr.Video(
@@ -135,12 +136,12 @@ def _explain_tab(models, workspace: Workspace, examples, limits: work.Limits) ->
             if examples:
                 gr.Examples([[str(path)] for path in examples], [video], label='Example clips', cache_examples=False)
         with gr.Column(scale=2, min_width=300):
-            summary = gr.HTML('<p>Drop or record a video, or choose an example clip.</p>', elem_id='summary')
+            summary = gr.HTML(f'<p>There is no video yet: {ways}.</p>', elem_id='summary')
     pages = gr.HTML(elem_id='pages')
 
     def explain(path, start, whole, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
         if path is None:
-            return markup.error_html('there is no video yet; drop one, record one, or choose an example'), ''
+            return markup.error_html(f'there is no video yet; {ways}'), ''
         folder, source = workspace.new(), pathlib.Path(path)
         try:
             result = work.explain(models, source, folder, limits=limits, start=start, whole=whole, report=progress)

@@ -16,7 +16,8 @@ KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
 MORE_KINDS = ('pdf', 'svg')
 # The help of --workdir where it may be given twice.
 WORKDIRS = (
-    "A trained workdir, the folder of a shared model, or 'demo'; two of them compare two networks on the same videos."
+    "A trained workdir, the folder of a shared model, 'demo' or 'av_digits'; two of them compare two networks on the "
+    'same videos.'
 )
 
 

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from stattn_jax import files, run, trunk_setup
+from stattn_jax import run, trunk_setup
 from stattn_jax.data import features, media, pipeline
 from stattn_jax.explain import counterfactuals, half_cells, long, reading
 from stattn_jax.explain.explanation import BEST, make_geometry
@@ -105,24 +105,35 @@ class Model:
         return long.explain(self, video, hop, top_windows, start, end, progress, finer)
 
     def save_pretrained(
-        self, directory: str | os.PathLike, *, licence: str | None = None, limits: str | None = None
+        self,
+        directory: str | os.PathLike,
+        *,
+        licence: str | None = None,
+        data_licence: str | None = None,
+        limits: str | None = None,
+        dtype: str | None = None,
     ) -> None:
         """Writes config.json, model.safetensors and README.md (the model card) for `stattn_jax.from_pretrained`.
 
         licence: the licence under which the weights may be used, preferably an SPDX identifier.
+        data_licence: the licences of the recordings and who made them, for the model card.
         limits: what the network is not good for, in sentences for the model card.
+        dtype: 'float16' stores the weights in half the size, rounded; loading gives float32. Default: as in the folder
+          from which the model was loaded, 'float32' for a run.
 
-        Raises run.RunError where the folder holds something else, and OSError where it cannot be written.
+        Raises run.RunError where the folder holds something else, for an unknown dtype and for numbers beyond its
+        range, and OSError where the folder cannot be written.
         """
         if self.source is None:
             raise run.RunError('this model was not loaded from a run; expected one that stattn_jax.load returned')
         origin = shared_folder.origin_of(self.source, self.trained)
-        given: dict[str, Any] = {
-            name: value for name, value in (('licence', licence), ('limits', limits)) if value is not None
-        }
-        shared_folder.save(directory, self.trained, dataclasses.replace(origin, **given))
+        data = origin.data | {'licence': data_licence} if data_licence else None
+        options: dict[str, Any] = {'licence': licence, 'limits': limits, 'dtype': dtype, 'data': data}
+        given = {name: value for name, value in options.items() if value is not None}
+        stored = shared_folder.save(directory, self.trained, dataclasses.replace(origin, **given))
         if self.distance:
-            files.copy(self.source / run.TRAINING_DISTANCE, pathlib.Path(directory) / run.TRAINING_DISTANCE)
+            source, copy = (pathlib.Path(folder) / run.TRAINING_DISTANCE for folder in (self.source, directory))
+            training_distance.copy(source, copy, stored.hashes['parameter_hash'])
 
     @property
     def spec(self) -> media.ClipSpec:

@@ -24,11 +24,15 @@ def make_flags() -> flags.FlagValues:
     """Defines the command's flags and returns them unparsed."""
     values = flags.FlagValues()
     define = command.definers(values)
-    define.string('workdir', None, "A trained workdir, the folder of a shared model, or 'demo'.")
+    define.string('workdir', None, "A trained workdir, the folder of a shared model, 'demo' or 'av_digits'.")
     define.string('out', None, 'Folder for the files.')
     define.list('format', ['safetensors'], f'Some of {",".join(FORMATS)}.')
     define.string('licence', None, 'Licence of the weights, such as apache-2.0, for the model card.')
+    define.string('data_licence', None, 'Licences of the recordings and who made them, for the model card.')
     define.string('limits', None, 'Sentences for the model card: what the network is not good for.')
+    define.string(
+        'dtype', None, "With safetensors: 'float16' rounds the weights to half the size. Default: as they are stored."
+    )
     define.integer('batch', None, 'With stablehlo and onnx: a fixed number of clips. Default: any number.', 1)
     return values
 
@@ -54,6 +58,8 @@ def _check_flags(values: flags.FlagValues) -> None:
         raise flags.Error(f'--format={",".join(values.format)}; expected some of {",".join(FORMATS)}')
     if values.batch is not None and values.format == ['safetensors']:
         raise flags.Error('--batch needs --format=stablehlo or --format=onnx')
+    if values.dtype is not None and 'safetensors' not in values.format:
+        raise flags.Error('--dtype needs --format=safetensors')
 
 
 def _write(values, model, kind: str) -> int:
@@ -62,7 +68,8 @@ def _write(values, model, kind: str) -> int:
     from stattn_jax.pretrained import shared_folder
 
     if kind == 'safetensors':
-        model.save_pretrained(values.out, licence=values.licence, limits=values.limits)
+        stated = {name: values[name].value for name in ('licence', 'data_licence', 'limits', 'dtype')}
+        model.save_pretrained(values.out, **stated)
         print(f'{values.out}: {", ".join(shared_folder.FILES)}; open it with stattn_jax.from_pretrained')
         return 0
     write = {'stablehlo': network.write_stablehlo, 'onnx': network.write_onnx}[kind]

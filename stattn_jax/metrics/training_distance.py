@@ -77,6 +77,14 @@ def save(path: str | os.PathLike, rows: dict[str, np.ndarray], rate: float, step
         np.savez_compressed(file, **arrays)
 
 
+def copy(source: str | os.PathLike, path: str | os.PathLike, parameters: str) -> None:
+    """Writes the file `source` to `path` for the parameters of another hash, such as those of a rounded network."""
+    with open(source, 'rb') as file:
+        arrays = dict(np.load(file))
+    with files.whole_file(path) as file:
+        np.savez_compressed(file, **arrays | {'parameters': np.array(parameters)})
+
+
 def load(path: str | os.PathLike, step: int, parameters: str) -> dict[str, Any]:
     """Returns {'rate', 'held_out', 'visual', 'audio'} as `save` wrote it; {} for no file.
 

@@ -51,13 +51,14 @@ def _summary(record) -> str:
     clips, config = record['input'], record['architecture']
     kind = 'each with an independent probability' if record['multi_label'] else 'whose probabilities sum to 1'
     seconds = clips['segments'] * clips['segment_seconds']
+    dtype = record['weights'].get('dtype', 'float32')
     return (
         f'A space-time attention network (stattn_jax) that classifies {seconds:g} seconds of video with sound into '
         f'{len(record["classes"])} classes, {kind}, and shows where in the frame and when in the clip the evidence '
         f'lies: each logit is exactly a reference plus the contributions of cells and segments. It has '
-        f'{record["weights"]["numbers"]:,} parameters and statistics, the visual trunk `{config["visual"]}` and the '
-        f'audio trunk `{config["audio"]}`. It reads {clips["segments"]} frames of {config["frame_size"]} pixels and '
-        f'log-mel audio (`{clips["mel"]}`).'
+        f'{record["weights"]["numbers"]:,} parameters and statistics ({dtype}), the visual trunk `{config["visual"]}` '
+        f'and the audio trunk `{config["audio"]}`. It reads {clips["segments"]} frames of {config["frame_size"]} '
+        f'pixels and log-mel audio (`{clips["mel"]}`).'
     )
 
 
@@ -69,7 +70,9 @@ def _data(record) -> str:
         f'{split}: {count:,}' + (f' of {wanted[split]:,} listed' if wanted.get(split, count) != count else '')
         for split, count in clips.items()
     ]
-    return '\n\n'.join([text + (f' Clips: {", ".join(counts)}.' if counts else ''), *map(_text, record['notes'])])
+    text += f' Clips: {", ".join(counts)}.' if counts else ''
+    licence = [f'Licences of the recordings: {_text(data["licence"])}'] if data.get('licence') else []
+    return '\n\n'.join([text, *licence, *map(_text, record['notes'])])
 
 
 def _numbers(record, *, shortcuts: bool) -> str:

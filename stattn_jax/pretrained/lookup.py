@@ -9,7 +9,7 @@ from stattn_jax.pretrained import shared_folder
 from stattn_jax.run import CHECKPOINTS, CONFIG_FILE, TRAINING_DISTANCE
 
 # The models that are part of the package, by name, with their folders.
-SHIPPED = {'demo': pathlib.Path(__file__).parent / 'demo'}
+SHIPPED = {name: pathlib.Path(__file__).parent / name for name in ('demo', 'av_digits')}
 
 
 def find_local(name: str | os.PathLike) -> pathlib.Path:

@@ -9,9 +9,9 @@ config.json holds, in JSON types, everything but the weights:
     input             how clips are cut and frames are resized: the fields of ClipSpec, frame_size, fit
     front_end         the fields of data.mel.MelSpec
     training_means    the zero point of the contributions: mean scores [m c] over the training clips
-    weights           sha256 and bytes of model.safetensors, how many numbers it holds, licence
+    weights           sha256 and bytes of model.safetensors, how many numbers it holds, their dtype, licence
     trunks            origin of published weights with which trunks began
-    data              name, clips and fingerprint of the data set
+    data              name, clips and fingerprint of the data set, licences of its recordings
     training          step, seed, versions, commit, devices, the other fields of the config, and the config's hash
     evaluation        the numbers of eval_SPLIT.json by split
 
@@ -52,6 +52,8 @@ _PATHS = ('data.dir', 'model.visual_weights', 'model.audio_weights', 'compile_ca
 # Fields of cfg.data that determine the network's input.
 _FRAMES = ('frame_size', 'fit')
 _RECORDED = ('seed', 'git_commit', 'python', 'versions', 'devices')
+# The types in which arrays of float32 may be stored; loaded networks have float32.
+DTYPES = ('float32', 'float16')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Origin:
     licence: the licence of the weights, None if none was given.
     limits: sentences for the model card on what the network is not good for.
     notes: sentences for the model card on what is missing from this record.
+    dtype: the type of DTYPES in which arrays of float32 are stored.
     """
 
     data: dict[str, Any]
@@ -69,6 +72,7 @@ class Origin:
     licence: str | None = None
     limits: str = ''
     notes: tuple[str, ...] = ()
+    dtype: str = 'float32'
 
 
 def is_folder(path: str | os.PathLike) -> bool:
@@ -79,27 +83,36 @@ def is_folder(path: str | os.PathLike) -> bool:
     return (directory / WEIGHTS).exists() or _format_of(directory) is not None
 
 
-def save(directory: str | os.PathLike, trained: run.Trained, origin: Origin) -> None:
+def save(directory: str | os.PathLike, trained: run.Trained, origin: Origin) -> run.Trained:
     """Writes the folder of a network; its files are replaced if it is the folder of a shared model already.
 
-    Raises RunError if the folder holds anything else under these names, and OSError if it cannot be written.
+    Returns the network as it was stored, with the rounded numbers of origin.dtype in float32. Raises RunError if the
+    folder holds anything else under these names, for an unknown type and for numbers beyond its range, and OSError if
+    the folder cannot be written.
     """
     directory = pathlib.Path(directory)
     if (directory / CONFIG).exists() and _format_of(directory) is None:
         raise RunError(
             f'{directory} holds a {CONFIG} that is not of a shared model, such as that of a run; give another folder'
         )
-    record, tensors = _record(trained, origin), named_tensors(trained.state['params'], trained.state['rest'])
+    stored = _rounded(trained, origin.dtype)
+    if stored.hashes != trained.hashes:
+        note = f'The numbers below were measured before the weights were rounded to {origin.dtype}.'
+        origin = dataclasses.replace(origin, notes=(*origin.notes, note))
+    record, tensors = _record(stored, origin), named_tensors(stored.state['params'], stored.state['rest'])
+    tensors = {name: array.astype(_stored_type(array, origin.dtype)) for name, array in tensors.items()}
     files.make_folder(directory)
     safetensors.write_safetensors(directory / WEIGHTS, tensors, {'format': 'flax'})
     record['weights'] = {
         'sha256': find.sha256_of(directory / WEIGHTS),
         'bytes': (directory / WEIGHTS).stat().st_size,
         'numbers': sum(array.size for array in tensors.values()),
+        'dtype': origin.dtype,
         'licence': origin.licence,
     }
     files.write_text(directory / CARD, card.render(directory.resolve().name, record))
     run.write_json(directory / CONFIG, record)
+    return stored
 
 
 def load(directory: str | os.PathLike) -> run.Trained:
@@ -110,6 +123,7 @@ def load(directory: str | os.PathLike) -> run.Trained:
         config, facts = _config(record), _facts(record)
         means = np.asarray(record['training_means'], np.float32)
         graphdef, abstract = _abstract(config, facts)
+        dtype = _checked_dtype(record['weights'].get('dtype', 'float32'))
         step, origins = int(record['training']['step']), tuple(dict(trunk) for trunk in record['trunks'])
         expected, config_hash = str(record['weights']['sha256']), str(record['training']['config_hash'])
     # The record is arbitrary JSON at this point, so that the constructors that it is given to may raise anything.
@@ -125,7 +139,7 @@ def load(directory: str | os.PathLike) -> run.Trained:
             f'{(2, len(facts.classes))}'
         )
     strategy = parallel.make_strategy('jit', jax.local_devices()[:1])
-    state = _fill(directory, abstract, expected) | {'score_mean': means}
+    state = _fill(directory, abstract, expected, dtype) | {'score_mean': means}
     return run.Trained(
         config, facts, graphdef, strategy.place_state(state), step, strategy, origins, config_hash=config_hash
     )
@@ -142,6 +156,7 @@ def origin_of(path: str | os.PathLike, trained: run.Trained) -> Origin:
         licence=record['weights'].get('licence'),
         limits=record.get('limits', ''),
         notes=tuple(record.get('notes', ())),
+        dtype=record['weights'].get('dtype', 'float32'),
     )
 
 
@@ -169,6 +184,40 @@ def named_tensors(*trees: Any) -> dict[str, np.ndarray]:
     """Returns the arrays of nested dicts by their path, joined by dots."""
     leaves = jax.tree_util.tree_leaves_with_path(trees)
     return {_name(path[1:]): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _checked_dtype(dtype: Any) -> str:
+    if dtype not in DTYPES:
+        raise ValueError(f'dtype={dtype!r}; expected one of {", ".join(DTYPES)}')
+    return dtype
+
+
+def _stored_type(leaf, dtype: str) -> np.dtype:
+    """Returns the type in which an array is stored: `dtype` for float32, its own type for another."""
+    return np.dtype(dtype if leaf.dtype == np.float32 else leaf.dtype)
+
+
+def _rounded(trained: run.Trained, dtype: str) -> run.Trained:
+    """Returns the network with arrays of float32 rounded to `dtype`; raises RunError for numbers beyond its range."""
+    try:
+        _checked_dtype(dtype)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+
+    def rounded(path, leaf):
+        array = np.asarray(leaf)
+        with np.errstate(over='ignore'):
+            narrow = array.astype(_stored_type(array, dtype)).astype(array.dtype)
+        if not np.array_equal(np.isfinite(narrow), np.isfinite(array)):
+            raise RunError(
+                f'{_name(path)} holds {np.abs(array).max():g}, and {dtype} ends at {np.finfo(dtype).max:g}; '
+                'give the dtype float32 to store the weights as they are'
+            )
+        return narrow
+
+    arrays = {name: trained.state[name] for name in ('params', 'rest')}
+    state = trained.state | {name: jax.tree_util.tree_map_with_path(rounded, tree) for name, tree in arrays.items()}
+    return dataclasses.replace(trained, state=state)
 
 
 def _name(path) -> str:
@@ -258,8 +307,11 @@ def _abstract(config: ml_collections.ConfigDict, facts: run.DataFacts) -> tuple[
     return graphdef, {'params': nnx.as_pure(params), 'rest': nnx.as_pure(rest)}
 
 
-def _fill(directory: pathlib.Path, abstract: dict[str, Any], expected: str) -> dict[str, Any]:
-    """Returns the state with the arrays of the weights' file; raises RunError if it does not hold exactly these."""
+def _fill(directory: pathlib.Path, abstract: dict[str, Any], expected: str, dtype: str) -> dict[str, Any]:
+    """Returns the state with the arrays of the weights' file; raises RunError if it does not hold exactly these.
+
+    expected: the file's SHA-256; dtype: the type in which it stores arrays of float32.
+    """
     path = directory / WEIGHTS
     try:
         found = find.sha256_of(path)
@@ -272,13 +324,14 @@ def _fill(directory: pathlib.Path, abstract: dict[str, Any], expected: str) -> d
     except WeightsError as error:
         raise RunError(str(error)) from None
     wanted = {_name(path[1:]): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
+    stored = {name: jax.ShapeDtypeStruct(x.shape, _stored_type(x, dtype)) for name, x in wanted.items()}
     for name in sorted(wanted.keys() | tensors.keys()):
-        have, want = (_described(tree.get(name)) for tree in (tensors, wanted))
+        have, want = (_described(tree.get(name)) for tree in (tensors, stored))
         if have != want:
             raise RunError(f'{path} does not fit {CONFIG}: {printable(name)} is {have} there; expected {want}')
         if not np.isfinite(tensors[name]).all():
             raise RunError(f'{path}: {name} holds numbers that are not finite; expected those of a trained network')
-    return jax.tree_util.tree_map_with_path(lambda path, _: tensors[_name(path[1:])], abstract)
+    return jax.tree_util.tree_map_with_path(lambda path, x: tensors[_name(path[1:])].astype(x.dtype), abstract)
 
 
 def _described(leaf) -> str:
