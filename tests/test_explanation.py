@@ -222,5 +222,5 @@ def test_notices_begin_with_the_missing_modality_and_what_it_leaves():
         'the usual evidence.'
     )
     assert second == 'Of several streams, sound 2 of 3 is used.'
-    assert third == 'Only 1.5 to 3.5 s are explained; --long explains the whole video.'
+    assert third == 'Only 1.5 to 3.5 s are explained; a timeline (--long) shows the whole video.'
     assert sentences.notices(lacking_sound(), 0) == [first.partition(' Over ')[0]]

@@ -112,7 +112,7 @@ def test_evidence_that_contributes_next_to_nothing_is_named():
 )
 def test_a_cut_clip_says_how_much_of_the_file_it_is(media, text):
     (notice,) = balanced(media=media | {'notes': ['long']}).notices()
-    assert notice == f'{text}; --long explains the whole video.'
+    assert notice == f'{text}; a timeline (--long) shows the whole video.'
 
 
 def test_a_clip_unlike_those_of_training_is_called_so_first():

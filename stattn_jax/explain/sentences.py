@@ -99,7 +99,7 @@ def _cut(explanation):
     first, last = (f'{media[name]:.4g}' for name in ('start', 'end'))
     part = f'the first {last} s' if media['start'] == 0 else f'{first} to {last} s'
     whole = f' of {media["file_duration"]:.4g} s' if media.get('file_duration') else ''
-    return f'Only {part}{whole} are explained; --long explains the whole video.'
+    return f'Only {part}{whole} are explained; a timeline (--long) shows the whole video.'
 
 
 def _unlike_training(explanation):
