@@ -53,7 +53,7 @@ def test_a_frozen_trunk_has_no_parameters_of_its_own_to_train():
     np.testing.assert_array_equal(model.visual.bns[0].mean[...], before)
 
 
-def test_what_a_frozen_trunk_said_before_takes_the_place_of_its_input():
+def test_the_saved_output_of_a_frozen_trunk_replaces_its_input():
     options = {'visual_frozen': True, 'audio_frozen': True, 'width': 16}
     model = tiny.filled(lambda: encoders.Encoders(**options, rngs=nnx.Rngs(0)))
     behind = tiny.filled(lambda: encoders.Encoders(**options, extracted=(True, True), rngs=nnx.Rngs(0)))

@@ -346,7 +346,7 @@ def test_all_of_a_long_video(trained, long_video, tmp_path, capsys):
     assert command.main(['explain', f'--check={folders[0] / "explanation.json"}']) == 0
 
 
-def test_without_long_the_rest_is_said(trained, long_video, tmp_path, capsys):
+def test_without_long_a_note_names_the_part_that_is_explained(trained, long_video, tmp_path, capsys):
     assert explain(trained, tmp_path, long_video, flags=('--files=csv',)) == 0
     output = capsys.readouterr().out
     assert 'note: Only the first 6 s of ' in output

@@ -115,7 +115,7 @@ def test_a_short_video_is_one_padded_window(twenty):
     np.testing.assert_allclose(clip.log_mel[3], np.log(0.01), atol=2e-3)
 
 
-def test_gaps_are_said_and_the_rest_is_told(tmp_path):
+def test_gaps_and_what_is_left_out_are_reported(tmp_path):
     """Video lasts 14 s, audio only the first 5: the clips of seconds 8 to 12 and 12 to 14 have no audio."""
     path = clips.encode(
         tmp_path / 'gap.mkv', clips.numbered(140), np.arange(140) / 10, clips.noise(5)[None], codec='pcm_s16le'

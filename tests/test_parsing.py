@@ -100,7 +100,7 @@ def test_events_match_from_half_an_overlap_on(predicted, truth, counts):
     assert tuple(parsing.event_counts(clip(*predicted), clip(*truth))[:, 0, 0]) == counts
 
 
-def test_a_clip_where_nothing_is_and_nothing_is_said_scores_one():
+def test_a_clip_without_events_and_without_predictions_scores_one():
     nothing = np.zeros((2, 2, 10, 3), bool)
     assert set(parsing.scores(nothing, nothing).values()) == {1.0}
     said = nothing.copy()

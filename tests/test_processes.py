@@ -121,7 +121,7 @@ def test_strangers_on_the_port_change_nothing():
     assert [(code, errors) for code, _, errors in finish(group, 60)] == [(0, '')] * 2
 
 
-def test_a_port_that_cannot_be_reached_is_said(capsys, monkeypatch):
+def test_a_port_that_cannot_be_reached_is_reported(capsys, monkeypatch):
     class Store:
         def blocking_key_value_get(self, key, milliseconds):
             return '[1, "token", "first"]'

@@ -31,7 +31,7 @@ def test_spec_goes_through_json_and_refuses_nonsense():
 def test_data_of_before_frames_could_be_square_are_what_they_were():
     old = {'segments': 4, 'segment_seconds': 1.0, 'short_side': 48, 'jpeg_quality': 90, 'mel': 'vggish'}
     assert media.ClipSpec.from_json(old) == SPEC and not SPEC.square
-    assert SPEC.to_json() == old, 'fingerprints and begun preparations hang on it'
+    assert SPEC.to_json() == old, 'fingerprints and begun preparations depend on it'
     square = dataclasses.replace(SPEC, square=True)
     assert media.ClipSpec.from_json(square.to_json()) == square != SPEC
 

@@ -47,8 +47,8 @@ def test_runs_come_in_the_order_of_the_groups_and_half_written_ones_not_at_all(f
         (run.group for run in found), key=['ours', 'representation', 'intrinsic', 'ablation'].index
     )
     expected = [f'events/{row}-{seed}' for row in measured.ROWS for seed in (0, 1, 2)]
-    assert sentences.coverage(found, expected) == '19 of 21 runs are there; missing: events/stan-0, events/han-2.'
-    assert sentences.coverage(found, ['events/stan-1']) == '1 of 1 runs are there.'
+    assert sentences.coverage(found, expected) == '19 of 21 runs are complete; missing: events/stan-0, events/han-2.'
+    assert sentences.coverage(found, ['events/stan-1']) == '1 of 1 runs are complete.'
 
 
 def test_runs_of_other_test_clips_are_refused(tmp_path):
@@ -290,7 +290,7 @@ def test_all_files_are_written_and_say_the_same(folder, runs, made):
     outputs.write(runs, measured.scores(), folder, facts)
     told = json.loads((folder / 'study.json').read_text())
     assert (
-        told['coverage'] == '1 of 2 runs are there; missing: events/stan-7.'
+        told['coverage'] == '1 of 2 runs are complete; missing: events/stan-7.'
         and facts['expected']
         and len(told['runs']) == 21
     )

@@ -68,14 +68,14 @@ def test_pointing_is_that_of_the_evaluation(entries):
 def test_maps_of_the_answer_are_those_of_the_label_where_the_answer_is_right(entries):
     for row, name in (('stan', 'terms'), ('cam', 'own'), ('late_sum', 'grad_cam')):
         kept = arrays(entries[row])
-        asked = ~np.isnan(kept[f'{name}/space_said'])
+        asked = ~np.isnan(kept[f'{name}/space_predicted'])
         right = asked & (kept['correct'] == 1)
         assert asked.sum() == 8
-        np.testing.assert_array_equal(kept[f'{name}/space_said'][right], kept[f'{name}/space'][right])
+        np.testing.assert_array_equal(kept[f'{name}/space_predicted'][right], kept[f'{name}/space'][right])
     # Where the answer is wrong, the map is that of another class.
     kept = arrays(entries['stan'])
     wrong = kept['correct'] == 0
-    assert wrong.any() and (kept['terms/joint_said'][wrong] != kept['terms/joint'][wrong]).any()
+    assert wrong.any() and (kept['terms/joint_predicted'][wrong] != kept['terms/joint'][wrong]).any()
 
 
 def test_what_takes_many_passes_is_asked_of_the_chosen_clips_alone(entries):

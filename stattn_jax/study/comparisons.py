@@ -35,8 +35,8 @@ GAMES = (
     Game('time', 'time', '', 'pointing/time_chance'),
     Game('time, partial events', 'time', 'partial', 'pointing/time_partial_chance'),
     Game('space and time', 'joint', '', 'pointing/joint_chance'),
-    Game('space, of the class it says', 'space_said', '', 'pointing/space_chance'),
-    Game('space and time, of the class it says', 'joint_said', '', 'pointing/joint_chance'),
+    Game('space, of the predicted class', 'space_predicted', '', 'pointing/space_chance'),
+    Game('space and time, of the predicted class', 'joint_predicted', '', 'pointing/joint_chance'),
     Game('energy inside', 'energy', '', 'pointing/energy_chance'),
 )
 
@@ -139,11 +139,11 @@ def pointing(runs: Sequence[Run], variant: str) -> Table:
 
 
 NOTE = (
-    'Expected hit over ties, clips as the unit; a row is scored by the explanation that stands for it. Tolerant: a '
+    'Expected hit over ties, clips as the unit; a row is scored by the explanation that represents it. Tolerant: a '
     "cell within 15/224 of the frame's side counts. Small objects: under a quarter of the frame. Partial events: those "
     'that do not fill the clip. Space and time: the strongest cell of the strongest second, on the object and in its '
-    "event. Of the class it says: the map of the network's own answer, not of the label, which may give away what to "
-    'look for. Energy: share of the positive values inside the boxes. The best chance of a game for which only the '
+    'event. Of the predicted class: the map of the class that the network predicts, not of the label, which may reveal '
+    'the object. Energy: share of the positive values inside the boxes. The best chance of a game for which only the '
     'blind guess is known is that guess.'
 )
 
@@ -168,7 +168,7 @@ def chance(runs: Sequence[Run], variant: str, game: Game) -> tuple[Estimate | No
     depend on the clips and not on the network, so they are taken from the first run that has them, STAN's first.
     """
     of_variant = [run for run in runs if run.variant == variant]
-    name = f'chance/{game.values.removesuffix("_said")}'
+    name = f'chance/{game.values.removesuffix("_predicted")}'
     cells = (results.mean(results.values([run], name, game.stratum)) for run in of_variant)
     blind, stored = next(filter(None, cells), None), results.first_number(of_variant, game.chance)
     return blind, blind if stored is None else Estimate(stored)

@@ -82,7 +82,7 @@ def _ways(axes, of_rows, shown, setting, way):
         style = {'color': colour, 'ls': dash, 'lw': 2}
         _curve(axes, of_rows[row], results.first_explainer(of_rows[row]), setting, way, band=True, **style)
     _curve(axes, of_rows[shown[0]], 'random', setting, way, color='black', ls=RANDOM, lw=1.6)
-    axes.set(xlim=(0, 1), xlabel='share removed' if way == 'deletion' else 'share there')
+    axes.set(xlim=(0, 1), xlabel='share removed' if way == 'deletion' else 'share inserted')
     axes.grid(**GRID)
 
 

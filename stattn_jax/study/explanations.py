@@ -48,7 +48,7 @@ def explainers(runs: Sequence[Run], variant: str) -> tuple[Table, Table]:
         Column(name, 'points' if unit == 'percent' else 'signed', tested=True) for name, _, _, unit in MEASURES
     ]
     first = (
-        'What stands for the row elsewhere (its own explanation where it has one) less each of the others, training by '
+        'The explanation that represents the row (its own where it has one) less each of the others, training by '
         'training. p-values are corrected within a column.'
     )
     return (
@@ -183,6 +183,6 @@ def leaks(runs: Sequence[Run], variant: str) -> Table:
     note = (
         'The visual contributions of a network that has contributions, when the clip gets the audio of another clip. '
         'Following it above chance means that the visual contributions repeat the audio. In binding they may, because '
-        'the audio says there where to look. Undecided: no class has half of their softmax.'
+        'the audio tells there where to look. Undecided: no class has half of their softmax.'
     )
     return Table('leaks', variant, 'Shortcuts between the modalities', note, (ROW, TRAININGS, *rates), tuple(rows))

@@ -47,7 +47,7 @@ DIFFERENCES = (
 KINDS = (
     Kind(
         'measures',
-        'What each network reaches',
+        'Results of each network',
         'With 95 % intervals. Dashed: a blind guess or order; dotted: the best of blind, centre and prior. A network '
         'without a dot has no explanation of this kind.',
         panels.measures,

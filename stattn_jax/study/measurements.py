@@ -158,7 +158,7 @@ def _explainer(net, clips, name):
             return jax.tree.map(lambda x: x[0], own[name].map)
     else:
         # The checks change the sound of a clip as log-mel, and the faded mute of `explain` needs its waveform. The
-        # sound that stands for none is therefore silence from the first to the last frame, for every clip alike.
+        # sound that replaces it is therefore silence from the first to the last frame, for every clip alike.
         explainer, silence, mean_picture = explainers.find(name), float(clips.silence), np.asarray(clips.mean_picture)
 
         def explain_one(variables, clip, class_):

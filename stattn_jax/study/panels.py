@@ -70,7 +70,7 @@ def measures(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
     sheet = figure(12, 1.6 + 0.22 * len(rows))
     axes = sheet.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for panel, (c, title, name, _, factor, label) in zip(axes, shown):
-        # The first explanation of a row stands for it.
+        # The first explanation of a row represents it.
         cells = {text_of(row[0]): row[c] for row in reversed(tables[name].rows)}
         for place, row in enumerate(rows):
             if isinstance(cell := cells.get(row), Estimate):

@@ -17,7 +17,7 @@ from stattn_jax.config_files import fields as run_fields
 from stattn_jax.data import source, spec
 
 # Version of the files that worker.py writes; changing it makes all networks be measured again.
-MEASURES = 3
+MEASURES = 4
 NUMBERS, ARRAYS = 'measures.json', 'measures.npz'
 VALIDATION, TEST = 'val', 'test'
 # The fields of a study's config.
@@ -94,7 +94,7 @@ def _hash(fields: dict[str, Any]) -> str:
 
 
 def is_done(work: Trial | Entry) -> bool:
-    """Whether the result of exactly this config is there."""
+    """Returns whether there is a result of exactly this config."""
     return work.result.exists() and json.loads(work.result.read_text())['key'] == work.key
 
 

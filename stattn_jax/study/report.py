@@ -21,13 +21,13 @@ MARKS = {AHEAD: '▲', LEVEL: '●', BEHIND: '▼'}
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 TITLE = 'STAN and the others: does it recognise more, and are its explanations true?'
 APPENDIX = 'Appendix: every table and figure of the study'
-REACHED, RELATIONS, FACTS = 'What STAN reaches', 'STAN beside each other network', 'What the numbers hang on'
+REACHED, RELATIONS, FACTS = 'Results of STAN', 'STAN compared with each network', 'Versions and settings'
 # The number of figures in the report; the others are in the appendix.
 FIGURES = 4
 
 
 class Story(NamedTuple):
-    """The sentences of the report: which runs are there, STAN on each variant, STAN beside each network, and facts."""
+    """The sentences of the report: complete runs, STAN on each variant and beside each network, facts."""
 
     coverage: str
     ours: list[str]

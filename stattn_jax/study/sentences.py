@@ -10,14 +10,14 @@ from stattn_jax.study.table_format import AHEAD, BEHIND, LEVEL, Estimate, Table,
 QUESTION = (
     'STAN and the networks it is compared with were trained alike: same clips, same trunks, same number of steps, and '
     'each with the learning rate that is best for it on validation clips. Do they name the class of test clips '
-    '(accuracy); does what they show as important lie on the object (where) and in the event (when); and does removing '
-    'it change the answer (faithfulness)?'
+    '(accuracy)? Do the strongest parts of their explanations lie on the object (where) and in the event (when)? Does '
+    'removing these parts change the prediction (faithfulness)?'
 )
 HOW_TO_READ = (
     'STAN is called ahead or behind where a paired test on the same clips, in which clips and trainings are both '
     'random, has a p-value below 0.05, corrected by Holm for the number of networks; level means that no difference is '
     'shown, which with few clips and trainings may only mean that the study is too small to tell. Brackets hold 95 % '
-    'intervals. A network is scored by the explanation that stands for it: its own, or Grad-CAM where it has none.'
+    'intervals. A network is scored by the explanation that represents it: its own, or Grad-CAM where it has none.'
 )
 
 
@@ -25,7 +25,7 @@ def coverage(runs: Sequence[Run], expected: Sequence[str]) -> str:
     """Returns how many of the expected runs are present, the names of the others, and the clips that were left out."""
     there = {run.name for run in runs}
     absent = [name for name in expected if name not in there]
-    text = f'{len(expected) - len(absent)} of {len(expected)} runs are there'
+    text = f'{len(expected) - len(absent)} of {len(expected)} runs are complete'
     text += f'; missing: {", ".join(absent)}.' if absent else '.'
     left_out = {run.variant: run.left_out for run in runs if run.left_out}
     return text + ''.join(f' {n} test clips of {v} lack pictures or sound; left out.' for v, n in left_out.items())
@@ -42,7 +42,7 @@ OURS = (
 
 
 def ours(tables: Sequence[Table], variant: str) -> str:
-    """Returns a sentence on what STAN reaches on a variant, '' where it was not measured."""
+    """Returns a sentence with the results of STAN on a variant, '' where it was not measured."""
     of = {table.name: table for table in tables if table.variant == variant}
     parts, clips = [], ''
     for name, column, unit, words, chance in OURS:

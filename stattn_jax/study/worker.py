@@ -4,7 +4,7 @@ An entry's folder then holds measures.npz, arrays [n] over the test clips in ord
 not measured, and measures.json. Names: `correct`, `logits`; `chance/GAME`; `E/GAME`, `E/SETTING/AREA`, `E/aopc` of
 explanation E; `sanity/E/CHECK`; `example/E/visual` of the clips `example/clips` of their split, which are the
 `example/places` of these arrays. The explained class is the clip's label, for all networks and explanations alike,
-whether or not the clip is classified correctly; `E/GAME_said` is of the class that the network predicts.
+whether or not the clip is classified correctly; `E/GAME_predicted` is of the class that the network predicts.
 """
 
 import dataclasses
@@ -113,7 +113,7 @@ def measure(
     for name, explanation in posthoc.items():
         found |= _named(name, pointing.games(explanation, chosen_clips.targets))
     if not own and 'grad_cam' in posthoc:
-        # This explanation stands for the network, so it points in all clips.
+        # This explanation represents the network, so it points in all clips.
         everywhere = measurements.explain(net, clips, ('grad_cam',))
         arrays |= _named('grad_cam', pointing.games(everywhere['grad_cam'], clips.targets))
         found = {name: x for name, x in found.items() if not name.startswith('grad_cam/')}
@@ -147,7 +147,7 @@ def _recognition(net, clips) -> tuple[dict[str, np.ndarray], dict[str, TimedMap]
 
 
 def _of_the_prediction(explanations: dict[str, TimedMap], targets: pointing.Targets) -> dict[str, np.ndarray]:
-    """Scores whether maps of the predicted class point at the label's object; names end in `_said`.
+    """Scores whether maps of the predicted class point at the label's object; names end in `_predicted`.
 
     A map of the label may find the object because the label names it, without knowing which object sounds; to predict
     the class, the network has to recognise the sounding object.
@@ -155,7 +155,7 @@ def _of_the_prediction(explanations: dict[str, TimedMap], targets: pointing.Targ
     found: dict[str, np.ndarray] = {}
     for name, explanation in explanations.items():
         games = pointing.games(explanation, targets)
-        found |= {f'{name}/{game}_said': games[game] for game in ('space', 'time', 'joint')}
+        found |= {f'{name}/{game}_predicted': games[game] for game in ('space', 'time', 'joint')}
     return found
 
 
