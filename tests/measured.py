@@ -48,8 +48,8 @@ def write_run(folder, variant, row, seed, n=40, classes=4, measured=16) -> None:
     for game in ('space', 'space_scaled', 'time', 'joint', 'energy'):
         arrays[f'chance/{game}'] = truth.uniform(0.05, 0.25, n)
     correct = rng.random(n) < accuracy
-    said = np.where(correct, labels, (labels + 1) % classes)
-    arrays['logits'] = rng.normal(size=(n, classes)) + 6 * (np.arange(classes) == said[:, None])
+    predicted = np.where(correct, labels, (labels + 1) % classes)
+    arrays['logits'] = rng.normal(size=(n, classes)) + 6 * (np.arange(classes) == predicted[:, None])
     arrays['correct'] = (arrays['logits'].argmax(axis=1) == labels).astype(float)
     arrays['chance/aopc'] = _some(rng.uniform(0.3, 0.5, n), measured)
     for explainer in explainers:
@@ -60,7 +60,7 @@ def write_run(folder, variant, row, seed, n=40, classes=4, measured=16) -> None:
         for explainer in explainers:
             seen = 0 if row == 'audio_only' else 1
             arrays[f'{explainer}/surface'] = np.outer(1 - seen * FRACTION, 1 - 0.6 * FRACTION) * 0.8 + 0.1
-    told = {
+    measures = {
         'variant': variant,
         'row': row,
         'seed': seed,
@@ -69,7 +69,7 @@ def write_run(folder, variant, row, seed, n=40, classes=4, measured=16) -> None:
         'steps': 400,
         'parameters': 12345 + len(row),
     }
-    told |= {'train_seconds': 100.0 + seed, 'measure_seconds': 9.5, 'left_out': 0, 'run': {'commit': 'abc'}}
+    measures |= {'train_seconds': 100.0 + seed, 'measure_seconds': 9.5, 'left_out': 0, 'run': {'commit': 'abc'}}
     numbers = {'classification/top1': float(arrays['correct'].mean()), 'shortcut/n': 20, 'shortcut/audio_only': 0.45}
     if group == 'ours':
         numbers |= {
@@ -89,7 +89,7 @@ def write_run(folder, variant, row, seed, n=40, classes=4, measured=16) -> None:
         }
     place = folder / 'runs' / variant / f'{row}-{seed}'
     place.mkdir(parents=True)
-    (place / 'measures.json').write_text(json.dumps(told | {'numbers': numbers}))
+    (place / 'measures.json').write_text(json.dumps(measures | {'numbers': numbers}))
     np.savez(place / 'measures.npz', **arrays)
 
 

@@ -48,7 +48,7 @@ def make(classes=3, *, seed=0, mean_scores=None, multi_label=False, scale=1.0, *
     arrays = contributions.record(*inputs, multi_label)
     labels = tuple(f'class {c}' for c in range(classes))
     best = np.argsort(-logits)[:10]
-    asked = {'label': labels[0], 'probability': 0.25, 'map_correlation': 0.5}
+    answer = {'label': labels[0], 'probability': 0.25, 'map_correlation': 0.5}
     rest = {
         'classes': labels,
         'multi_label': multi_label,
@@ -59,7 +59,7 @@ def make(classes=3, *, seed=0, mean_scores=None, multi_label=False, scale=1.0, *
         'frames': tuple(rng.bytes(20 + t) for t in range(T)),
         'removed_cells': rng.normal(size=(len(best), T, H, W)).astype(np.float32),
         'removed_classes': tuple(labels[c] for c in best),
-        'trust': {'silence': asked, 'shifted_sound': asked | {'by_segments': 1}},
+        'trust': {'silence': answer, 'shifted_sound': answer | {'by_segments': 1}},
     }
     record = Explanation.from_arrays(
         {name: x if name in ('bias', 'mean_scores') else x[0] for name, x in arrays.items()},

@@ -27,8 +27,8 @@ def config(*rows: str, seeds: tuple[int, ...] = (0,)) -> ml_collections.ConfigDi
         del made.variants[name]
     for name in [name for name in made.rows if name not in rows]:
         del made.rows[name]
-    for what in made.rows.values():
-        what.variants = ()
+    for row in made.rows.values():
+        row.variants = ()
     made.variants.events.run.update(FIELDS)
     made.variants.events.make.update(MAKE)
     made.grid.optim.lr = (1e-3,)

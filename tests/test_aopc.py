@@ -38,7 +38,7 @@ def test_subsets_are_numbered_by_their_bits():
 
 
 @pytest.mark.parametrize('units', [1, 5, 8])
-def test_pooled_scores_are_the_softmax_of_what_is_left(units):
+def test_pooled_scores_are_the_softmax_over_kept_units(units):
     rng = np.random.default_rng(units)
     logits, scores = rng.normal(size=units) * 3, rng.normal(size=units)
     weight = np.exp(logits) / np.exp(logits).sum()
@@ -60,7 +60,7 @@ def test_a_unit_may_be_a_segments_picture_and_sound():
         assert joined[kept] == pytest.approx(both[kept + 16 * kept], abs=1e-12)
 
 
-def test_units_that_weigh_nothing_say_nothing():
+def test_units_of_weight_zero_leave_the_score_unchanged():
     found = aopc.pooled_scores(np.array([1.0, 0.0]), np.array([2.0, 0.0]), bias=0.5)
     assert found.tolist() == [0.5, 2.5, 0.5, 2.5]
 

@@ -98,7 +98,7 @@ def test_two_runs_are_compared_on_the_same_clip(demo, tmp_path):
     assert all((tmp_path / path).is_file() for path in (*result.pages.values(), *result.files))
 
 
-def test_what_cannot_be_explained_is_one_line(demo, tmp_path):
+def test_videos_that_cannot_be_explained_give_one_line(demo, tmp_path):
     text = tmp_path / 'notes.mp4'
     text.write_text('no video')
     playlist = tmp_path / 'list.mp4'

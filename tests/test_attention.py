@@ -108,7 +108,7 @@ def test_permuted_cells_permute_alpha_alone(space):
     np.testing.assert_allclose(moved_null, null, rtol=1e-5, atol=1e-7)
 
 
-def test_uniform_space_ignores_what_is_seen_and_heard():
+def test_uniform_space_ignores_frames_and_audio():
     module = make_space(uniform=True)
     alpha, null = attend(module, CELLS, SOUND, None)
     np.testing.assert_allclose(alpha, 1 / (S + 1), rtol=1e-6)

@@ -66,7 +66,7 @@ def test_the_copy_with_a_header_gives_the_same(files):
     assert commands.remark(copy.remarks, 'has a header')
 
 
-def test_clean_leaves_out_what_is_in_several_splits(files):
+def test_clean_leaves_out_clips_in_several_splits(files):
     listing = ave.read(files(), clean=True)
     assert [clip.clip_id[-1] for clip in listing.clips] == list('012356')
     assert {event[0][-1] for event in listing.events} == set('01356')
@@ -238,7 +238,7 @@ def test_videos_or_features(files, sources, tmp_path, capsys):
     assert code == 2 and 'videos' in error and 'features' in error
 
 
-def test_how_features_are_cut_is_not_for_flags_to_say(files, feature_files, tmp_path, capsys):
+def test_flags_for_videos_are_refused_with_features(files, feature_files, tmp_path, capsys):
     flags = [f'--annotations={files()}', f'--features={feature_files}', f'--out={tmp_path}/out']
     code, _, (error,) = commands.run(ave, capsys, *flags, '--segments=10')
     assert code == 2 and '--segments=10 is for videos' in error

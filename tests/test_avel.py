@@ -23,13 +23,13 @@ FORMS = ('avel_paper', 'avel_code')
 def lstm(cell, xs):
     """Returns the states [t e] after the steps xs [t d]; the gates are in flax's order: in, forget, cell, out."""
     c = h = np.zeros(cell.hidden_features)
-    said = []
+    states = []
     for x in xs:
         i, f, g, o = np.split(linear(cell.dense_i, x) + linear(cell.dense_h, h), 4)
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         h = sigmoid(o) * np.tanh(c)
-        said.append(h)
-    return said
+        states.append(h)
+    return states
 
 
 def both_ways(module, x_td, there_t):
@@ -43,11 +43,11 @@ def both_ways(module, x_td, there_t):
 
 
 def attention(model, values_sd, audio_d, cells_s, form):
-    asked = linear(model.of_heard, relu(linear(model.heard, audio_d)))
+    query = linear(model.of_heard, relu(linear(model.heard, audio_d)))
     scores = np.full(len(values_sd), -np.inf)
     for i in np.flatnonzero(cells_s):
         hidden = linear(model.of_seen, relu(linear(model.seen, values_sd[i])))
-        hidden = hidden + (asked if form == 'avel_paper' else asked[i])
+        hidden = hidden + (query if form == 'avel_paper' else query[i])
         scores[i] = linear(model.score, np.tanh(hidden))[0]
     return softmax(scores) if cells_s.any() else np.zeros(len(scores))
 
@@ -55,7 +55,7 @@ def attention(model, values_sd, audio_d, cells_s, form):
 @pytest.mark.parametrize('form', FORMS)
 def test_avel_is_the_loop(form):
     model = toys.make(form)
-    logits, out = toys.said(model, EVIDENCE)
+    logits, out = toys.classify(model, EVIDENCE)
     where, when = toys.maps(model, out, CLASSES)
     values, audio = double(EVIDENCE.values), double(EVIDENCE.audio)
     cells, units = np.asarray(EVIDENCE.cells), np.asarray(EVIDENCE.units)
@@ -79,8 +79,8 @@ def moved(order):
 @pytest.mark.parametrize('form', FORMS)
 def test_the_papers_attention_follows_a_moved_cell_and_the_codes_does_not(form):
     model, order = toys.make(form), np.array([2, 0, 3, 1])
-    weights = toys.said(model, EVIDENCE)[1]['weights']
-    beside = np.abs(toys.said(model, moved(order))[1]['weights'] - weights[..., order])[3].max()
+    weights = toys.classify(model, EVIDENCE)[1]['weights']
+    beside = np.abs(toys.classify(model, moved(order))[1]['weights'] - weights[..., order])[3].max()
     assert beside < 1e-6 if form == 'avel_paper' else beside > 0.01
 
 
@@ -88,7 +88,7 @@ def test_the_papers_attention_follows_a_moved_cell_and_the_codes_does_not(form):
 def test_equal_cells_get_equal_weights_in_the_paper_alone(form):
     model = toys.make(form)
     equal = dataclasses.replace(EVIDENCE, values=EVIDENCE.values[:, :, :1] * np.ones((1, 1, toys.S, 1), np.float32))
-    weights = toys.said(model, equal)[1]['weights'][3]
+    weights = toys.classify(model, equal)[1]['weights'][3]
     assert np.abs(weights - 1 / toys.S).max() < 1e-6 if form == 'avel_paper' else np.ptp(weights, axis=1).max() > 0.01
 
 
@@ -97,7 +97,7 @@ def test_the_codes_hidden_units_are_the_cells_of_its_frames():
     assert toys.make('avel_paper').of_seen.kernel.shape == (toys.D, toys.HIDDEN)
 
 
-def test_what_is_not_there_does_not_reach_the_memory():
+def test_missing_steps_do_not_reach_the_memory():
     module = tiny.filled(lambda: BiLstm(toys.D, 5, rngs=nnx.Rngs(0)))
     rng = np.random.default_rng(0)
     x, there = rng.normal(size=(2, 6, toys.D)).astype(np.float32), np.ones((2, 6), bool)

@@ -115,7 +115,7 @@ def test_masks_lie_where_the_frames_show_the_object(prepare, tmp_path, fit, squa
             assert shown.any()
 
 
-def test_what_is_missing_is_counted_and_named(prepare, tmp_path):
+def test_missing_and_unreadable_files_are_counted_and_named(prepare, tmp_path):
     folder = avsbench_files.write_s4(tmp_path / 'Single-source', {'train': 2, 'val': 2, 'test': 5})
     data = folder / 's4_data'
     (data / 'gt_masks/test/dog_barking/testclip0/testclip0_4.png').unlink()

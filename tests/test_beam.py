@@ -54,13 +54,13 @@ def test_ctrl_c_says_how_to_continue(tmp_path):
 
 def test_progress_is_counted_once_per_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(beam, '_WATCH', 0.01)
-    told = []
+    counts = []
     maker = work.Maker(tmp_path, fakes.slow_record, fakes.CLASSES, fakes.SPEC)
     (tmp_path / 'prepare').mkdir()
     shards = prepare._shards('fake', 'train', fakes.jobs(10), 4)
-    beam.run(maker, shards, types.SimpleNamespace(add=told.append), beam.parse([]))
-    assert sorted(told) == [2, 4, 4]
-    assert told[0] == 4
+    beam.run(maker, shards, types.SimpleNamespace(add=counts.append), beam.parse([]))
+    assert sorted(counts) == [2, 4, 4]
+    assert counts[0] == 4
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_without_beam_the_extra_is_named(tmp_path, monkeypatch):
         fakes.dataset(tmp_path / 'd', 2, beam=[])
 
 
-def test_beam_is_imported_only_where_it_is_asked_for(tmp_path):
+def test_beam_is_imported_only_for_the_beam_runner(tmp_path):
     code = (
         'import sys, fakes, pathlib; fakes.dataset(pathlib.Path(sys.argv[1]), 2); assert "apache_beam" not in '
         'sys.modules'

@@ -26,16 +26,16 @@ def test_lines_hold_times_counts_and_memory(strategy, tmp_path, capsys, tiny_dat
     out = tmp_path / 'benchmark.json'
     flags = [CONFIG, *SMALL, f'--strategies={strategy}', '--modes=train,head,explain,fed', f'--out={out}']
     assert runs.run_here(benchmark.main, *flags, f'--config.data.dir={tiny_data}') == 0
-    told = json.loads(out.read_text())
-    train, head, explain, fed = told['rows']
-    assert [row['mode'] for row in told['rows']] == ['train', 'head', 'explain', 'fed']
+    results = json.loads(out.read_text())
+    train, head, explain, fed = results['rows']
+    assert [row['mode'] for row in results['rows']] == ['train', 'head', 'explain', 'fed']
     assert train['seconds']['fastest'] <= train['seconds']['median'] and train['compile_seconds'] > 0
     assert train['clips_per_second'] == pytest.approx(8 / train['seconds']['median'])
     assert train['temp_bytes'] > 0 and train['moved_bytes'] > 0 and train['devices'] == 8
     assert train['products_flops'] > 2 * explain['products_flops'] > 0
     assert 0 < head['products_flops'] < train['products_flops'] / 5
     assert fed['input_clips_per_second'] > 0 and 0 <= fed['wait_share'] <= 1
-    assert told['data'] == {'classes': 10, 'segments': 6, 'mel': [96, 64]}
+    assert results['data'] == {'classes': 10, 'segments': 6, 'mel': [96, 64]}
     printed = capsys.readouterr().out
     assert printed.count('\n') == 6 and 'waiting' in printed and f'of the step ({strategy}, float32, 8)' in printed
 

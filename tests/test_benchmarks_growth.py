@@ -20,7 +20,7 @@ def small_config():
     return config
 
 
-def test_a_line_is_fitted_and_what_is_no_line_is_told():
+def test_a_line_is_fitted_and_a_curve_has_a_large_residual():
     line = growth.fit([1, 2, 4], [5, 7, 11])
     assert line['slope'] == pytest.approx(2) and line['intercept'] == pytest.approx(3)
     assert line['residual'] == pytest.approx(0, abs=1e-12)
@@ -29,15 +29,15 @@ def test_a_line_is_fitted_and_what_is_no_line_is_told():
 
 def test_products_grow_with_segments_and_batch_as_they_must(monkeypatch):
     """With a fake in place of compilation, every size is counted once and in its own place."""
-    asked = []
+    counted = []
 
     def fake(config, classes, segments, size, batch):
-        asked.append((segments, size, batch))
+        counted.append((segments, size, batch))
         return dict.fromkeys(growth.COUNTS, 10 + segments * size**2 * batch)
 
     monkeypatch.setattr(growth, 'counts', fake)
     found = growth.grow(None, 3, {'segments': [1, 2, 3], 'sizes': [4, 8, 16], 'batches': [5, 6, 9]})
-    assert asked == [(1, 4, 5), (2, 4, 5), (3, 4, 5), (1, 8, 5), (1, 16, 5), (1, 4, 6), (1, 4, 9)]
+    assert counted == [(1, 4, 5), (2, 4, 5), (3, 4, 5), (1, 8, 5), (1, 16, 5), (1, 4, 6), (1, 4, 9)]
     for axis, slope in (('segments', 16 * 5), ('sizes', 5), ('batches', 16)):
         assert found[axis]['fits']['moved_bytes']['slope'] == pytest.approx(slope)
         assert found[axis]['fits']['moved_bytes']['residual'] < 1e-12
@@ -81,9 +81,9 @@ def test_wrong_use_is_one_line_before_anything_is_compiled(capsys):
 
 @pytest.mark.parametrize('sizes, flat, slope', [([100, 102, 104], True, 20_000), ([100, 100, 105], False, 25_000)])
 def test_flat_is_two_percent_around_the_middle(sizes, flat, slope):
-    told = memory.flatness(dict(zip([100, 200, 300], sizes)))
-    assert told['flat'] is flat and told['slope_bytes_per_1000_steps'] == pytest.approx(slope / 1000)
-    assert (told['least_bytes'], told['greatest_bytes']) == (min(sizes), max(sizes))
+    result = memory.flatness(dict(zip([100, 200, 300], sizes)))
+    assert result['flat'] is flat and result['slope_bytes_per_1000_steps'] == pytest.approx(slope / 1000)
+    assert (result['least_bytes'], result['greatest_bytes']) == (min(sizes), max(sizes))
 
 
 def test_memory_is_looked_at_after_the_warm_up(tiny_data, tmp_path, capsys):
@@ -91,6 +91,6 @@ def test_memory_is_looked_at_after_the_warm_up(tiny_data, tmp_path, capsys):
     flags = [f'--data={tiny_data}', '--steps=8', '--warmup=2', '--every=2', f'--out={out}']
     flags += [f'--config.loss.{name}={value}' for name, value in NO_LOSS.items()]
     code = runs.run_here(memory.main, f'--config={runs.ROOT / "configs/synthetic.py"}', *flags)
-    told = json.loads(out.read_text())
-    assert list(told['resident_bytes']) == ['4', '6', '8'] and code == (0 if told['flat'] else 1)
-    assert told['config']['train']['batch'] == memory.TOY['train']['batch'] and 'MB' in capsys.readouterr().out
+    results = json.loads(out.read_text())
+    assert list(results['resident_bytes']) == ['4', '6', '8'] and code == (0 if results['flat'] else 1)
+    assert results['config']['train']['batch'] == memory.TOY['train']['batch'] and 'MB' in capsys.readouterr().out

@@ -145,7 +145,7 @@ def test_every_way_to_the_frames_gives_the_same(videos, way):
                 np.testing.assert_array_equal(a.to_ndarray(), b.to_ndarray())
 
 
-def test_keyframes_are_where_they_were_asked_for(videos):
+def test_keyframes_have_the_configured_distance(videos):
     folder, names = videos
     for distance, (name,) in names.items():
         with av.open(str(folder / name)) as container:

@@ -161,7 +161,7 @@ def test_summary_leaves_out_and_counts_classes_without_positives():
     assert 'classification/top5' not in classification.summary(scores[:, :3], labels[:, :3])
 
 
-def test_summary_refuses_what_it_cannot_score():
+def test_summary_refuses_zero_clips_and_scores_that_are_not_finite():
     good, labels = np.zeros((2, 3)), np.eye(3)[[0, 1]]
     with pytest.raises(ValueError, match='0 clips'):
         classification.summary(good[:0], labels[:0])

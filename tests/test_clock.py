@@ -69,7 +69,7 @@ def test_an_interval_of_a_joined_file(tmp_path, start):
 
 
 @pytest.mark.parametrize('name', ['a.mkv', 'live.mkv', 'a.avi'])
-def test_what_lies_after_the_declared_end_is_found(tmp_path, name):
+def test_frames_and_audio_after_the_declared_end_are_found(tmp_path, name):
     """The duration that these containers declare, if any, is that of the first part."""
     options = {'codec': 'mp3' if name == 'a.avi' else 'aac'}
     path = joined(tmp_path, name, (60, 440, 3), (180, 2000, 8), **options)
@@ -245,7 +245,7 @@ def live(path, stamps, seconds, sound=None):
     return path
 
 
-def test_a_file_without_a_duration_says_what_was_left_out(tmp_path):
+def test_a_file_without_a_duration_is_noted_as_long(tmp_path):
     path = live(tmp_path / 'a.mkv', np.arange(200) / 10, 20)
     assert decode.MediaFile(path).duration == pytest.approx(20, abs=0.1)
     clip = media.read_clip(path, TEN)

@@ -60,7 +60,7 @@ def test_notebooks_are_clean_and_small(path):
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
-def test_readers_see_what_comes(path):
+def test_saved_notebooks_show_their_outputs(path):
     cells = {cell['id']: cell for cell in json.loads(path.read_text(encoding='utf-8'))['cells']}
     silent = {name for name, cell in cells.items() if cell['cell_type'] == 'code' and not cell['outputs']}
     assert silent <= {'install', 'parameters', 'run'}
@@ -74,7 +74,7 @@ def test_both_notebooks_are_there():
 
 
 @pytest.mark.parametrize(('name', 'accelerator'), [('quickstart', 'GPU'), ('tpu_demo', 'TPU')])
-def test_the_badge_and_pip_use_the_same_address_and_the_runtime_is_asked_for(name, accelerator):
+def test_the_badge_and_pip_use_the_same_address_and_the_runtime_is_set(name, accelerator):
     content = json.loads((runs.ROOT / 'colab' / f'{name}.ipynb').read_text(encoding='utf-8'))
     cells = {cell['id']: ''.join(cell['source']) for cell in content['cells']}
     repository = re.match(r"REPOSITORY = 'https://github.com/(.*?)'", cells['install'])[1]
@@ -101,12 +101,12 @@ def test_the_quick_start_trains_and_shows_an_explanation(tmp_path, scene_video):
     small = {name: value for name, value in runs.SMALL.items() if name != 'train.steps'}
     # The clips of the quick start have its own 64 pixels; the network resizes them to the size that the tests use.
     parameters = {'OUT': 'out', 'TRAIN_CLIPS': 16, 'TEST_CLIPS': 4, 'STEPS': 4}
-    said = execute('quickstart.ipynb', tmp_path, **parameters, FIELDS=small, OWN_VIDEO=str(scene_video))
-    assert re.findall(r'SHOWN (\S+) (<iframe|\d+ bytes)', said)[::2] == [('explanation', '<iframe'), ('own', '<iframe')]
-    assert int(re.search(r'SHOWN picture (\d+) bytes of JPEG', said)[1]) < MOST_BYTES
-    table = dict(re.findall(r'^(accuracy|where: attention on the object) .* ([\d.]+)%$', said, re.MULTILINE))
+    out = execute('quickstart.ipynb', tmp_path, **parameters, FIELDS=small, OWN_VIDEO=str(scene_video))
+    assert re.findall(r'SHOWN (\S+) (<iframe|\d+ bytes)', out)[::2] == [('explanation', '<iframe'), ('own', '<iframe')]
+    assert int(re.search(r'SHOWN picture (\d+) bytes of JPEG', out)[1]) < MOST_BYTES
+    table = dict(re.findall(r'^(accuracy|where: attention on the object) .* ([\d.]+)%$', out, re.MULTILINE))
     assert table['accuracy'] == '10.0' and 0 < float(table['where: attention on the object']) < 100
-    total, logit = re.search(r'sum ([+-][\d.]+), logit ([+-][\d.]+)', said).groups()
+    total, logit = re.search(r'sum ([+-][\d.]+), logit ([+-][\d.]+)', out).groups()
     assert float(total) == pytest.approx(float(logit), abs=2e-4)
     kinds = {path.suffix for path in (tmp_path / 'out' / 'explained').iterdir()}
     assert kinds == {'.html', '.mp4', '.png', '.json', '.csv', '.vtt'}
@@ -116,15 +116,15 @@ def test_the_quick_start_trains_and_shows_an_explanation(tmp_path, scene_video):
 
 @pytest.mark.slow
 def test_the_race_runs_on_all_devices_and_both_get_the_same_losses(tmp_path):
-    said = execute('tpu_demo.ipynb', tmp_path, devices=2)
-    assert re.findall(r'clips (\d) to (\d) of 8', said) == [('0', '3'), ('4', '7')]
+    out = execute('tpu_demo.ipynb', tmp_path, devices=2)
+    assert re.findall(r'clips (\d) to (\d) of 8', out) == [('0', '3'), ('4', '7')]
     rows = re.findall(
-        r'^(jit|pmap) (float32|bfloat16) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)', said, re.MULTILINE
+        r'^(jit|pmap) (float32|bfloat16) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)', out, re.MULTILINE
     )
     speeds = {row[:2]: [float(x) for x in row[2:]] for row in rows if '.' in row[6]}
     assert len(speeds) == 4
     for clips, each, milliseconds, fastest, slowest in speeds.values():
         assert clips == pytest.approx(2 * each, rel=0.1) and fastest <= milliseconds <= slowest
         assert clips == pytest.approx(8 / milliseconds * 1000, rel=0.05)
-    difference = dict(re.findall(r'(float32|bfloat16): largest relative difference (\S+)', said))
+    difference = dict(re.findall(r'(float32|bfloat16): largest relative difference (\S+)', out))
     assert float(difference['float32']) < 1e-4 and float(difference['bfloat16']) < 0.05

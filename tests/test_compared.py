@@ -63,7 +63,7 @@ def altered(where, keys=('frames', 'log_mel')):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_padding_says_nothing_and_the_rest_does(kind):
+def test_padding_changes_no_logit_and_valid_segments_do(kind):
     logits, (where, when) = run(kind)
     padding = ~BATCH['valid']
     changed, maps = run(kind, altered(padding))
@@ -76,7 +76,7 @@ def test_padding_says_nothing_and_the_rest_does(kind):
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('modality', [0, 1])
-def test_a_unit_that_is_taken_away_says_nothing(kind, modality):
+def test_the_content_of_a_removed_unit_changes_no_logit(kind, modality):
     units = ALL_UNITS.copy()
     units[:, modality, 1] = False
     gone = np.zeros(BATCH['valid'].shape, bool)

@@ -77,8 +77,8 @@ def test_config_has_the_fields_of_common(name, variant):
 
 @pytest.mark.parametrize('variant', VARIANTS['study'])
 def test_runs_of_the_study_have_the_fields_of_common(variant):
-    for what in resolve('study', variant).variants.values():
-        assert sorted(fields(what.run)) == sorted(fields(resolve('common', None)))
+    for study_variant in resolve('study', variant).variants.values():
+        assert sorted(fields(study_variant.run)) == sorted(fields(resolve('common', None)))
 
 
 @pytest.mark.parametrize('name', [name for name, variants in VARIANTS.items() if len(variants) > 1])

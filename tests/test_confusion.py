@@ -20,7 +20,7 @@ def test_it_has_every_count():
     assert confusion.table([]) == ''
 
 
-def test_with_many_labels_it_has_those_of_the_most_clips_and_says_so():
+def test_with_many_labels_it_has_those_of_the_most_clips_and_counts_the_rest():
     pairs = [(f'{i:02}', f'{i:02}') for i in range(40) for _ in range(40 - i)]
     table = confusion.table(pairs)
     assert counts(table) == {pair: count for pair, count in collections.Counter(pairs).items() if count > 10}

@@ -50,7 +50,7 @@ def test_floors_of_a_step():
     assert cost_model.interconnect_seconds(collectives, Slice('v5e', (1, 1))) == 0
 
 
-def test_plan_says_what_binds():
+def test_plan_names_the_binding_resource():
     """A step of 16 clips takes 10 ms of products; the all-reduce of 1 GB takes 1.5e9 / 1e11 s on four chips."""
     work = cost_model.Work(1.97e12, 1e6, (Collective('all-reduce', 10**9, 4),))
     rows = cost_model.plan(work, 'v5e', clips=16, clips_per_core=1000)

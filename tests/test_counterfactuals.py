@@ -141,7 +141,7 @@ def test_silence_and_moved_sound_are_reruns(network):
             np.testing.assert_allclose(got['alpha'][i], maps['alpha'][b].mean(axis=1), atol=bound)
 
 
-def test_uniform_attention_is_asked_the_same_way():
+def test_uniform_attention_has_the_same_counterfactuals():
     network = Network('float32', uniform_space=True, uniform_time=True)
     inputs = random_inputs(0)
     logits, out = network(inputs)
@@ -159,7 +159,7 @@ def test_valid_segments_change_places_and_no_other():
     assert by == 0 and order.tolist() == [0, 1, 2]
 
 
-def test_trust_says_what_the_answers_say():
+def test_trust_is_computed_from_the_counterfactual_answers():
     logits = np.array([[0.0, 2.0, 1.0], [3.0, 0.0, 1.0], [0.0, 4.0, 1.0]])
     rng = np.random.default_rng(0)
     alpha = rng.random((3, 3, 4))

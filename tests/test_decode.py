@@ -131,7 +131,7 @@ def test_empty_intervals(tmp_path, start, end):
     assert raised.value.reason == 'empty_interval'
 
 
-def test_what_lies_before_the_cut_can_be_read(tmp_path):
+def test_segments_before_the_cut_can_be_read(tmp_path):
     clip = media.read_clip(cut_after_the_index(tmp_path), SPEC, 0, 1)
     assert clip.valid.tolist() == [True, False, False, False]
 

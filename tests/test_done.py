@@ -17,7 +17,7 @@ def outcome(tmp_path):
     )
 
 
-def test_what_was_written_is_read_for_the_same_key_only(tmp_path, outcome):
+def test_an_outcome_is_read_back_for_the_same_key_only(tmp_path, outcome):
     folder = tmp_path / 'clip'
     assert done.read(folder, tmp_path, {'a': 1}) is None
     done.write(folder, {'a': 1}, outcome)

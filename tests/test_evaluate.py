@@ -59,9 +59,9 @@ def test_rows_are_those_of_each_clip_on_its_own(trained, tiny_data):
         np.testing.assert_allclose(total, logits[0, label], rtol=1e-5, atol=1e-5)
         picture = np.sum(out['beta'][0, 0] * out['segment_scores'][0, 0], axis=0)
         np.testing.assert_allclose(rows['picture'][i], picture, rtol=1e-5, atol=1e-5)
-    said = rows['logits'].argmax(1) == [data[i].labels[0] for i in range(6)]
+    correct = rows['logits'].argmax(1) == [data[i].labels[0] for i in range(6)]
     expected = json.loads((trained / 'eval_test.json').read_text())
-    assert expected['classification/top1'] == pytest.approx(said.mean())
+    assert expected['classification/top1'] == pytest.approx(correct.mean())
     assert expected['attention/null'] == pytest.approx(rows['null'].mean(), abs=1e-5)
 
 
@@ -79,7 +79,7 @@ def truth(labels):
     return score.Truth(labels, (), (), (), np.ones(2, bool), 40, 80)
 
 
-class ToldSource:
+class LabelledSource:
     """Clips in which the brightness of the frames and the level of the audio both encode the label."""
 
     split = 'test'
@@ -91,9 +91,9 @@ class ToldSource:
         return len(self.labels)
 
     def __getitem__(self, i):
-        told = self.labels[i][0]
-        frames = [simplejpeg.encode_jpeg(np.full((16, 16, 3), 60 + 60 * told, np.uint8))] * 2
-        clip = media.Clip(frames, np.full((2, 4, 3), told, np.float16), np.ones(2, bool), 16, 16, 2.0)
+        label = self.labels[i][0]
+        frames = [simplejpeg.encode_jpeg(np.full((16, 16, 3), 60 + 60 * label, np.uint8))] * 2
+        clip = media.Clip(frames, np.full((2, 4, 3), label, np.float16), np.ones(2, bool), 16, 16, 2.0)
         return records.ClipRecord(f'{i}', clip, self.labels[i])
 
 
@@ -105,12 +105,12 @@ class Knowing(evaluate.Evaluator):
         self.by, self.certain = by, certain
 
     def _rows(self, state, data, labels_per_clip, by_segment=False):
-        told = []
+        predicted = []
         for i in range(len(data)):
             clip = data[i].clip
             seen = (simplejpeg.decode_jpeg(clip.frames[0]).mean() - 60) / 60
-            told.append(round(float(clip.log_mel.mean() if self.by == 'sound' else seen)))
-        scores = self.certain * np.array([np.eye(3)[label] if label >= 0 else np.ones(3) for label in told])
+            predicted.append(round(float(clip.log_mel.mean() if self.by == 'sound' else seen)))
+        scores = self.certain * np.array([np.eye(3)[label] if label >= 0 else np.ones(3) for label in predicted])
         return {'picture': scores, 'logits': scores}
 
 
@@ -121,7 +121,7 @@ def config(trained):
 
 def shortcuts(config, by, labels, clips=100, **options):
     config.eval.shortcut_clips = clips
-    data = ToldSource(labels, info(multi_label=True))
+    data = LabelledSource(labels, info(multi_label=True))
     return Knowing(config, by, **options)._shortcuts(None, data, score.read_truth(data))
 
 

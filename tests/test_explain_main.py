@@ -68,7 +68,7 @@ def test_files_are_there_and_their_terms_add_up(explained):
     assert command.main(['explain', f'--check={explained / "explanation.json"}']) == 0
 
 
-def test_record_says_of_which_video_by_which_model(explained, trained, scene_video):
+def test_record_names_its_video_and_its_model(explained, trained, scene_video):
     record = json.loads((explained / 'explanation.json').read_text())
     assert record['media']['file'] == scene_video.name and record['media']['duration'] == pytest.approx(6, abs=0.1)
     assert record['classes'] == list(scenes.CLASSES) and record['geometry']['grid'] == [6, 2, 2]
@@ -77,7 +77,7 @@ def test_record_says_of_which_video_by_which_model(explained, trained, scene_vid
     assert (record['media']['height'], record['media']['width']) == (64, 64)
 
 
-def test_record_keeps_its_schema_and_was_asked_everything(explained):
+def test_record_fits_its_schema_and_holds_every_optional_part(explained):
     schema = json.loads((runs.ROOT / 'docs' / 'explanation.schema.json').read_text())
     record = json.loads((explained / 'explanation.json').read_text())
     jsonschema.Draft202012Validator(schema).validate(record)
@@ -94,7 +94,7 @@ def test_record_keeps_its_schema_and_was_asked_everything(explained):
     assert loaded.removed_classes == tuple(row['label'] for row in loaded.top(10))
 
 
-def test_command_sees_what_evaluation_saw(explained, tiny_data):
+def test_command_reads_the_same_input_as_evaluation(explained, tiny_data):
     # The same scene is the first record of the test split, so only the codecs make a difference.
     loaded = Explanation.load_npz(explained / 'explanation.npz')
     record = source.RecordSource(tiny_data, 'test')[0]

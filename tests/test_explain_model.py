@@ -71,7 +71,7 @@ def test_the_distance_from_training_is_that_of_the_run(trained, tmp_path):
     ('concat', media.ClipSpec(), "kind 'concat', whose logits are not a sum of contributions; expected 'stan'"),
     ('stan', FeatureSpec(3, 1.0, (1, 1, 8), 4, 'some network'), r'trained on features \(some network\)'),
 ])  # fmt: skip
-def test_what_cannot_be_explained_is_named(monkeypatch, kind, spec, named):
+def test_models_that_cannot_be_explained_are_refused(monkeypatch, kind, spec, named):
     config = common.get_config()
     config.model.kind = kind
     facts = run.DataFacts(('a', 'b'), False, spec, '')

@@ -45,7 +45,7 @@ def clip(side):
 
 
 @pytest.mark.parametrize('modality, name', TRUNKS)
-def test_terms_add_up_and_removal_is_what_the_network_says(modality, name, tmp_path):
+def test_terms_add_up_and_removal_matches_the_masked_network(modality, name, tmp_path):
     model, side = make_model(modality, name)
     explanation = model.explain_arrays(*clip(side), RATE)
     assert explanation.residual()[1] < 1e-5 and np.ptp(explanation.logits) > 1e-4

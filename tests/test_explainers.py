@@ -32,9 +32,9 @@ class Linear(Encoders):
         self.hearing = nnx.Variable(jnp.asarray(rng.normal(size=(t, *mel, classes)), jnp.float32))
 
     def cells(self, frames, *, train):
-        said = jnp.einsum('bthwk,hwkc->bthwc', frames, self.picture[0])
-        b, t, height, width, c = said.shape
-        parts = said.reshape(b, t, height // 4, 4, width // 4, 4, c).sum(axis=(3, 5))
+        terms = jnp.einsum('bthwk,hwkc->bthwc', frames, self.picture[0])
+        b, t, height, width, c = terms.shape
+        parts = terms.reshape(b, t, height // 4, 4, width // 4, 4, c).sum(axis=(3, 5))
         return parts.reshape(b, t, -1, c)
 
     def sound(self, log_mel, *, train):
@@ -183,7 +183,7 @@ def test_integrated_gradients_sum_to_the_difference_of_logits_the_closer_the_mor
     assert errors[0] > 4 * errors[1] and errors[1] < 0.01 * size
 
 
-def test_grad_cam_of_a_linear_model_is_the_positive_part_of_what_a_unit_says(linear):
+def test_grad_cam_of_a_linear_model_is_the_positive_part_of_each_term(linear):
     model, clip, absent, *_ = linear
     (cells, sound), weights = model.encode(clip.frames[None], clip.log_mel[None], train=False), np.array([1, 2, 0])
     visual, audio = np.asarray(cells[0]) * weights[:, None, None], np.asarray(sound[0]) * weights[:, None]
@@ -194,7 +194,7 @@ def test_grad_cam_of_a_linear_model_is_the_positive_part_of_what_a_unit_says(lin
     assert visual.min() < 0 < visual.max() and audio.min() < 0 < audio.max()
 
 
-def test_grad_cam_weighs_channels_by_what_moving_a_whole_frame_changes():
+def test_grad_cam_weighs_channels_by_the_mean_gradient_over_the_frame():
     model, (clip, absent) = model_of(), pair()
     cells, sound = model.encode(clip.frames[None], clip.log_mel[None], train=False)
     step = 0.05
@@ -216,7 +216,7 @@ def test_grad_cam_weighs_channels_by_what_moving_a_whole_frame_changes():
 
 
 @pytest.mark.parametrize('kind', ['stan', 'gmu'])
-def test_occlusion_is_what_a_loop_over_changed_clips_finds(kind):
+def test_occlusion_matches_a_loop_over_changed_clips(kind):
     model, (clip, absent) = model_of(kind), pair((3, 24, 24), (16, 8))
     whole = logit(model, clip)
     visual, audio = np.zeros((3, 3, 3)), np.zeros(3)
@@ -276,7 +276,7 @@ SLOW = ('mbt', 'han', 'avel_paper', 'avel_code')
 
 
 @pytest.mark.parametrize('kind', models.KINDS)
-def test_every_method_explains_every_kind_by_what_is_there_and_looked_at(kind):
+def test_every_method_explains_every_kind_by_valid_segments_of_the_modalities_it_uses(kind):
     model, arguments = of_features(kind), (CLIPS, ABSENT, CLASSES, KEYS)
     found = jax.eval_shape(of_each(kind), *arguments) if kind in SLOW else jax.jit(of_each(kind))(*arguments)
     for name, maps in found.items():

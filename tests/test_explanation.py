@@ -63,7 +63,7 @@ def test_probabilities_and_ranking():
     np.testing.assert_allclose(several.probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-5)
 
 
-def test_the_contrast_is_the_margin_and_invariant_to_what_all_classes_share():
+def test_the_contrast_is_the_margin_and_invariant_to_terms_that_all_classes_share():
     record, logits = make(mean_scores=MEANS)
     reference, visual, audio = record.contrast('class 2', 'class 0')
     assert reference + visual.sum() + audio.sum() == pytest.approx(logits[2] - logits[0], abs=1e-5)
@@ -123,7 +123,7 @@ def test_a_unit_with_almost_all_weight_can_be_removed():
     )
 
 
-def test_what_cannot_be_answered_is_refused():
+def test_masks_of_a_wrong_shape_or_without_weight_are_refused():
     record, _ = make()
     with pytest.raises(ValueError, match=r'keep has shape \(2, 3\); expected \(2, 4\)'):
         record.without_units(np.ones((2, 3)))
@@ -158,7 +158,7 @@ def test_without_a_source_there_is_no_video(tmp_path):
         make()[0].save_video(tmp_path / 'e.mp4')
 
 
-def test_files_and_notebook_show_what_the_page_renders(tmp_path, monkeypatch):
+def test_files_and_notebook_show_the_rendered_page(tmp_path, monkeypatch):
     rendered = []
     page = pytest.importorskip('stattn_jax.explain.page')
     monkeypatch.setattr(page, 'render', lambda *arguments: rendered.append(arguments) or '<p title="ä">&amp;</p>')
@@ -211,7 +211,7 @@ def test_the_only_unit_of_a_clip_leaves_the_bias():
     np.testing.assert_allclose(record.removed_units()[0], [0, record.bias[c] - logit, 0, 0], rtol=1e-5)
 
 
-def test_notices_begin_with_the_missing_modality_and_what_it_leaves():
+def test_notices_begin_with_the_missing_modality_and_the_weight_that_is_left():
     weights = {'split': 'val', 'picture': 0.75, 'sound': 0.25}
     record = lacking_sound(usual_weights=weights)
     record.media['notes'] += ['long', 'sound 2 of 3']

@@ -105,7 +105,7 @@ def exported_outputs(exported):
     return jax.tree.unflatten(exported.out_tree, exported.out_avals)
 
 
-def test_network_computes_the_plain_layers_whatever_the_config_says(model):
+def test_network_computes_the_plain_layers_for_every_form(model):
     trained, types = model.trained, network.input_types(model.trained, 2)
     batch = dict(zip(('frames', 'log_mel', 'valid'), types))
     exported, forward = set(), set()

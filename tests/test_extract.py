@@ -108,7 +108,7 @@ def sounds(state, log_mel):
 
 
 @pytest.mark.parametrize('modalities', [('visual',), ('audio',), ('visual', 'audio')])
-def test_features_are_what_the_trunks_make_and_the_rest_stays(toys, tmp_path, capsys, data, weights, modalities):
+def test_features_are_the_output_of_the_trunks_and_the_rest_stays(toys, tmp_path, capsys, data, weights, modalities):
     made, before = extracted(capsys, data, tmp_path / 'f', weights, *modalities), commands.records(data)
     assert made.keys() == before.keys() and len(made) == 11
     for clip_id, record in made.items():
@@ -129,7 +129,7 @@ def test_features_are_what_the_trunks_make_and_the_rest_stays(toys, tmp_path, ca
             np.testing.assert_array_equal(clip.log_mel, own.log_mel)
 
 
-def test_the_data_set_says_how_it_was_made_and_whom_it_lacks(toys, tmp_path, capsys, data, weights):
+def test_the_data_set_records_how_it_was_made_and_the_number_of_missing_clips(toys, tmp_path, capsys, data, weights):
     extracted(capsys, data, tmp_path / 'f', weights, 'visual', views=2, colour=0.5, fit='crop')
     info, before = source.DatasetInfo.load(tmp_path / 'f'), source.DatasetInfo.load(data)
     visual, licence = info.spec.visual, 'not checked; published weights: CC0-1.0'
@@ -150,14 +150,14 @@ def test_views_are_the_plain_frames_and_augmented_ones(toys, tmp_path, capsys, d
     made = extracted(capsys, data, tmp_path / 'f', weights, 'visual', **options)
     plain = extracted(capsys, data, tmp_path / 'plain', weights, 'visual')
     before = commands.records(data)
-    asked = augment.Augment(crop=0.5, flip=0.7, colour=0.4)
+    augmentation = augment.Augment(crop=0.5, flip=0.7, colour=0.4)
     for clip_id in ('train0', 'test1'):
         np.testing.assert_array_equal(made[clip_id].clip.visual[0], plain[clip_id].clip.visual[0])
         frames = pipeline.clip_arrays(before[clip_id], SIZE, 'squash')['frames'] / np.float32(255)
         for view in (1, 2):
             # All segments of a clip have the same crop, flip and colour.
             key = jax.random.fold_in(jax.random.key(7), np.uint32(zlib.crc32(clip_id.encode())))
-            x = augment.augment_frames(jax.random.fold_in(key, view), frames[None], SIZE, asked)[0]
+            x = augment.augment_frames(jax.random.fold_in(key, view), frames[None], SIZE, augmentation)[0]
             expected = cells(weights['visual'][1], np.asarray(x))
             np.testing.assert_allclose(made[clip_id].clip.visual[view], expected, rtol=2e-3, atol=2e-3)
     differing = [
@@ -166,7 +166,7 @@ def test_views_are_the_plain_frames_and_augmented_ones(toys, tmp_path, capsys, d
     assert min(differing) > 0.1
 
 
-def test_a_black_picture_is_what_the_trunk_makes_of_it(toys, tmp_path, capsys, data, weights):
+def test_a_removed_picture_has_the_features_of_a_black_picture(toys, tmp_path, capsys, data, weights):
     made = extracted(capsys, data, tmp_path / 'f', weights, 'visual', views=2)
     black = cells(weights['visual'][1], np.zeros((1, SIZE, SIZE, 3)))[0]
     without = made['train0'].clip.without_picture()
@@ -264,7 +264,7 @@ def test_a_damaged_record_is_left_out_and_named(toys, tmp_path, capsys, data, we
     ({'visual': 'toy', 'visual_weights': 'x', 'frame_size': 40}, '--frame_size=40: --visual=toy takes multiples of 16'),
     ({'audio': 'toy', 'audio_weights': 'FILE', 'views': 2}, '--views=2 are versions of the pictures; give --visual'),
 ])  # fmt: skip
-def test_what_does_not_go_together_is_one_line(toys, tmp_path, capsys, data, weights, words, message):
+def test_options_that_contradict_each_other_give_one_line(toys, tmp_path, capsys, data, weights, words, message):
     words = {name: str(weights['audio'][0]) if value == 'FILE' else value for name, value in words.items()}
     code, _, errors = commands.run(extract, capsys, *flags(data, tmp_path / 'f', weights, **words))
     assert code == 2 and len(errors) == 1

@@ -74,7 +74,7 @@ def count(image, colour):
     return int((np.abs(image - rgb).max(axis=-1) <= 2).sum())
 
 
-def test_the_outline_of_the_strongest_cell_is_where_the_geometry_says(tmp_path):
+def test_the_outline_of_the_strongest_cell_lies_where_the_geometry_puts_it(tmp_path):
     """Verifies the outline in a crop of the frame's middle half.
 
     Its top left cell begins at a quarter of the frame's width.

@@ -37,7 +37,7 @@ def test_two_writers_do_not_meet(tmp_path):
     assert path.read_bytes() == b'1' and list(tmp_path.iterdir()) == [path]
 
 
-def test_the_next_writer_removes_what_a_killed_one_left_but_not_what_another_writes(tmp_path):
+def test_the_next_writer_removes_the_file_of_a_killed_one_but_not_of_a_running_one(tmp_path):
     path = tmp_path / 'a.bin'
     program = (
         'import os, signal, sys\nfrom stattn_jax import files\n'
@@ -83,7 +83,7 @@ def test_a_folder_in_which_no_file_can_be_made(tmp_path):
     assert files.make_folder(tmp_path / 'a' / 'b').is_dir() and list((tmp_path / 'a' / 'b').iterdir()) == []
 
 
-def test_errors_of_other_libraries_are_told_by_their_text_or_their_cause():
+def test_errors_of_other_libraries_are_recognised_by_their_text_or_their_cause():
     text = 'RESOURCE_EXHAUSTED: Failed to write 153189 bytes to file 23: No space left on device [os_error_code]'
     found = files.of_file_system(ValueError(text), 'run')
     assert (found.errno, found.filename) == (errno.ENOSPC, 'run')

@@ -122,7 +122,7 @@ def test_the_command_itself_with_two_processes(videos, tmp_path, run):
     assert all((left / name).read_bytes() == (right / name).read_bytes() for name in names)
 
 
-def test_what_cannot_be_learned_and_unused_files_are_remarks(run, tmp_path):
+def test_classes_that_cannot_be_learned_and_unused_files_are_remarks(run, tmp_path):
     code, out, _ = run(clips=HEADER + 'a,good.mp4,,,train,tone\nb,./good.mp4,,,test,hum\n')
     assert code == 0
     remarks = json.loads((tmp_path / 'out' / 'prepare_report.json').read_text())['remarks']

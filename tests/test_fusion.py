@@ -54,7 +54,7 @@ def pictures():
 def test_logits_are_the_mean_of_the_formula_over_segments(kind):
     model, picture, audio = toys.make(kind), pictures(), double(EVIDENCE.audio)
     counted = np.asarray(EVIDENCE.units)[:, COUNTED.get(kind, (0, 1))].any(1)
-    logits, out = toys.said(model, EVIDENCE)
+    logits, out = toys.classify(model, EVIDENCE)
     assert out == {} and model.maps(out, np.zeros(toys.B, int)) == (None, None)
     for b in range(toys.B):
         segments = [FORMULAS[kind](model, picture[b, t], audio[b, t]) for t in np.flatnonzero(counted[b])]
@@ -62,9 +62,9 @@ def test_logits_are_the_mean_of_the_formula_over_segments(kind):
         np.testing.assert_allclose(logits[b], linear(model.head, pooled), rtol=1e-4, atol=1e-5)
 
 
-def test_late_sum_adds_what_each_modality_says_alone():
+def test_late_sum_adds_the_logits_of_each_modality():
     model, picture, audio, units = toys.make('late_sum'), pictures(), double(EVIDENCE.audio), np.asarray(EVIDENCE.units)
-    for b, logits in enumerate(toys.said(model, EVIDENCE)[0]):
+    for b, logits in enumerate(toys.classify(model, EVIDENCE)[0]):
         seen, heard = (x[b, kept].mean(0) if kept.any() else np.zeros(toys.D)
                        for x, kept in ((picture, units[b, 0]), (audio, units[b, 1])))  # fmt: skip
         expected = linear(model.visual_head, seen) + linear(model.audio_head, heard)
@@ -80,7 +80,7 @@ def test_only_fusion_of_segments_hears_which_sound_goes_with_which_picture(kind,
     moved = compared.Evidence(whole.values, np.roll(whole.audio, 1, axis=1), whole.cells, whole.units)
     model = toys.make(kind)
     # Nothing is missing from the last clip.
-    difference = np.abs(toys.said(model, moved)[0] - toys.said(model, whole)[0])[3].max()
+    difference = np.abs(toys.classify(model, moved)[0] - toys.classify(model, whole)[0])[3].max()
     assert (difference < 1e-5) == bound, difference
 
 

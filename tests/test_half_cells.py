@@ -32,7 +32,7 @@ def test_a_cell_gives_all_of_its_value_to_its_half_cells_inside_the_frame(shift)
     np.testing.assert_allclose(finer[:, rows, columns], evenly(cells)[:, 2:4, 4:6], rtol=1e-12)
 
 
-def test_moved_frames_show_what_lies_beyond_their_edge_as_the_edge():
+def test_moved_frames_repeat_their_edge():
     frames = np.arange(2 * 6 * 8 * 3, dtype=np.float32).reshape(1, 2, 6, 8, 3)
     rows, columns = np.arange(6), np.arange(8)
     for down, right in ALL:

@@ -38,7 +38,7 @@ def terms(model, b):
 
 def test_han_is_the_loop_and_a_sigmoid_gives_its_probability_back():
     model = toys.make('han')
-    logits, out = toys.said(model, EVIDENCE)
+    logits, out = toys.classify(model, EVIDENCE)
     where, when = toys.maps(model, out, CLASSES)
     assert where is None
     for b in range(toys.B):
@@ -54,7 +54,9 @@ def test_both_modalities_go_through_the_same_layer():
     swapped = type(EVIDENCE)(EVIDENCE.audio[:, :, None], EVIDENCE.values[:, :, 0], EVIDENCE.units[:, 1, :, None],
                              EVIDENCE.units[:, ::-1])  # fmt: skip
     one_cell = type(EVIDENCE)(EVIDENCE.values[:, :, :1], EVIDENCE.audio, EVIDENCE.units[:, 0, :, None], EVIDENCE.units)
-    np.testing.assert_allclose(toys.said(model, swapped)[0], toys.said(model, one_cell)[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        toys.classify(model, swapped)[0], toys.classify(model, one_cell)[0], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_probabilities_above_one_are_clamped():
@@ -62,6 +64,6 @@ def test_probabilities_above_one_are_clamped():
     model.score.bias[...] = np.full(toys.CLASSES, 50.0, np.float32)
     model.time.kernel[...] = 30 * np.asarray(model.time.kernel[...])
     model.modality.kernel[...] = 30 * np.asarray(model.modality.kernel[...])
-    logits, out = toys.said(model, EVIDENCE)
+    logits, out = toys.classify(model, EVIDENCE)
     assert out['unit_scores'].sum((1, 2)).max() > 1 and np.isfinite(logits).all()
     np.testing.assert_allclose(logits.max(), np.log(1e6), rtol=0.01)

@@ -49,7 +49,7 @@ def test_an_entry_knows_error_and_pointing_as_an_evaluation_counts_them():
     assert unknown.error is unknown.pointing is unknown.true_label is unknown.is_right is None
 
 
-def test_cards_carry_what_they_are_sorted_by():
+def test_cards_carry_their_sort_keys():
     e = record()
     entries = [
         index.explained_clip(e, 'a.html', 'dog', TRUTH),

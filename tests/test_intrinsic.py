@@ -24,7 +24,7 @@ def cam_cells(model, b):
 
 def test_cam_is_the_loop_and_its_map_sums_to_the_logit():
     model = toys.make('cam')
-    logits, out = toys.said(model, EVIDENCE)
+    logits, out = toys.classify(model, EVIDENCE)
     where, when = toys.maps(model, out, CLASSES)
     assert (UNITS[:, 1] & ~UNITS[:, 0]).any()
     for b in range(toys.B):
@@ -42,7 +42,7 @@ def test_cam_is_the_loop_and_its_map_sums_to_the_logit():
 
 def test_mil_is_the_loop_over_a_bag_of_cells_and_sounds():
     model = toys.make('mil')
-    logits, out = toys.said(model, EVIDENCE)
+    logits, out = toys.classify(model, EVIDENCE)
     where, when = toys.maps(model, out, CLASSES)
     for b in range(toys.B):
         bag = [(VALUES[b, t, s], t, s) for t, s in zip(*np.nonzero(CELLS[b]))]
@@ -76,7 +76,7 @@ def matches(model, x, modality):
 
 def test_prototypes_are_the_loop_over_their_best_matches():
     model = toys.make('proto')
-    logits, out = toys.said(model, EVIDENCE)
+    logits, out = toys.classify(model, EVIDENCE)
     where, when = toys.maps(model, out, CLASSES)
     head = double(model.head)
     for b, c in enumerate(CLASSES):

@@ -45,5 +45,5 @@ def test_a_line_for_each_sign(clips, expected):
     assert labels.warnings(clips, ('dog', 'cat', 'cow')) == expected
 
 
-def test_clips_without_labels_say_nothing():
+def test_clips_without_labels_cause_no_warning():
     assert labels.warnings([*jobs(train=[0, 1]), Job('b', 'train', ())], ('dog', 'cat')) == []

@@ -245,7 +245,7 @@ def test_invalid_segments_are_never_chosen():
     assert localization.temporal_pointing(scores, valid, [np.array([[0.0, 1.0]])], 1.0)['pointing/time'] == 1
 
 
-def test_hits_of_clips_are_what_the_rates_are_means_of():
+def test_rates_are_means_of_the_hits_of_clips():
     maps, boxes, affines = clips_with_boxes(np.random.default_rng(9))
     maps[1] = -np.inf
     for tau in (0.0, localization.TOLERANCE):

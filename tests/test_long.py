@@ -69,7 +69,7 @@ def test_windows_cover_everything_and_end_with_the_video(total, segments, hop, s
     assert long.window_starts(total, segments, hop) == starts
 
 
-def test_rows_are_told_by_the_nearest_window(twenty):
+def test_rows_come_from_the_nearest_window(twenty):
     model, progress = Stub(), []
     timeline = long.explain(model, twenty, None, 2, None, None, lambda *now: progress.append(now))
     assert timeline.hop == 2 and len(timeline.windows) == 9 and len(timeline.rows) == 20
@@ -89,7 +89,7 @@ def test_rows_are_told_by_the_nearest_window(twenty):
     assert model.explained[0].media['notes'] == [] and model.explained[0].media['end'] == 8
 
 
-def test_windows_hold_what_a_clip_of_their_seconds_holds(twenty):
+def test_windows_equal_a_clip_of_the_same_seconds(twenty):
     model = Stub()
     long.explain(model, twenty, 3, 20, 0.5, 15.0, None)
     assert len(model.explained) == 5
@@ -115,7 +115,7 @@ def test_a_short_video_is_one_padded_window(twenty):
     np.testing.assert_allclose(clip.log_mel[3], np.log(0.01), atol=2e-3)
 
 
-def test_gaps_and_what_is_left_out_are_reported(tmp_path):
+def test_gaps_and_omitted_windows_are_reported(tmp_path):
     """Video lasts 14 s, audio only the first 5: the clips of seconds 8 to 12 and 12 to 14 have no audio."""
     path = clips.encode(
         tmp_path / 'gap.mkv', clips.numbered(140), np.arange(140) / 10, clips.noise(5)[None], codec='pcm_s16le'
@@ -136,7 +136,7 @@ def test_gaps_and_what_is_left_out_are_reported(tmp_path):
     assert rows[9] == {'start': '9.0', 'end': '10.0'} | dict.fromkeys(list(rows[0])[2:], '')
 
 
-def test_what_cannot_be_is_refused(twenty, tmp_path):
+def test_impossible_hops_counts_and_intervals_are_refused(twenty, tmp_path):
     for hop in (0, 5):
         with pytest.raises(ValueError, match=f'hop is {hop}; expected 1 to 4 segments'):
             long.explain(Stub(), twenty, hop, 5, None, None, None)

@@ -108,7 +108,7 @@ def test_attention_learns_the_share_of_each_cell_in_the_label_of_its_frame():
 
 
 @pytest.mark.parametrize('multi_label', [False, True])
-def test_seen_is_what_the_frames_say_at_the_seconds_given(multi_label):
+def test_frame_probabilities_are_the_weighted_sum_over_segments(multi_label):
     frames, heard, expected = frame_logits(2.0), HEARD[..., 0], np.zeros((B, C))
     for b, t in np.ndindex(B, T):
         odds = np.exp(frames[b, t])

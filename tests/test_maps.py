@@ -68,7 +68,7 @@ def test_infidelity_of_a_sum_is_zero_and_of_another_map_that_of_a_loop():
     assert maps.infidelity(0 * terms, removed, drop, scaled=True) == pytest.approx(np.mean(drop**2), abs=1e-12)
 
 
-def test_sign_agreement_counts_units_that_say_and_do_something():
+def test_sign_agreement_counts_units_with_a_value_and_an_effect():
     map_ = np.array([2.0, -1.0, 3.0, 0.0, -4.0, 1.0])
     drop = np.array([0.5, -0.2, -0.1, 9.0, 0.3, 0.0])
     # Two of four agree: the fourth unit has no value in the map, and removing the last one has no effect.

@@ -41,9 +41,9 @@ def segment(model, b, t):
 def test_logits_are_the_mean_of_the_class_tokens_of_units_that_are_left():
     model, units = toys.make('mbt'), np.asarray(EVIDENCE.units)
     assert mbt.BOTTLENECK == 4 and len(model.layers) == 3
-    for b, logits in enumerate(toys.said(model, EVIDENCE)[0]):
-        said = [segment(model, b, t)[m] for m, t in zip(*np.nonzero(units[b]))]
-        np.testing.assert_allclose(logits, np.mean(said, axis=0), rtol=1e-3, atol=1e-4)
+    for b, logits in enumerate(toys.classify(model, EVIDENCE)[0]):
+        unit_logits = [segment(model, b, t)[m] for m, t in zip(*np.nonzero(units[b]))]
+        np.testing.assert_allclose(logits, np.mean(unit_logits, axis=0), rtol=1e-3, atol=1e-4)
 
 
 def test_frames_of_many_cells_give_a_token_for_every_four():
@@ -63,8 +63,8 @@ def test_frames_of_many_cells_give_a_token_for_every_four():
         pooled[b, t, row, column] = values[block].sum((0, 1)) / max(cells[block].sum(), 1)
     units = np.ones((2, 2, 3), bool)
     audio = rng.normal(size=(2, 3, toys.D)).astype(np.float32)
-    asked = [
+    evidence = [
         Evidence(*map(jnp.asarray, (v.reshape(2, 3, -1, toys.D), audio, c.reshape(2, 3, -1), units)))
         for v, c in ((values, cells), (pooled, left))
     ]
-    np.testing.assert_allclose(fine.classify(asked[0])[0], coarse.classify(asked[1])[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fine.classify(evidence[0])[0], coarse.classify(evidence[1])[0], rtol=1e-4, atol=1e-5)

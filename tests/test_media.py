@@ -138,7 +138,7 @@ def test_other_rates_are_refused(rate):
         media.clip_from_arrays(grey([0] * 4), noise(4), SPEC, rate)
 
 
-def test_what_cannot_be_encoded_is_named(tmp_path):
+def test_videos_that_cannot_be_encoded_are_refused(tmp_path):
     with pytest.raises(media.MediaError, match='20000 x 16 pixels') as raised:
         media.write_video(tmp_path / 'a.mp4', np.zeros((1, 16, 20000, 3), np.uint8), 10, None)
     assert raised.value.reason == 'not_encodable' and not list(tmp_path.iterdir())

@@ -200,7 +200,7 @@ def test_a_frame_of_ast_against_a_direct_dft(t, f):
 
 
 @pytest.mark.parametrize('name', mel.MEL_PRESETS)
-def test_silence_is_what_a_front_end_gives_for_zeros_and_fits_into_16_bits(name):
+def test_silence_is_the_value_of_a_front_end_for_zeros_and_fits_into_16_bits(name):
     spec = mel.MEL_PRESETS[name]
     patches = mel.log_mel(np.zeros(100, np.float32), spec, 2, 0.5)
     np.testing.assert_allclose(patches, spec.silence, rtol=1e-6)

@@ -69,7 +69,7 @@ def test_the_explanation_that_stands_for_a_network():
     assert networks.first({'rise': 0}) == 'rise' and networks.first({}) is None
 
 
-def test_batches_join_to_what_one_call_gives():
+def test_batches_join_to_the_result_of_one_call():
     rows = networks.in_batches(
         lambda clips, classes: clips.log_mel.sum((1, 2, 3)) * classes, CLIPS, np.arange(4), chunk=3
     )

@@ -62,20 +62,20 @@ def test_over_devices_it_is_one_batch(mapped, form):
         return (y * weight).sum(), (mean, var)
 
     def run(x, weight, axis=None):
-        grads, told = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(x, scale, bias, weight, axis)
+        grads, statistics = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(x, scale, bias, weight, axis)
         # Each device has its share of the gradients of the parameters that all devices share.
         shares = jax.lax.psum(grads[1:], axis) if axis else grads[1:]
-        return grads[0], (shares, told)
+        return grads[0], (shares, statistics)
 
     if mapped == 'pmap':
         rows = (x.reshape(4, 2, 5, 3), weight.reshape(4, 2, 5, 3))
-        on_x, told = jax.pmap(lambda *rows: run(*rows, 'data'), axis_name='data', out_axes=(0, None))(*rows)
+        on_x, shared = jax.pmap(lambda *rows: run(*rows, 'data'), axis_name='data', out_axes=(0, None))(*rows)
         on_x = on_x.reshape(x.shape)
     else:
         mesh, split = Mesh(np.array(jax.devices()[:4]), ('data',)), PartitionSpec('data')
         specs = {'in_specs': (split, split), 'out_specs': (split, PartitionSpec())}
-        on_x, told = jax.shard_map(lambda *rows: run(*rows, 'data'), mesh=mesh, check_vma=False, **specs)(x, weight)
-    for mine, other in zip(jax.tree.leaves((on_x, told)), jax.tree.leaves(run(x, weight)), strict=True):
+        on_x, shared = jax.shard_map(lambda *rows: run(*rows, 'data'), mesh=mesh, check_vma=False, **specs)(x, weight)
+    for mine, other in zip(jax.tree.leaves((on_x, shared)), jax.tree.leaves(run(x, weight)), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4)
 
 

@@ -47,7 +47,7 @@ class Markup(html.parser.HTMLParser):
             self.inside.append((tag, self.attributes.get('id'), data))
 
     def texts(self, tag, name=None):
-        return [data for what, which, data in self.inside if (what, which) == (tag, name) and data.strip()]
+        return [data for element, id_, data in self.inside if (element, id_) == (tag, name) and data.strip()]
 
 
 def data_of(text):

@@ -64,7 +64,7 @@ def test_it_plays_with_sound_from_a_file_and_asks_for_nothing(opened):
     assert opened.complaints() == []
 
 
-def test_the_policy_holds_against_what_it_forbids(opened):
+def test_the_policy_blocks_images_and_inline_styles(opened):
     """The policy blocks an image and an inline style, so the test above is able to fail."""
     opened.run('document.body.append(Object.assign(new Image(), {src: "https://example.org/a.png"}))')
     opened.run('document.body.insertAdjacentHTML("beforeend", "<p id=evil style=\\"color: rgb(1, 2, 3)\\">x</p>")')
@@ -175,7 +175,7 @@ def shown_sum(driver):
     return [number(cell) for cell in cells]
 
 
-def test_it_switches_class_and_says_why_not_the_other(opened, explained):
+def test_it_switches_class_and_shows_the_contrast_with_another(opened, explained):
     e, _ = explained
     opened.press('3')
     assert opened.run('document.querySelector("#classes :checked").value') == '2'
@@ -200,7 +200,7 @@ def test_it_switches_class_and_says_why_not_the_other(opened, explained):
     assert opened.text('#more').startswith('2 classes')
 
 
-def test_what_if_shows_the_logit_that_python_computes(opened, explained):
+def test_the_what_if_panel_shows_the_logit_that_python_computes(opened, explained):
     e, _ = explained
     opened.click('#picture-units button:nth-child(2)')
     keep = np.ones((2, T), bool)
@@ -248,7 +248,7 @@ def test_one_alone_has_all_the_weight_even_where_float32_has_none(chromium, expl
     assert number(chromium.text('#what-if-logit')) == pytest.approx(e.without_units(keep, 'class 0'), abs=0.006)
 
 
-def test_a_what_if_keeps_the_scale_of_heat(opened, explained):
+def test_removing_units_keeps_the_scale_of_heat(opened, explained):
     e, _ = explained
     end = opened.text('#scale-high')
     assert number(end.split()[0]) == pytest.approx(np.abs(e.visual[0]).max(), rel=0.05)
@@ -423,7 +423,7 @@ def test_the_layout_fills_the_window(opened, width):
     assert (np.abs(gaps) < 24).all()
 
 
-def test_a_cell_tells_its_term_and_what_its_removal_does(opened, explained):
+def test_a_cell_shows_its_term_and_the_effect_of_its_removal(opened, explained):
     e, _ = explained
     opened.click('#seek', x=0.3)
     seeked(opened, 1.2)
@@ -488,7 +488,7 @@ def test_nothing_is_wider_than_the_window_and_everything_has_a_name(chromium, ex
 
 
 @pytest.mark.parametrize('name', MARKERS)
-def test_the_heat_lies_on_what_it_speaks_of(chromium, tmp_path, name):
+def test_the_heat_lies_on_the_marker(chromium, tmp_path, name):
     """In screenshots of the frame and the overlay, the pixels that the overlay changes are those of the marker.
 
     The tolerance is four pixels.

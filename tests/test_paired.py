@@ -35,7 +35,7 @@ def test_more_variable_trainings_make_the_interval_wider():
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
 
 
-def test_models_that_are_level_are_told_apart_in_at_most_one_case_of_twenty():
+def test_equal_models_differ_significantly_in_at_most_one_case_of_twenty():
     """Clips and trainings vary, with values of 0 and 1, in 1,000 draws; the two-sided 99.9 % bound of 5 % is 7.3 %."""
     rng = np.random.default_rng(2)
     called = 0

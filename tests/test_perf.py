@@ -102,7 +102,7 @@ def test_compile_cache_serves_the_second_process(tmp_path):
     assert any(tmp_path.iterdir())
 
 
-def test_xla_is_asked_for_other_convolutions_where_its_own_are_slow_and_the_user_has_not_spoken(monkeypatch):
+def test_other_convolutions_are_requested_where_those_of_xla_are_slow_and_the_user_chose_none(monkeypatch):
     monkeypatch.setattr(jaxlib.version, '__version__', '0.10.2')
     for flags in ('', '--xla_cpu_enable_fast_math=false', 'intra_op_parallelism_threads=16'):
         monkeypatch.setenv('XLA_FLAGS', flags)
@@ -116,7 +116,7 @@ def test_xla_is_asked_for_other_convolutions_where_its_own_are_slow_and_the_user
 
 
 @pytest.mark.skipif(jax.__version_info__[:2] != (0, 10), reason='about jaxlib 0.10')
-def test_what_is_asked_for_is_known_to_xla_and_changes_the_program(monkeypatch):
+def test_the_requested_option_is_known_to_xla_and_changes_the_program(monkeypatch):
     lowered = jax.jit(
         lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
     ).lower(np.ones((8, 56, 56, 64), np.float32), np.ones((3, 3, 64, 64), np.float32))

@@ -91,7 +91,7 @@ def test_feature_scores_are_those_of_the_masked_network(nets, kind):
     assert np.isfinite(found).all() and found.shape == (5, 2) and found.dtype == np.float64
 
 
-def test_of_nothing_a_sum_of_terms_says_its_bias(nets):
+def test_a_sum_of_terms_without_any_unit_is_its_bias(nets):
     bias = np.asarray(nets['stan'].state['params']['bias'])
     empty = np.zeros((1, T, S), bool), np.zeros((1, T), bool)
     for number in (0, 1):
@@ -194,18 +194,18 @@ def test_shares_are_true_where_fractions_do_not_divide(linear):
     assert found.fraction == pytest.approx([0, (2 / 24 + 0) / 2, (7 / 24 + 1 / 4) / 2, 1])
 
 
-def test_maps_asked_together_are_those_asked_alone_and_ties_are_drawn(linear):
+def test_maps_scored_together_equal_those_scored_alone_and_ties_are_drawn(linear):
     terms, score = linear
     flat = Map(np.zeros((5, 6)), np.zeros(5))
     half = Map(terms.visual, np.zeros(5))
-    asked = []
+    sizes = []
 
     def counting(cells, sounds):
-        asked.append(len(cells))
+        sizes.append(len(cells))
         return score(cells, sounds)
 
     together = perturb.curves(counting, VALID, [flat, terms, half], draws=3, seed=5)
-    assert asked == [2 * 8 * (3 + 1 + 3)]
+    assert sizes == [2 * 8 * (3 + 1 + 3)]
     for map_, found in zip((flat, terms, half), together):
         (alone,) = perturb.curves(score, VALID, [map_], draws=3, seed=5)
         np.testing.assert_array_equal(alone.deletion, found.deletion)

@@ -211,7 +211,7 @@ def _gradient_clip(height, width, jpeg_height, jpeg_width):
 @pytest.mark.parametrize('fit', pipeline.FITS)
 @pytest.mark.parametrize(('height', 'width'), [(120, 200), (200, 120), (96, 96)])
 @pytest.mark.parametrize('frame_size', [32, 48, 96])
-def test_frame_affine_says_where_a_pixel_came_from(height, width, fit, frame_size):
+def test_frame_affine_maps_a_pixel_to_its_place_in_the_video(height, width, fit, frame_size):
     frames = pipeline.clip_arrays(_gradient_clip(2 * height, 2 * width, height, width), frame_size, fit)['frames']
     x_scale, x_offset, y_scale, y_offset = pipeline.frame_affine(2 * height, 2 * width, fit)
     centre = (np.arange(frame_size) + 0.5) / frame_size

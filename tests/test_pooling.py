@@ -23,7 +23,7 @@ def test_the_softmax_of_jax_is_zero_where_the_mask_leaves_nothing():
         np.testing.assert_allclose(found[b, :, d], expected, rtol=1e-5, atol=1e-7)
 
 
-def test_mean_among_is_the_mean_of_what_is_there():
+def test_mean_among_is_the_mean_of_the_kept_rows():
     found = pooling.mean_among(X, AMONG, 1)
     expected = [x[kept].mean(0) if kept.any() else np.zeros(3) for x, kept in zip(X, AMONG)]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

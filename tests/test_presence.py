@@ -95,5 +95,5 @@ def test_the_clips_of_vggsounder(annotations):
     # Predicting every label predicts too many where one modality counts; F1 is computed from counts of rows.
     for kind, truth in (('A', heard), ('V', seen)):
         there = sum(kind in row['modality'] for row in rows)
-        said = (heard | seen)[truth.any(axis=1)].sum()
-        assert found[f'presence/{kind.lower()}_f1'] == pytest.approx(2 * there / (said + there), abs=1e-12)
+        predicted = (heard | seen)[truth.any(axis=1)].sum()
+        assert found[f'presence/{kind.lower()}_f1'] == pytest.approx(2 * there / (predicted + there), abs=1e-12)

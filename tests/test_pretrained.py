@@ -85,7 +85,7 @@ def test_ten_steps_from_published_weights(config, data, weights, tmp_path):
     assert all(len(one['sha256']) == 64 and one['licence'] for one in trunks)
 
 
-def test_a_missing_file_says_where_the_weights_come_from(data, tmp_path, capsys):
+def test_the_error_of_a_missing_file_says_where_the_weights_come_from(data, tmp_path, capsys):
     flags = [f'--config.{name}={value}' for name, value in (FIELDS | {'data.dir': data}).items()]
     code = runs.run_main(f'--config={runs.ROOT}/configs/vggsound.py:pretrained', f'--workdir={tmp_path}', *flags)
     (line,) = capsys.readouterr().err.strip().splitlines()

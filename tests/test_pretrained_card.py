@@ -48,7 +48,7 @@ def test_numbers_stand_beside_chance_and_shortcuts_by_themselves(demo):
     assert f'train: {demo["data"]["clips"]["train"]:,}' in text and demo['weights']['sha256'] in text
 
 
-def test_card_without_numbers_and_licence_says_so(tmp_path):
+def test_card_states_that_numbers_and_licence_are_missing(tmp_path):
     record = json.loads((shared.make_folder(tmp_path) / 'config.json').read_text())
     record |= {'evaluation': {}, 'weights': record['weights'] | {'licence': None}, 'notes': ['Something is missing.']}
     text = card.render('clips', record)

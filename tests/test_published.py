@@ -65,7 +65,7 @@ def test_too_few_clips_are_an_error_and_less_goes_on_at_once(given, capsys):
     assert code == 0 and '4 of 4 clips are there already' in output
 
 
-def test_features_refuse_what_only_videos_have(given, capsys):
+def test_features_refuse_options_that_need_videos(given, capsys):
     planted.write_llp(given / 'features', {'BjCEufrlXm4': [0]}, 25)
     flags = (f'--annotations={given}', f'--features={given}/features', f'--out={given}/out')
     code, _, errors = commands.run(llp, capsys, *flags, '--segments=5')

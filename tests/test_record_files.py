@@ -58,7 +58,7 @@ def test_the_json_keeps_its_schema(tmp_path, classes):
     VALIDATOR.validate(written(tmp_path, with_finer_map(classes)))
 
 
-def test_the_schema_sees_what_is_missing_or_too_much(tmp_path):
+def test_the_schema_refuses_missing_and_invalid_fields(tmp_path):
     read = written(tmp_path, make()[0])
     for wrong in (
         {'frames': []},
@@ -87,7 +87,7 @@ def test_target_and_runner_up(tmp_path):
     assert written(tmp_path, make(classes=1)[0])['target']['contrast'] is None
 
 
-def test_the_json_says_which_classes_have_no_maps(tmp_path):
+def test_the_json_lists_classes_with_maps_and_counts_those_without(tmp_path):
     record, logits = make(classes=14)
     read = written(tmp_path, record)
     best = [row['label'] for row in record.top(10)]

@@ -162,7 +162,7 @@ def test_pixels_of_removed_cells_are_replaced(frames, mean_picture, operator):
 
 def test_freeze_shows_the_nearest_that_is_kept(frames, mean_picture):
     """Removed cells show the segments written by hand per place: segments 0..4, or the mean picture (5)."""
-    told = {
+    kept_and_shown = {
         (0, 0): ([1, 1, 1, 1, 1], [0, 1, 2, 3, 4]),
         (0, 1): ([0, 0, 0, 0, 0], [5, 5, 5, 5, 5]),
         (0, 2): ([1, 0, 1, 0, 0], [0, 0, 2, 2, 2]),
@@ -172,7 +172,7 @@ def test_freeze_shows_the_nearest_that_is_kept(frames, mean_picture):
     }
     keep, everything = np.zeros((T, *GRID), bool), np.concatenate([frames, mean_picture[None]])
     expected = np.empty_like(frames)
-    for (h, w), (kept, shown) in told.items():
+    for (h, w), (kept, shown) in kept_and_shown.items():
         keep[:, h, w] = kept
         place = (slice(h * 8, h * 8 + 8), slice(w * 8, w * 8 + 8))
         expected[:, *place] = everything[shown][:, *place]

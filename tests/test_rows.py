@@ -19,7 +19,7 @@ def cells(path, columns, **options):
         ]
 
 
-def test_what_is_written_is_read_back(tmp_path):
+def test_written_rows_are_read_back(tmp_path):
     content = [('-J2WJaG1Dd4', 'Male speech, man speaking', 0.1), ('a"b', None, 1 / 3)]
     rows.write_rows(tmp_path / 'x.csv', ('id', 'label', 'time'), content)
     expected = [tuple('' if cell is None else str(cell) for cell in row) for row in content]

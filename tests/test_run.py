@@ -219,7 +219,7 @@ def test_load_takes_the_best_checkpoint_and_leaves_a_live_save_alone(trained, tm
 
 
 @pytest.mark.parametrize('content', [(), ('checkpoints',)])
-def test_load_without_a_checkpoint_says_what_was_expected(tmp_path, content):
+def test_load_without_a_checkpoint_names_the_missing_checkpoint(tmp_path, content):
     for name in content:
         (tmp_path / name).mkdir()
         run.write_json(tmp_path / run.CONFIG_FILE, common.get_config().to_dict())
@@ -248,7 +248,7 @@ def test_avels_code_is_built_for_the_frames_of_the_data(spec, cells):
     assert state['params']['of_seen']['kernel'].shape == (config.model.width, cells) and 'score_mean' not in state
 
 
-def test_classes_are_yes_or_no_with_several_labels_or_where_asked_for():
+def test_classes_are_binary_with_several_labels_or_where_configured():
     config = common.get_config()
     facts = [run.DataFacts(('a', 'b'), several, media.ClipSpec(), '') for several in (False, True)]
     assert [run.is_binary(config, f) for f in facts] == [False, True]

@@ -79,11 +79,11 @@ def test_the_cascade_redraws_from_the_heads_down_group_by_group(name):
 
 
 def test_similarity_is_the_mean_of_the_redrawn_networks_without_the_trained_one():
-    asked = []
+    seeds = []
 
     def fresh(seed):
-        asked.append(seed)
-        return jax.tree.map(lambda x: 100 * x * (-1) ** len(asked), STATE)
+        seeds.append(seed)
+        return jax.tree.map(lambda x: 100 * x * (-1) ** len(seeds), STATE)
 
     found = sanity.randomisation(
         scaled_by('head'), STATE, make_clips(), CLASSES, fresh=fresh, groups=GROUPS, grid=(3, 3), seeds=5
@@ -97,10 +97,10 @@ def test_similarity_is_the_mean_of_the_redrawn_networks_without_the_trained_one(
         x = x[there].reshape(-1, 3, 3) / np.abs(x[there]).max()
         ssim.append((3 * np.mean(maps.ssim(0.5 + x / 2, 0.5 - x / 2)) + 2) / 5)
     np.testing.assert_allclose(found['heads']['visual_ssim'], ssim, rtol=1e-5)
-    assert len(set(asked)) == 5 and min(asked) >= sanity.FIRST_SEED
+    assert len(set(seeds)) == 5 and min(seeds) >= sanity.FIRST_SEED
 
 
-def test_a_map_that_says_nothing_is_not_compared_and_other_seeds_are():
+def test_a_constant_map_is_not_compared_and_other_seeds_are():
     def fresh(seed):
         return jax.tree.map(lambda x: x * (seed % 2), STATE)
 

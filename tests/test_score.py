@@ -99,20 +99,20 @@ def test_a_model_that_is_no_sum_of_terms_points_by_its_own_maps():
     # miss.
     where[0, 0, 0, 0] = where[0, 1, 1, 1] = where[1, 0, 0, 2] = 1
     when = np.array([[[0.0, 1.0], [0.0, 1.0]], [[-1.0, 5.0], [0.0, 0.0]]])
-    told = {'logits': rows['logits'], 'classes': rows['classes']}
-    both = score.score({**told, 'where': where, 'when': when}, known, info(True), split='test', fit='crop', binary=True)
+    base = {'logits': rows['logits'], 'classes': rows['classes']}
+    both = score.score({**base, 'where': where, 'when': when}, known, info(True), split='test', fit='crop', binary=True)
     assert both['pointing/space'] == pytest.approx(2 / 3) and both['pointing/space_n'] == 3
     # Label 0 chooses the second second, a hit; label 2 the first, a miss; label 1 has one valid second.
     assert both['pointing/time'] == pytest.approx(2 / 3)
-    none = score.score(told, known, info(True), split='test', fit='crop', binary=True)
+    none = score.score(base, known, info(True), split='test', fit='crop', binary=True)
     plain = score.score(rows, known, info(True), split='test', fit='crop', binary=True)
     shared = {name: value for name, value in plain.items() if name.split('/')[0] in ('data', 'classification')}
     assert none == shared and {k: v for k, v in both.items() if not k.startswith('pointing')} == shared
-    timed = score.score({**told, 'when': when}, known, info(True), split='test', fit='crop', binary=True)
+    timed = score.score({**base, 'when': when}, known, info(True), split='test', fit='crop', binary=True)
     assert timed['pointing/time'] == both['pointing/time'] and 'pointing/space' not in timed
 
 
-def test_score_without_events_and_boxes_says_only_that_there_are_none():
+def test_score_without_events_and_boxes_holds_only_their_zero_counts():
     rows, known = hand_made()
     bare = [dataclasses.replace(t, events=(), boxes=()) for t in known]
     numbers = score.score(rows, bare, info(True), split='test', fit='crop', binary=True)

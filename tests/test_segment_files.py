@@ -74,7 +74,7 @@ def test_names_from_data_stay_in_their_column(tmp_path):
     assert len(rows) == 2 and rows[0][f'picture: {name}'] == '1'
 
 
-def test_cues_follow_each_other_and_say_what_the_numbers_say(tmp_path):
+def test_cues_follow_each_other_and_describe_the_numbers(tmp_path):
     visual, audio = np.zeros((1, 4, 3, 3)), np.zeros((1, 4))
     visual[0, 0, 0, 2], audio[0, 0] = 1.5, -0.25
     visual[0, 1, 2, 0], visual[0, 1, 1, 1] = -2, 0.5

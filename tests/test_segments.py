@@ -28,15 +28,15 @@ def loop(predicted, truth, kept):
     """Accuracy, event F1 and background F1 of some clips, counted one segment at a time."""
     right = n = tp = fp = fn = btp = bfp = bfn = 0
     for i in kept:
-        for said, true in zip(predicted[i], truth[i], strict=True):
-            right += said == true
+        for guess, true in zip(predicted[i], truth[i], strict=True):
+            right += guess == true
             n += 1
-            tp += said == true != -1
-            fp += said != -1 and said != true
-            fn += true != -1 and said != true
-            btp += said == true == -1
-            bfp += said == -1 != true
-            bfn += true == -1 != said
+            tp += guess == true != -1
+            fp += guess != -1 and guess != true
+            fn += true != -1 and guess != true
+            btp += guess == true == -1
+            bfp += guess == -1 != true
+            bfn += true == -1 != guess
     return right / n, 2 * tp / (2 * tp + fp + fn), 2 * btp / (2 * btp + bfp + bfn)
 
 
@@ -47,9 +47,9 @@ def test_summary_matches_a_loop():
     assert 0 < len(partial) < 35 and (found['segments/n'], found['segments/n_partial']) == (40, len(partial))
     everywhere = np.repeat(label[:, None], 10, axis=1)
     for subset, kept in (('', range(40)), ('_partial', partial)):
-        for row, said in (('', predicted), ('_true_label_everywhere', everywhere)):
+        for row, predictions in (('', predicted), ('_true_label_everywhere', everywhere)):
             got = [found[f'segments/{name}{subset}{row}'] for name in ('accuracy', 'event_f1', 'background_f1')]
-            assert got == pytest.approx(loop(said, truth, kept), abs=1e-12)
+            assert got == pytest.approx(loop(predictions, truth, kept), abs=1e-12)
         share = np.mean([truth[i] == -1 for i in kept])
         assert found[f'segments/background{subset}'] == pytest.approx(share, abs=1e-12)
         assert found[f'segments/accuracy{subset}_background_everywhere'] == pytest.approx(share, abs=1e-12)

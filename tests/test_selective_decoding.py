@@ -62,8 +62,8 @@ def spoilt(path, references: bool):
         packets = [packet for packet in container.demux(video=0) if packet.pts is not None and packet.size > 40]
     content, random = bytearray(path.read_bytes()), np.random.default_rng(2)
     for packet in packets[20:]:
-        asked = abs(float(packet.pts * packet.time_base) % 1 - 0.5) < 0.01
-        if bool(bytes(packet)[4] & 96) == references and not asked:
+        needed = abs(float(packet.pts * packet.time_base) % 1 - 0.5) < 0.01
+        if bool(bytes(packet)[4] & 96) == references and not needed:
             content[packet.pos + 8 : packet.pos + packet.size] = random.bytes(packet.size - 8)
     path.write_bytes(content)
     return path
@@ -127,7 +127,7 @@ def cut(path, share, **options):
 
 
 # Each file has a start from which everything must be decoded, or None.
-UNTOLD = {
+UNUSUAL = {
     'uneven.mp4': (0, lambda path: coded(path, 25, stamps=UNEVEN)),
     'uneven.mkv': (0, lambda path: coded(path, 250, stamps=UNEVEN)),
     'open_gop.mp4': (7.9, lambda path: coded(path, 25, 'open-gop=1:bframes=4')),
@@ -142,9 +142,9 @@ UNTOLD = {
 }
 
 
-@pytest.mark.parametrize('name', UNTOLD)
-def test_what_is_unusual_is_decoded_whole(tmp_path, monkeypatch, name):
-    start, make = UNTOLD[name]
+@pytest.mark.parametrize('name', UNUSUAL)
+def test_unusual_files_are_decoded_whole(tmp_path, monkeypatch, name):
+    start, make = UNUSUAL[name]
     path = make(tmp_path / name)
     check_same(path, monkeypatch)
     if start is not None:

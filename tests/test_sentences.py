@@ -9,7 +9,7 @@ from explained import make
 from stattn_jax.explain import sentences
 
 
-def test_the_sentence_tells_the_numbers():
+def test_the_sentence_states_the_numbers():
     visual, audio = np.zeros((2, 4, 3, 3)), np.zeros((2, 4))
     visual[0, 2, 0, 2], visual[0, 1, 1, 1] = 2.0, 0.5
     audio[0] = [-0.25, 0.6, 1.0, 0.2]
@@ -22,7 +22,7 @@ def test_the_sentence_tells_the_numbers():
     )
 
 
-def test_what_rounds_to_nothing_is_not_spoken_of():
+def test_terms_that_round_to_zero_are_not_mentioned():
     record = make(np.full((2, 2, 1, 1), 0.004), np.full((2, 2), -0.004))
     assert record.sentence('b') == (
         'b, 30%. Relative to the bias, the visual evidence contributes +0.01 and the audio evidence −0.01 to the '
@@ -110,7 +110,7 @@ def test_evidence_that_contributes_next_to_nothing_is_named():
         ({'start': 0.0, 'end': 8.0, 'file_duration': None}, 'Only the first 8 s are explained'),
     ],
 )
-def test_a_cut_clip_says_how_much_of_the_file_it_is(media, text):
+def test_a_cut_clip_states_its_share_of_the_file(media, text):
     (notice,) = balanced(media=media | {'notes': ['long']}).notices()
     assert notice == f'{text}; a timeline (--long) shows the whole video.'
 

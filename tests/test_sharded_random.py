@@ -16,7 +16,7 @@ CASES = {
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_four_devices_draw_what_one_draws(name):
+def test_four_devices_draw_the_same_numbers_as_one(name):
     sampler, args, options = CASES[name]
     one = ShardedRandom(8).sample(sampler, KEY, *args, **options)
     four = jax.pmap(lambda _: ShardedRandom(2, 'data').sample(sampler, KEY, *args, **options), axis_name='data')(

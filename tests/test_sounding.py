@@ -70,7 +70,7 @@ def loop_draw(values, affine, y, x):
 
 
 @pytest.mark.parametrize('affine', [WHOLE, (0.5625, 0.21875, 1.0, 0.0), (1.0, 0.0, 0.6, 0.2)])
-def test_drawing_matches_a_loop_and_what_the_model_did_not_see_is_lowest(affine):
+def test_drawing_matches_a_loop_and_unseen_pixels_are_lowest(affine):
     rng = np.random.default_rng(2)
     values = rng.normal(size=(5, 6))
     drawn = sounding.draw(values, affine)
@@ -98,10 +98,10 @@ def test_ciou_is_the_iou_of_masks_and_weighs_a_consensus():
     assert sounding.ciou(predicted, truth) == (predicted & truth).sum() / (predicted | truth).sum()
     # Three annotators: two agree on 100 pixels, and one alone has 60 more; 80 and 30 of these are predicted, 40 pixels
     # outside them.
-    consensus, said = np.zeros((2, 224, 224))
+    consensus, mask = np.zeros((2, 224, 224))
     consensus[0, :100], consensus[1, :60] = 1.0, 0.5
-    said[0, :80], said[1, :30], said[2, :40] = 1, 1, 1
-    assert sounding.ciou(said > 0, consensus) == pytest.approx((80 + 15) / (130 + 40), abs=1e-12)
+    mask[0, :80], mask[1, :30], mask[2, :40] = 1, 1, 1
+    assert sounding.ciou(mask > 0, consensus) == pytest.approx((80 + 15) / (130 + 40), abs=1e-12)
     nothing = np.zeros((224, 224), bool)
     assert sounding.ciou(nothing, nothing) == sounding.ciou(predicted, nothing) == sounding.ciou(nothing, truth) == 0
 
@@ -170,7 +170,7 @@ def test_no_map_beats_the_oracle_and_a_map_of_the_box_reaches_it():
     assert 'sounding/point_small' not in found
 
 
-def test_summary_of_nothing_and_of_what_it_cannot_draw():
+def test_summary_of_no_clips_and_of_maps_that_are_not_finite():
     assert sounding.summary(np.zeros((0, 3, 3)), [], [], []) == {'sounding/n': 0}
     maps = np.zeros((3, 2, 2))
     maps[1, 0, 0] = -np.inf

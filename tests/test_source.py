@@ -34,7 +34,7 @@ def test_numbers_outside_raise(directory, number):
         source.RecordSource(directory, 'train')[number]
 
 
-def test_info_is_what_was_prepared(directory):
+def test_info_describes_the_prepared_data(directory):
     info = source.DatasetInfo.load(directory)
     assert (info.name, info.classes, info.multi_label, info.spec) == ('fake', fakes.CLASSES, False, fakes.SPEC)
     assert (info.splits, info.shards) == ({'test': 2, 'train': 10}, {'test': 1, 'train': 3})

@@ -28,7 +28,7 @@ def test_spec_goes_through_json_and_refuses_nonsense():
         media.ClipSpec.from_json({name: value for name, value in SPEC.to_json().items() if name != 'segments'})
 
 
-def test_data_of_before_frames_could_be_square_are_what_they_were():
+def test_specs_from_before_square_frames_keep_their_form():
     old = {'segments': 4, 'segment_seconds': 1.0, 'short_side': 48, 'jpeg_quality': 90, 'mel': 'vggish'}
     assert media.ClipSpec.from_json(old) == SPEC and not SPEC.square
     assert SPEC.to_json() == old, 'fingerprints and begun preparations depend on it'

@@ -52,7 +52,7 @@ def models():
 
 
 @pytest.mark.parametrize('name', VARIANTS)
-def test_logits_are_the_sum_of_what_out_holds(models, name):
+def test_logits_are_the_sum_of_the_terms_in_out(models, name):
     logits, out = run(models[name])
     exact = {key: x.astype(np.float64) for key, x in out.items() if key != 'cells'}
     assert all(out[key].dtype == np.float32 for key in exact)
@@ -97,7 +97,7 @@ def test_bfloat16_is_close_to_float32(models):
     assert 0 < np.abs(wide - narrow).max() < 0.1
 
 
-def test_padding_says_nothing(models):
+def test_padding_changes_no_logit(models):
     logits, out = run(models['two heads'])
     padding = ~BATCH['valid']
     assert padding.any() and not out['beta'].transpose(0, 2, 1, 3)[padding].any()
@@ -109,7 +109,7 @@ def test_padding_says_nothing(models):
     assert np.abs(run(models['two heads'], other)[0] - logits).min() > 0
 
 
-def test_removed_cells_and_units_have_no_weight_and_no_say(models):
+def test_removed_cells_and_units_have_no_weight(models):
     cells, units = ALL_CELLS.copy(), ALL_UNITS.copy()
     cells[:, :, 2], units[:, 0, 1] = False, False
     logits, out = run(models['two heads'], BATCH, cells, units)
@@ -153,7 +153,7 @@ def test_the_sound_steered_logits_teach_the_picture_only_without_detach(detach):
 
 
 @pytest.mark.parametrize('name', VARIANTS)
-def test_segment_logits_are_what_it_says_with_everything_else_removed(models, name):
+def test_segment_logits_are_the_logits_with_everything_else_removed(models, name):
     model = models[name]
     segment, unit = map(np.asarray, contributions.segment_logits(run(model)[1]))
     for t, kept in itertools.product(range(tiny.SEGMENTS), ([0], [1], [0, 1])):
@@ -169,16 +169,16 @@ def test_segment_logits_are_what_it_says_with_everything_else_removed(models, na
 
 
 @pytest.mark.parametrize('modality', [0, 1])
-def test_a_modality_alone_is_what_it_says_without_the_other(models, modality):
+def test_unimodal_logits_are_the_logits_without_the_other_modality(models, modality):
     model = models['two heads']
     mask = ALL_UNITS.copy()
     mask[:, 1 - modality] = False
-    said = losses.unimodal_logits(run(model)[1], modality)
-    np.testing.assert_allclose(said, run(model, unit_mask=mask)[0], rtol=1e-5, atol=1e-5)
+    logits = losses.unimodal_logits(run(model)[1], modality)
+    np.testing.assert_allclose(logits, run(model, unit_mask=mask)[0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('name', VARIANTS)
-def test_a_modality_that_the_clip_lacks_has_no_say(models, name):
+def test_a_modality_that_the_clip_lacks_has_no_weight(models, name):
     """Its input changes nothing, its units have no weight, and the rest of the logit is a sum of terms as before.
 
     Clip 1 lacks its picture and clip 2 its sound.

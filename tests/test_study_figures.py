@@ -43,7 +43,7 @@ def test_nothing_measured_nothing_drawn(tmp_path):
     assert figures.write(runs, outputs.make(runs, {}), tmp_path / 'figures') == []
 
 
-def test_dots_and_chance_lines_stand_where_the_tables_say(runs, made):
+def test_dots_and_chance_lines_stand_at_the_values_of_the_tables(runs, made):
     by_name = {table.name: table for table in made}
     sheet = panels.measures(runs, by_name)
     places = [text_of(row[0]) for row in by_name['recognition'].rows]

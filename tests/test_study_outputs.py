@@ -128,7 +128,7 @@ def test_the_tests_of_a_column_are_corrected_together(runs, made):
     assert table.rows[2][2:] == (None, None, None) and {row[c].verdict for row in table.rows} == {'ahead', 'level'}
 
 
-def test_choices_stand_beside_what_each_trial_reached(made):
+def test_choices_stand_beside_the_accuracy_of_each_trial(made):
     table = made['choices']
     assert table.rows[0][1] == 'optim.lr 0.001' and [column.name for column in table.columns[2:]] == [
         'optim.lr 0.0005',
@@ -158,7 +158,7 @@ def test_explanations_of_one_network_are_compared_training_by_training(runs, mad
     assert not [row for row in made['explainers-difference'].rows if row[:2] == ('film', 'grad_cam')]
 
 
-def test_the_cascade_runs_from_heads_to_trunks_whatever_a_network_has_between(runs, made):
+def test_the_cascade_runs_from_heads_to_trunks_for_every_network(runs, made):
     assert [column.name for column in made['sanity-cascade'].columns[3:]] == ['heads', 'time', 'projections', 'trunks']
     found = cell(made['sanity-cascade'], 'trunks', 'han', 'own')
     assert found[:5] == tuple(bootstrap.mean(stack(runs, 'han', 'sanity/own/randomised/trunks')))
@@ -172,7 +172,7 @@ def test_each_comparison_of_the_cascade_has_a_table_and_no_place_among_other_che
     assert [c.name for c in made['sanity'].columns[3:]] == ['silence', 'foreign sound', 'other class', 'mirror', 'roll']
 
 
-def test_what_is_asked_of_stan_alone_is_a_mean_over_trainings(made):
+def test_measures_of_stan_alone_are_means_over_trainings(made):
     assert cell(made['inside'], 'value', 'time/alpha')[:3] == (1.0, 1.0, 1.0)
     found = cell(made['inside'], 'value', 'space/alpha')
     assert found.value == pytest.approx(0.1) and found.low == 0 and found.high == pytest.approx(0.2)
@@ -207,21 +207,21 @@ def test_csv_parses_back_to_the_same_numbers(made):
     for table in made.values():
         rows = list(csv.DictReader(table.csv().splitlines()))
         assert len(rows) == len(table.rows)
-        for row, told in zip(table.rows, rows, strict=True):
+        for row, parsed in zip(table.rows, rows, strict=True):
             for column, found in zip(table.columns, row, strict=True):
                 if isinstance(found, Estimate):
                     assert (
-                        float(told[column.name]) == found.value
-                        and told.get(f'{column.name} verdict', '') == found.verdict
+                        float(parsed[column.name]) == found.value
+                        and parsed.get(f'{column.name} verdict', '') == found.verdict
                     )
-                    low = told[f'{column.name} low']
+                    low = parsed[f'{column.name} low']
                     assert (
-                        (float(low) == found.low and int(told[f'{column.name} n']) == found.n)
+                        (float(low) == found.low and int(parsed[f'{column.name} n']) == found.n)
                         if low
                         else np.isnan(found.low)
                     )
                 else:
-                    assert told[column.name] == ('' if found is None else str(found))
+                    assert parsed[column.name] == ('' if found is None else str(found))
 
 
 def test_numbers_as_people_read_them():
@@ -247,7 +247,7 @@ def table_of_words(variant, **cells):
     return Table('tests', variant, '', '', (Column('row'), *(Column(m, 'points', True) for m in measures)), rows)
 
 
-def test_a_sentence_for_each_network_says_in_what_stan_is_ahead_level_and_behind():
+def test_a_sentence_for_each_network_lists_where_stan_is_ahead_level_and_behind():
     one = table_of_words('events', film=('ahead', 'ahead', 'level'), cam=('level', None, 'behind'))
     assert sentences.relations([one]) == [
         'In accuracy and where STAN is ahead of FiLM. In when it is level with it.',
@@ -262,7 +262,7 @@ def test_a_sentence_for_each_network_says_in_what_stan_is_ahead_level_and_behind
     ]
 
 
-def test_what_stan_reaches_in_one_sentence(made):
+def test_one_sentence_states_the_results_of_stan(made):
     text = sentences.ours(list(made.values()), 'events')
     where = ' '.join(made['pointing'].rows[0][3].text('percent'))
     best = made['pointing'].rows[-1][3].text('percent')[0]
@@ -280,7 +280,7 @@ def test_without_stan_or_explanations_there_are_the_tables_that_can_be(tmp_path)
     assert 'missing: events/stan-0' in (tmp_path / 'results.md').read_text()
 
 
-def test_all_files_are_written_and_say_the_same(folder, runs, made):
+def test_all_files_are_written_and_agree(folder, runs, made):
     facts = {
         'expected': ['events/stan-0', 'events/stan-7'],
         'commit': 'abc',
@@ -288,13 +288,13 @@ def test_all_files_are_written_and_say_the_same(folder, runs, made):
         'wall_seconds': 3725.0,
     }
     outputs.write(runs, measured.scores(), folder, facts)
-    told = json.loads((folder / 'study.json').read_text())
+    study = json.loads((folder / 'study.json').read_text())
     assert (
-        told['coverage'] == '1 of 2 runs are complete; missing: events/stan-7.'
+        study['coverage'] == '1 of 2 runs are complete; missing: events/stan-7.'
         and facts['expected']
-        and len(told['runs']) == 21
+        and len(study['runs']) == 21
     )
-    assert {table['name'] for table in told['tables']} == set(made)
+    assert {table['name'] for table in study['tables']} == set(made)
     assert {path.stem for path in (folder / 'tables').glob('*.csv')} == {table.stem for table in made.values()}
     assert (folder / 'tables/events-recognition.csv').read_text() == made['recognition'].csv()
     text, appendix = ((folder / name).read_text() for name in ('results.md', 'appendix.md'))
@@ -305,6 +305,6 @@ def test_all_files_are_written_and_say_the_same(folder, runs, made):
         (path in linked) != (f'(figures/{path.name})' in appendix) for path in (folder / 'figures').glob('*.png')
     )
     page = (folder / 'report.html').read_text()
-    assert len(told['relations']) == 5
-    for sentence in told['relations']:
+    assert len(study['relations']) == 5
+    for sentence in study['relations']:
         assert sentence in text and sentence.replace("'", '&#x27;') in page

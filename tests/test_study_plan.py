@@ -172,7 +172,7 @@ def test_a_key_follows_everything_that_the_numbers_depend_on():
         (lambda row: row.update({'fields': {'model': {'kind': 'vam'}}}), 'config.model.kind'),
     ],
 )
-def test_rows_that_cannot_be_are_told_in_one_line(change, words):
+def test_impossible_rows_give_one_line(change, words):
     config = studies.config('stan')
     change(config.rows.stan)
     with pytest.raises(run.RunError, match=words) as error:

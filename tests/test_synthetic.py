@@ -45,7 +45,7 @@ def pixels(jpeg):
     return simplejpeg.decode_jpeg(jpeg).astype(float)
 
 
-def test_info_says_what_was_asked(made):
+def test_info_describes_the_requested_data(made):
     info = source.DatasetInfo.load(made)
     assert info.splits == {'train': 2, 'val': 1, 'test': 3} and info.name == 'synthetic_events'
     assert info.classes == scenes.CLASSES and not info.multi_label and info.spec.segments == 6
@@ -81,7 +81,7 @@ def test_splits_and_seeds_give_different_clips(made, tmp_path):
     assert sorted(source.DatasetInfo.load(tmp_path / 'same').splits) == ['test', 'train']
 
 
-def test_videos_say_what_the_records_say(made):
+def test_videos_match_the_records(made):
     spec = source.DatasetInfo.load(made).spec
     for record in records_of(made, 'test')[:2]:
         clip = media.read_clip(made / 'videos' / f'{record.clip_id}.mp4', spec)

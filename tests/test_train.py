@@ -64,11 +64,11 @@ def interrupted(tmp_path_factory, tiny_data, compiled):
     stopped = runs.start('stattn_jax.main', *flags)
     wait_for(stopped, 'step  5/10')
     stopped.send_signal(signal.SIGTERM)
-    said = runs.finish(stopped)
+    output = runs.finish(stopped)
     return {
         'workdir': workdir,
         'killed': killed.returncode,
-        'stopped': said,
+        'stopped': output,
         'last': runs.finish(runs.start('stattn_jax.main', *flags)),
     }
 

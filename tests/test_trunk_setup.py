@@ -94,7 +94,7 @@ AS_SEEN = {'model__visual': 'toy', 'model__visual_frozen': True}
     (SEEN, AS_SEEN | {'data__fit': 'crop'}, "data.fit is 'crop'.* made with 'squash'"),
     (HEARD, {}, "model.audio is 'tiny', but DATA holds features that the frozen trunk toy"),
 ])  # fmt: skip
-def test_trunks_that_do_not_read_what_the_data_hold(spec, fields, named):
+def test_trunks_that_do_not_fit_the_data_are_refused(spec, fields, named):
     with pytest.raises(run.RunError, match=named) as error:
         trunk_setup.check(make_config(**fields), spec)
     assert '\n' not in str(error.value) and error.value.code == 2
@@ -112,10 +112,10 @@ def test_trunks_that_read_the_data_are_welcome():
 
 
 @pytest.mark.parametrize(
-    'known, said', [([], 'none'), ([{'modality': 'visual', 'sha256': 'ef' * 32}], 'others .efefefefefef')]
+    'known, digests', [([], 'none'), ([{'modality': 'visual', 'sha256': 'ef' * 32}], 'others .efefefefefef')]
 )
-def test_features_of_other_weights_are_refused(known, said):
-    with pytest.raises(run.RunError, match=f'SHA-256 abababababab.*the run has {said}.*extract the features again'):
+def test_features_of_other_weights_are_refused(known, digests):
+    with pytest.raises(run.RunError, match=f'SHA-256 abababababab.*the run has {digests}.*extract the features again'):
         trunk_setup.check(make_config(**AS_SEEN), SEEN, known)
 
 

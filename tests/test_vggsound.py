@@ -49,7 +49,7 @@ def listed(listing):
     return sorted((clip.clip_id, clip.split, clip.labels) for clip in listing.clips)
 
 
-def test_one_file_and_two_say_the_same(annotation_files, tmp_path):
+def test_one_file_and_two_give_the_same_listing(annotation_files, tmp_path):
     two = vggsound.read(annotation_files(train=TRAIN, test=TEST))
     assert listed(two) == [
         ('-0123456789_000000', 'train', ('eletric blender running',)),
@@ -85,8 +85,8 @@ def test_a_clip_listed_several_times(annotation_files):
     clip = {clip.clip_id: clip for clip in listing.clips}
     assert clip['glLQrEijrKg_000300'].split == 'test'
     assert clip['-0123456789_000500'].labels == ('dog howling',)
-    said = commands.remark(listing.remarks, '3 clips listed several times')
-    assert 'glLQrEijrKg_000300 (contradicting), -0123456789_000000, -0123456789_000500 (contradicting)' in said
+    remark = commands.remark(listing.remarks, '3 clips listed several times')
+    assert 'glLQrEijrKg_000300 (contradicting), -0123456789_000000, -0123456789_000500 (contradicting)' in remark
 
 
 @pytest.mark.parametrize(
@@ -211,8 +211,8 @@ def test_the_command(annotation_files, tmp_path, capsys):
     summary = commands.report(tmp_path / 'out')
     assert list(summary['splits']['train']['skipped']['missing']) == ['-0123456789_000500']
     assert summary['splits']['test'].get('skipped') == {}
-    said = commands.remark(summary['remarks'], '4 video files; 4 of 5 clips are there')
-    assert f'remark: {said}\n' in out
+    remark = commands.remark(summary['remarks'], '4 video files; 4 of 5 clips are there')
+    assert f'remark: {remark}\n' in out
     # The tables are complete: data_prep.folder would make the same of them.
     own = [row.split(',')[0] for row in (tmp_path / 'out' / 'tables' / 'clips.csv').read_text().splitlines()]
     assert own[0] == 'clip_id' and len(own) == 6

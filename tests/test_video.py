@@ -67,7 +67,7 @@ def test_frames_of_a_variable_rate_come_at_their_times(tmp_path):
     np.testing.assert_allclose(onsets(path, 0, 2), [1.62], atol=0.003)
 
 
-def test_a_web_clip_is_what_browsers_play(twenty):
+def test_a_web_clip_has_a_format_that_browsers_play(twenty):
     content = video.web_clip(twenty, 0, 1)
     assert content.index(b'moov') < content.index(b'mdat')
     with av.open(io.BytesIO(content)) as container:
@@ -192,7 +192,7 @@ MARKERS = {
 
 
 @pytest.mark.parametrize('name', MARKERS)
-def test_the_heat_lies_on_what_it_speaks_of(tmp_path, name):
+def test_the_heat_lies_on_the_marker(tmp_path, name):
     box, height, width, degrees, bars, affine, cell, upright = MARKERS[name]
     source = marked(tmp_path / 'a.mp4', box, height, width, degrees, bars)
     visual = np.zeros((2, 2, 4, 4))
@@ -252,7 +252,7 @@ def test_heat_leaves_the_picture_visible(tmp_path):
     assert cell[:, 75:105].mean() - cell[:, 15:45].mean() > 60
 
 
-def test_the_strip_tells_the_terms_and_the_time(twenty, tmp_path):
+def test_the_strip_shows_the_terms_and_the_time(twenty, tmp_path):
     """Visual is positive in segment 0, audio negative in segment 2, nothing else; the playhead spans the strip."""
     visual, audio = np.zeros((2, 4, 1, 1)), np.zeros((2, 4))
     visual[0, 0], audio[0, 2] = 2, -1
@@ -277,7 +277,7 @@ def test_the_strip_tells_the_terms_and_the_time(twenty, tmp_path):
         assert dark.mean() == pytest.approx(12 + times[k] / 4 * 455, abs=1.5)
 
 
-def test_the_label_chooses_what_is_drawn(twenty, tmp_path):
+def test_the_label_chooses_the_map_that_is_drawn(twenty, tmp_path):
     visual = np.zeros((2, 2, 2, 2))
     visual[0, 0, 0, 0] = visual[1, 0, 1, 1] = 1
     record = make(visual, np.zeros((2, 2)), source=twenty)

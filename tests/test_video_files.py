@@ -84,7 +84,7 @@ def test_names_are_distinct_and_as_short_as_can_be(paths, names):
     assert video_files.distinct_names(paths, taken=('index.html',)) == dict(zip(paths, names.split()))
 
 
-def test_names_that_no_part_of_the_path_tells_apart_are_numbered():
+def test_names_that_no_part_of_the_path_distinguishes_are_numbered():
     paths = [pathlib.Path(path) for path in ('/a_b/c.mp4', '/a/b_c.mp4', '/a_b/c.mkv', '/a/b_c.mkv')]
     names = video_files.distinct_names(paths)
     assert len(set(names.values())) == 4

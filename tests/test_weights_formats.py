@@ -52,7 +52,7 @@ def test_a_file_with_changed_bytes_is_read_or_one_line(kind, tmp_path):
         ('.pth', in_zip(Ops(b'}r' + struct.pack('<I', 2**32 - 1) + b'Nh\x00'), {})),
     ],
 )
-def test_lengths_in_a_file_are_checked_before_memory_is_asked_for(ending, content, tmp_path):
+def test_lengths_in_a_file_are_checked_before_memory_is_allocated(ending, content, tmp_path):
     tracemalloc.start()
     fails(tmp_path, content, ending=ending)
     _, most = tracemalloc.get_traced_memory()
@@ -60,7 +60,7 @@ def test_lengths_in_a_file_are_checked_before_memory_is_asked_for(ending, conten
     assert most < 2**22
 
 
-def test_what_is_no_weights_is_told(tmp_path):
+def test_files_that_are_no_weights_are_refused(tmp_path):
     lfs = b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n'
     for ending in formats.ENDINGS:
         fails(tmp_path, b'\n <!DOCTYPE html><html>404</html>', 'HTML page', 'download the file itself', ending=ending)
@@ -98,9 +98,9 @@ def test_npz_that_unpacks_to_more_than_weights_are(tmp_path):
     path = tmp_path / 'x.npz'
     np.savez_compressed(path, a=np.zeros(2**20, np.float32))
     content = bytearray(path.read_bytes())
-    told = 'is longer unpacked than weights are', 'expected at most 16 times', 'save it with np.savez'
+    words = 'is longer unpacked than weights are', 'expected at most 16 times', 'save it with np.savez'
     tracemalloc.start()
-    fails(tmp_path, content, *told, ending='.npz')
+    fails(tmp_path, content, *words, ending='.npz')
     # The file is the same, but the directory at the end of the archive declares 1000 unpacked bytes.
     struct.pack_into('<I', content, content.index(b'PK\x01\x02') + 24, 1000)
     fails(tmp_path, content, 'Bad CRC-32', ending='.npz')

@@ -222,7 +222,7 @@ def test_adapt_gets_the_tensors_without_prefix_and_the_expected_shapes():
     assert seen == PUBLISHED
 
 
-def test_what_adapt_cannot_do_is_one_line():
+def test_errors_of_adapt_are_one_line():
     def adapt(tensors, shapes):
         raise ValueError('pos_embed has 9 places; expected 7')
 

@@ -193,8 +193,8 @@ def test_tensors_that_share_numbers_are_not_copied_without_limit(pack, kind, dty
     views = {f't{i}': tensor('0', 1000, (1000,), (step,), kind=f'torch.{kind}Storage') for i in range(30)}
     content = pack(views, {'0': np.ones(1000, dtype)})
     if copied:
-        told = 'the tensors up to t', 'have more numbers than the file has bytes', 'save each with .clone()'
-        fails(tmp_path, content, *told)
+        words = 'the tensors up to t', 'have more numbers than the file has bytes', 'save each with .clone()'
+        fails(tmp_path, content, *words)
     else:
         found = list(read(tmp_path, content).values())
         assert len(found) == 30 and all(np.shares_memory(found[0], one) for one in found)
@@ -212,18 +212,20 @@ def test_a_list_that_is_given_to_many_calls_is_refused(pack, tmp_path):
 
 
 @FORMATS
-def test_what_makes_no_tensor_and_no_dict_is_told(pack, tmp_path):
-    def told(value, words):
+def test_pickles_of_neither_tensors_nor_dicts_are_refused(pack, tmp_path):
+    def refused(value, words):
         fails(tmp_path, pack({'x': X, 'y': value}, {'0': SIX}), f'its pickle: {words}')
 
-    told(tensor('0', 6, (1,) * 65, (1,) * 65), 'a tensor in it has 65 dimensions, more than 64')
-    told(tensor('0', 6, (2**63,), (0,)), 'a size, a stride or an offset in it is no natural number of 63 bits')
-    told(Ops(ops(('storage', name('torch.FloatStorage'), '0', 'cpu', 6, *[None] * 9)) + b'Q'), 'it refers to something')
-    told(Ops(b'](K\x01K\x02u'), 'it adds items to an object that is no dict')
-    told(Ops(b'}(K\x01u'), 'it adds a key without a value to a dict')
-    told(Ops(b'ca-b\nc\n'), 'a GLOBAL has no valid module and name')
-    told(Ops(ops('a') + ops(1) + b'\x93'), 'a GLOBAL has no valid module and name')
-    told(Ops(ops('a' * 300) + ops('b') + b'\x93'), 'a GLOBAL has no valid module and name')
+    refused(tensor('0', 6, (1,) * 65, (1,) * 65), 'a tensor in it has 65 dimensions, more than 64')
+    refused(tensor('0', 6, (2**63,), (0,)), 'a size, a stride or an offset in it is no natural number of 63 bits')
+    refused(
+        Ops(ops(('storage', name('torch.FloatStorage'), '0', 'cpu', 6, *[None] * 9)) + b'Q'), 'it refers to something'
+    )
+    refused(Ops(b'](K\x01K\x02u'), 'it adds items to an object that is no dict')
+    refused(Ops(b'}(K\x01u'), 'it adds a key without a value to a dict')
+    refused(Ops(b'ca-b\nc\n'), 'a GLOBAL has no valid module and name')
+    refused(Ops(ops('a') + ops(1) + b'\x93'), 'a GLOBAL has no valid module and name')
+    refused(Ops(ops('a' * 300) + ops('b') + b'\x93'), 'a GLOBAL has no valid module and name')
 
 
 def test_the_head_of_the_old_format_is_checked(tmp_path):

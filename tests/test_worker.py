@@ -40,12 +40,12 @@ def arrays(entry):
 
 def test_numbers_and_arrays_are_there_and_finite(entries):
     for row, entry in entries.items():
-        told, kept = json.loads((entry.folder / plan.NUMBERS).read_text()), arrays(entry)
-        assert (told['row'], told['seed'], told['variant']) == (row, 0, 'events')
+        measures, kept = json.loads((entry.folder / plan.NUMBERS).read_text()), arrays(entry)
+        assert (measures['row'], measures['seed'], measures['variant']) == (row, 0, 'events')
         assert kept['logits'].shape == (8, 10) and kept['labels'].shape == (8,)
         np.testing.assert_array_equal(kept['correct'], kept['logits'].argmax(1) == kept['labels'])
-        assert told['numbers']['classification/top1'] == pytest.approx(kept['correct'].mean())
-        assert told['train_seconds'] > 0 and told['measure_seconds'] > 0
+        assert measures['numbers']['classification/top1'] == pytest.approx(kept['correct'].mean())
+        assert measures['train_seconds'] > 0 and measures['measure_seconds'] > 0
 
 
 def test_pointing_is_that_of_the_evaluation(entries):
@@ -55,12 +55,12 @@ def test_pointing_is_that_of_the_evaluation(entries):
     """
     kept, trained = arrays(entries['stan']), run.load(entries['stan'].workdir, devices=jax.devices()[:1])
     state = trained.state | {'score_mean': 0 * trained.state['score_mean']}
-    told = evaluate.Evaluator(trained.graphdef, trained.strategy, trained.config).split(state, 'test', shortcuts=False)
-    assert told['pointing/space'] == pytest.approx(kept['attention/space'].mean(), abs=1e-6)
-    assert told['pointing/space_contribution'] == pytest.approx(kept['terms/space'].mean(), abs=1e-6)
-    assert told['pointing/time'] == pytest.approx(kept['terms/time'].mean(), abs=1e-6)
-    assert told['pointing/time_partial'] == pytest.approx(kept['terms/time'][kept['partial']].mean(), abs=1e-6)
-    assert told['pointing/space_random'] == pytest.approx(kept['chance/space'].mean(), abs=1e-6)
+    found = evaluate.Evaluator(trained.graphdef, trained.strategy, trained.config).split(state, 'test', shortcuts=False)
+    assert found['pointing/space'] == pytest.approx(kept['attention/space'].mean(), abs=1e-6)
+    assert found['pointing/space_contribution'] == pytest.approx(kept['terms/space'].mean(), abs=1e-6)
+    assert found['pointing/time'] == pytest.approx(kept['terms/time'].mean(), abs=1e-6)
+    assert found['pointing/time_partial'] == pytest.approx(kept['terms/time'][kept['partial']].mean(), abs=1e-6)
+    assert found['pointing/space_random'] == pytest.approx(kept['chance/space'].mean(), abs=1e-6)
     other = json.loads((entries['cam'].folder / plan.NUMBERS).read_text())['numbers']
     assert other['pointing/space'] == pytest.approx(arrays(entries['cam'])['own/space'].mean(), abs=1e-6)
 
@@ -68,9 +68,9 @@ def test_pointing_is_that_of_the_evaluation(entries):
 def test_maps_of_the_answer_are_those_of_the_label_where_the_answer_is_right(entries):
     for row, name in (('stan', 'terms'), ('cam', 'own'), ('late_sum', 'grad_cam')):
         kept = arrays(entries[row])
-        asked = ~np.isnan(kept[f'{name}/space_predicted'])
-        right = asked & (kept['correct'] == 1)
-        assert asked.sum() == 8
+        measured = ~np.isnan(kept[f'{name}/space_predicted'])
+        right = measured & (kept['correct'] == 1)
+        assert measured.sum() == 8
         np.testing.assert_array_equal(kept[f'{name}/space_predicted'][right], kept[f'{name}/space'][right])
     # Where the answer is wrong, the map is that of another class.
     kept = arrays(entries['stan'])
@@ -78,13 +78,13 @@ def test_maps_of_the_answer_are_those_of_the_label_where_the_answer_is_right(ent
     assert wrong.any() and (kept['terms/joint_predicted'][wrong] != kept['terms/joint'][wrong]).any()
 
 
-def test_what_takes_many_passes_is_asked_of_the_chosen_clips_alone(entries):
+def test_measures_of_many_passes_are_taken_of_the_chosen_clips_alone(entries):
     for row, explanation in (('stan', 'terms'), ('cam', 'own'), ('late_sum', 'grad_cam')):
         kept = arrays(entries[row])
-        asked = ~np.isnan(kept[f'{explanation}/feature/deletion'])
-        assert asked.sum() == 2 and asked[0] and asked[-1]
+        measured = ~np.isnan(kept[f'{explanation}/feature/deletion'])
+        assert measured.sum() == 2 and measured[0] and measured[-1]
         for name in ('aopc', 'aopc_input', 'blur_mute/difference', 'mean_noise/insertion', 'freeze_mean/lerf'):
-            values = kept[f'{explanation}/{name}'][asked]
+            values = kept[f'{explanation}/{name}'][measured]
             assert values.shape == (2,) and (np.isfinite(values).all() or 'aopc' in name)
         assert kept[f'{explanation}/feature/fraction'].tolist() == sorted(kept[f'{explanation}/feature/fraction'])
         assert kept[f'sanity/{explanation}/roll'].shape == (8,)
@@ -145,10 +145,10 @@ def test_a_blind_map_scores_the_blind_rate(entries):
 def test_the_chosen_trial_is_the_training_of_the_first_seed_and_was_scored_on_validation_clips(entries):
     for row, entry in entries.items():
         assert entry.workdir.parent == entry.folder.parents[2] / 'trials/events' / f'{row}-0'
-        told = json.loads((entry.workdir.parent / 'trial.json').read_text())
-        assert told['split'] == 'val' and told['values'] == {'optim.lr': 1e-3}
+        trial = json.loads((entry.workdir.parent / 'trial.json').read_text())
+        assert trial['split'] == 'val' and trial['values'] == {'optim.lr': 1e-3}
         on_validation = json.loads((entry.workdir / 'eval_val.json').read_text())
-        assert told['accuracy'] == on_validation['classification/top1']
+        assert trial['accuracy'] == on_validation['classification/top1']
 
 
 def test_a_trial_whose_loss_is_not_finite_is_an_outcome(entries, tmp_path, monkeypatch):
@@ -218,10 +218,10 @@ def test_networks_on_a_set_of_ones_own_are_measured_on_its_frames_as_on_the_extr
     chosen = {key: choice.choose(some) for key, some in choice.read(trials).items()}
     for entry in plan.entries(config, tmp_path, chosen):
         worker.work(entry)
-        told, kept = json.loads(entry.result.read_text())['numbers'], arrays(entry)
-        assert told['classification/top1'] == pytest.approx(kept['correct'].mean())
+        numbers, kept = json.loads(entry.result.read_text())['numbers'], arrays(entry)
+        assert numbers['classification/top1'] == pytest.approx(kept['correct'].mean())
         name = {'stan': 'attention', 'late_sum': 'grad_cam'}[entry.row]
         assert np.isfinite(kept[f'{name}/space']).all() and np.isfinite(kept[f'{name}/feature/deletion']).sum() == 2
         if entry.row == 'stan':
             # Features are stored in half precision.
-            assert told['pointing/space'] == pytest.approx(kept['attention/space'].mean(), abs=0.1)
+            assert numbers['pointing/space'] == pytest.approx(kept['attention/space'].mean(), abs=0.1)

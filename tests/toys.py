@@ -32,7 +32,7 @@ def evidence(seed: int = 0) -> Evidence:
     return Evidence(*map(jax.numpy.asarray, (values, audio, cells, units)))
 
 
-def said(model, evidence: Evidence):
+def classify(model, evidence: Evidence):
     """Returns logits and `out` as NumPy arrays."""
     return jax.tree.map(np.asarray, model.classify(evidence))
 
