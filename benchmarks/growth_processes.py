@@ -1,6 +1,6 @@
 """One of several processes that count the same training step together, each with one CPU device.
 
-growth.py starts them. Each reads what to count as JSON from stdin; the first process prints the counts of one device's
+growth.py starts them. Each reads its task as JSON from stdin; the first process prints the counts of one device's
 program.
 """
 

@@ -4,7 +4,7 @@
 
 Makes short clips (H.264, AAC) of data_prep's scenes, with a keyframe every N frames for each N of --keyframes. `record`
 is what a worker of data_prep does for a clip, from the file to serialized bytes; `bare` makes the same JPEGs and
-log-mel with PyAV, simplejpeg and NumPy alone, decoding everything, and `bare_skip` decodes only what is needed.
+log-mel with PyAV, simplejpeg and NumPy alone, decoding everything, and `bare_skip` decodes only the needed ones.
 `whole`, `seek` and `skip` only decode (prepare_frames.py). OMP_NUM_THREADS: data_prep's workers have one thread for
 BLAS.
 """

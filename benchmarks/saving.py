@@ -1,4 +1,4 @@
-"""Measures what a checkpoint that is being written costs the training steps, on several processes of this machine.
+"""Measures by how much the writing of a checkpoint slows the training steps, on several processes of this machine.
 
   python -m benchmarks.saving --config=configs/synthetic.py [--processes=2] [--saves=5] [--between=20] [--out=FILE.json]
 

@@ -1,4 +1,4 @@
-"""Measures what one core reads in a second, by how clips are stored: size and quality of frames, square or features.
+"""Measures how many clips one core reads in a second, by the size and quality of stored frames, squares or features.
 
   python -m benchmarks.storage --video=clip.mp4 [--frame_size=224 --step_clips=1000] [--out=FILE.json]
 

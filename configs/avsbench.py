@@ -1,4 +1,4 @@
-"""AVSBench: what sounds, as masks each second, in clips of 5 or 10 s (Zhou et al., arXiv 2207.05042 and 2301.13190).
+"""AVSBench: masks of sounding objects each second, in clips of 5 or 10 s (Zhou et al., arXiv 2207.05042, 2301.13190).
 
   python -m data_prep.avsbench --data=Single-source --subset=s4 --out=DATA
   python -m stattn_jax.main --config=configs/avsbench.py --workdir=RUN --config.data.dir=DATA

@@ -64,7 +64,7 @@ def get_config() -> ConfigDict:
             'correspondence': 1.0,  # audio and frames of one clip match, and those of different clips do not
             'mismatched_uniform': 1.0,  # with mismatched audio, the visual contributions favour no class
             'attention': 0.0,  # teaches where: the attention finds the cells that show the label
-            'mismatched_mil': 0.0,  # with mismatched audio, the visual contributions predict what the frames show
+            'mismatched_mil': 0.0,  # with mismatched audio, the visual contributions predict the visible classes
             'negatives': 2,  # number of other clips whose audio is compared with a clip's frames
         }
     )

@@ -73,7 +73,7 @@ def _synthetic(name, clips, steps):
 
 
 def _shared(run, steps):
-    """Returns a run config with what all variants of the study share; the last step is the one that is measured."""
+    """Returns a run config with the fields that all variants share; the last step is the one that is measured."""
     run.train.update({'batch': 16, 'steps': steps, 'save_every_steps': 200, 'keep': 1})
     run.data.threads = 1
     run.eval.update({'select_split': '', 'shortcut_clips': 200})

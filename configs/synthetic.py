@@ -23,7 +23,7 @@ def get_config(arg: str = ''):
     variant, _, device = arg.partition(',')
     if variant == 'lopsided':
         config.model.visual = 'small'
-        config.augment.colour = 0.1  # colour is half of what distinguishes these classes
+        config.augment.colour = 0.1  # these classes differ in colour as much as in shape
         config.loss.mismatched_uniform = 0.5
         config.train.steps = 900
     if variant == 'binding':

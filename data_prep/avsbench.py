@@ -1,4 +1,4 @@
-"""Prepares AVSBench (Zhou et al. 2022, 2023): frames a second apart, with masks of what sounds in them.
+"""Prepares AVSBench (Zhou et al. 2022, 2023): frames a second apart, with masks of the sounding objects.
 
   python -m data_prep.avsbench --data=Single-source --subset=s4 --out=DATA
   python -m data_prep.avsbench --data=Multi-sources --subset=ms3 --classes=DATA/tables/classes.txt --out=DATA2
@@ -117,7 +117,7 @@ def _first_column(path: pathlib.Path) -> str:
         with open(path, encoding='utf-8-sig', newline='') as file:
             return next(csv.reader(file))[0].strip()
     except (OSError, UnicodeDecodeError, csv.Error, StopIteration, IndexError):
-        # rows.read_rows says what is wrong with the file.
+        # rows.read_rows names the fault of the file.
         return 'name'
 
 

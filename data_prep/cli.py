@@ -66,7 +66,7 @@ def beam_options(runner: str, passed_on: list[str]) -> list[str] | None:
     if runner == 'beam':
         return passed_on
     if passed_on:
-        raise UsageError(f"what stands after -- is for Beam; give --runner=beam, or leave out '{passed_on[0]}'")
+        raise UsageError(f"arguments after -- are for Beam; give --runner=beam, or leave out '{passed_on[0]}'")
     return None
 
 

@@ -150,7 +150,7 @@ def _published(modality: str, name: str) -> Trunk:
     """Returns a trunk that has published weights; raises UsageError for any other name."""
     known = {name: trunk for name, trunk in registry.trunks(modality).items() if trunk.published is not None}
     if name not in known:
-        reason = 'no weights are published for it, and what random ones make is worth nothing'
+        reason = 'no weights are published for it, and features of random weights are worth nothing'
         if name not in registry.trunks(modality):
             reason = 'there is no such trunk'
         raise UsageError(f'--{modality}={name}: {reason}; expected one of {", ".join(known)}')

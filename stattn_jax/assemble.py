@@ -1,4 +1,4 @@
-"""Builds from a config what is compiled: the network, its state, the optimiser and the training step.
+"""Builds the parts of a compiled program from a config: the network, its state, the optimiser and the training step.
 
 This module needs only JAX and Flax, and no data. run.py adds the data and the run directory (workdir).
 """

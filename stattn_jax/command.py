@@ -23,7 +23,7 @@ from stattn_jax.config_files import fields as run_fields
 # --config.FIELD=VALUE, --config.FIELD VALUE, --config.FIELD and --noconfig.FIELD, with one dash or two.
 _FIELD = re.compile(r'--?(?:no)?config\.([^=\[]+)')
 
-# Messages of absl, and what they are called here.
+# Messages of absl, and their wording here.
 _PLAINER = (
     (r'flag --\S+=None: Flag (\S+) must have a value other than None\.', r'\1 is missing'),
     (r'flag (--[^=]+)=(.*): already defined as (.*?)(; --help|$)', r'\1 is given twice, \3 and \2; expected once\4'),

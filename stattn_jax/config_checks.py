@@ -1,4 +1,4 @@
-"""What the fields of a config may hold, checked before a run reads or writes anything.
+"""Checks of the values of a config's fields, before a run reads or writes anything.
 
 configs/common.py declares the fields and their defaults.
 """

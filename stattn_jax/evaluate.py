@@ -28,7 +28,7 @@ from stattn_jax.training import losses, step
 DEVICE_KEYS = ('frames', 'log_mel', 'valid', 'modalities', 'labels')
 # The number of training clips whose masks give the place where objects are most often.
 PRIOR_CLIPS = 2000
-# The number of training clips that measure what is usual in training, and the share of them that counts as unusual.
+# The number of training clips from which usual distances are measured, and the share of them that counts as unusual.
 DISTANCE_CLIPS, FALSE_ALARM_RATE = 2000, 0.01
 
 
@@ -238,7 +238,7 @@ class Evaluator:
         return self._map(function, (labels_per_clip, by_segment), state, data)
 
     def _map(self, function, kind, state, data) -> dict[str, np.ndarray]:
-        """Returns what `function` computes for every clip, in clip order; one `kind` is compiled once."""
+        """Returns the results of `function` for every clip, in clip order; one `kind` is compiled once."""
         if kind not in self._compiled:
             frame_size = self._config.model.frame_size
 

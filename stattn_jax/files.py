@@ -29,7 +29,7 @@ _ADVICE = {
 
 
 def reason(error: OSError) -> str:
-    """Returns one line about an error of the file system: the path, the system's reason, and what to do."""
+    """Returns one line about an error of the file system: the path, the system's reason, and the remedy."""
     advice = _ADVICE.get(error.errno, 'mend that and run the same command again')
     name = '' if error.filename is None else f'{os.fsdecode(error.filename)}: '
     return f'{name}{error.strerror or error}; {advice}'

@@ -34,12 +34,12 @@ def make_flags() -> flags.FlagValues:
     values = flags.FlagValues()
     define = command.definers(values)
     define.string('workdir', None, 'Where the run lives; an unfinished run there continues.')
-    define.enum('mode', 'train', ['train', 'eval'], 'What to do.')
+    define.enum('mode', 'train', ['train', 'eval'], 'Train, or evaluate a trained run.')
     define.string('wandb', '', 'Project of Weights & Biases that gets the numbers, too (extra wandb).')
     define.string(
         'coordinator',
         None,
-        'host:port of process 0, for several processes; auto: what the cluster says (Cloud TPU, GKE, Slurm, Open MPI).',
+        'host:port of process 0, for several processes; auto: as the cluster says (Cloud TPU, GKE, Slurm, Open MPI).',
     )
     define.integer('processes', None, 'How many processes there are.', lower_bound=1)
     define.integer('process', None, 'The number of this process.', lower_bound=0)

@@ -15,7 +15,7 @@ from stattn_jax.data import pipeline, source
 from stattn_jax.metrics import joint, localization, masks, sounding
 from stattn_jax.score import Numbers, Truth
 
-# What answers without looking at the clip: every pixel, a blob in the middle, the mean of the training masks.
+# Trivial answers, which do not depend on the clip: every pixel, a blob in the middle, the mean of the training masks.
 TRIVIAL = ('_everything', '_centre', '_prior')
 
 

@@ -199,7 +199,7 @@ def with_spec(trained: Trained, spec: records.Spec) -> Trained:
 
 
 def record(config: ml_collections.ConfigDict, facts: DataFacts, strategy) -> dict[str, Any]:
-    """Returns what run.json and every checkpoint record of a run: versions, devices, git commit, seed, data."""
+    """Returns the record of a run for run.json and every checkpoint: versions, devices, git commit, seed, data."""
     return {
         'command': ' '.join(sys.argv),
         'seed': config.seed,

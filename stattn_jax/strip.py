@@ -1,4 +1,4 @@
-"""Draws a strip of explained clips, by which one can watch what a network learns while it trains.
+"""Draws a strip of explained clips, by which one can watch a network learn.
 
 Each clip has a row: a caption, the frames of its segments under the heat map of its first label (colours.overlay), and
 two bars below each frame, which are the contributions of the segment's cells (left) and of its audio (right) to the

@@ -34,7 +34,7 @@ def parts_of(spec: records.Spec) -> tuple[extracted.Extraction | None, extracted
 
 
 def check(config: ml_collections.ConfigDict, spec: records.Spec, known: Sequence[dict[str, Any]] | None = None) -> None:
-    """Raises RunError where the trunks do not read what the data hold: frames and audio, or features of some trunk.
+    """Raises RunError where the trunks cannot read the data: frames and audio, or features of some trunk.
 
     `known` is given for a trained run: where the weights of its trunks come from, as returned by `load`. It is None
     before training.

@@ -38,7 +38,7 @@ def test_beam_options(words, options):
 @pytest.mark.parametrize(
     ('words', 'runner', 'message'),
     [
-        (['a', '--', '--x=1'], True, "what stands after -- is for Beam; give --runner=beam, or leave out '--x=1'"),
+        (['a', '--', '--x=1'], True, "arguments after -- are for Beam; give --runner=beam, or leave out '--x=1'"),
         (
             ['a', '--runner=beam', '--runner', 'local'],
             True,

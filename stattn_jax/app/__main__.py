@@ -2,7 +2,7 @@
 
 Needs the extra `app`: pip install "stattn-jax[app]". With two --workdir flags, the app explains each clip by both runs
 and compares them. --workdir also takes the folder of a shared model, 'demo' or 'av_digits'. The app answers only this
-machine, loads nothing from another one, and removes what was uploaded after an hour and when it ends. Ctrl-C ends it.
+machine, loads nothing from another one, and removes uploads after an hour and when it ends. Ctrl-C ends it.
 Exit codes: 0 ended by Ctrl-C, 2 wrong use, 1 another failure.
 """
 

@@ -1,4 +1,4 @@
-"""The HTML of the app: what is shown of a model, of a result and of an error. All texts are escaped."""
+"""The HTML of the app, of models, results and errors. All texts are escaped."""
 
 import html
 import pathlib

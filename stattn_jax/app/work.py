@@ -1,4 +1,4 @@
-"""Explains one video for the app: writes the files of the explain command and returns what the app shows of them.
+"""Explains one video for the app: writes the files of the explain command and returns the content of the app's summary.
 
 Nothing here needs Gradio.
 """
@@ -17,7 +17,7 @@ from stattn_jax.explain.model import Model
 from stattn_jax.explain.result import Explanation
 
 _BEST = 5
-# Called with the share of the work that is done, 0..1, and with what is being done.
+# Called with the share of the work that is done, 0..1, and the name of the present step.
 Report = Callable[[float, str], object]
 
 
@@ -35,7 +35,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What the app shows of one video; paths are relative to its folder.
+    """The result of one video as the app shows it; paths are relative to its folder.
 
     - sentence: the result in words; notices: warnings about the clip and its evidence
     - header, rows: the table of the best classes

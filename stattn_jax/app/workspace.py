@@ -1,4 +1,4 @@
-"""The temporary folders of the app: what was uploaded and what was made from it."""
+"""The temporary folders of the app: uploaded files and results."""
 
 import os
 import pathlib

@@ -23,7 +23,7 @@ class Classifier:
       frame_encoder: maps frames [b t H W 3] to cells [b t s d], each frame by itself; s = h w.
       audio_encoder: maps log_mel [b t f k] to vectors [b t d], each segment by itself.
       masks: whether `head` also takes cell_mask, bool [b t s], and unit_mask, bool [b 2 t] (visual, audio), which are
-        False for what it must ignore. Only the removal setting 'feature' needs them.
+        False for those that it must ignore. Only the removal setting 'feature' needs them.
       uses_video, uses_audio: whether the network uses the modality; the map of an unused one is 0.
     """
 
@@ -40,13 +40,13 @@ class Classifier:
         return self.head(self.encode_frames(clips.frames), self.encode_audio(clips.log_mel), clips.valid)
 
     def encode_frames(self, frames: Array) -> Array | None:
-        """Returns what `head` takes in place of the frames: the frames themselves without an encoder."""
+        """Returns the visual input of `head`: the encoded frames, or the frames themselves without an encoder."""
         if not self.uses_video:
             return None
         return frames if self.frame_encoder is None else self.frame_encoder(frames)
 
     def encode_audio(self, log_mel: Array) -> Array | None:
-        """Returns what `head` takes in place of the log-mel: the log-mel itself without an encoder."""
+        """Returns the audio input of `head`: the encoded log-mel, or the log-mel itself without an encoder."""
         if not self.uses_audio:
             return None
         return log_mel if self.audio_encoder is None else self.audio_encoder(log_mel)

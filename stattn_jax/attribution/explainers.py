@@ -193,7 +193,7 @@ def find(name: str) -> Explainer:
 
 
 def _encode(network, clip):
-    """Returns what the head takes for the frames [t ...] and the log-mel [t ...], None for an unused modality."""
+    """Returns the inputs of the head for the frames [t ...] and the log-mel [t ...], None for an unused modality."""
     units = network.encode_frames(clip.frames[None]), network.encode_audio(clip.log_mel[None])
     return jax.tree.map(lambda x: x[0], units)
 

@@ -23,7 +23,7 @@ FRACTIONS = (0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1)
 SURFACE_FRACTIONS = (0, 0.1, 0.3, 0.6, 1)
 PROBABILITY, LOGIT = 0, 1
 
-# Maps what is kept, cells bool [n t s] and sounds bool [n t], to probability and logit of the class, float64 [n 2].
+# Maps the kept cells, bool [n t s], and sounds, bool [n t], to probability and logit of the class, float64 [n 2].
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -223,7 +223,7 @@ def _shares(map_, valid, fractions):
 
 
 def _kept(removed_nvs, removed_nv, valid):
-    """Returns what is kept, [n t s] and [n t], given what is removed of the valid segments."""
+    """Returns the kept cells [n t s] and sounds [n t], given those that are removed of the valid segments."""
     kept = []
     for removed in (removed_nvs, removed_nv):
         whole = np.ones((len(removed), len(valid), *removed.shape[2:]), bool)

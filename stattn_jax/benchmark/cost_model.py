@@ -35,7 +35,7 @@ class Chip:
 
 
 RESOURCES = ('compute', 'memory', 'interconnect')
-# Memory: what libtpu 0.0.42 gives to a program; published are 16, 32, 32 and 95 GB. Links and hosts:
+# Memory: as libtpu 0.0.42 gives it to a program; published are 16, 32, 32 and 95 GB. Links and hosts:
 # docs.cloud.google.com/tpu/docs/v5e, /v6e, /v5p, /v4, read 2026-11-27. A link has the published
 # bidirectional bandwidth per chip (v5e 400, v6e 800, v5p 1200 GB/s) over its 4 or 6 ports and 2 directions; that of v4
 # is in arXiv 2304.01433, table 4. Rings: v5e and v6e close a side of 16 chips, v4 and v5p cubes of 4 x 4 x 4. The
@@ -123,7 +123,7 @@ def binding(floor: dict[str, float]) -> str:
 
 
 def interconnect_seconds(collectives: Iterable[hlo.Collective], where: Slice) -> float:
-    """Returns the least seconds in which a chip's links pass on what its collectives send.
+    """Returns the least seconds in which a chip's links pass on the bytes of its collectives.
 
     A reduction over n chips sends 2 (n - 1) / n of its bytes from each chip (Patarasuk and Yuan 2009), in equal shares
     over all links of the chip that has the fewest. Latency is left out.

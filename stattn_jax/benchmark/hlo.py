@@ -43,7 +43,7 @@ class Tiled(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes in main memory: of a program's arguments, and what its operations read and write."""
+    """Bytes in main memory: those of a program's arguments, and those that its operations read and write."""
 
     arguments: Tiled
     read: Tiled

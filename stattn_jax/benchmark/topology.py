@@ -107,7 +107,7 @@ def measure(
     effort: XLA's exec_time_optimization_effort, from -1 to 1. With -1 the compiler takes a tenth of the time, but
       hardly uses the fast memory of a TPU: memory and bytes are then upper limits (docs/benchmarks.md).
 
-    Where the program does not fit, the row has `fits` False and what the compiler says of it. Raises ValueError for a
+    Where the program does not fit, the row has `fits` False and the compiler's message. Raises ValueError for a
     batch that does not split over the chips.
     """
     strategy = parallel.make_strategy(case.strategy, devices(where))

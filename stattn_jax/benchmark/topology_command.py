@@ -57,7 +57,7 @@ class Compilation:
 
     @property
     def key(self) -> list[Any]:
-        """Returns what makes the job different from others, in JSON types."""
+        """Returns the fields that distinguish the job from others, in JSON types."""
         return [self.where.chip, list(self.where.sides), *dataclasses.astuple(self.case), self.effort, self.largest]
 
 

@@ -86,7 +86,7 @@ class Shift:
 
 @dataclasses.dataclass(frozen=True)
 class Extent:
-    """What the packets of a file show.
+    """Facts about a file that its packets show.
 
     `end` is the end (s) of the measured streams on a clock that never goes back, `whole` the last time stamp (s) of any
     stream, and `offsets` the seconds to add to each part of the file; None if one stream goes back and the other does

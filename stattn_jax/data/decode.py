@@ -204,7 +204,7 @@ class MediaFile:
             raise self.error('truncated', f'it ends at {reached:.2f} s of {self._declared:.2f} s')
 
     def _needed(self, times: Sequence[float], start: float, stop: float) -> tuple[Track, list[av.VideoFrame]]:
-        """Like `shown`, but decodes only what these frames need.
+        """Like `shown`, but decodes only the pictures that these frames need.
 
         Raises selective_decoding.UnclearError or av.FFmpegError for anything unusual.
         """

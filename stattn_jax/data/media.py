@@ -181,7 +181,7 @@ def _read(path: str, spec: ClipSpec, start: float | None, end: float | None, kee
 def _streams(
     file: MediaFile, centres: Sequence[float], start: float, stop: float, spec: ClipSpec, keep_lacking: bool
 ) -> tuple[Pictures | None, np.ndarray | None, Track | None, list[str]]:
-    """Reads pictures, waveform and the track of the sound; None, and a note, for what a clip may lack.
+    """Reads pictures, waveform and the track of the sound; None, and a note, for a part that a clip may lack.
 
     Raises MediaError for anything else that is wrong, and where there is neither picture nor sound.
     """

@@ -89,7 +89,7 @@ def shown(pictures: Sequence[CodedPicture], times: Sequence[float], rounding: fl
     ordered = sorted(pictures, key=lambda picture: picture.time)
     starts = [picture.time for picture in ordered]
     steps = [later - earlier for earlier, later in itertools.pairwise(starts)]
-    # A gap may be a lost picture, which decoders replace by something that depends on what they decoded before.
+    # A gap may be a lost picture, which decoders replace by something that depends on the pictures before.
     if steps and max(steps) > _UNEVEN * min(steps):
         raise UnclearError('pictures at an uneven pace')
     return [ordered[max(0, bisect.bisect_right(starts, time + rounding) - 1)] for time in times]
@@ -98,7 +98,7 @@ def shown(pictures: Sequence[CodedPicture], times: Sequence[float], rounding: fl
 def decode(
     pictures: Sequence[CodedPicture], wanted: Sequence[CodedPicture], codec: av.VideoCodecContext
 ) -> list[av.VideoFrame]:
-    """Returns the frames of the wanted pictures and decodes only what they need.
+    """Returns the frames of the wanted pictures and decodes only the pictures that they need.
 
     Raises UnclearError or av.FFmpegError.
     """

@@ -117,7 +117,7 @@ def masked_crc(data: bytes) -> int:
 
 
 def _fault(framing: bytes, data: bytes, expected: int) -> str | None:
-    """Describes what is wrong with a record of `expected` bytes, or returns None.
+    """Describes the fault of a record of `expected` bytes, or returns None.
 
     The framing is the bytes before and after the data.
     """

@@ -63,7 +63,7 @@ def is_text(path: str) -> bool:
 
 
 def identity(video: pathlib.Path) -> dict[str, Any]:
-    """Returns what tells a video from another and from its earlier versions; only its path where it is missing."""
+    """Returns values that identify a version of a video; only its path where it is missing."""
     named: dict[str, Any] = {'path': os.path.abspath(video)}
     try:
         status = os.stat(video)
@@ -78,7 +78,7 @@ def printable(path: str) -> str:
 
 
 def find(arguments: Iterable[str]) -> tuple[list[pathlib.Path], list[str]]:
-    """Returns the video files that `arguments` name, each once and in their order, and remarks on what is left out.
+    """Returns the video files that `arguments` name, each once and in their order, and remarks on those left out.
 
     An argument is a file, whatever its suffix; a folder, which stands for every video file below it; or a pattern of
     `glob` (`**` for any number of folders), which stands for the files that match it: all of them if it states their

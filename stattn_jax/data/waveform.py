@@ -34,7 +34,7 @@ class SoundRun:
         return abs(time - self.end) <= _SEAM and _form(frame) == self._form
 
     def write(self, frame: av.AudioFrame, waveform: np.ndarray) -> None:
-        """Adds a frame, and writes to the waveform what is resampled by now."""
+        """Adds a frame, and writes the samples that are resampled by now to the waveform."""
         self.end += frame.samples / frame.sample_rate
         # The queue would reject time stamps that are rounded, as in Matroska.
         frame.pts = None

@@ -57,7 +57,7 @@ def check_workdirs(workdirs: Sequence[str]) -> None:
 
 
 def find_videos(arguments: Sequence[str], out: str, own: Sequence[str] = ()) -> list[pathlib.Path]:
-    """Returns the videos that --video names, and prints what is left out; raises RunError where there are none.
+    """Returns the videos that --video names, and prints which files are left out; raises RunError where there are none.
 
     Files below `out` with a name in `own` are results of earlier calls, and count only if they are named themselves.
     """

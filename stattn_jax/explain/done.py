@@ -24,7 +24,7 @@ class VideoResult:
 
 
 def read(folder: pathlib.Path, out: pathlib.Path, key: dict[str, Any]) -> VideoResult | None:
-    """Returns what `write` wrote for the same `key`, or None if that is not there or any of its files is missing."""
+    """Returns the outcome that `write` wrote for the same `key`; None if it, or any of its files, is missing."""
     try:
         record = json.loads((folder / FILE).read_text(encoding='utf-8'))
         if record['key'] != key or not all((out / name).is_file() for name in record['files']):

@@ -32,7 +32,7 @@ from stattn_jax.runtime import perf
 
 # The index links to the first of these files that is written.
 _OPENED = ('html', 'png', 'svg', 'pdf', 'mp4', 'json', 'csv', 'vtt', 'npz')
-# The flags that change what is written of a video.
+# The flags that change the files of a video.
 _CONTENT = ('files', 'start', 'end', 'label', 'finer', 'long', 'hop', 'top_windows')
 # The files that do not hold or show the finer map.
 _WITHOUT_FINER = {'csv', 'vtt'}
@@ -290,7 +290,7 @@ def _write(
 
 
 def _write_index(call: Call, results: dict[pathlib.Path, done.VideoResult | index.Failure]) -> None:
-    """Writes index.html in the order of the videos, where it has more than one clip, and prints what it holds."""
+    """Writes index.html in the order of the videos, where it has more than one clip, and prints how many it holds."""
     in_order = [results[video] for video in call.folders if video in results]
     explained = [result for result in in_order if isinstance(result, done.VideoResult)]
     failures = [result for result in in_order if isinstance(result, index.Failure)]

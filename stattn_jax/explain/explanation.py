@@ -173,7 +173,7 @@ class ExplanationData:
         return {'picture': float(visual.sum(dtype=float)), 'sound': float(audio.sum(dtype=float))}
 
     def painted(self, c: int) -> np.ndarray:
-        """Returns what heat maps show of class number c, per area of a cell: [t 2h 2w] of the finer map, or [t h w].
+        """Returns the heat maps of class number c, per area of a cell: [t 2h 2w] of the finer map, or [t h w].
 
         A value on half cells is multiplied by four, so that both maps have one colour scale.
         """

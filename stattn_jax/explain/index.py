@@ -1,6 +1,6 @@
-"""Writes the index page of several explanations: what was predicted, and which videos failed and why.
+"""Writes the index page of several explanations: their predictions, and which videos failed and why.
 
-The page is one file that works offline. Its scripts search, filter and sort what is readable without them.
+The page is one file that works offline. It is readable without its scripts, which search, filter and sort.
 """
 
 import base64

@@ -43,7 +43,7 @@ class Model:
 
     trained: run.Trained
     source: pathlib.Path | None = None
-    # What training_distance.load returned for the run.
+    # The result of training_distance.load for the run.
     distance: dict[str, Any] = dataclasses.field(default_factory=dict)
     # See ExplanationData.
     usual_weights: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -117,7 +117,7 @@ class Model:
 
         licence: the licence under which the weights may be used, preferably an SPDX identifier.
         data_licence: the licences of the recordings and who made them, for the model card.
-        limits: what the network is not good for, in sentences for the model card.
+        limits: sentences for the model card on the limits of the network.
         dtype: 'float16' stores the weights in half the size, rounded; loading gives float32. Default: as in the folder
           from which the model was loaded, 'float32' for a run.
 

@@ -46,7 +46,7 @@ def of_arrays(frames_thwc: np.ndarray, waveform: np.ndarray, rate: int, spec: me
 def of_file(video: str | os.PathLike) -> dict[str, Any]:
     """Returns a file's name, content hash, duration (s), frame rate and sample rate (Hz).
 
-    What the file does not state is None.
+    Values that the file does not state are None.
     """
     file = decode.MediaFile(video)
     with open(video, 'rb') as content:

@@ -46,7 +46,7 @@ class Explanation(ExplanationData):
 
     @classmethod
     def load_npz(cls, path: str | os.PathLike) -> Self:
-        """Reads what `save_npz` wrote; raises ValueError for another schema."""
+        """Reads a file that `save_npz` wrote; raises ValueError for another schema."""
         return cls(**record_files.read_npz(path))
 
     def save_figure(self, path: str | os.PathLike, label: str | None = None, truth: GroundTruth | None = None) -> None:

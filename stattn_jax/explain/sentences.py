@@ -15,7 +15,7 @@ _LACKS = (
     'There is no {0} stream here, so the network answers by the {1} alone: the {0} is not replaced by {2}, it has no '
     'weight and adds nothing to the logit.'
 )
-# What the notes of a clip (data/media.py) say to a reader, the most important ones first.
+# The notes of a clip (data/media.py) as sentences for a reader, the most important ones first.
 _NOTES = {
     'no_sound': _LACKS.format('sound', 'picture', 'silence'),
     'no_picture': _LACKS.format('picture', 'sound', 'black frames'),
@@ -66,7 +66,7 @@ def sentence(explanation: ExplanationData, c: int) -> str:
 
 
 def notices(explanation: ExplanationData, c: int) -> list[str]:
-    """Returns what a reader has to know before the evidence for class `c`, most important first; mostly nothing.
+    """Returns notices that a reader needs before the evidence for class `c`, most important first; mostly none.
 
     The clip lacks a modality, is unlike the training clips, or silent, or only its beginning was read; one modality
     contributes next to nothing; other notes of the clip.

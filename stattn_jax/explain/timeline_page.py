@@ -70,7 +70,7 @@ def _summary(timeline: Timeline) -> str:
 
 
 def _data(timeline: Timeline, pages: dict[int, str]) -> dict[str, Any]:
-    """Returns what the script needs: per window its best classes and its page, per segment its window and evidence."""
+    """Returns the data of the script: per window its best classes and its page, per segment its window and evidence."""
     best = np.argsort(-np.nan_to_num(timeline.probabilities), axis=1, kind='stable')[:, :3]
     return {
         'start': timeline.media['start'],

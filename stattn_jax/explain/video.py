@@ -55,7 +55,7 @@ def web_clip(source: str | os.PathLike, start: float, end: float, height: int = 
 def write_web_clip(
     source: str | os.PathLike, path: str | os.PathLike, start: float, end: float, height: int, most_fps: int = 30
 ) -> None:
-    """Writes what `web_clip` returns to a file, with at most `most_fps` frames per second.
+    """Writes the bytes of `web_clip` to a file, with at most `most_fps` frames per second.
 
     Memory holds one frame and five minutes of audio, so that the interval may be long.
     """

@@ -29,7 +29,7 @@ def make_flags() -> flags.FlagValues:
     define.list('format', ['safetensors'], f'Some of {",".join(FORMATS)}.')
     define.string('licence', None, 'Licence of the weights, such as apache-2.0, for the model card.')
     define.string('data_licence', None, 'Licences of the recordings and who made them, for the model card.')
-    define.string('limits', None, 'Sentences for the model card: what the network is not good for.')
+    define.string('limits', None, 'Sentences for the model card on the limits of the network.')
     define.string(
         'dtype', None, "With safetensors: 'float16' rounds the weights to half the size. Default: as they are stored."
     )
@@ -63,7 +63,7 @@ def _check_flags(values: flags.FlagValues) -> None:
 
 
 def _write(values, model, kind: str) -> int:
-    """Writes the files of one format, and prints what was written; returns the exit code."""
+    """Writes the files of one format, and prints their names; returns the exit code."""
     from stattn_jax.export import network
     from stattn_jax.pretrained import shared_folder
 

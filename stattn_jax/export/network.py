@@ -142,7 +142,7 @@ def write_onnx(directory: str | os.PathLike, trained: run.Trained, batch: int | 
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Silences a converter's warnings of types that it leaves out; what it made is compared with the network."""
+    """Silences a converter's warnings of types that it leaves out; its result is compared with the network."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(action='ignore'):
@@ -163,7 +163,7 @@ def _clips(trained: run.Trained) -> ClipSpec:
 
 
 def _record(trained: run.Trained, batch: int | None) -> dict[str, Any]:
-    """Returns network.json: everything that a program needs to feed the network and to read what it returns."""
+    """Returns network.json: everything that a program needs to feed the network and to read its outputs."""
     clips, config = _clips(trained), trained.config
     inputs = input_types(trained, 'b' if batch is None else batch)
     return {

@@ -91,7 +91,7 @@ def mean_average_precision(scores_nc: np.ndarray, labels_nc: np.ndarray, prefix:
     """Returns `map`, `map_skipped` and `map_chance` under `prefix`.
 
     `map` is the average precision, mean over the classes with a positive clip, and `map_skipped` counts the other
-    classes. `map_chance` is what one score for all clips reaches: the share of positives, mean over the same classes.
+    classes. `map_chance` is that of one score for all clips: the share of positives, mean over the same classes.
     """
     aps_c = np.array([average_precision(s, p) for s, p in zip(scores_nc.T, labels_nc.T, strict=True)])
     share_c = (labels_nc > 0).mean(axis=0)

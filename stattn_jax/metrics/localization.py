@@ -54,7 +54,7 @@ def cells_in_boxes(
     `tau` is a share of the frame's side. A cell counts by its centre: with overlap, every cell that a box barely
     touches would be a hit, and coarse grids would score better for being coarse; the centre scores a grid like the
     pixel at which its up-sampled map peaks. An object between centres therefore cannot be hit: its clip stays in as a
-    miss, and `_ceiling` reports what a perfect map reaches. Boxes x0 y0 x1 y1 are half-open, like events.
+    miss, and `_ceiling` reports the rate of a perfect map. Boxes x0 y0 x1 y1 are half-open, like events.
     """
     x, y = cell_centres(grid, affine)
     x0, y0, x1, y1 = np.asarray(boxes_k4, float).reshape(-1, 4).T[:, :, None]

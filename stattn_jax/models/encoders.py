@@ -128,7 +128,7 @@ class Encoders(nnx.Module):
     def visual_features(self, frames: jax.Array, *, train: bool) -> jax.Array:
         """Returns the frame trunk's output [n h w d] for frames [n H W 3] in 0..1.
 
-        For a frozen trunk this is what data_prep/extract.py stores.
+        For a frozen trunk, data_prep/extract.py stores this output.
         """
         x = frames if self.visual_scale is None else _scaled(frames, *self.visual_scale)
         return self.visual(x.astype(jnp.float32 if self.frozen[0] else self.dtype), train=train and not self.frozen[0])
@@ -146,7 +146,7 @@ class Encoders(nnx.Module):
     def audio_features(self, log_mel: jax.Array, *, train: bool) -> jax.Array:
         """Returns the log-mel trunk's output [n d] for segments [n f k].
 
-        For a frozen trunk this is what data_prep/extract.py stores.
+        For a frozen trunk, data_prep/extract.py stores this output.
         """
         x = log_mel if self.audio_scale is None else _scaled(log_mel, *self.audio_scale)
         return self.audio(x.astype(jnp.float32 if self.frozen[1] else self.dtype), train=train and not self.frozen[1])

@@ -127,7 +127,7 @@ def _predict(
             failed += row['error'] is not None
             line.add(1)
     except KeyboardInterrupt:
-        return command.fail(f'stopped; the same command goes on with what {journal.path} holds', 130)
+        return command.fail(f'stopped; the same command goes on from {journal.path}', 130)
     line.clear()
     seconds = time.perf_counter() - began
     predictions.write(out, journal.rows(list(identities.values())), classes, options.top)

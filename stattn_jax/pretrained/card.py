@@ -1,6 +1,6 @@
 """Writes the model card of a shared model, README.md, from the record in its config.json.
 
-The card states what was measured and beside which chance level, the checks for shortcuts, limits, licence and origin.
+The card states the measured numbers beside their chance levels, the checks for shortcuts, limits, licence and origin.
 The YAML above the text is the metadata that the Hugging Face hub reads.
 """
 

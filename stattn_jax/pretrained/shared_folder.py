@@ -58,11 +58,11 @@ DTYPES = ('float32', 'float16')
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What is known about a network's training beside its config: records in JSON types, as in config.json.
+    """Facts about a network's training beside its config: records in JSON types, as in config.json.
 
     licence: the licence of the weights, None if none was given.
-    limits: sentences for the model card on what the network is not good for.
-    notes: sentences for the model card on what is missing from this record.
+    limits: sentences for the model card on the limits of the network.
+    notes: sentences for the model card on facts that this record lacks.
     dtype: the type of DTYPES in which arrays of float32 are stored.
     """
 
@@ -146,7 +146,7 @@ def load(directory: str | os.PathLike) -> run.Trained:
 
 
 def origin_of(path: str | os.PathLike, trained: run.Trained) -> Origin:
-    """Returns what a run, or the folder of a shared model, records about the training; raises RunError."""
+    """Returns the record of the training in a run or in the folder of a shared model; raises RunError."""
     directory = pathlib.Path(path)
     if not is_folder(directory):
         return _origin_of_run(directory, trained)

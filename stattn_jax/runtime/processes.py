@@ -90,7 +90,7 @@ class _Peer:
 class _Watch:
     """A thread that ends this process, with one line, where another one is lost or has ended with an error.
 
-    Process 0 has the connections of all others, and passes on what it hears.
+    Process 0 has the connections of all others, and passes their messages on.
     """
 
     def __init__(self, client: Any, coordinator: str, index: int, count: int):

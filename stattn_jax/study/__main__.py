@@ -29,7 +29,7 @@ def make_flags() -> flags.FlagValues:
     """Returns the command's flags, not yet parsed."""
     values = flags.FlagValues()
     define = command.definers(values)
-    define.string('workdir', None, 'Where the study lives; what is there already is kept.')
+    define.string('workdir', None, 'The folder of the study; results that it holds already are kept.')
     define.integer('workers', None, 'Networks at a time. Default: one per CPU; one on an accelerator.', lower_bound=1)
     define.string(
         'only', None, 'Only this network, as VARIANT/ROW-SEED, or trial, as VARIANT/ROW-trialN, in this process.'

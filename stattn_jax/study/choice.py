@@ -1,4 +1,4 @@
-"""Chooses each row's values of the grid by what its trials reach on validation clips, never on test clips."""
+"""Chooses each row's values of the grid by its trials' accuracy on validation clips, never on test clips."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ Scores = dict[tuple[str, str], list['Score']]
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """What a trial reached: its values of the grid, and accuracy and mean average precision on the clips of `split`.
+    """The result of a trial: its values of the grid, and accuracy and mean average precision on the clips of `split`.
 
     Both are None for a training whose loss was not finite.
     """

@@ -92,7 +92,7 @@ def choices(scores: Scores, variant: str) -> Table:
         'The best is kept (of equals the one with the higher mAP); a dash is a loss that was not finite. Ablations '
         "have STAN's values."
     )
-    return Table('choices', variant, 'What each network chose on validation clips', note, columns, tuple(rows))
+    return Table('choices', variant, 'Values that each network chose on validation clips', note, columns, tuple(rows))
 
 
 def _values(score):
@@ -209,7 +209,7 @@ def ablations(runs: Sequence[Run], variant: str) -> Table:
     return Table(
         'ablations',
         variant,
-        'Ablations: what each part of STAN is worth',
+        'Ablations: the worth of each part of STAN',
         note,
         tuple(columns),
         tuple(rows),

@@ -1,4 +1,4 @@
-"""Makes what the networks of a study are trained on: synthetic clips, validation clips, features of frozen trunks."""
+"""Makes the data of the networks of a study: synthetic clips, validation clips, features of frozen trunks."""
 
 import copy
 import pathlib

@@ -172,7 +172,7 @@ SHORTCUTS = (
 
 
 def leaks(runs: Sequence[Run], variant: str) -> Table:
-    """What the network recognises from audio alone, and whether its visual terms follow mismatched audio."""
+    """The accuracy from audio alone, and whether its visual terms follow mismatched audio."""
     rows: list[Row] = []
     for row, of_row in results.rows(runs, variant).items():
         cells = [results.rate(of_row, name, 'shortcut/n') for _, name in SHORTCUTS]

@@ -1,4 +1,4 @@
-"""The tables of faithfulness: whether the network's answer depends on what an explanation marks as important.
+"""The tables of faithfulness: whether the prediction depends on the parts that an explanation marks as important.
 
 They are functions of the measured runs alone; the numbers are those of metrics/aopc.py and metrics/perturbation.py.
 """
@@ -24,12 +24,12 @@ def order(runs: Sequence[Run], variant: str) -> Table:
     columns = (ROW, EXPLAINER, TRAININGS, *(Column(name, 'number') for name in heads))
     note = (
         'Seconds are removed in the order of the explanation: 0 is the worst of all orders of this very network, 1 the '
-        'best, so that networks can be compared. Blind order: what a constant map reaches. Surface volume: mean '
+        'best, so that networks can be compared. Blind order: that of a constant map. Surface volume: mean '
         'probability while shares of picture and sound are removed (small is good; it depends on the network too). '
         'Gini and entropy: how sparse and how spread the map is, neither good nor bad.'
     )
     return Table(
-        'faithfulness', variant, 'Faithfulness: does what is shown as important matter?', note, columns, tuple(rows)
+        'faithfulness', variant, 'Faithfulness: does removing important parts matter?', note, columns, tuple(rows)
     )
 
 

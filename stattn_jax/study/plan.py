@@ -203,7 +203,7 @@ def run_config(
 
 
 def data_folders(config, variant: str, workdir: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """Returns the directories of a variant's clips, and of what its networks are trained on.
+    """Returns the directories of a variant's clips, and of the data of its networks.
 
     They differ where frozen trunks are run over the clips first. Raises RunError for a data set of one's own that is
     not named, holds features, or has several labels for a clip, and NoDataError where there is none.

@@ -1,4 +1,4 @@
-"""The results as sentences: what STAN reaches, and where it is ahead of, level with or behind each other network."""
+"""The results as sentences: those of STAN, and where it is ahead of, level with or behind each other network."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -60,7 +60,7 @@ def ours(tables: Sequence[Table], variant: str) -> str:
 
 
 def relations(tables: Sequence[Table]) -> list[str]:
-    """Returns a sentence for each other network: in what STAN is ahead of it, level with it, and behind it.
+    """Returns a sentence for each other network: the measures in which STAN is ahead, level and behind.
 
     The words are those of the tables of paired tests. A measure is followed by the variants that it holds for, unless
     it holds for all variants on which the network was compared in it.

@@ -15,7 +15,7 @@ PREFERRED = ('terms', 'own', 'grad_cam', 'gradient_input')
 
 
 def write(config, workdir: pathlib.Path, entries: list[plan.Entry], scores: choice.Scores, wall_seconds: float) -> None:
-    """Writes all results of a study from what was measured; they name the entries that were not."""
+    """Writes all results of a study from its measures; they name the entries that were not."""
     measured = [entry for entry in entries if plan.is_done(entry)]
     for variant in config.variants:
         of_variant = [

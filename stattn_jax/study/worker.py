@@ -25,7 +25,7 @@ EXAMPLES = 3
 
 
 def work(job: plan.Trial | plan.Entry) -> None:
-    """Trains what is left to train, measures, and writes the result; returns without it if training stopped."""
+    """Trains the steps that are left, measures, and writes the result; returns without it if training stopped."""
     job.folder.mkdir(parents=True, exist_ok=True)
     if isinstance(job, plan.Trial):
         _try(job)

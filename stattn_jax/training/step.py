@@ -344,7 +344,7 @@ def mean_scores(sums_mc: jax.Array, counts_m: jax.Array, axis: str | None) -> ja
 def drop_masks(
     key: jax.Array, units_bmt: jax.Array, grid: tuple[int, int], drop: Drop, axis: str | None = None
 ) -> dict[str, jax.Array]:
-    """Samples the masks of what training keeps: cell_mask [b t s] and unit_mask [b m t].
+    """Samples the masks of the cells and units that training keeps: cell_mask [b t s] and unit_mask [b m t].
 
     A clip that would lose every unit keeps all of them.
     """

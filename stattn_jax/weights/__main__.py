@@ -1,6 +1,6 @@
 """Lists, inspects, verifies and converts published weights: `python -m stattn_jax.weights COMMAND`, one of
 
-  list                                  the trunks, what they read, and where weights for them come from
+  list                                  the trunks, their inputs, and where weights for them come from
   inspect FILE                          the tensors of a file: names, shapes, types
   verify FILE --trunk=NAME              whether a file fits a trunk, and which tensors do not
   convert FILE --out=NAME.safetensors   the same tensors as safetensors, bfloat16 as float32

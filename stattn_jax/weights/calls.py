@@ -76,7 +76,7 @@ def named(text: Any) -> Global:
 def instance(kind):
     """Returns the replacement for an object that is made without calling its class's constructor."""
     if not isinstance(kind, Global):
-        raise PickleError('it makes an object of what is no class')
+        raise PickleError('it makes an object of something that is no class')
     return {} if kind.name in _MAPPINGS else Opaque(kind.name)
 
 
@@ -86,7 +86,7 @@ def called(function, arguments, count: Callable[[int], None]):
     count(items) is called with the number of items that the call reads, because many calls may be given the same list.
     """
     if not isinstance(function, Global) or not isinstance(arguments, tuple):
-        raise PickleError('it calls what is no function')
+        raise PickleError('it calls something that is no function')
     if function.name in _CALLS:
         count(len(arguments))
         count(sum(len(value) for value in arguments if isinstance(value, (list, tuple))))
@@ -126,7 +126,7 @@ def _naturals(values) -> tuple[int, ...]:
 def _mapping(items=()):
     pairs = items if isinstance(items, (list, tuple)) else []
     if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
-        raise PickleError('it makes a dict of what are no pairs of a key and a value')
+        raise PickleError('it makes a dict of items that are no pairs of a key and a value')
     return filled({}, [part for pair in pairs for part in pair])
 
 

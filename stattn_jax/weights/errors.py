@@ -25,7 +25,7 @@ class Allowance:
 
 
 class WeightsError(CommandError):
-    """Raised if weights cannot be used; the one-line message has the file, what is wrong, what is expected, the fix."""
+    """Raised if weights cannot be used; the one-line message has the file, the fault, what is expected and the fix."""
 
     code = 2
 

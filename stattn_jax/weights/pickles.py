@@ -184,7 +184,7 @@ class _Machine:
         # The attributes of an object, such as the versions of a state dict, are dropped.
         self.pop()
         if not isinstance(self.stack[-1], (dict, Opaque, Tensor)):
-            raise PickleError('it gives attributes to what has none')
+            raise PickleError('it sets attributes of an object that has none')
 
     def do_persid(self, argument: str) -> None:
         raise PickleError(f'it refers to {argument!r} outside, which is no storage')
@@ -203,6 +203,6 @@ class _Machine:
 
 def _appended(target, items):
     if not isinstance(target, (list, Opaque)):
-        raise PickleError('it appends to what is no list')
+        raise PickleError('it appends to an object that is no list')
     if isinstance(target, list):
         target.extend(items)

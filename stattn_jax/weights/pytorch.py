@@ -48,8 +48,7 @@ def opened(path: pathlib.Path) -> Iterator[tuple[Any, Callable[[str, calls.Tenso
     known = head[:4] == b'PK\x03\x04', head[:1] == b'\x80'
     if not any(known):
         raise WeightsError(
-            f'{path} is no file of PyTorch: it begins with {head!r}; expected what torch.save writes; '
-            'check what was downloaded'
+            f'{path} is no file of PyTorch: it begins with {head!r}; expected a file of torch.save; check the download'
         )
     with _zip(path) if known[0] else contextlib.nullcontext(_legacy(path, path.read_bytes())) as (tree, raw):
         copies = Allowance(path.stat().st_size)
@@ -69,7 +68,7 @@ def _zip(path) -> Iterator[tuple[Any, Raw]]:
         if len(roots) != 1:
             raise WeightsError(
                 f'{path} is a zip archive, but not of PyTorch: it has {len(roots)} data.pkl; '
-                'expected what torch.save writes'
+                'expected a file of torch.save'
             )
         if roots[0] + 'byteorder' in archive.namelist():
             _check_order(path, _entry(path, archive, roots[0] + 'byteorder', read) == b'little')
@@ -106,7 +105,7 @@ def _legacy(path, data: bytes) -> tuple[Any, Raw]:
     """
     stream = io.BytesIO(data)
     if _load(path, stream)[0] != MAGIC:
-        raise WeightsError(f'{path} is a pickle, but not of PyTorch; expected what torch.save writes')
+        raise WeightsError(f'{path} is a pickle, but not of PyTorch; expected a file of torch.save')
     version, facts = _load(path, stream)[0], _load(path, stream)[0]
     if version != VERSION or not isinstance(facts, dict):
         raise damaged(path, f'its second pickle is not the version {VERSION}, or its third is no dictionary')

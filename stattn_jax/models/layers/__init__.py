@@ -1,6 +1,6 @@
 """Convolutions, max pooling, batch normalisation and dense layers, each as a plain Flax layer and in faster forms.
 
-All forms have the same parameters and, up to rounding, the same results; cpu.py, gpu.py and tpu.py say what their
+All forms have the same parameters and, up to rounding, the same results; cpu.py, gpu.py and tpu.py state what their
 forms are for. Every layer has an attribute `form`, one of FORMS. A new layer takes the form of the platform that JAX
 computes on, and `set_form` changes it for a whole network. Forward-mode derivatives of all layers are defined in the
 form 'plain'.

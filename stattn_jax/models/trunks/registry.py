@@ -1,4 +1,4 @@
-"""The list of trunks: how each is built, what its input is, and how its published weights name their tensors.
+"""The list of trunks: how each is built, its input, and how its published weights name their tensors.
 
 A trunk is a module of this package with a dict TRUNKS of `Trunk` entries (trunk.py), and its name in `_modules` below.
 """
