@@ -37,7 +37,7 @@ def test_an_explanation_costs_a_tenth_of_the_forward_pass_at_most(visual):
     assert flops['plain'] > 1e7 and 1 < flops['all'] / flops['plain'] < 1.1
     # A pass of the finer map has no audio trunk.
     audio = jax.ShapeDtypeStruct((1, facts.spec.segments, config.model.width), np.float32)
-    shifted = model._shifted.lower(state, batch, audio, jax.ShapeDtypeStruct((2,), np.int64))
+    shifted = model._shifted.lower(state, batch, audio, jax.ShapeDtypeStruct((2,), np.int32))
     assert 0.1 < perf.lowered_flops(shifted) / flops['plain'] < 1
 
 
