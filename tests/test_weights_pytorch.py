@@ -208,7 +208,8 @@ def test_a_list_that_is_given_to_many_calls_is_refused(pack, tmp_path):
     many = pairs + b'(' + b'h\x00' * 999 + b'tq\x02' + name('torch._utils._rebuild_parameter') + b'q\x01'
     fails(tmp_path, pack(Ops(b'(' + many + b'h\x01h\x02R' * 100 + b'l'), {}), 'its calls are given more items')
     nested = pairs + name('collections.OrderedDict') + b'](' + b'h\x00' * 100 + b'e\x85R'
-    fails(tmp_path, pack(Ops(b'(' + nested + b'l'), {}), 'it makes a dict of items that are no pairs of a key and a value')
+    words = 'it makes a dict of items that are no pairs of a key and a value'
+    fails(tmp_path, pack(Ops(b'(' + nested + b'l'), {}), words)
 
 
 @FORMATS
