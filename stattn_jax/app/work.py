@@ -123,11 +123,10 @@ def _read_and_explain(model: Model, video: pathlib.Path, name: str, start: float
 
 def _write(explanation: Explanation, folder: pathlib.Path, report: Report, begin: float, end: float) -> None:
     """Writes all files of an explanation, and reports shares of the work between `begin` and `end`."""
-    report(begin, f'writing files: 0 of {len(console.KINDS)} done')
+    total = len(console.KINDS)
+    report(begin, f'writing files: 0 of {total} done')
     for number, _ in enumerate(outputs.write(explanation, folder, console.KINDS), 1):
-        report(
-            begin + (end - begin) * number / len(console.KINDS), f'writing files: {number} of {len(console.KINDS)} done'
-        )
+        report(begin + (end - begin) * number / total, f'writing files: {number} of {total} done')
 
 
 def _explain(model: Model, video: pathlib.Path, folder: pathlib.Path, name: str, start, report: Report) -> Result:

@@ -14,11 +14,9 @@ from stattn_jax.data import video_files
 # Files of an explanation that are written if no others are asked for, and those that are written only if named.
 KINDS = ('json', 'npz', 'png', 'html', 'mp4', 'csv', 'vtt')
 MORE_KINDS = ('pdf', 'svg')
-# The help of --workdir where it may be given twice.
-WORKDIRS = (
-    "A trained workdir, the folder of a shared model, 'demo' or 'av_digits'; two of them compare two networks on the "
-    'same videos.'
-)
+# The help of --workdir, and where it may be given twice.
+WORKDIR = "A trained workdir, the folder of a shared model, 'demo' or 'av_digits'"
+WORKDIRS = f'{WORKDIR}; two of them compare two networks on the same videos.'
 
 
 class StepTimes:

@@ -16,6 +16,7 @@ import sys
 from absl import flags
 
 from stattn_jax import command
+from stattn_jax.explain import console
 
 FORMATS = ('safetensors', 'stablehlo', 'onnx')
 
@@ -24,7 +25,7 @@ def make_flags() -> flags.FlagValues:
     """Defines the command's flags and returns them unparsed."""
     values = flags.FlagValues()
     define = command.definers(values)
-    define.string('workdir', None, "A trained workdir, the folder of a shared model, 'demo' or 'av_digits'.")
+    define.string('workdir', None, f'{console.WORKDIR}.')
     define.string('out', None, 'Folder for the files.')
     define.list('format', ['safetensors'], f'Some of {",".join(FORMATS)}.')
     define.string('licence', None, 'Licence of the weights, such as apache-2.0, for the model card.')

@@ -17,7 +17,7 @@ from stattn_jax.explain import console
 FORMATS = ('csv', 'jsonl', 'parquet')
 FLAGS = flags.FlagValues()
 define = command.definers(FLAGS)
-define.string('workdir', None, "A trained workdir, the folder of a shared model, 'demo' or 'av_digits'.")
+define.string('workdir', None, f'{console.WORKDIR}.')
 define.string('out', None, 'The table to write: .csv, .jsonl or .parquet.')
 define.integer('top', None, 'Number of classes per video. Default: every class.', 1)
 define.integer('batch', 8, 'Number of clips per forward pass.', 1)
