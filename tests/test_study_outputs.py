@@ -190,6 +190,8 @@ def test_ablations_stand_beside_stan(runs, made):
     test = paired.compare(*(stack(runs, row, 'correct') for row in ('stan', 'shared_time')))
     assert found[:3] == test[:3]
     assert [row[0] for row in made['ablations'].rows] == ['stan', 'shared_time']
+    without = [run for run in runs if run.group != 'ablation']
+    assert 'ablations' not in [table.name for table in outputs.make(without, measured.scores())]
 
 
 def test_every_number_over_clips_has_an_interval_and_its_counts(made):

@@ -189,7 +189,7 @@ PARTS = (
 
 
 def ablations(runs: Sequence[Run], variant: str) -> Table:
-    """STAN with one part removed or changed per row, compared with the complete STAN."""
+    """STAN with one part removed or changed per row, compared with the complete STAN; no rows without an ablation."""
     of_ours = results.ours(runs, variant)
     rows: list[Row] = []
     for row, of_row in results.rows(runs, variant, 'ours', 'ablation').items():
@@ -212,5 +212,5 @@ def ablations(runs: Sequence[Run], variant: str) -> Table:
         'Ablations: the worth of each part of STAN',
         note,
         tuple(columns),
-        tuple(rows),
+        tuple(rows) if len(rows) > 1 else (),
     )

@@ -17,7 +17,9 @@ HOW_TO_READ = (
     'STAN is called ahead or behind where a paired test on the same clips, in which clips and trainings are both '
     'random, has a p-value below 0.05, corrected by Holm for the number of networks; level means that no difference is '
     'shown, which with few clips and trainings may only mean that the study is too small to tell. Brackets hold 95 % '
-    'intervals. A network is scored by the explanation that represents it: its own, or Grad-CAM where it has none.'
+    'intervals. A network is scored by the explanation that represents it: its own, or Grad-CAM where it has none. The '
+    'explained class is the label; where the label itself reveals the object, a map may lie on the object although the '
+    'network does not recognise it. The appendix therefore also scores the map of the class that each network predicts.'
 )
 
 

@@ -47,7 +47,7 @@ def _examples(entries: list[plan.Entry]) -> list[dict]:
     for place, number in enumerate(first['example/clips']):
         record = data[int(number)]
         clip = pipeline.clip_arrays(record, config.data.frame_size, config.data.fit)
-        rows, answers = {}, []
+        rows, answers, label = {}, [], data.info.classes[record.labels[0]]
         for row, kept in arrays.items():
             name = next((name for name in PREFERRED if f'example/{name}/visual' in kept), None)
             if name:
@@ -59,6 +59,6 @@ def _examples(entries: list[plan.Entry]) -> list[dict]:
             'frames': clip['frames'],
             'targets': Targets.of([score.truth_of(record)], config.data.fit, data.info.spec.segment_seconds),
             'rows': rows,
-            'caption': f'{record.clip_id}, label {data.info.classes[record.labels[0]]}. Said: {", ".join(answers)}.',
+            'caption': f'{record.clip_id}, label {label}. Predicted: {", ".join(answers)}.',
         })  # fmt: skip
     return found
