@@ -6,8 +6,8 @@ The runs are trainings of one config with several seeds. Each map is of the visu
 from their training means, as explanations and pages show them: cells, the finer map (stattn_jax/explain/half_cells.py),
 and each cell divided evenly among its half cells, a control that has small cells and no shifts. Printed are the spatial
 pointing game on the label's boxes, at the cell itself and within the usual tolerance, and the share of the positive
-evidence inside the boxes; then the finer map less the cells, clip by clip and training by training, with a 95 %
-interval over clips and trainings.
+evidence inside the boxes, and in these the finer map less the cells, clip by clip and training by training, with 95 %
+intervals over clips and trainings.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,12 @@ import stattn_jax
 from benchmarks import rounds
 from data_prep import cli
 from stattn_jax import score
-from stattn_jax.data import pipeline, records, source
+from stattn_jax.attribution import Map
+from stattn_jax.data import records, source
 from stattn_jax.explain import half_cells
 from stattn_jax.explain.model import Model
-from stattn_jax.metrics import bootstrap, energy, localization, paired
+from stattn_jax.study import networks, pointing, results
+from stattn_jax.study.table_format import Column, Table
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_list('workdir', [], 'Run directories.', flag_values=FLAGS)
@@ -32,7 +34,8 @@ flags.DEFINE_integer('clips', 300, 'Most clips, the first of the split.', lower_
 flags.DEFINE_string('out', None, 'A JSON file to write.', flag_values=FLAGS)
 
 MAPS = ('cells', 'finer map', 'divided cells')
-MEASURES = ('space', 'space, tolerant', 'inside')
+# The games of study/pointing.py that are printed, by their names here.
+GAMES = {'space': 'space', 'space, tolerant': 'space_scaled', 'inside': 'energy'}
 BATCH = 4
 
 
@@ -52,18 +55,27 @@ def maps_of_labels(model: Model, clips: Sequence[records.ClipRecord]) -> dict[st
 
 
 def measure(model: Model, clips: Sequence[records.ClipRecord]) -> dict[str, dict[str, np.ndarray]]:
-    """Returns each of MEASURES for each of MAPS: float [n], NaN for a clip without a box of its label."""
-    fit, seconds = model.trained.config.data.fit, model.spec.segment_seconds
-    boxes = [score.box_rows(box for box in record.boxes if box.label == record.labels[0]) for record in clips]
-    affines = [pipeline.frame_affine(record.clip.height, record.clip.width, fit) for record in clips]
+    """Returns each of GAMES for each of MAPS: float [n], NaN for a clip without a box of its label."""
+    truth = [score.truth_of(record) for record in clips]
+    targets = pointing.Targets.of(truth, model.trained.config.data.fit, model.spec.segment_seconds)
     found = {}
-    for name, maps in maps_of_labels(model, clips).items():
-        hits = [
-            localization.spatial_hits(maps, boxes, affines, seconds, tau=tau) for tau in (0.0, localization.TOLERANCE)
-        ]
-        inside, _ = energy.energies(np.maximum(maps, 0), boxes, affines, seconds)
-        found[name] = dict(zip(MEASURES, (*hits, inside)))
+    for name, maps_nthw in maps_of_labels(model, clips).items():
+        visual_nts = maps_nthw.reshape(*maps_nthw.shape[:2], -1)
+        games = pointing.games(networks.timed(Map(visual_nts, np.zeros(visual_nts.shape[:2]))), targets)
+        found[name] = {measure: games[game] for measure, game in GAMES.items()}
     return found
+
+
+def table(runs: Sequence[dict[str, dict[str, np.ndarray]]]) -> Table:
+    """Returns one row for each game, from `measure` of each training: the maps, and the finer map less the cells."""
+    rows = []
+    for game in GAMES:
+        of_maps = {name: np.stack([run[name][game] for run in runs]) for name in MAPS}
+        gain = results.gap(of_maps['finer map'] - of_maps['cells'])
+        rows.append((game, *map(results.mean, of_maps.values()), gain))
+    columns = (Column('game'), *(Column(name, 'percent') for name in MAPS), Column('finer map less cells', 'points'))
+    note = f'Trainings: {len(runs)}. n clips have boxes of their label.'
+    return Table('finer_map', '', 'Pointing of the finer map and of cells', note, columns, tuple(rows))
 
 
 def main(_: list[str]) -> None:
@@ -75,16 +87,9 @@ def main(_: list[str]) -> None:
     for number, workdir in enumerate(FLAGS.workdir):
         runs.append(measure(stattn_jax.load(workdir), clips))
         print(f'[{number + 1}/{len(FLAGS.workdir)}] {workdir}', flush=True)
-    stacked = {name: {m: np.stack([run[name][m] for run in runs]) for m in MEASURES} for name in MAPS}
-    rows = {name: {m: bootstrap.mean(stacked[name][m]) for m in MEASURES} for name in MAPS}
-    gains = {m: stacked['finer map'][m] - stacked['cells'][m] for m in MEASURES}
-    rows['finer map less cells'] = {m: paired.compare(gain, np.zeros((1, len(clips)))) for m, gain in gains.items()}
-    for name, row in rows.items():
-        values = [f'{m} {100 * x.value:.1f} % [{100 * x.low:.1f}, {100 * x.high:.1f}]' for m, x in row.items()]
-        print(f'{name:>20}: {", ".join(values)}')
-    space = rows['cells']['space']
-    print(f'{space.n} clips with boxes ({space.skipped} without), {len(runs)} trainings')
-    rounds.write(FLAGS.out, {name: {m: x._asdict() for m, x in row.items()} for name, row in rows.items()})
+    found = table(runs)
+    print(f'{found.markdown()}\n{found.note}')
+    rounds.write(FLAGS.out, found.to_json())
 
 
 if __name__ == '__main__':

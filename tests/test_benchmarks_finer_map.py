@@ -51,9 +51,16 @@ def test_maps_of_the_label_are_scored_on_its_boxes(model):
     # the cell.
     expected = {'cells': (0, 0, 0.16), 'finer map': (1, 1, 0.64), 'divided cells': (0.25, 0.25, 0.16)}
     for name, values in expected.items():
-        for measure, value in zip(finer_map.MEASURES, values, strict=True):
+        for measure, value in zip(finer_map.GAMES, values, strict=True):
             np.testing.assert_allclose(found[name][measure][:-1], value, rtol=1e-6, err_msg=f'{name}, {measure}')
             assert np.isnan(found[name][measure][-1])
+
+
+def test_the_gain_is_that_of_the_finer_map_over_cells(model):
+    found = finer_map.table([finer_map.measure(model, [record_of((CORNER,))] * 3 + [record_of((OTHER,))])] * 2)
+    gains = [row[-1] for row in found.rows]
+    np.testing.assert_allclose([gain.value for gain in gains], [1, 1, 0.48], rtol=1e-6)
+    assert [(gain.n, gain.skipped, gain.seeds) for gain in gains] == [(3, 1, 2)] * 3
 
 
 def test_flags_that_are_missing_are_named():

@@ -192,6 +192,9 @@ def test_ablations_stand_beside_stan(runs, made):
     assert [row[0] for row in made['ablations'].rows] == ['stan', 'shared_time']
     without = [run for run in runs if run.group != 'ablation']
     assert 'ablations' not in [table.name for table in outputs.make(without, measured.scores())]
+    alone = [run for run in runs if run.group == 'ablation']
+    [table] = [table for table in outputs.make(alone, measured.scores()) if table.name == 'ablations']
+    assert [row[0] for row in table.rows] == ['shared_time']
 
 
 def test_every_number_over_clips_has_an_interval_and_its_counts(made):

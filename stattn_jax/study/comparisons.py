@@ -212,5 +212,5 @@ def ablations(runs: Sequence[Run], variant: str) -> Table:
         'Ablations: the worth of each part of STAN',
         note,
         tuple(columns),
-        tuple(rows) if len(rows) > 1 else (),
+        tuple(rows) if results.rows(runs, variant, 'ablation') else (),
     )
