@@ -163,6 +163,19 @@ def test_a_key_follows_everything_that_the_numbers_depend_on():
     assert len({key(), *map(key, changes)}) == len(changes) + 1
 
 
+def test_a_study_that_is_moved_keeps_its_results(tmp_path):
+    config = studies.config('stan')
+    here, there = (studies.entries(config, folder)[0] for folder in (WORKDIR, tmp_path / 'moved'))
+    assert here.config.data.dir != there.config.data.dir and here.key == there.key
+    here, there = (plan.trials(config, folder)[0] for folder in (WORKDIR, tmp_path / 'moved'))
+    assert here.key == there.key
+    # Data elsewhere are known by their own path.
+    fakes.write_info(tmp_path, splits={'train': 4, 'val': 2, 'test': 2})
+    config.variants.events.run.data.dir = str(tmp_path)
+    own = studies.entries(config, WORKDIR)[0].key
+    assert own != here.key and own == studies.entries(config, tmp_path / 'moved')[0].key
+
+
 @pytest.mark.parametrize(
     'change, words',
     [

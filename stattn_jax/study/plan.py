@@ -53,7 +53,7 @@ class Trial:
     @property
     def key(self) -> str:
         """A short hash of all that its result depends on; a result with another key is computed again."""
-        return _hash({'run': self.config.to_dict()})
+        return _hash({'run': _run_fields(self.config, self.folder)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +85,19 @@ class Entry:
     @property
     def key(self) -> str:
         """A short hash of all that its numbers depend on; results with another key are computed again."""
-        fields = {'run': self.config.to_dict(), 'measure': self.measure.to_dict(), 'row': self.row}
+        fields = {'run': _run_fields(self.config, self.folder), 'measure': self.measure.to_dict(), 'row': self.row}
         return _hash(fields | {'measures': MEASURES})
+
+
+def _run_fields(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
+    """Returns the fields of a run's config, with a relative path for data inside the study's folder.
+
+    A study that is moved, or named by another path, thus keeps its results.
+    """
+    fields, data, workdir = config.to_dict(), pathlib.Path(config.data.dir), folder.parents[2]
+    if data.is_relative_to(workdir):
+        fields['data']['dir'] = str(data.relative_to(workdir))
+    return fields
 
 
 def _hash(fields: dict[str, Any]) -> str:
