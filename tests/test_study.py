@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def test_wall_time_is_kept_over_starts_those_that_were_killed_too(tmp_path, monk
 
 def test_an_error_of_the_study_ends_its_processes(tmp_path, monkeypatch):
     made = [entry('events', row, tmp_path / row) for row in ('stan', 'cam')]
-    work = jobs.Jobs([], workers=2, threads=False)
+    work = jobs.Jobs([], workers=2, one_core=True)
     started = []
 
     def start(new):
@@ -72,6 +73,20 @@ def test_an_error_of_the_study_ends_its_processes(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         work.work(made, 0, [], jobs.WallTime(tmp_path / 'wall.json'))
     assert started[0].returncode == -signal.SIGTERM
+
+
+@pytest.mark.skipif(not jobs.cores(), reason='needs a system that assigns cores')
+def test_each_process_has_a_core_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, 'cores', lambda: sorted(os.sched_getaffinity(0))[:2])
+    before, work = os.sched_getaffinity(0), jobs.Jobs([], workers=3, one_core=True)
+    for row in ('stan', 'cam', 'mil'):
+        work._start(entry('events', row, tmp_path / row))
+    used = [os.sched_getaffinity(process.pid) for process in work._running]
+    for process in work._running:
+        process.kill()
+        process.wait()
+    assert all(len(some) == 1 for some in used) and used[2] == used[0]
+    assert len(used[0] | used[1]) == min(2, len(before)) and os.sched_getaffinity(0) == before
 
 
 def test_results_of_another_config_are_not_done(tmp_path):

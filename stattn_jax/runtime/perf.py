@@ -52,14 +52,12 @@ def compile_options() -> dict[str, str] | None:
     """Returns the XLA options for a run's programs and explanations: YNNPACK is disabled on a CPU with jaxlib 0.10.
 
     Returns None where there is nothing to set. The convolutions of YNNPACK, which jaxlib 0.10 prefers, make a training
-    step of the demo take 1.3 times as long on several threads; on one thread both are equally fast, and with jaxlib
-    0.12 YNNPACK is faster (docs/log.md, 2026-11-23, the CPU). No option is set in those cases, nor where XLA_FLAGS
-    mention YNNPACK.
+    step of the demo take 1.3 times as long on several threads, and 1.08 times on one core; with jaxlib 0.12 YNNPACK is
+    faster (docs/log.md, 2026-11-23, the CPU; 2026-11-28). No option is set there, nor where XLA_FLAGS mention YNNPACK.
     """
     slow = jax.default_backend() == 'cpu' and jaxlib.version.__version__.startswith('0.10.')
     flags = os.environ.get('XLA_FLAGS', '')
-    is_set = 'ynn' in flags or 'intra_op_parallelism_threads=1' in flags.split()
-    return {'xla_cpu_experimental_ynn_fusion_type': ''} if slow and not is_set else None
+    return {'xla_cpu_experimental_ynn_fusion_type': ''} if slow and 'ynn' not in flags else None
 
 
 def compile_options_once() -> dict[str, int] | None:

@@ -79,8 +79,8 @@ def _all(values, workdir: pathlib.Path, trials: list[plan.Trial], arguments: lis
     data_sets.make(values.config, workdir)
     expected = plan.names_of_entries(values.config)
     accelerated = jax.default_backend() != 'cpu'
-    workers = values.workers or (1 if accelerated else os.cpu_count())
-    processes = jobs.Jobs(arguments, workers, threads=accelerated or workers == 1)
+    workers = values.workers or (1 if accelerated else len(jobs.cores()) or os.cpu_count())
+    processes = jobs.Jobs(arguments, workers, one_core=not accelerated and workers > 1)
     _, entries = _chosen(values.config, workdir, trials)
     counts = [sum(map(plan.is_done, some)) for some in (trials, entries)]
     print(
