@@ -1,5 +1,6 @@
 """The study at toy size: a config of a few rows on six-second clips of 16 pixels, and its data."""
 
+import json
 import pathlib
 
 import ml_collections
@@ -42,6 +43,14 @@ def entries(made: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[plan
     first = [trial for trial in plan.trials(made, workdir) if trial.number == 0]
     chosen = {(t.variant, t.row): choice.Score(t.variant, t.row, 0, t.values, 'val', 1.0, 1.0) for t in first}
     return plan.entries(made, workdir, chosen)
+
+
+def write_trial(trial: plan.Trial, accuracy: float) -> None:
+    """Writes the result of a trial as if it had been trained."""
+    trial.folder.mkdir(parents=True)
+    found = {'variant': trial.variant, 'row': trial.row, 'number': trial.number, 'values': trial.values}
+    found |= {'split': 'val', 'accuracy': accuracy, 'precision': 0.5, 'key': trial.key}
+    trial.result.write_text(json.dumps(found))
 
 
 def as_flags() -> list[str]:

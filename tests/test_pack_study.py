@@ -9,29 +9,20 @@ import numpy as np
 import runs
 import studies
 
-from stattn_jax.study import choice, plan
+from stattn_jax.study import plan
 
 TOOL = runs.ROOT / 'tools' / 'pack_study.py'
 
 
 def write_results(config, workdir):
     """Writes results of every trial and entry, without training."""
-    trials = plan.trials(config, workdir)
-    for trial in trials:
-        trial.folder.mkdir(parents=True)
-        score = {'split': 'val', 'accuracy': trial.number / 10, 'precision': 0.5, 'key': trial.key}
-        found = {'variant': trial.variant, 'row': trial.row, 'number': trial.number, 'values': trial.values}
-        trial.result.write_text(json.dumps(found | score))
-    (entry,) = entries_of(config, workdir)
+    for trial in plan.trials(config, workdir):
+        studies.write_trial(trial, 0.5)
+    (entry,) = studies.entries(config, workdir)
     entry.folder.mkdir(parents=True)
     entry.result.write_text(json.dumps({'key': entry.key, 'run': {'command': str(workdir), 'seed': 0}}))
     np.savez_compressed(entry.folder / plan.ARRAYS, correct=np.array([1.0, np.nan]), logits=np.eye(2))
     (entry.folder / 'log.txt').write_text('not packed')
-
-
-def entries_of(config, workdir):
-    scores = choice.read(plan.trials(config, workdir))
-    return plan.entries(config, workdir, {key: choice.choose(some) for key, some in scores.items()})
 
 
 def pack(workdir, out):
@@ -49,7 +40,7 @@ def test_unpacked_results_are_done_and_equal(tmp_path):
         assert not any('log.txt' in name for name in packed.getnames())
         packed.extractall(there, filter='data')
     assert all(map(plan.is_done, plan.trials(config, there)))
-    (before,), (after,) = entries_of(config, here), entries_of(config, there)
+    (before,), (after,) = studies.entries(config, here), studies.entries(config, there)
     assert plan.is_done(after) and json.loads(after.result.read_text())['run'] == {'seed': 0}
     arrays = [np.load(entry.folder / plan.ARRAYS) for entry in (before, after)]
     assert sorted(arrays[0]) == sorted(arrays[1])

@@ -67,7 +67,7 @@ def test_an_error_of_the_study_ends_its_processes(tmp_path, monkeypatch):
         if started:
             raise OSError(28, 'No space left on device')
         started.append(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']))
-        work._running[started[0]] = (new, 0.0)
+        work._running[started[0]] = (new, 0.0, None)
 
     monkeypatch.setattr(work, '_start', start)
     with pytest.raises(OSError):

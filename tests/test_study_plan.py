@@ -1,6 +1,5 @@
 """Tests the study's plan: its networks, configs and order, and what counts as a different result."""
 
-import json
 import pathlib
 
 import fakes
@@ -133,10 +132,7 @@ def test_a_row_chooses_when_all_of_its_trials_are_done(tmp_path):
     config.grid.optim.lr = (1e-3, 2e-3)
     trials = plan.trials(config, tmp_path)
     for number, trial in enumerate(trials[:-1]):
-        trial.folder.mkdir(parents=True)
-        found = {'variant': trial.variant, 'row': trial.row, 'number': trial.number, 'values': trial.values}
-        found |= {'split': 'val', 'accuracy': number / 10, 'precision': 0.5, 'key': trial.key}
-        trial.result.write_text(json.dumps(found))
+        studies.write_trial(trial, number / 10)
     (key,) = choice.read(trials)
     assert key == ('events', 'stan') and choice.choose(choice.read(trials)[key]).values == {'optim.lr': 2e-3}
     # A result of other settings counts as missing.

@@ -32,8 +32,8 @@ def main() -> int:
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
     for variant in variants:
-        count = pack(args.workdir, variant, args.out / f'{variant}.tar.xz')
-        print(f'{args.out / variant}.tar.xz: {count} files')
+        archive = args.out / f'{variant}.tar.xz'
+        print(f'{archive}: {pack(args.workdir, variant, archive)} files')
     return 0
 
 

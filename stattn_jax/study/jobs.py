@@ -59,8 +59,8 @@ class Jobs:
         self._arguments, self._workers = arguments, workers
         self._cores = cores() if one_core else []
         self._environment = perf.LARGE_PAGES | os.environ
-        self._running: dict[subprocess.Popen, tuple[Work, float]] = {}
-        self._core_of: dict[subprocess.Popen, int | None] = {}
+        # What each process does, when it began, and its core.
+        self._running: dict[subprocess.Popen, tuple[Work, float, int | None]] = {}
         self._clock = Clock()
         self._stopped: int | None = None
 
@@ -76,14 +76,14 @@ class Jobs:
                 while queue and len(self._running) < self._workers and not self._stopped:
                     self._start(queue.popleft())
                 for process in [p for p in self._running if p.poll() is not None]:
-                    work, began = self._running.pop(process)
+                    work, began, _ = self._running.pop(process)
                     if self._stopped:
                         continue
                     done += 1
                     wall.keep()
                     if not process.returncode:
                         self._clock.add(work, time.perf_counter() - began)
-                    waiting_still = [*queue, *(work for work, _ in self._running.values())]
+                    waiting_still = [*queue, *(work for work, *_ in self._running.values())]
                     left = self._clock.left(waiting_still, later, self._workers)
                     print(f'[{done}/{total}] {_progress_line(work, process.returncode)}  eta {left}', flush=True)
                 time.sleep(0.2)
@@ -104,7 +104,7 @@ class Jobs:
             process = subprocess.Popen(
                 words, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
-        self._running[process], self._core_of[process] = (work, time.perf_counter()), core
+        self._running[process] = (work, time.perf_counter(), core)
 
     @contextlib.contextmanager
     def _core(self) -> Iterator[int | None]:
@@ -112,7 +112,7 @@ class Jobs:
         if not self._cores:
             yield None
             return
-        used = collections.Counter(self._core_of[process] for process in self._running)
+        used = collections.Counter(core for *_, core in self._running.values())
         core, before = min(self._cores, key=lambda number: used[number]), os.sched_getaffinity(0)
         os.sched_setaffinity(0, {core})
         try:
