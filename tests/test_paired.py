@@ -46,6 +46,20 @@ def test_equal_models_differ_significantly_in_at_most_one_case_of_twenty():
     assert called < 73
 
 
+def test_a_family_of_networks_of_unequal_spread_has_a_false_difference_in_at_most_one_case_of_twenty():
+    """One network against 14, three trainings of each, in 400 draws; the 99.9 % bound of 5 % is 8.4 %.
+
+    The standard deviations between trainings are log-normal, as unequal as those of the study. Variances that are
+    shrunk towards those of the other networks exceed this bound (docs/log.md, 2026-11-28).
+    """
+    rng = np.random.default_rng(5)
+    called = 0
+    for _ in range(400):
+        networks = rng.normal(size=(15, 3, 1)) * np.exp(rng.normal(0, 1.2, (15, 1, 1))) + np.zeros(2)
+        called += paired.holm([paired.compare(networks[0], other).p for other in networks[1:]]).min() < 0.05
+    assert called < 34
+
+
 def test_equal_values_are_level_and_a_constant_difference_is_certain():
     same = np.random.default_rng(3).random((2, 10))
     assert paired.compare(same, same[::-1]).p == pytest.approx(1) and paired.compare(same[0], same[0])[:4] == (
