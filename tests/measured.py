@@ -59,7 +59,7 @@ def write_run(folder, variant, row, seed, n=40, classes=4, measured=16) -> None:
         arrays['surface_fraction'] = FRACTION
         for explainer in explainers:
             seen = 0 if row == 'audio_only' else 1
-            arrays[f'{explainer}/surface'] = np.outer(1 - seen * FRACTION, 1 - 0.6 * FRACTION) * 0.8 + 0.1
+            arrays[f'{explainer}/surface'] = accuracy * np.outer(1 - seen * FRACTION, 1 - 0.6 * FRACTION)
     measures = {
         'variant': variant,
         'row': row,

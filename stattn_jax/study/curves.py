@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import patheffects
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -133,9 +132,10 @@ def _areas(axes, of_rows, setting):
 
 
 def surface(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
-    """Plots the mean probability over shares of picture and sound removed, for up to three networks.
+    """Plots the mean probability at each share of picture and sound removed, for up to three networks.
 
-    These are STAN and the first two others that use both modalities.
+    These are STAN and the two others that use both modalities and have the highest probability before anything is
+    removed.
     """
     found = {}
     for row, of_row in results.rows(runs, runs[0].variant, *COMPARED).items():
@@ -148,19 +148,18 @@ def surface(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
             found[f'{display_name(row)}, {display_name(explainer)}'] = fraction, scores
     if not found:
         return None
-    panels = list(found.items())[:3]
-    sheet = figure(1.4 + 3.2 * len(panels), 4.2)
+    first, *others = found.items()
+    panels = [first, *sorted(others, key=lambda panel: -panel[1][1][0, 0])[:2]]
+    sheet = figure(1.4 + 3.2 * len(panels), 3.8)
     axes = sheet.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    top = max(scores.max() for _, (_, scores) in panels)
     for panel, (name, (fraction, scores)) in zip(axes, panels):
-        # Linear between the measured shares, as in the trapezoidal rule that gives the volume.
-        mesh = panel.pcolormesh(fraction, fraction, scores, shading='gouraud', cmap='cividis', vmin=0, vmax=top)
-        levels = [level for level in np.arange(0.1, 1, 0.2) if scores.min() < level < scores.max()]
-        if levels:
-            lines = panel.contour(fraction, fraction, scores, levels=levels, colors='white', linewidths=1)
-            lines.set(path_effects=[patheffects.withStroke(linewidth=2.5, foreground='black')])
-            panel.clabel(lines, fmt='%.1f', fontsize=9)
-        panel.set(title=name, xlabel='share of the sound removed', aspect='equal')
+        image = panel.imshow(scores, origin='lower', cmap='cividis', vmin=0, vmax=1)
+        for (i, j), score in np.ndenumerate(scores):
+            panel.text(j, i, f'{score:.2f}', ha='center', va='center', color='white' if score < 0.5 else 'black')
+        shares = [f'{share:.0%}' for share in fraction]
+        panel.set_xticks(range(len(shares)), shares)
+        panel.set_yticks(range(len(shares)), shares)
+        panel.set(title=name, xlabel='share of the sound removed')
     axes[0].set_ylabel('share of the picture removed')
-    sheet.colorbar(mesh, ax=axes, label='probability of the class', shrink=0.8)
+    sheet.colorbar(image, ax=axes, label='probability of the class', shrink=0.8)
     return sheet
