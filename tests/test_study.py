@@ -134,6 +134,8 @@ def test_the_quick_study_stopped_and_continued_writes_its_report(tmp_path):
     assert '[12/12]' in output and 'eta' in output
     assert {name: (workdir / 'runs/events' / name / 'measures.npz').stat().st_mtime_ns for name in done} == kept
     study = json.loads((workdir / 'study.json').read_text())
+    commits = {run['run']['git_commit'] or 'unknown' for run in study['runs']}
+    assert study['facts']['commit_of_the_networks'] == sorted(commits)
     assert {run['row'] for run in study['runs']} == {'stan', 'late_sum', 'concat', 'cam', 'mil', 'avel_paper'}
     tables = {path.stem: list(csv.reader(path.read_text().splitlines())) for path in (workdir / 'tables').glob('*.csv')}
     assert tables and all(len(rows) > 1 for rows in tables.values())

@@ -23,9 +23,11 @@ def write(config, workdir: pathlib.Path, entries: list[plan.Entry], scores: choi
         ]
         if of_variant:
             examples.write(workdir / 'examples', variant, _examples(of_variant))
+    runs = outputs.load(workdir, {entry.name for entry in measured})
     facts = {
         'expected': plan.names_of_entries(config),
         'commit': run.git_commit(),
+        'commit_of_the_networks': sorted({found.run['git_commit'] or 'unknown' for found in runs}),
         'versions': run.versions(),
         'cpus': os.cpu_count(),
         'wall_seconds': wall_seconds,
@@ -33,7 +35,6 @@ def write(config, workdir: pathlib.Path, entries: list[plan.Entry], scores: choi
         'grid': [f'{name} {values}' for name, values in run.flatten(config.grid.to_dict()).items()],
         'measure': config.measure.to_dict(),
     }
-    runs = outputs.load(workdir, {entry.name for entry in measured})
     outputs.write(runs, scores, workdir, facts)
 
 
