@@ -49,8 +49,8 @@ def test_equal_models_differ_significantly_in_at_most_one_case_of_twenty():
 def test_a_family_of_networks_of_unequal_spread_has_a_false_difference_in_at_most_one_case_of_twenty():
     """One network against 14, three trainings of each, in 400 draws; the 99.9 % bound of 5 % is 8.4 %.
 
-    The standard deviations between trainings are log-normal, as unequal as those of the study. Variances that are
-    shrunk towards those of the other networks exceed this bound (docs/log.md, 2026-11-28).
+    The standard deviations between trainings are log-normal, as unequal as those of the study. Moderated
+    variances exceed this bound with 12 % (docs/log.md, 2026-11-28).
     """
     rng = np.random.default_rng(5)
     called = 0

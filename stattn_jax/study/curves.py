@@ -34,7 +34,8 @@ def removal(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         return None
     sheet = figure(1.2 + 3 * max(len(settings), 2), 8.8)
     grid = sheet.subplots(3, len(settings), squeeze=False, sharey='row')
-    shown = _chosen(of_rows, settings[0])
+    areas = {row: cell.value for row, of in of_rows.items() if (cell := _area(of, settings[0]))}
+    shown = _shown(areas or dict.fromkeys(of_rows, 0.0))
     for column, setting in zip(grid.T, settings):
         for panel, way in zip(column, ('deletion', 'insertion')):
             _ways(panel, of_rows, shown, setting, way)
@@ -66,11 +67,10 @@ def _area(of_row, setting, name='difference'):
     return results.mean(results.values(of_row, f'{results.first_explainer(of_row)}/{setting}/{name}'))
 
 
-def _chosen(of_rows, setting):
-    """Returns the first row (STAN's, if present) and the two other rows with the largest area."""
-    areas = {row: cell.value for row, of in of_rows.items() if (cell := _area(of, setting))}
-    first, *others = areas or of_rows
-    return [first, *sorted(others, key=lambda row: -areas.get(row, 0.0))[:2]]
+def _shown(values):
+    """Returns the first row (STAN's, if present) and the two other rows with the largest values."""
+    first, *others = values
+    return [first, *sorted(others, key=lambda row: -values[row])[:2]]
 
 
 def _ways(axes, of_rows, shown, setting, way):
@@ -145,21 +145,22 @@ def surface(runs: Sequence[Run], tables: dict[str, Table]) -> Figure | None:
         # The surface of a network of one modality is constant along the other axis, so it is left out.
         if np.ptp(scores[0]) > LEAST and np.ptp(scores[:, 0]) > LEAST:
             fraction = next(run.arrays['surface_fraction'] for run in of_row if 'surface_fraction' in run.arrays)
-            found[f'{display_name(row)}, {display_name(explainer)}'] = fraction, scores
+            found[row] = explainer, fraction, scores
     if not found:
         return None
-    first, *others = found.items()
-    panels = [first, *sorted(others, key=lambda panel: -panel[1][1][0, 0])[:2]]
-    sheet = figure(1.4 + 3.2 * len(panels), 3.8)
-    axes = sheet.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for panel, (name, (fraction, scores)) in zip(axes, panels):
+    shown = _shown({row: scores[0, 0] for row, (_, _, scores) in found.items()})
+    sheet = figure(1.4 + 3.2 * len(shown), 3.8)
+    axes = sheet.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for panel, row in zip(axes, shown):
+        explainer, fraction, scores = found[row]
         image = panel.imshow(scores, origin='lower', cmap='cividis', vmin=0, vmax=1)
         for (i, j), score in np.ndenumerate(scores):
             panel.text(j, i, f'{score:.2f}', ha='center', va='center', color='white' if score < 0.5 else 'black')
         shares = [f'{share:.0%}' for share in fraction]
         panel.set_xticks(range(len(shares)), shares)
         panel.set_yticks(range(len(shares)), shares)
-        panel.set(title=name, xlabel='share of the sound removed')
+        title = f'{display_name(row)}, {display_name(explainer)}'
+        panel.set(title=title, xlabel='share of the sound removed')
     axes[0].set_ylabel('share of the picture removed')
     sheet.colorbar(image, ax=axes, label='probability of the class', shrink=0.8)
     return sheet
